@@ -1,0 +1,95 @@
+# Everything runs inside this folder: uv in .tools, the packages in .venv. Nothing else on the machine is touched but uv's cache.
+# Needs python3 (3.11 or newer) with pip. Another interpreter: make PYTHON=python3.13 test
+
+PYTHON     ?= python3
+UV_VERSION := 0.13.9
+TOOLS      := .tools/uv-$(UV_VERSION)
+UV         := $(TOOLS)/bin/uv
+BIN        := .venv/bin
+LOCKED     := pyproject.toml uv.lock
+
+# The defaults fit two cores. `make test ARGS='-k balance'`, `make test JOBS=0` for one process and a debugger.
+JOBS ?= 2
+ARGS ?=
+
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+# The machine's own certificates, so that uv and pip trust the same proxies.
+export UV_SYSTEM_CERTS := 1
+unexport VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format types contracts check bench build lock lock-check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.ready-dev ## everything the checks and tests need
+
+demo: .venv/.ready-$(if $(findstring sqs,$(ARGS)),dev,demo) ## the main job on a real event log; options in ARGS='--seed 7'
+	$(BIN)/crossfoot demo $(ARGS)
+
+test: .venv/.ready-dev ## all tests; options in ARGS='-k balance'
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+lint: .venv/.ready-dev ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.ready-dev ## ruff: mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.ready-dev ## mypy --strict
+	$(BIN)/mypy
+
+contracts: .venv/.ready-dev ## the rooms and who may import whom
+	$(BIN)/lint-imports --no-logo
+
+check: lint types contracts test ## all of the above
+
+bench: .venv/.ready-bench ## every benchmark, one after the other
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+	  [ -e "$$file" ] || { echo "no benchmark in benchmarks/ yet" >&2; exit 1; }; \
+	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+bench-%: .venv/.ready-bench ## one benchmark: make bench-NAME runs benchmarks/NAME.py
+	@[ -e benchmarks/$*.py ] || { echo "benchmarks/$*.py is not there; there are: $$(ls benchmarks 2>/dev/null | tr '\n' ' ')" >&2; exit 1; }
+	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+build: $(UV) ## wheel and source archive into dist/
+	$(UV) build
+
+lock: $(UV) ## resolve the dependencies again, newest versions
+	$(UV) lock --upgrade
+
+lock-check: $(UV) ## does uv.lock fit pyproject.toml?
+	$(UV) lock --check
+
+clean: ## remove what make has set up
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The demo needs the base only. It leaves alone what the tests have installed, hence --inexact.
+.venv/.ready-demo: $(LOCKED) | $(UV)
+	$(UV) sync --frozen --inexact --no-default-groups
+	@touch $@
+
+.venv/.ready-dev: $(LOCKED) | $(UV)
+	$(UV) sync --frozen --all-extras --group dev
+	@touch .venv/.ready-demo $@
+
+.venv/.ready-bench: .venv/.ready-dev
+	$(UV) sync --frozen --inexact --all-extras --group dev --group bench
+	@touch $@
+
+# --target: works without venv or ensurepip, and where the system's Python is "externally managed".
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "crossfoot needs Python 3.11 or newer, and $(PYTHON) is not: name another, as in make PYTHON=python3.13 setup" >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null || \
+	  { echo "$(PYTHON) has no pip: install it (on Debian: apt-get install python3-pip)" >&2; exit 1; }
+	@rm -rf $(TOOLS).part
+	PIP_USER=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --quiet --disable-pip-version-check --target $(TOOLS).part uv==$(UV_VERSION)
+	@rm -rf $(TOOLS) && mv $(TOOLS).part $(TOOLS)

@@ -1,0 +1,242 @@
+"""The composition root: settings become objects, and the parts are wired here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from crossfoot import settings as settings_module
+from crossfoot.books.record import record_of
+from crossfoot.books.store import Book
+from crossfoot.clock import Clock, SystemClock
+from crossfoot.effects.databases.session import Database
+from crossfoot.effects.databases.sqlite import SqliteDatabase
+from crossfoot.effects.handler import Handler
+from crossfoot.effects.operation import operation_key
+from crossfoot.effects.outbox import Outbox
+from crossfoot.effects.producing import AsyncProducing, Producing, joined, joined_async
+from crossfoot.effects.sequence import InOrder
+from crossfoot.errors import UsageError
+from crossfoot.message import Message, encode
+from crossfoot.payload import Payload
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue
+from crossfoot.settings import Settings
+from crossfoot.worker.registry import Registry
+from crossfoot.worker.retry import Retry
+from crossfoot.worker.worker import Pattern, Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Crossfoot:
+    """One service: its handlers, its queue, and its book.
+
+    Args:
+        name: the service's name; also the queue's, unless settings say otherwise.
+        database: a SQLite file, or a SQLAlchemy engine on one, with the business tables. The book lives beside them.
+        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), or a `Queue` of your own making.
+        clock: where the time comes from.
+        settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
+
+    Raises:
+        UnknownSetting: with the nearest known name.
+    """
+
+    def __init__(
+        self, name: str, *, database: Any = None, queue: str | Queue | None = None, clock: Clock | None = None, **settings: Any
+    ) -> None:
+        if not name or not name.strip():
+            raise UsageError("a service needs a name, as in Crossfoot('billing'): its book and its queue are called so")
+        self.name = name
+        stated_queue = queue if isinstance(queue, str) else None
+        path = str(database) if isinstance(database, (str, Path)) else None
+        self.settings: Settings = settings_module.load(database=path, queue=stated_queue, **settings)
+        self.clock = clock or SystemClock()
+        self.registry = Registry()
+        self.database: Database = _database(database, self.settings)
+        self.book = Book(self.database.path, clock=self.clock, synchronous=self.settings.synchronous)
+        self.queue: Queue = _queue(name, self.database.path, self.settings, self.clock) if not _is_queue(queue) else queue  # type: ignore[assignment]
+
+    # ---- handlers ------------------------------------------------------------------------------------------------
+
+    def handler(
+        self, type: str, *, operation: str | None = None, proves: str | Sequence[str] = (), in_order: InOrder | bool = False,
+        payload: Any = None, deadline: float | None = None, name: str | None = None,
+    ) -> Callable[[F], F]:  # fmt: skip
+        """Register a function, synchronous or not, for a message type.
+
+        Args:
+            type: the type it takes; `*` stands for any run of characters.
+            operation: names the business action, as in `bill:{subject}:{sequence}`; the message itself unless given.
+            proves: outcomes without which a return proves nothing.
+            in_order: take each subject's events in order, see `InOrder`.
+            payload: a msgspec struct, pydantic model or dataclass that `message.data` is made into.
+            deadline: seconds it may run.
+            name: what books and pages call it; the function's name unless given.
+
+        Raises:
+            HandlerConflict: the type or the name is taken.
+            UsageError: the operation names a field that messages do not have.
+        """
+
+        def register(function: F) -> F:
+            called = name or getattr(function, "__name__", "")
+            if not called:
+                raise UsageError(f"{function!r} has no name: give it one with name=...")
+            self.registry.add(
+                Handler(
+                    name=called, service=self.name, type=type, function=function,
+                    operation=operation_key(operation, handler=called),
+                    proves=(proves,) if isinstance(proves, str) else tuple(proves),
+                    in_order=InOrder() if in_order is True else in_order or None,
+                    payload=Payload(payload) if payload is not None else None, deadline=deadline,
+                )
+            )  # fmt: skip
+            return function
+
+        return register
+
+    # ---- producing -----------------------------------------------------------------------------------------------
+
+    def message(self, type: str, **attributes: Any) -> Message:
+        """A message of this service."""
+        attributes.setdefault("source", self.name)
+        return Message(type=type, **attributes)
+
+    async def publish(self, *messages: Message | str, **attributes: Any) -> list[PublishAnswer]:
+        """Publish, durably: what the queue did not confirm is sent again by the relay, under the same id.
+
+        Args:
+            messages: messages, or one type with the attributes of a message to make.
+
+        Returns:
+            For each message `Accepted`, `Refused` or `Doubtful`, in order.
+
+        Raises:
+            QueueUnavailable: the queue cannot be reached; the messages are in the book and will be sent.
+        """
+        await anyio.to_thread.run_sync(self.book.open)
+        await self.queue.open()
+        made = [self._made(message, attributes) for message in messages]
+        if isinstance(self.queue, LocalQueue) and self.queue.is_in(self.book.path):
+            return await anyio.to_thread.run_sync(self._publish_locally, made)
+        records = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
+        return await Outbox(self.book, {self.queue.name: self.queue}).publish(records, self.queue)
+
+    @contextmanager
+    def transaction(self, session: Any) -> Iterator[Producing]:
+        """Send messages from within the caller's own transaction (a web request, a script).
+
+        Args:
+            session: a `sqlite3.Connection` or a SQLAlchemy `Session` on this service's database. Where it has no
+                transaction open, one is begun here and committed at the end; where it has, the caller commits.
+        """
+        self.book.open()
+        with joined(session, self.name, self.queue.name, self.clock) as producing:
+            yield producing
+
+    @asynccontextmanager
+    async def atransaction(self, session: Any) -> AsyncIterator[AsyncProducing]:
+        """The same for an `aiosqlite.Connection` or a SQLAlchemy `AsyncSession`."""
+        await anyio.to_thread.run_sync(self.book.open)
+        async with joined_async(session, self.name, self.queue.name, self.clock) as producing:
+            yield producing
+
+    # ---- working -------------------------------------------------------------------------------------------------
+
+    def worker(self, **pattern: Any) -> Worker:
+        """A worker of this service.
+
+        Args:
+            pattern: any of `Pattern`, instead of what the settings say.
+        """
+        s = self.settings
+        chosen = Pattern(
+            concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
+            prefetch=s.prefetch, retry=Retry(attempts=s.attempts, base=s.backoff, cap=max(s.backoff, s.backoff_cap)),
+        )  # fmt: skip
+        return Worker(
+            self.name, self.book, self.queue, self.registry, self.database,
+            pattern=msgspec.structs.replace(chosen, **pattern),
+        )  # fmt: skip
+
+    def run(self, *, until_idle: bool = False, **pattern: Any) -> None:
+        """Work until interrupted; with `until_idle`, until the queue is empty."""
+
+        async def work() -> None:
+            try:
+                await self.worker(**pattern).run(until_idle=until_idle)
+            finally:
+                await self.aclose()
+
+        anyio.run(work)
+
+    async def aclose(self) -> None:
+        """Close the queue and the book."""
+        with anyio.CancelScope(shield=True):
+            await self.queue.close()
+            await anyio.to_thread.run_sync(self.book.close)
+
+    # ---- parts ---------------------------------------------------------------------------------------------------
+
+    def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
+        if isinstance(message, str):
+            message = self.message(message, **attributes)
+        elif attributes:
+            raise UsageError(f"publish() was given a message and also {', '.join(attributes)}: set them on the message")
+        if message.time is None:
+            message = msgspec.structs.replace(message, time=self.clock.now())
+        return message, encode(message)
+
+    def _record(self, message: Message, body: bytes) -> Any:
+        return record_of(message, self.queue.name, now=self.clock.now(), body=body if self.settings.payloads else None)
+
+    def _publish_locally(self, made: Sequence[tuple[Message, bytes]]) -> list[PublishAnswer]:
+        """Into the book and into the queue in one transaction: there is no boundary in between, and no doubt."""
+        from crossfoot.effects.local import publish_locally  # noqa: PLC0415 - only for local queues
+
+        assert isinstance(self.queue, LocalQueue)
+        pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
+        return publish_locally(self.book, self.queue, pairs)
+
+
+def _outgoing(message: Message, body: bytes) -> Outgoing:
+    return Outgoing(key=message.key, body=body, partition=message.partitionkey or message.subject)
+
+
+def _is_queue(queue: Any) -> bool:
+    return queue is not None and not isinstance(queue, str)
+
+
+def _database(database: Any, settings: Settings) -> Database:
+    if database is None or isinstance(database, (str, Path)):
+        return SqliteDatabase(settings.database, synchronous=settings.synchronous)
+    if hasattr(database, "aconnect"):
+        return database  # type: ignore[no-any-return]
+    if hasattr(database, "dialect"):
+        from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase  # noqa: PLC0415 - an extra
+
+        return SqlAlchemyDatabase(database)
+    raise UsageError(f"database={database!r}: give the path of a SQLite file, or a SQLAlchemy engine")
+
+
+def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
+    kind, _, rest = settings.queue.partition(":")
+    if kind == "embedded":
+        return EmbeddedQueue(
+            path, rest or name, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
+            clock=clock, synchronous=settings.synchronous,
+        )  # fmt: skip
+    if kind in ("sqs", "https", "http"):
+        from crossfoot.queues.sqs import SqsQueue  # noqa: PLC0415 - an extra
+
+        where = rest if kind == "sqs" else settings.queue
+        return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)
+    raise UsageError(f"queue = {settings.queue!r}: crossfoot knows 'embedded' and SQS ('sqs:NAME', or the queue's URL)")

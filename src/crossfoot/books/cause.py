@@ -1,0 +1,69 @@
+"""Why something failed, reduced to what repeats: four thousand failures are a handful of causes.
+
+A fingerprint covers the exception's type, the place in the payload for schema failures, and the frames of the
+traceback as `module:function`, without line numbers (so that an unrelated edit does not make a new cause) and
+without the exception's text (which holds ids and values).
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from hashlib import blake2b
+
+import msgspec
+
+from crossfoot.errors import PayloadInvalid
+
+MAX_TEXT = 500
+"""Characters of an exception's text that an entry keeps."""
+
+_INDEX = re.compile(r"\[\d+\]")
+_OWN = ("crossfoot.", "asyncio.", "anyio.", "concurrent.", "sqlalchemy.", "aiosqlite.", "threading:")
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """What a failure has in common with others of its kind.
+
+    Attributes:
+        fingerprint: twelve hexadecimal digits, the same for the same cause in every process.
+        kind: the exception's qualified name.
+        title: one line for a person: type and place.
+        frames: the normalised frames, outermost first, one a line.
+        text: the exception's own words, cut at `MAX_TEXT`; may hold business values, so it stays in the book.
+    """
+
+    fingerprint: str
+    kind: str
+    title: str
+    frames: str
+    text: str
+
+
+def cause_of(error: BaseException) -> Cause:
+    """The cause of a failure."""
+    kind = _name(type(error))
+    frames = _frames(error)
+    place = _INDEX.sub("[]", error.path) if isinstance(error, PayloadInvalid) else (frames[-1] if frames else "")
+    print_of = "\n".join((kind, place, *frames))
+    return Cause(
+        fingerprint=blake2b(print_of.encode(), digest_size=6).hexdigest(),
+        kind=kind,
+        title=f"{type(error).__name__} at {place}" if place else type(error).__name__,
+        frames="\n".join(frames),
+        text=str(error)[:MAX_TEXT],
+    )
+
+
+def _frames(error: BaseException) -> list[str]:
+    """The frames of the user's own code; all of them when there are none of theirs."""
+    names = [
+        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    theirs = [name for name in names if not name.startswith(_OWN)]
+    return theirs or names[-1:]
+
+
+def _name(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

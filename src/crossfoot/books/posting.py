@@ -1,0 +1,183 @@
+"""Posting: from the journal (entries) to the ledger (fates and tallies), in groups.
+
+The happy path only appends. A group of new entries is then joined into the summaries of the messages they speak of,
+and what changed is added to the tallies, so that a balance costs the number of buckets and not of messages. Nothing
+new is decided here: the statements below are `fate.join` and `fate.posted_fate` in SQL, generated from the same
+tables, and `verify` rebuilds everything from the entries with the Python ones and must find no difference.
+
+Entries are numbered by the database in the order in which they are committed (SQLite has one writer), so a cursor
+never steps over one. Several processes may post: each group is one transaction that moves the cursor.
+"""
+
+from __future__ import annotations
+
+from crossfoot.books.digest import Tally
+from crossfoot.books.entry import PROOFS, RANKS, Kind
+from crossfoot.books.fate import FATE_OF_LATEST, FATE_OF_PROOF, Fate
+from crossfoot.books.store import Book
+from crossfoot.boundaries import Boundary, reach
+from crossfoot.sqlite import Connection
+
+GROUP = 5_000
+"""Entries posted in one transaction: a few milliseconds, so that no worker waits long."""
+
+MEASURED_KINDS = (Kind.REFUSED, Kind.PUBLISHED, Kind.RECEIVED, Kind.ACKED, Kind.PARKED, *PROOFS)
+"""Boundaries that are tallied on their own: each message counts once, however often it passed."""
+
+OPERATION = "operation"
+"""The measure of operations that the business database holds as committed."""
+
+
+def fate_measure(fate: Fate) -> str:
+    return f"fate {fate.label}"
+
+
+def entry_measure(kind: Kind) -> str:
+    return f"entry {kind.label}"
+
+
+_PROOF_CASES = " ".join(f"WHEN marks & {1 << kind} THEN {FATE_OF_PROOF[kind].value}" for kind in PROOFS)
+_LATEST_CASES = " ".join(f"WHEN {kind.value} THEN {fate.value}" for kind, fate in FATE_OF_LATEST.items())
+_FATE = f"CASE {_PROOF_CASES} ELSE CASE latest % {RANKS} {_LATEST_CASES} ELSE 0 END END"
+_FATE_NAMES = " ".join(f"WHEN {fate.value} THEN '{fate_measure(fate)}'" for fate in Fate)
+_KINDS = ", ".join(f"({kind.value}, '{entry_measure(kind)}')" for kind in MEASURED_KINDS)
+
+_GATHER = f"""
+INSERT INTO temp.gathered (message, marks, latest, due)
+SELECT message, sum(DISTINCT 1 << kind), max(attempt * {RANKS} + kind), coalesce(due, 0)
+FROM crossfoot_entries WHERE id > ? AND id <= ? GROUP BY message
+"""
+
+_JOIN = f"""
+INSERT INTO temp.moved (message, bucket, queue, type, d0, d1, had, was, marks, latest, due, fate)
+SELECT *, {_FATE} FROM (
+  SELECT m.key, m.bucket, m.queue, m.type, m.d0, m.d1, m.marks AS had, m.fate AS was, m.marks | g.marks AS marks,
+    max(m.latest, g.latest) AS latest,
+    CASE WHEN g.latest > m.latest OR g.latest = m.latest AND g.due > m.due THEN g.due ELSE m.due END AS due
+  FROM temp.gathered g JOIN crossfoot_messages m ON m.key = g.message)
+"""
+
+_KEEP = """
+UPDATE crossfoot_messages SET marks = t.marks, latest = t.latest, due = t.due, fate = t.fate
+FROM temp.moved t WHERE key = t.message
+"""
+
+_ADD = "ON CONFLICT (bucket, queue, type, measure) DO UPDATE SET count = count + excluded.count, d0 = d0 + excluded.d0, d1 = d1 + excluded.d1"
+
+_TALLY_FATES = f"""
+INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
+SELECT bucket, queue, type, CASE fate {_FATE_NAMES} END, sum(n), sum(n * d0), sum(n * d1) FROM (
+  SELECT bucket, queue, type, fate, 1 AS n, d0, d1 FROM temp.moved WHERE fate <> was AND fate <> 0
+  UNION ALL SELECT bucket, queue, type, was, -1, d0, d1 FROM temp.moved WHERE fate <> was AND was <> 0)
+GROUP BY 1, 2, 3, 4 {_ADD}
+"""
+
+_TALLY_KINDS = f"""
+INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
+SELECT bucket, queue, type, k.measure, count(*), sum(d0), sum(d1)
+FROM temp.moved JOIN (SELECT column1 AS kind, column2 AS measure FROM (VALUES {_KINDS})) k
+  ON marks & ~had & (1 << k.kind)
+GROUP BY 1, 2, 3, 4 {_ADD}
+"""
+
+_TALLY_OPERATIONS = f"""
+INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
+SELECT m.bucket, m.queue, m.type, '{OPERATION}', count(*), sum(m.d0), sum(m.d1)
+FROM (SELECT DISTINCT message FROM crossfoot_operations
+      WHERE number > :after AND number <= :upto AND kind = {Kind.COMMITTED.value}) o
+JOIN crossfoot_messages m ON m.key = o.message
+GROUP BY 1, 2, 3, 4 {_ADD}
+"""
+
+_TEMPORARY = """
+CREATE TEMP TABLE IF NOT EXISTS gathered (message INTEGER PRIMARY KEY, marks INT, latest INT, due INT);
+CREATE TEMP TABLE IF NOT EXISTS moved (message INTEGER PRIMARY KEY, bucket INT, queue TEXT, type TEXT, d0 INT, d1 INT,
+  had INT, was INT, marks INT, latest INT, due INT, fate INT);
+"""
+
+_CURSOR = "SELECT value FROM crossfoot_facts WHERE name = ?"
+_MOVE_CURSOR = (
+    "INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+
+
+def backlog(connection: Connection) -> int:
+    """About how many entries are not posted yet."""
+    last = connection.execute("SELECT max(id) FROM crossfoot_entries").fetchone()[0] or 0
+    return max(0, int(last) - _cursor(connection, "posted entries"))
+
+
+def post(book: Book, *, group: int = GROUP) -> int:
+    """Post one group. Returns the number of entries and operations that it took in; 0 when all is posted."""
+    with book.reading() as connection:
+        if not _waiting(connection):
+            return 0
+    with book.writing() as connection:
+        taken = _post_entries(connection, group) + _post_operations(connection, group)
+        reach(Boundary.DURING_POSTING)
+        return taken
+
+
+def post_all(book: Book) -> int:
+    """Post until nothing is left."""
+    total = 0
+    while taken := post(book):
+        total += taken
+    return total
+
+
+def _waiting(connection: Connection) -> bool:
+    """Whether there is anything to post: two look-ups at the right edge of two indexes."""
+    last_entry = connection.execute("SELECT max(id) FROM crossfoot_entries").fetchone()[0] or 0
+    last_operation = connection.execute("SELECT max(number) FROM crossfoot_operations").fetchone()[0] or 0
+    return bool(
+        last_entry > _cursor(connection, "posted entries") or last_operation > _cursor(connection, "posted operations")
+    )
+
+
+def _cursor(connection: Connection, name: str) -> int:
+    row = connection.execute(_CURSOR, (name,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _post_entries(connection: Connection, group: int) -> int:
+    after = _cursor(connection, "posted entries")
+    upto = connection.execute(
+        "SELECT max(id) FROM (SELECT id FROM crossfoot_entries WHERE id > ? ORDER BY id LIMIT ?)", (after, group)
+    ).fetchone()[0]
+    if upto is None:
+        return 0
+    for statement in _TEMPORARY.strip().split(";\n"):
+        connection.execute(statement)
+    connection.execute("DELETE FROM temp.gathered")
+    connection.execute("DELETE FROM temp.moved")
+    connection.execute(_GATHER, (after, upto))
+    connection.execute(_JOIN)
+    connection.execute(_KEEP)
+    connection.execute(_TALLY_FATES)
+    connection.execute(_TALLY_KINDS)
+    connection.execute(_MOVE_CURSOR, ("posted entries", str(upto)))
+    return int(upto) - after
+
+
+def _post_operations(connection: Connection, group: int) -> int:
+    after = _cursor(connection, "posted operations")
+    upto = connection.execute(
+        "SELECT max(number) FROM (SELECT number FROM crossfoot_operations WHERE number > ? ORDER BY number LIMIT ?)",
+        (after, group),
+    ).fetchone()[0]
+    if upto is None:
+        return 0
+    connection.execute(_TALLY_OPERATIONS, {"after": after, "upto": upto})
+    connection.execute(_MOVE_CURSOR, ("posted operations", str(upto)))
+    return int(upto) - after
+
+
+def tallies(connection: Connection, *, queue: str | None = None) -> dict[tuple[int, str, str, str], Tally]:
+    """All tallies by bucket, queue, type and measure."""
+    where, parameters = ("WHERE queue = ?", (queue,)) if queue else ("", ())
+    rows = connection.execute(
+        f"SELECT bucket, queue, type, measure, count, d0, d1 FROM crossfoot_tallies {where}",  # noqa: S608 - constant text
+        parameters,
+    )
+    return {(b, q, t, m): Tally(c, d0, d1) for b, q, t, m, c, d0, d1 in rows}

@@ -1,0 +1,66 @@
+"""What the book keeps of a message, beside its entries."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from crossfoot.books.digest import lanes
+from crossfoot.clock import SECOND, Micros
+from crossfoot.message import Message
+
+BUCKET: Micros = 60 * SECOND
+"""Balances are kept per minute of publication."""
+
+UNREADABLE = "unreadable"
+"""The type under which messages are booked whose envelope cannot be read."""
+
+
+def bucket_of(at: Micros) -> int:
+    """The bucket's start, in seconds since the epoch."""
+    return at // BUCKET * (BUCKET // SECOND)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One message on one queue: the row that entries speak of."""
+
+    queue: str
+    source: str
+    id: str
+    type: str
+    subject: str | None
+    operation: str | None
+    correlation: str | None
+    causation: str | None
+    sequence: int | None
+    at: Micros
+    body: bytes | None
+
+    @property
+    def identity(self) -> str:
+        """What digests are made of, and queues match by."""
+        return f"{self.source}|{self.id}"
+
+    def row(self) -> tuple[Any, ...]:
+        """The parameters of `sql.INSERT_MESSAGE`."""
+        d0, d1 = lanes(self.identity)
+        return (
+            self.queue, self.source, self.id, self.type, self.subject, self.operation, self.correlation,
+            self.causation, self.sequence, self.at, bucket_of(self.at), d0, d1, self.body,
+        )  # fmt: skip
+
+
+def record_of(message: Message, queue: str, *, now: Micros, body: bytes | None) -> Record:
+    """The record of a readable message. Its bucket follows the publisher's time, so that both halves agree on it."""
+    return Record(
+        queue, message.source, message.id, message.type, message.subject, message.operation,
+        message.correlationid, message.causationid, message.sequence, message.time or now, body,
+    )  # fmt: skip
+
+
+def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros) -> Record:
+    """The record of bytes that are no event: named by the broker's id, or else by their own digest."""
+    name = broker_id or blake2b(body, digest_size=12).hexdigest()
+    return Record(queue, f"queue:{queue}", name, UNREADABLE, None, None, None, None, None, now, body)

@@ -1,0 +1,103 @@
+"""The statements of the hot path, by name.
+
+They are plain text and not expression objects because they run inside the *user's* transaction, through whatever
+driver that is, a few microseconds each; the tables they speak of are declared in `tables`.
+"""
+
+FIND_MESSAGE = "SELECT key FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?"
+
+INSERT_MESSAGE = """
+INSERT INTO crossfoot_messages
+  (queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket, d0, d1, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id, source, queue) DO NOTHING
+RETURNING key
+"""
+
+NAME_OPERATION = "UPDATE crossfoot_messages SET operation = ? WHERE key = ? AND operation IS NULL"
+
+INSERT_ENTRY = """
+INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker, cause, details)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+INSERT_TWO_ENTRIES = """
+INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker, cause, details)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?), (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+INSERT_CAUSE = """
+INSERT INTO crossfoot_causes (fingerprint, kind, title, frames, first_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (fingerprint) DO NOTHING
+"""
+
+INSERT_OPERATION = """
+INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
+"""
+
+FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
+
+CLOSE_OPERATION = "UPDATE crossfoot_operations SET kind = ? WHERE key = ?"
+
+INSERT_OUTCOME = "INSERT INTO crossfoot_outcomes (message, name, subject, at, facts) VALUES (?, ?, ?, ?, ?)"
+
+INSERT_OUTBOX = """
+INSERT INTO crossfoot_outbox (message, queue, identity, body, partition, base, due, claim)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
+
+CLAIM_OUTBOX = """
+UPDATE crossfoot_outbox SET claim = :claim, due = :until, tries = tries + 1
+WHERE number IN (SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue = :queue ORDER BY number LIMIT :limit)
+RETURNING number, message, identity, body, partition, base, tries
+"""
+
+DROP_OUTBOX = "DELETE FROM crossfoot_outbox WHERE number = ? AND claim = ?"
+
+RETRY_OUTBOX = "UPDATE crossfoot_outbox SET due = ?, claim = NULL WHERE number = ? AND claim = ?"
+
+FIND_SEQUENCE = "SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ?"
+
+ADVANCE_SEQUENCE = """
+INSERT INTO crossfoot_sequences (handler, subject, last, at) VALUES (?, ?, ?, ?)
+ON CONFLICT (handler, subject) DO UPDATE SET last = excluded.last, at = excluded.at WHERE excluded.last > last
+"""
+
+PARK = """
+INSERT INTO crossfoot_parked (handler, subject, sequence, message, predecessor, attempt, until, body, partition)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (handler, subject, sequence, message) DO UPDATE SET attempt = excluded.attempt
+"""
+
+GAP_ACCEPTED = """
+SELECT 1 FROM crossfoot_parked WHERE handler = ? AND subject = ? AND sequence = ? AND message = ? AND until = 0
+"""
+
+ACCEPT_GAP = """
+UPDATE crossfoot_parked SET until = 0 WHERE handler = ? AND subject = ? AND sequence = ? AND message = ? AND until > 0
+"""
+
+FOLLOWERS = """
+SELECT p.message, p.sequence, p.attempt, p.body, p.partition, p.until, m.queue, m.source, m.id
+FROM crossfoot_parked p JOIN crossfoot_messages m ON m.key = p.message
+WHERE p.handler = ? AND p.subject = ? AND p.predecessor <= ? ORDER BY p.sequence
+"""
+
+OVERDUE_PARKED = """
+SELECT p.handler, p.subject, p.sequence, p.message, p.attempt, p.body, p.partition, m.queue, m.source, m.id
+FROM crossfoot_parked p JOIN crossfoot_messages m ON m.key = p.message
+WHERE p.until > 0 AND p.until <= ? ORDER BY p.until LIMIT ?
+"""
+
+UNPARK = "DELETE FROM crossfoot_parked WHERE handler = ? AND subject = ? AND sequence = ? AND message = ?"
+
+INSERT_WORKER = """
+INSERT INTO crossfoot_workers (name, service, host, pid, version, started_at, seen_at)
+VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number
+"""
+
+SEE_WORKER = "UPDATE crossfoot_workers SET seen_at = ? WHERE number = ?"
+
+STOP_WORKER = "UPDATE crossfoot_workers SET stopped_at = ?, seen_at = ? WHERE number = ?"

@@ -1,0 +1,152 @@
+"""The book in SQLite: writes records and entries, in groups, each group one durable transaction."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crossfoot.books import schema, sql
+from crossfoot.books.cause import Cause
+from crossfoot.books.entry import Entry
+from crossfoot.books.record import Record
+from crossfoot.clock import Clock, SystemClock
+from crossfoot.sqlite import Connection, connect, truncate_wal
+
+
+class Book:
+    """The durable record of one service, in that service's own database file.
+
+    All methods are synchronous and may be called from any thread, one at a time (a lock sees to it).
+    Every write method commits before it returns.
+
+    Raises (any method that writes):
+        DiskFull, DatabaseUnavailable: nothing of that call was kept.
+    """
+
+    def __init__(self, path: str | Path, *, clock: Clock | None = None, synchronous: str = "FULL") -> None:
+        self.path = str(path)
+        self.clock = clock or SystemClock()
+        self._synchronous = synchronous
+        self._lock = threading.RLock()
+        self._connection: Connection | None = None
+
+    def open(self) -> Book:
+        """Connect, and create or migrate the tables.
+
+        Raises:
+            SchemaMismatch: the book was written by a newer crossfoot.
+            DatabaseUnavailable: the file cannot be used; the message says why and what to do.
+        """
+        with self._lock:
+            if self._connection is None:
+                connection = connect(self.path, synchronous=self._synchronous)
+                try:
+                    schema.ensure(connection, self.path)
+                except BaseException:
+                    connection.close()
+                    raise
+                self._connection = connection
+        return self
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One write transaction on the book's own connection."""
+        with self._lock, self.connection.writing() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """The book's own connection, for statements that only read and are read to their end."""
+        with self._lock:
+            yield self.connection
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None:
+            self.open()
+        assert self._connection is not None
+        return self._connection
+
+    # ---- what the worker and the publisher write -------------------------------------------------------------
+
+    def append(self, entries: Iterable[Entry], causes: Iterable[Cause] = ()) -> None:
+        """Write entries, and the causes they name, in one transaction."""
+        with self.writing() as connection:
+            write_entries(connection, entries)
+            write_causes(connection, causes, self.clock.now())
+
+    def keys_of(self, records: Sequence[Record]) -> list[int]:
+        """The keys of messages, which are added where the book does not know them."""
+        with self.writing() as connection:
+            return [find_or_add(connection, record) for record in records]
+
+    def start_worker(self, name: str, service: str) -> int:
+        """Register this process; its number stands in the entries it writes."""
+        now = self.clock.now()
+        row = (name, service, socket.gethostname(), os.getpid(), version("crossfoot"), now, now)
+        with self.writing() as connection:
+            return int(connection.execute(sql.INSERT_WORKER, row).fetchone()[0])
+
+    def see_worker(self, number: int) -> None:
+        """Say that the worker is alive."""
+        with self.writing() as connection:
+            connection.execute(sql.SEE_WORKER, (self.clock.now(), number))
+
+    def stop_worker(self, number: int) -> None:
+        """Say that the worker stopped in order; one that is killed never gets here, which is how it is known."""
+        now = self.clock.now()
+        with self.writing() as connection:
+            connection.execute(sql.STOP_WORKER, (now, now, number))
+
+    def tidy(self) -> bool:
+        """Shrink the write-ahead log when a reader has let it grow. True when it was truncated."""
+        with self._lock:
+            return truncate_wal(self.connection, self.path)
+
+    def identity(self) -> str:
+        """This book's own id, made when it is first asked for."""
+        with self.writing() as connection:
+            connection.execute(
+                "INSERT INTO crossfoot_facts (name, value) VALUES ('book', ?) ON CONFLICT (name) DO NOTHING",
+                (str(uuid.uuid4()),),
+            )
+            return str(connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'book'").fetchone()[0])
+
+
+def entry_row(entry: Entry) -> tuple[Any, ...]:
+    """The parameters of `sql.INSERT_ENTRY`."""
+    return (
+        entry.message, int(entry.kind), entry.attempt, entry.delivery, entry.at, entry.due, entry.worker,
+        entry.cause, entry.details,
+    )  # fmt: skip
+
+
+def write_entries(connection: Connection, entries: Iterable[Entry]) -> None:
+    """Within the caller's transaction."""
+    connection.executemany(sql.INSERT_ENTRY, [entry_row(entry) for entry in entries])
+
+
+def write_causes(connection: Connection, causes: Iterable[Cause], now: int) -> None:
+    """Within the caller's transaction."""
+    connection.executemany(sql.INSERT_CAUSE, [(c.fingerprint, c.kind, c.title, c.frames, now) for c in causes])
+
+
+def find_or_add(connection: Connection, record: Record) -> int:
+    """The key of a message, added if the book does not know it. Within the caller's transaction."""
+    found = connection.execute(sql.FIND_MESSAGE, (record.id, record.source, record.queue)).fetchone()
+    if found is None:
+        found = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
+    return int(found[0])

@@ -1,0 +1,197 @@
+"""The book's tables. All names begin with `crossfoot_`, so they can live in the business database.
+
+`messages` and `entries` are what happened; `operations` makes *once* true; `tallies` are posted from the entries (see
+`posting`) and can be rebuilt from them at any time. Times are microseconds since the epoch, kinds and fates are the
+numbers of `Kind` and `Fate`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from crossfoot.books.fate import Fate
+
+metadata = MetaData()
+
+Key = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite makes a primary key its row id only when it is declared INTEGER."""
+
+messages = Table(
+    "crossfoot_messages",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("queue", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text),
+    Column("operation", Text),
+    Column("correlation", Text),
+    Column("causation", Text),
+    Column("sequence", BigInteger),
+    Column("at", BigInteger, nullable=False),
+    Column("bucket", BigInteger, nullable=False),
+    Column("d0", BigInteger, nullable=False),
+    Column("d1", BigInteger, nullable=False),
+    Column("body", LargeBinary),
+    Column("marks", BigInteger, nullable=False, server_default=text("0")),
+    Column("latest", BigInteger, nullable=False, server_default=text("0")),
+    Column("due", BigInteger, nullable=False, server_default=text("0")),
+    Column("fate", Integer, nullable=False, server_default=text("0")),
+    UniqueConstraint("id", "source", "queue", name="crossfoot_messages_identity"),
+)
+Index("crossfoot_messages_subject", messages.c.subject, sqlite_where=messages.c.subject.is_not(None))
+Index("crossfoot_messages_correlation", messages.c.correlation, sqlite_where=messages.c.correlation.is_not(None))
+Index("crossfoot_messages_operation", messages.c.operation, sqlite_where=messages.c.operation.is_not(None))
+Index(
+    "crossfoot_messages_unsettled",
+    messages.c.fate,
+    messages.c.due,
+    sqlite_where=text(f"fate <> {Fate.SETTLED.value}"),
+)
+Index("crossfoot_messages_bucket", messages.c.bucket)
+
+entries = Table(
+    "crossfoot_entries",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("message", BigInteger, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("delivery", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("due", BigInteger),
+    Column("worker", Integer, nullable=False),
+    Column("cause", Text),
+    Column("details", Text),
+)
+Index("crossfoot_entries_message", entries.c.message)
+
+operations = Table(
+    "crossfoot_operations",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("message", BigInteger, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    UniqueConstraint("key", name="crossfoot_operations_once"),
+)
+Index("crossfoot_operations_message", operations.c.message)
+
+outbox = Table(
+    "crossfoot_outbox",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("message", BigInteger, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("partition", Text),
+    Column("base", Integer, nullable=False, server_default=text("0")),
+    Column("due", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("claim", Text),
+)
+Index("crossfoot_outbox_due", outbox.c.queue, outbox.c.due)
+
+sequences = Table(
+    "crossfoot_sequences",
+    metadata,
+    Column("handler", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("handler", "subject"),
+    sqlite_with_rowid=False,
+)
+
+parked = Table(
+    "crossfoot_parked",
+    metadata,
+    Column("handler", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("message", BigInteger, nullable=False),
+    Column("predecessor", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("partition", Text),
+    PrimaryKeyConstraint("handler", "subject", "sequence", "message"),
+    sqlite_with_rowid=False,
+)
+Index("crossfoot_parked_until", parked.c.until)
+
+outcomes = Table(
+    "crossfoot_outcomes",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("message", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("subject", Text),
+    Column("at", BigInteger, nullable=False),
+    Column("facts", Text),
+)
+Index("crossfoot_outcomes_message", outcomes.c.message)
+Index("crossfoot_outcomes_name", outcomes.c.name, outcomes.c.at)
+
+causes = Table(
+    "crossfoot_causes",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("frames", Text, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+workers = Table(
+    "crossfoot_workers",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("stopped_at", BigInteger),
+)
+
+tallies = Table(
+    "crossfoot_tallies",
+    metadata,
+    Column("bucket", BigInteger, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("measure", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("d0", BigInteger, nullable=False),
+    Column("d1", BigInteger, nullable=False),
+    PrimaryKeyConstraint("bucket", "queue", "type", "measure"),
+    sqlite_with_rowid=False,
+)
+
+facts = Table(
+    "crossfoot_facts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What the book knows of itself: its identity, and how far it is posted."""

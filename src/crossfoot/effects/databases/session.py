@@ -1,0 +1,134 @@
+"""The port: what crossfoot needs of a user's database connection, synchronous or asynchronous.
+
+What crossfoot itself does in a transaction is written once, as generators that *ask* for statements (`Run`, `One`,
+...) and are answered; `drive` answers them over a synchronous session and `adrive` over an asynchronous one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+
+class Run(NamedTuple):
+    """Execute; answered with the number of rows changed."""
+
+    sql: str
+    parameters: Row = ()
+
+
+class Many(NamedTuple):
+    """Execute once per row; answered with nothing."""
+
+    sql: str
+    rows: Sequence[Row]
+
+
+class One(NamedTuple):
+    """Query; answered with the first row or `None`."""
+
+    sql: str
+    parameters: Row = ()
+
+
+class All(NamedTuple):
+    """Query; answered with all rows."""
+
+    sql: str
+    parameters: Row = ()
+
+
+Ask = Run | Many | One | All
+Steps = Generator[Ask, Any, T]
+
+
+class Session(Protocol):
+    """One synchronous connection, used for one transaction after another."""
+
+    handle: Any
+    """What a handler works with: the connection, or the SQLAlchemy session."""
+
+    def begin(self) -> None: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+    def answer(self, ask: Ask) -> Any: ...
+    def execute(self, sql: Any, parameters: Any = ()) -> Any:
+        """What `tx.execute` calls: the driver's own cursor or result."""
+        ...
+
+    def watch(self) -> None:
+        """From here on, count the rows that the handler changes."""
+        ...
+
+    def changed(self) -> int:
+        """Rows changed since `watch`, less those undone by rolling back to a savepoint.
+
+        Raises:
+            TransactionMisuse: the handler ended the transaction itself.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class AsyncSession(Protocol):
+    """The same, for event loops."""
+
+    handle: Any
+
+    async def begin(self) -> None: ...
+    async def commit(self) -> None: ...
+    async def rollback(self) -> None: ...
+    async def answer(self, ask: Ask) -> Any: ...
+    async def execute(self, sql: Any, parameters: Any = ()) -> Any: ...
+    async def watch(self) -> None: ...
+    async def changed(self) -> int: ...
+    async def close(self) -> None: ...
+
+
+class Database(Protocol):
+    """Where a service's business tables and its book live."""
+
+    path: str
+    """The SQLite file."""
+    lazy: bool
+    """Whether a transaction may begin at the handler's first statement (otherwise: before the handler)."""
+
+    def connect(self) -> Session: ...
+
+    async def aconnect(self) -> AsyncSession: ...
+
+    def close(self) -> None: ...
+
+
+def drive(steps: Steps[T], session: Session) -> T:
+    """Run the steps over a synchronous session."""
+    try:
+        ask = next(steps)
+        while True:
+            try:
+                answer = session.answer(ask)
+            except BaseException as error:
+                ask = steps.throw(error)
+            else:
+                ask = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+async def adrive(steps: Steps[T], session: AsyncSession) -> T:
+    """Run the steps over an asynchronous session."""
+    try:
+        ask = next(steps)
+        while True:
+            try:
+                answer = await session.answer(ask)
+            except BaseException as error:
+                ask = steps.throw(error)
+            else:
+                ask = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]

@@ -1,0 +1,243 @@
+"""SQLAlchemy 2 on SQLite, synchronous and asynchronous: the handler gets a `Session` or an `AsyncSession`.
+
+The transaction begins before the handler runs (`lazy = False`): an ORM session may emit its first statement anywhere,
+also inside a flush, and there is no good place there to find out that the operation is already complete.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio.to_thread
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
+from sqlalchemy.orm import Session as OrmSession
+
+from crossfoot.effects.databases import session as port
+from crossfoot.effects.databases.changes import ChangeCounter
+from crossfoot.errors import TransactionMisuse, UsageError
+from crossfoot.sqlite import Turnstile, explain
+
+
+class SqlAlchemyDatabase:
+    """The file behind a user's engine.
+
+    Args:
+        engine: a SQLAlchemy `Engine` or `AsyncEngine` on a SQLite file.
+
+    Raises:
+        UsageError: the engine is not SQLite, or in memory.
+    """
+
+    lazy = False
+
+    def __init__(self, engine: Engine | AsyncEngine) -> None:
+        self.engine = engine
+        if engine.dialect.name != "sqlite":
+            raise UsageError(f"the engine is {engine.dialect.name}; the book is kept in SQLite: use a sqlite:/// engine")
+        if not engine.url.database or engine.url.database == ":memory:":
+            raise UsageError("the engine's database is in memory, where no book survives: name a file, sqlite:///app.db")
+        self.path = engine.url.database
+
+    def connect(self) -> port.Session:
+        if not isinstance(self.engine, Engine):
+            raise UsageError("a synchronous handler needs create_engine(...); this service has an AsyncEngine")
+        return SyncSession(self.engine, self.path)
+
+    async def aconnect(self) -> port.AsyncSession:
+        if not isinstance(self.engine, AsyncEngine):
+            raise UsageError("an asynchronous handler needs create_async_engine(...); this service has an Engine")
+        return AsyncSession(self.engine, self.path)
+
+    def close(self) -> None:
+        """The engine is the user's; it is left open."""
+
+
+class SyncSession:
+    """One lane's transactions on the user's engine."""
+
+    handle: OrmSession
+
+    def __init__(self, engine: Engine, path: str) -> None:
+        self._engine = engine
+        self._turnstile = Turnstile(path + "-turn")
+        self._connection: Connection | None = None
+        self._counter: ChangeCounter | None = None
+
+    def begin(self) -> None:
+        self._turnstile.enter()
+        try:
+            self._connection = self._engine.connect()
+            self._connection.begin()
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self.handle = _guarded(OrmSession(bind=self._connection, join_transaction_mode="rollback_only"))
+        except DBAPIError as error:
+            self._let_go()
+            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+        except BaseException:
+            self._let_go()
+            raise
+
+    def commit(self) -> None:
+        assert self._connection is not None
+        try:
+            self._connection.commit()
+        except DBAPIError as error:
+            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+        finally:
+            self._let_go()
+
+    def rollback(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.rollback()
+        finally:
+            self._let_go()
+
+    def answer(self, ask: port.Ask) -> Any:
+        assert self._connection is not None
+        return _answer(self._connection, ask)
+
+    def execute(self, sql: Any, parameters: Any = ()) -> Any:
+        return self.handle.execute(text(sql) if isinstance(sql, str) else sql, parameters or None)
+
+    def watch(self) -> None:
+        assert self._connection is not None
+        raw = self._connection.connection.driver_connection
+        assert raw is not None
+        self._counter = ChangeCounter(raw)
+        raw.set_trace_callback(self._counter)
+        self._counter.watch()
+
+    def changed(self) -> int:
+        assert self._connection is not None and self._counter is not None
+        self.handle.flush()
+        raw = self._connection.connection.driver_connection
+        assert raw is not None
+        raw.set_trace_callback(None)
+        return self._counter.changed()
+
+    def close(self) -> None:
+        self._let_go()
+        self._turnstile.close()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        self._counter = None
+        try:
+            if connection is not None:
+                _untrace(connection)
+                connection.close()
+        finally:
+            self._turnstile.leave()
+
+
+class AsyncSession:
+    """One delivery's transactions on the user's asynchronous engine."""
+
+    handle: OrmAsyncSession
+
+    def __init__(self, engine: AsyncEngine, path: str) -> None:
+        self._engine = engine
+        self._turnstile = Turnstile(path + "-turn")
+        self._connection: AsyncConnection | None = None
+        self._counter: ChangeCounter | None = None
+
+    async def begin(self) -> None:
+        await anyio.to_thread.run_sync(self._turnstile.enter)
+        try:
+            self._connection = await self._engine.connect()
+            await self._connection.begin()
+            await self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self.handle = OrmAsyncSession(bind=self._connection, join_transaction_mode="rollback_only")
+            _guarded(self.handle.sync_session)
+        except DBAPIError as error:
+            await self._let_go()
+            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+        except BaseException:
+            await self._let_go()
+            raise
+
+    async def commit(self) -> None:
+        assert self._connection is not None
+        try:
+            await self._connection.commit()
+        except DBAPIError as error:
+            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+        finally:
+            await self._let_go()
+
+    async def rollback(self) -> None:
+        try:
+            if self._connection is not None:
+                await self._connection.rollback()
+        finally:
+            await self._let_go()
+
+    async def answer(self, ask: port.Ask) -> Any:
+        assert self._connection is not None
+        return await self._connection.run_sync(_answer, ask)
+
+    async def execute(self, sql: Any, parameters: Any = ()) -> Any:
+        return await self.handle.execute(text(sql) if isinstance(sql, str) else sql, parameters or None)
+
+    async def watch(self) -> None:
+        assert self._connection is not None
+        raw = (await self._connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        self._counter = ChangeCounter(raw)
+        await raw.set_trace_callback(self._counter)
+        self._counter.watch()
+
+    async def changed(self) -> int:
+        assert self._counter is not None
+        await self.handle.flush()
+        return self._counter.changed()
+
+    async def close(self) -> None:
+        await self._let_go()
+        self._turnstile.close()
+
+    async def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        counter, self._counter = self._counter, None
+        try:
+            if connection is not None:
+                if counter is not None:
+                    raw = (await connection.get_raw_connection()).driver_connection
+                    if raw is not None:
+                        await raw.set_trace_callback(None)
+                await connection.close()
+        finally:
+            self._turnstile.leave()
+
+
+def _untrace(connection: Connection) -> None:
+    if not connection.closed and not connection.invalidated:
+        raw = connection.connection.driver_connection
+        if raw is not None:
+            raw.set_trace_callback(None)
+
+
+def _answer(connection: Connection, ask: port.Ask) -> Any:
+    """Carry out one request of crossfoot's own, beneath the ORM."""
+    if isinstance(ask, port.Many):
+        return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows]).rowcount if ask.rows else 0
+    result = connection.exec_driver_sql(ask.sql, tuple(ask.parameters))
+    if isinstance(ask, port.Run):
+        return result.rowcount
+    return result.fetchone() if isinstance(ask, port.One) else result.fetchall()
+
+
+def _guarded(session: OrmSession) -> OrmSession:
+    @event.listens_for(session, "before_commit")
+    def refuse(session: OrmSession) -> None:
+        if not session.in_nested_transaction():
+            raise TransactionMisuse(
+                "the handler called session.commit(): crossfoot commits after the handler returned; use flush(), or "
+                "begin_nested() for what may fail"
+            )
+
+    return session

@@ -1,0 +1,63 @@
+"""A handler: the user's function, and what it asked for when it was registered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from fnmatch import translate
+from typing import Any
+
+import msgspec
+
+from crossfoot.effects.operation import OperationKey
+from crossfoot.effects.sequence import InOrder
+from crossfoot.message import Message
+from crossfoot.payload import Payload
+
+
+class Handler(msgspec.Struct, frozen=True, kw_only=True):
+    """One function and its policy.
+
+    Attributes:
+        name: how books and pages call it.
+        service: the source of the messages it sends.
+        type: the message type it takes; `*` stands for any run of characters.
+        operation: names the business action of a message.
+        proves: outcomes without which its return proves nothing.
+        in_order: the sequence guard, if it asked for one.
+        payload: makes the typed payload.
+        deadline: seconds it may run, `None` for as long as its lease can be extended.
+    """
+
+    name: str
+    service: str
+    type: str
+    function: Callable[..., Any]
+    operation: OperationKey
+    proves: tuple[str, ...] = ()
+    in_order: InOrder | None = None
+    payload: Payload | None = None
+    deadline: float | None = None
+    wants_transaction: bool = True
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(inspect.unwrap(self.function))
+
+    def typed(self, message: Message) -> Message:
+        """The message with its payload converted to the declared type.
+
+        Raises:
+            PayloadInvalid: it does not fit.
+        """
+        if self.payload is None:
+            return message
+        return msgspec.structs.replace(message, data=self.payload.convert(message.data))
+
+    def arguments(self, message: Message, tx: Any) -> tuple[Any, ...]:
+        return (message, tx) if self.wants_transaction else (message,)
+
+
+def matcher(pattern: str) -> str:
+    """The pattern of a message type as a regular expression."""
+    return translate(pattern)

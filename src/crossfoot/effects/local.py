@@ -1,0 +1,33 @@
+"""Publishing to a queue in the same database: the message, its entry and the queue's row in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.record import Record
+from crossfoot.books.store import Book, find_or_add, write_entries
+from crossfoot.errors import MessageTooLarge, UsageError
+from crossfoot.queues.queue import Accepted, LocalQueue, Outgoing, PublishAnswer, Refused
+
+
+def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record, Outgoing]]) -> list[PublishAnswer]:
+    """Publish what the queue can take; book what it cannot as refused."""
+    now = book.clock.now()
+    answers: list[PublishAnswer] = []
+    with book.writing() as connection:
+        entries = []
+        for record, outgoing in pairs:
+            key = find_or_add(connection, record)
+            try:
+                for statement, parameters in queue.publish_statements([outgoing], now):
+                    connection.execute(statement, parameters)
+            except (MessageTooLarge, UsageError) as error:
+                answers.append(Refused(outgoing.key, str(error), permanent=True))
+                entries.append(Entry(message=key, kind=Kind.REFUSED, at=now))
+            else:
+                answers.append(Accepted(outgoing.key))
+                entries.append(Entry(message=key, kind=Kind.PUBLISHED, at=now, due=now))
+        write_entries(connection, entries)
+    queue.wake()
+    return answers

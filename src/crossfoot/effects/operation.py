@@ -1,0 +1,70 @@
+"""Operation keys: names for business actions, built from the message by a template.
+
+    operation="bill:{subject}:{sequence}"          fields of the envelope
+    operation="charge:{data.order_id}"             fields of the payload
+
+One operation is completed once, whoever asks for it and however often. A message that states its own `operation` is
+taken at its word; without template or statement the message itself is the operation, per handler.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from crossfoot.errors import PayloadInvalid, UsageError
+from crossfoot.message import Message
+
+FIELDS = ("id", "source", "type", "subject", "sequence", "correlationid", "causationid", "partitionkey")
+
+OperationKey = Callable[[Message], str]
+
+
+def operation_key(template: str | None, *, handler: str) -> OperationKey:
+    """The function that names a message's operation.
+
+    Raises:
+        UsageError: the template names a field that messages do not have.
+    """
+    if template is None:
+        return lambda message: message.operation or f"{handler}|{message.key}"
+    parts = list(string.Formatter().parse(template))
+    if not any(field is not None for _, field, _, _ in parts):
+        raise UsageError(
+            f"handler {handler}: operation={template!r} names the same operation for every message; put a field in it, "
+            "such as {subject}"
+        )
+    readers = [(literal, _reader(field, template, handler) if field is not None else None) for literal, field, _, _ in parts]
+
+    def key(message: Message) -> str:
+        stated = message.operation
+        if stated is not None:
+            return stated
+        return "".join(literal + (read(message) if read else "") for literal, read in readers)
+
+    return key
+
+
+def _reader(field: str, template: str, handler: str) -> Callable[[Message], str]:
+    name, _, path = field.partition(".")
+    if name == "data" and path:
+        return lambda message: _text(_dig(message.data, path.split(".")), "$." + path, handler)
+    if field not in FIELDS:
+        near = get_close_matches(field, FIELDS, 1)
+        hint = f"did you mean {{{near[0]}}}?" if near else "payload fields are written {data.NAME}"
+        raise UsageError(f"handler {handler}: operation={template!r} names {{{field}}}, which no message has: {hint}")
+    return lambda message: _text(getattr(message, field), field, handler)
+
+
+def _dig(data: Any, path: list[str]) -> Any:
+    for name in path:
+        data = data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+    return data
+
+
+def _text(value: Any, path: str, handler: str) -> str:
+    if value is None or value == "" or isinstance(value, (dict, list)):
+        raise PayloadInvalid(path, f"the operation key of handler {handler} needs it, and it is missing")
+    return str(value)

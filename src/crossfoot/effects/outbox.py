@@ -1,0 +1,183 @@
+"""The outbox and its relay: messages that were decided on durably, on their way to a queue.
+
+A message is *intended* in the transaction that decided on it, then sent, then booked by what the broker answered:
+
+    accepted   published, and out of the outbox
+    refused    for good: refused, and out; for now: put off, and tried again later
+    no answer  in doubt, and sent again under the same id: a second copy ends as a duplicate, a lost first one is healed
+
+A claim is a lease on outbox rows. A sender that dies leaves rows whose claim runs out, and the next one sends them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from crossfoot.books import sql
+from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.record import Record
+from crossfoot.books.store import Book, find_or_add, write_entries
+from crossfoot.boundaries import Boundary, reach
+from crossfoot.clock import Micros, micros
+from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.queue import Accepted, Outgoing, PublishAnswer, Queue, Refused
+
+CLAIM_SECONDS = 60.0
+"""How long a sender may take before another one sends the same rows."""
+
+MAX_TRIES = 20
+"""Sends of one message before a refusal for now counts as one for good (about a quarter of an hour)."""
+
+BASE_ATTRIBUTE = "crossfoot-base"
+"""Deliveries of a message sent again go on counting from here."""
+
+_json = msgspec.json.Encoder()
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A claimed row of the outbox."""
+
+    number: int
+    message: int
+    identity: str
+    body: bytes
+    partition: str | None
+    base: int
+    tries: int
+    claim: str
+
+    def outgoing(self) -> Outgoing:
+        attributes = {BASE_ATTRIBUTE: str(self.base)} if self.base else {}
+        return Outgoing(key=self.identity, body=self.body, partition=self.partition, attributes=attributes)
+
+
+class Outbox:
+    """Sends what transactions decided on, to the queues it knows.
+
+    Args:
+        book: where the outbox is.
+        queues: by name.
+        worker: the number under which its entries are written, 0 for a publisher that is no worker.
+    """
+
+    def __init__(self, book: Book, queues: Mapping[str, Queue], *, worker: int = 0) -> None:
+        self._book = book
+        self._queues = queues
+        self._worker = worker
+
+    async def publish(self, records: Sequence[tuple[Record, Outgoing]], queue: Queue) -> list[PublishAnswer]:
+        """Write the intention, send, book the answers.
+
+        Returns:
+            What became of each, in order: accepted; refused (`permanent` or not: what is not is tried again by the
+            relay); or doubtful, which the relay resolves by sending it again under the same id.
+
+        Raises:
+            QueueUnavailable: nothing was sent now; the intention is durable and the relay will send it.
+        """
+        letters = await anyio.to_thread.run_sync(self._intend, records)
+        reach(Boundary.BEFORE_SEND)
+        return await self._send(queue, letters)
+
+    async def drain(self, queue: Queue, *, limit: int = 100) -> int:
+        """Send what is due for one queue. Returns how many rows were taken up; 0 when there is nothing to send.
+
+        Raises:
+            QueueUnavailable: nothing was sent; the rows are tried again when their claim runs out.
+        """
+        letters = await anyio.to_thread.run_sync(self._claim, queue.name, limit)
+        if not letters:
+            return 0
+        reach(Boundary.BEFORE_SEND)
+        await self._send(queue, letters)
+        return len(letters)
+
+    # ---- parts -----------------------------------------------------------------------------------------------
+
+    async def _send(self, queue: Queue, letters: Sequence[Letter]) -> list[PublishAnswer]:
+        try:
+            answers = await queue.publish([letter.outgoing() for letter in letters])
+        except QueueUnavailable as error:
+            await anyio.to_thread.run_sync(self._put_off, letters, str(error))
+            raise
+        reach(Boundary.AFTER_SEND)
+        await anyio.to_thread.run_sync(self._book_answers, letters, answers)
+        return answers
+
+    def _intend(self, records: Sequence[tuple[Record, Outgoing]]) -> list[Letter]:
+        now = self._book.clock.now()
+        claim, until = _token(), now + micros(CLAIM_SECONDS)
+        letters = []
+        with self._book.writing() as connection:
+            entries = []
+            for record, outgoing in records:
+                key = find_or_add(connection, record)
+                entries.append(Entry(message=key, kind=Kind.INTENDED, at=now, due=now, worker=self._worker))
+                row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, 0, until, claim)
+                number = connection.execute(sql.INSERT_OUTBOX, row).lastrowid
+                assert number is not None
+                letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, 0, 1, claim))
+            write_entries(connection, entries)
+        return letters
+
+    def _claim(self, queue: str, limit: int) -> list[Letter]:
+        now = self._book.clock.now()
+        parameters: dict[str, Any] = {"queue": queue, "now": now, "limit": limit}
+        with self._book.reading() as connection:  # no write lock is taken while there is nothing to send
+            if connection.execute(sql.OUTBOX_DUE, parameters).fetchone() is None:
+                return []
+        claim = _token()
+        parameters |= {"claim": claim, "until": now + micros(CLAIM_SECONDS)}
+        with self._book.writing() as connection:
+            rows = connection.execute(sql.CLAIM_OUTBOX, parameters).fetchall()
+        return sorted((Letter(*row, claim) for row in rows), key=lambda letter: letter.number)
+
+    def _put_off(self, letters: Sequence[Letter], reason: str) -> None:
+        """Nothing was sent: try all of them later."""
+        now = self._book.clock.now()
+        with self._book.writing() as connection:
+            for letter in letters:
+                due = now + pause(letter.tries)
+                connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
+                write_entries(connection, [self._entry(letter, Kind.PUT_OFF, now, due, reason)])
+
+    def _book_answers(self, letters: Sequence[Letter], answers: Sequence[PublishAnswer]) -> None:
+        now = self._book.clock.now()
+        entries = []
+        with self._book.writing() as connection:
+            for letter, answer in zip(letters, answers, strict=True):
+                kind = kind_of(answer, letter.tries)
+                due = now if kind in (Kind.PUBLISHED, Kind.REFUSED) else now + pause(letter.tries)
+                if kind in (Kind.PUBLISHED, Kind.REFUSED):
+                    connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim))
+                else:
+                    connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
+                entries.append(self._entry(letter, kind, now, due, getattr(answer, "reason", "")))
+            write_entries(connection, entries)
+
+    def _entry(self, letter: Letter, kind: Kind, now: Micros, due: Micros, reason: str) -> Entry:
+        details = _json.encode({"reason": reason}).decode() if reason else None
+        return Entry(message=letter.message, kind=kind, at=now, due=due, worker=self._worker, details=details)
+
+
+def kind_of(answer: PublishAnswer, tries: int) -> Kind:
+    """The fact that a broker's answer states."""
+    if isinstance(answer, Accepted):
+        return Kind.PUBLISHED
+    if isinstance(answer, Refused):
+        return Kind.REFUSED if answer.permanent or tries >= MAX_TRIES else Kind.PUT_OFF
+    return Kind.PUBLISH_IN_DOUBT
+
+
+def pause(tries: int) -> Micros:
+    """How long until the next try: doubles from a quarter of a second, up to a minute."""
+    return micros(min(60.0, 0.25 * 2 ** min(tries - 1, 8)))
+
+
+def _token() -> str:
+    return os.urandom(8).hex()

@@ -1,0 +1,210 @@
+"""Performing deliveries: begin, handler, proof, commit; and what the commit's answer means.
+
+Synchronous and asynchronous twins, one by one and in batches. A commit that raised is neither believed nor
+disbelieved: the operation key is read again, over a new connection, and says which message completed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import anyio.to_thread
+
+from crossfoot.books import sql
+from crossfoot.books.entry import Kind
+from crossfoot.boundaries import Boundary, reach
+from crossfoot.effects.databases.session import AsyncSession, Database, Many, One, Run, Session, Steps, adrive, drive
+from crossfoot.effects.transaction import AsyncTransaction, Transaction
+from crossfoot.effects.work import Decided, Work
+from crossfoot.errors import CommitInDoubt, CrossfootError, TransactionMisuse
+
+SAVE, UNDO, KEEP = (Run(f"{verb} crossfoot_one") for verb in ("SAVEPOINT", "ROLLBACK TO", "RELEASE"))
+
+
+def perform(work: Work, session: Session, database: Database) -> Kind:
+    """Handle one delivery in one transaction.
+
+    Returns:
+        How it was closed: committed, noop, suppressed, superseded or parked. All of it is durable.
+
+    Raises:
+        Exception: whatever the handler raised, `NoProof`, `LeaseLost`: nothing was kept.
+        CommitInDoubt: nobody could tell whether the commit happened.
+    """
+    try:
+        kind = _inside(work, Transaction(work, session), session, eager=work.eager or not database.lazy)
+        drive(write([work]), session)
+        reach(Boundary.BEFORE_COMMIT)
+    except BaseException:
+        session.rollback()
+        raise
+    try:
+        session.commit()
+    except Exception as error:
+        session.rollback()
+        if not committed_after_all(work, database, error):
+            raise
+    reach(Boundary.AFTER_COMMIT)
+    return kind
+
+
+def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Exception]:
+    """Handle many deliveries in one transaction, each in a savepoint: a failure undoes its own work only.
+
+    Returns:
+        For each work how it was closed, or the exception that undid it. All of it is durable.
+
+    Raises:
+        Exception: the transaction as a whole failed; do the works one by one, which finds out what was kept.
+    """
+    results: list[Kind | Exception] = []
+    session.begin()
+    try:
+        for work in works:
+            session.answer(SAVE)
+            try:
+                results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
+                reach(Boundary.INSIDE_BATCH)
+            except Exception as error:
+                work.rows.clear()
+                session.answer(UNDO)
+                results.append(error)
+            session.answer(KEEP)
+        drive(write(works), session)
+        reach(Boundary.BEFORE_COMMIT)
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    reach(Boundary.AFTER_COMMIT)
+    return results
+
+
+async def aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
+    """The asynchronous twin of `perform`. Rollback and commit are shielded from cancellation."""
+    try:
+        kind = await _ainside(work, AsyncTransaction(work, session), session, eager=work.eager or not database.lazy)
+        await adrive(write([work]), session)
+        reach(Boundary.BEFORE_COMMIT)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await session.rollback()
+        raise
+    with anyio.CancelScope(shield=True):
+        try:
+            await session.commit()
+        except Exception as error:
+            await session.rollback()
+            if not await acommitted_after_all(work, database, error):
+                raise
+    reach(Boundary.AFTER_COMMIT)
+    return kind
+
+
+async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[Kind | Exception]:
+    """The asynchronous twin of `perform_batch`: handlers run one after another."""
+    results: list[Kind | Exception] = []
+    try:
+        await session.begin()
+        for work in works:
+            await session.answer(SAVE)
+            try:
+                results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
+                reach(Boundary.INSIDE_BATCH)
+            except Exception as error:
+                work.rows.clear()
+                await session.answer(UNDO)
+                results.append(error)
+            await session.answer(KEEP)
+        await adrive(write(works), session)
+        reach(Boundary.BEFORE_COMMIT)
+        with anyio.CancelScope(shield=True):
+            await session.commit()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await session.rollback()
+        raise
+    reach(Boundary.AFTER_COMMIT)
+    return results
+
+
+def write(works: Sequence[Work]) -> Steps[None]:
+    """Write the entries of all works: the last statement before the commit."""
+    rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
+    if len(rows) == 2:
+        yield Run(sql.INSERT_TWO_ENTRIES, (*rows[0], *rows[1]))
+    elif rows:
+        yield Many(sql.INSERT_ENTRY, rows)
+
+
+def committed_after_all(work: Work, database: Database, error: Exception) -> bool:
+    """Ask the operation key, over a new connection, whether a commit without an answer happened.
+
+    Raises:
+        CommitInDoubt: the key could not be read either.
+    """
+    try:
+        session = database.connect()
+        try:
+            return drive(_owner(work), session) == work.hold.key
+        finally:
+            session.close()
+    except CrossfootError as second:
+        _doubt(work, error, second)
+
+
+async def acommitted_after_all(work: Work, database: Database, error: Exception) -> bool:
+    """The asynchronous twin."""
+    try:
+        session = await database.aconnect()
+        try:
+            return await adrive(_owner(work), session) == work.hold.key
+        finally:
+            await session.close()
+    except CrossfootError as second:
+        _doubt(work, error, second)
+
+
+def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
+    try:
+        if eager:
+            tx.open()
+        reach(Boundary.INSIDE_HANDLER)
+        result = work.handler.function(*work.handler.arguments(work.message, tx))
+        tx.open()
+        return drive(work.close(result, session.changed()), session)
+    except Decided:
+        pass
+    return drive(work.settle(_decision(work)), session)
+
+
+async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
+    try:
+        if eager:
+            await tx.open()
+        reach(Boundary.INSIDE_HANDLER)
+        result = await work.handler.function(*work.handler.arguments(work.message, tx))
+        await tx.open()
+        return await adrive(work.close(result, await session.changed()), session)
+    except Decided:
+        pass
+    return await adrive(work.settle(_decision(work)), session)
+
+
+def _decision(work: Work) -> Kind:
+    if work.decided is None:
+        raise TransactionMisuse(f"{work.what}: the transaction was left before anything was decided")
+    return work.decided
+
+
+def _owner(work: Work) -> Steps[int | None]:
+    row = yield One(sql.FIND_OPERATION, (work.operation,))
+    return row[0] if row else None
+
+
+def _doubt(work: Work, error: Exception, second: Exception) -> NoReturn:
+    raise CommitInDoubt(
+        f"{work.what}: the commit gave no answer ({error}) and operation {work.operation!r} cannot be read ({second}): it is "
+        "not acked, and its next delivery will find out"
+    ) from error

@@ -1,0 +1,125 @@
+"""Sending from somebody else's transaction: a web request or a script that has its own connection or session."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from crossfoot.clock import Clock
+from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
+from crossfoot.effects.databases.sqlite import answer
+from crossfoot.effects.work import EntryRow, Sending, send
+from crossfoot.books import sql
+from crossfoot.errors import UsageError
+from crossfoot.message import Message
+
+
+class _Producing:
+    def __init__(self, session: Any, service: str, queue: str, clock: Clock) -> None:
+        self.session = session
+        """The caller's own connection or session."""
+        self._service = service
+        self._queue = queue
+        self._clock = clock
+
+    def _steps(self, message: str | Message, to: str | None, attributes: dict[str, Any]) -> tuple[Message, Steps[None]]:
+        if isinstance(message, str):
+            attributes.setdefault("source", self._service)
+            message = Message(type=message, **attributes)
+        elif attributes:
+            raise UsageError(f"send() was given a message and also {', '.join(attributes)}: set them on the message")
+        return message, _send_and_write(Sending(message, to or self._queue), self._clock)
+
+
+class Producing(_Producing):
+    """A transaction of the caller's, in which messages can be sent."""
+
+    def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
+        """Send a message if, and only if, the caller's transaction commits. Durable with it; sent by the relay."""
+        made, steps = self._steps(message, to, attributes)
+        _run(steps, self.session)
+        return made
+
+
+class AsyncProducing(_Producing):
+    """The same, for event loops."""
+
+    async def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
+        """Send a message if, and only if, the caller's transaction commits. Durable with it; sent by the relay."""
+        made, steps = self._steps(message, to, attributes)
+        if hasattr(self.session, "run_sync"):
+            await self.session.run_sync(lambda session: _run(steps, session))
+        else:
+            await self.session._execute(_run, steps, self.session._conn)  # noqa: SLF001 - aiosqlite's own thread
+        return made
+
+
+@contextmanager
+def joined(session: Any, service: str, queue: str, clock: Clock) -> Iterator[Producing]:
+    """Join the caller's transaction, or begin and commit one where there is none."""
+    if isinstance(session, sqlite3.Connection):
+        own = not session.in_transaction
+        if own:
+            session.execute("BEGIN IMMEDIATE")
+    elif hasattr(session, "exec_driver_sql") or hasattr(session, "connection"):
+        own = not session.in_transaction()
+    else:
+        raise UsageError(f"app.transaction({session!r}): give a sqlite3.Connection or a SQLAlchemy Session or Connection")
+    try:
+        yield Producing(session, service, queue, clock)
+    except BaseException:
+        if own:
+            session.rollback()
+        raise
+    if own:
+        session.commit()
+
+
+@asynccontextmanager
+async def joined_async(session: Any, service: str, queue: str, clock: Clock) -> AsyncIterator[AsyncProducing]:
+    """The asynchronous twin."""
+    if hasattr(session, "run_sync"):
+        own = not session.in_transaction()
+    elif hasattr(session, "in_transaction"):
+        own = not session.in_transaction
+        if own:
+            await session.execute("BEGIN IMMEDIATE")
+    else:
+        raise UsageError(f"app.atransaction({session!r}): give an aiosqlite.Connection or a SQLAlchemy AsyncSession")
+    try:
+        yield AsyncProducing(session, service, queue, clock)
+    except BaseException:
+        if own:
+            await session.rollback()
+        raise
+    if own:
+        await session.commit()
+
+
+def _send_and_write(sending: Sending, clock: Clock) -> Steps[None]:
+    rows: list[EntryRow] = []
+    yield from send(sending, rows, 0, clock.now())
+    yield Many(sql.INSERT_ENTRY, rows)
+
+
+def _run(steps: Steps[None], session: Any) -> None:
+    reply: Any = None
+    try:
+        while True:
+            reply = _answer(session, steps.send(reply))
+    except StopIteration:
+        return
+
+
+def _answer(session: Any, ask: Ask) -> Any:
+    if isinstance(session, sqlite3.Connection):
+        return answer(session, ask)
+    connection = session.connection() if callable(getattr(session, "connection", None)) and hasattr(session, "flush") else session
+    if isinstance(ask, Many):
+        return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows])
+    result = connection.exec_driver_sql(ask.sql, tuple(ask.parameters))
+    if isinstance(ask, Run):
+        return result.rowcount
+    return result.fetchone() if isinstance(ask, One) else result.fetchall()

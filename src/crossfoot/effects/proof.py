@@ -1,0 +1,77 @@
+"""Proof: what shows that a handler did its work. Without any, its delivery is not acked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from crossfoot.books.entry import Kind
+from crossfoot.errors import NoProof, UsageError
+
+
+class Noop:
+    """What a handler returns when there is rightly nothing to do.
+
+    Args:
+        reason: why, for the person who asks later. Required.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        if not reason or not reason.strip():
+            raise UsageError("Noop needs a reason: say why nothing had to be done, as in Noop('amount is zero')")
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Noop({self.reason!r})"
+
+
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a transaction holds by the time its handler returned.
+
+    Attributes:
+        rows: business rows changed, net of what savepoints undid.
+        outcomes: names of the outcomes declared.
+        sent: types of the messages sent.
+        receipts: references of external systems.
+        reason: of a `Noop`.
+        gap: the predecessor that was not waited for any longer.
+    """
+
+    rows: int = 0
+    outcomes: tuple[str, ...] = ()
+    sent: tuple[str, ...] = ()
+    receipts: tuple[str, ...] = ()
+    reason: str = ""
+    gap: int | None = None
+
+
+def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: str) -> Kind:
+    """Whether the evidence is proof.
+
+    Args:
+        result: what the handler returned.
+        proves: outcomes that must have been declared; then nothing less counts.
+        what: the message, for the error.
+
+    Raises:
+        NoProof: nothing shows that the work was done, which is what a swallowed exception looks like.
+    """
+    if isinstance(result, Noop):
+        return Kind.NOOP
+    if proves:
+        missing = [name for name in proves if name not in evidence.outcomes]
+        if missing:
+            raise NoProof(
+                f"{what}: the handler returned without the outcome that proves it, {', '.join(missing)}: look for an "
+                "exception that it caught and did not raise again"
+            )
+        return Kind.COMMITTED
+    if evidence.rows > 0 or evidence.outcomes or evidence.sent or evidence.receipts:
+        return Kind.COMMITTED
+    raise NoProof(
+        f"{what}: the handler returned, but it changed no row, declared no outcome and sent no message: look for an "
+        "exception that it caught and did not raise again, or return Noop(reason) if there was nothing to do"
+    )

@@ -1,0 +1,148 @@
+"""What a handler works with: the user's own connection or session, and the facts that commit with it."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgspec
+
+from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
+from crossfoot.effects.work import Decided, Sending, Work
+from crossfoot.errors import UsageError
+from crossfoot.message import Message, child
+
+_json = msgspec.json.Encoder(enc_hook=str)
+
+
+class _Facts:
+    """What synchronous and asynchronous transactions have in common: facts gathered, written at the commit."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    @property
+    def message(self) -> Message:
+        """The message being handled."""
+        return self._work.message
+
+    @property
+    def operation(self) -> str:
+        """The operation key: pass it to external systems as their idempotency key."""
+        return self._work.operation
+
+    def outcome(self, name: str, *, subject: str | None = None, **facts: Any) -> None:
+        """Record a business fact, such as `invoice.issued`, with the effect.
+
+        Args:
+            name: what happened, in the past tense.
+            subject: whom it concerns; the message's subject unless said otherwise.
+            facts: figures worth keeping; anything JSON can express (others as text).
+        """
+        if not name:
+            raise UsageError("an outcome needs a name, as in tx.outcome('invoice.issued')")
+        self._work.outcomes.append(
+            (name, subject or self._work.message.subject, _json.encode(facts).decode() if facts else None)
+        )
+
+    def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
+        """Send a message if, and only if, this transaction commits.
+
+        Args:
+            message: a message, or the type of one to make; it then belongs to the same flow (correlation, cause,
+                trace) as the one being handled.
+            to: the queue's name; the queue this message came from unless said otherwise.
+            attributes: `data`, `subject` and other attributes of a message to make.
+        """
+        if isinstance(message, str):
+            attributes.setdefault("source", self._work.handler.service)
+            message = child(self._work.message, type=message, **attributes)
+        elif attributes:
+            raise UsageError(f"tx.send() was given a message and also {', '.join(attributes)}: set them on the message")
+        self._work.sendings.append(Sending(message, to or self._work.hold.queue))
+        return message
+
+    def receipt(self, system: str, reference: str) -> None:
+        """Name the receipt of an external system as evidence that it did its part."""
+        if not system or not reference:
+            raise UsageError("a receipt needs the system's name and its reference, as in tx.receipt('stripe', charge.id)")
+        self._work.receipts.append(f"{system}:{reference}")
+
+
+class Transaction(_Facts):
+    """The transaction of a synchronous handler."""
+
+    def __init__(self, work: Work, session: Session, *, begun: bool = False) -> None:
+        super().__init__(work)
+        self._session = session
+        self._begun = begun
+
+    @property
+    def connection(self) -> Any:
+        """The user's own connection, inside the transaction."""
+        self.open()
+        return self._session.handle
+
+    session = connection
+    """The user's own SQLAlchemy session, inside the transaction."""
+
+    def execute(self, sql: Any, parameters: Any = ()) -> Any:
+        """Execute a statement in the transaction; returns the driver's cursor or result."""
+        self.open()
+        return self._session.execute(sql, parameters)
+
+    def open(self) -> None:
+        """Begin, claim the operation, and start to count what the handler changes. Once."""
+        if self._work.decided is not None:
+            _leave(self._work)
+        if self._work.opened:
+            return
+        if not self._begun:
+            self._session.begin()
+        if drive(self._work.open(), self._session) is not None:
+            _leave(self._work)
+        self._session.watch()
+
+
+class AsyncTransaction(_Facts):
+    """The transaction of an asynchronous handler."""
+
+    def __init__(self, work: Work, session: AsyncSession, *, begun: bool = False) -> None:
+        super().__init__(work)
+        self._session = session
+        self._begun = begun
+
+    @property
+    def connection(self) -> Any:
+        """The user's own connection; `await tx.begin()` first unless a statement ran already."""
+        if not self._work.opened:
+            raise UsageError("the transaction has not begun: call `await tx.begin()` before using tx.connection")
+        return self._session.handle
+
+    session = connection
+    """The user's own SQLAlchemy session, inside the transaction."""
+
+    async def begin(self) -> None:
+        """Begin now, so that `connection` can be used; `execute` does it by itself."""
+        await self.open()
+
+    async def execute(self, sql: Any, parameters: Any = ()) -> Any:
+        """Execute a statement in the transaction; returns the driver's cursor or result."""
+        await self.open()
+        return await self._session.execute(sql, parameters)
+
+    async def open(self) -> None:
+        """Begin, claim the operation, and start to count what the handler changes. Once."""
+        if self._work.decided is not None:
+            _leave(self._work)
+        if self._work.opened:
+            return
+        if not self._begun:
+            await self._session.begin()
+        if await adrive(self._work.open(), self._session) is not None:
+            _leave(self._work)
+        await self._session.watch()
+
+
+def _leave(work: Work) -> NoReturn:
+    assert work.decided is not None
+    raise Decided(work.decided)

@@ -1,0 +1,236 @@
+"""One delivery's work inside one transaction, as steps that any driver can carry out.
+
+The order of the statements is the guarantee. The operation key is inserted *first*: of two workers with the same
+operation the second waits for the first one's commit and then finds the key taken, so no effect is written twice.
+Outcomes, messages to send, the sequence and the entries follow the handler, and the ack, where it can ride in the
+transaction, is last: it changes no row when the lease was lost, and then everything is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from crossfoot.books import sql
+from crossfoot.books.entry import Kind
+from crossfoot.books.record import record_of
+from crossfoot.clock import Clock, Micros, micros
+from crossfoot.effects.databases.session import All, Many, One, Run, Steps
+from crossfoot.effects.handler import Handler
+from crossfoot.effects.proof import Evidence, judge
+from crossfoot.effects.sequence import Turn, awaited, turn_of
+from crossfoot.errors import EnvelopeInvalid, LeaseLost
+from crossfoot.message import Message, encode
+
+Statement = tuple[str, tuple[Any, ...]]
+EntryRow = tuple[Any, ...]
+_json = msgspec.json.Encoder()
+
+
+class Hold(msgspec.Struct, kw_only=True):
+    """A delivery as the book knows it."""
+
+    key: int
+    """The message's key in the book."""
+    delivery: int
+    attempt: int
+    worker: int
+    queue: str
+    body: bytes
+    partition: str | None = None
+    ack: Statement | None = None
+    """The ack as a statement, where the queue lives in the same database."""
+    fence: Callable[[], None] | None = None
+    """Raises when this delivery must not commit any more (`LeaseLost`, `DeadlineExceeded`)."""
+
+
+class Sending(msgspec.Struct):
+    """A message that the handler sends, and where to."""
+
+    message: Message
+    queue: str
+
+
+class Decided(BaseException):
+    """Raised through the handler when the book has decided what becomes of the delivery without it.
+
+    Not an `Exception`, so that a handler which catches everything does not swallow it; and if it does all the same,
+    the work remembers.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        super().__init__(kind.label)
+
+
+class Work:
+    """What one delivery does to the book, from the operation key to the ack."""
+
+    __slots__ = ("clock", "decided", "eager", "evidence", "gap", "handler", "hold", "message", "opened", "operation",
+                 "outcomes", "receipts", "rows", "sendings")  # fmt: skip
+
+    def __init__(self, handler: Handler, message: Message, hold: Hold, clock: Clock, *, eager: bool = False) -> None:
+        self.handler = handler
+        self.message = message
+        self.hold = hold
+        self.clock = clock
+        self.operation = handler.operation(message)
+        self.eager = eager or handler.in_order is not None
+        self.opened = False
+        self.decided: Kind | None = None
+        self.gap: int | None = None
+        self.outcomes: list[tuple[str, str | None, str | None]] = []
+        self.sendings: list[Sending] = []
+        self.receipts: list[str] = []
+        self.rows: list[EntryRow] = []
+        self.evidence = Evidence()
+
+    # ---- steps --------------------------------------------------------------------------------------------------
+
+    def open(self) -> Steps[Kind | None]:
+        """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
+        self.opened = True
+        inserted = yield Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
+        if not inserted:
+            self.decided = Kind.SUPPRESSED
+        elif self.handler.in_order is not None:
+            self.decided = yield from self._turn()
+        return self.decided
+
+    def close(self, result: Any, rows: int) -> Steps[Kind]:
+        """Judge the handler's return, and write everything that commits with the effect.
+
+        Raises:
+            NoProof: nothing shows that the work was done.
+            LeaseLost: the ack in the transaction found the message gone or with somebody else.
+        """
+        self.evidence = Evidence(
+            rows, tuple(o[0] for o in self.outcomes), tuple(s.message.type for s in self.sendings), tuple(self.receipts),
+            getattr(result, "reason", ""), self.gap,
+        )  # fmt: skip
+        kind = judge(result, self.evidence, self.handler.proves, what=self.what)
+        if kind is not Kind.COMMITTED:
+            yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
+        if self.outcomes:
+            now = self.clock.now()
+            yield Many(sql.INSERT_OUTCOME, [(self.hold.key, name, subject, now, facts) for name, subject, facts in self.outcomes])
+        for sending in self.sendings:
+            yield from send(sending, self.rows, self.hold.worker, self.clock.now())
+        if self.handler.in_order is not None:
+            yield from self._advance()
+        yield from self._settle(kind, _json.encode(self.evidence).decode())
+        return kind
+
+    def settle(self, kind: Kind) -> Steps[Kind]:
+        """Write what was decided without the handler."""
+        self.rows.clear()
+        if kind is Kind.PARKED:
+            yield from self._park()
+            return kind
+        details = None
+        if kind is Kind.SUPPRESSED:
+            owner = yield One(sql.FIND_OPERATION, (self.operation,))
+            details = _details(operation=self.operation, by=owner[0] if owner else None)
+        elif kind is Kind.SUPERSEDED:
+            yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
+            details = _details(sequence=self.message.sequence)
+        yield from self._settle(kind, details)
+        return kind
+
+    # ---- what a page and an error call it --------------------------------------------------------------------
+
+    @property
+    def what(self) -> str:
+        subject = f" ({self.message.subject})" if self.message.subject else ""
+        return f"{self.message.type} {self.message.id}{subject}"
+
+    # ---- parts -----------------------------------------------------------------------------------------------
+
+    def entry(self, kind: Kind, details: str | None = None, due: Micros | None = None) -> EntryRow:
+        """A row about this delivery."""
+        hold = self.hold
+        return (hold.key, int(kind), hold.attempt, hold.delivery, self.clock.now(), due, hold.worker, None, details)
+
+    def _settle(self, kind: Kind, details: str | None) -> Steps[None]:
+        self.rows.append(self.entry(kind, details))
+        if self.hold.fence is not None:
+            self.hold.fence()
+        if self.hold.ack is not None:
+            if (yield Run(*self.hold.ack)):
+                self.rows.append(self.entry(Kind.ACKED))
+            elif kind is not Kind.SUPPRESSED:  # a suppressed delivery has no effect that could be lost
+                raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
+
+    def _turn(self) -> Steps[Kind | None]:
+        message, order = self.message, self.handler.in_order
+        assert order is not None
+        if message.sequence is None or message.subject is None:
+            raise EnvelopeInvalid(
+                f"{self.what}: handler {self.handler.name} takes events in order and needs a subject and a sequence; the "
+                "publisher must set both"
+            )
+        found = yield One(sql.FIND_SEQUENCE, (self.handler.name, message.subject))
+        last = found[0] if found else None
+        turn = turn_of(last, message.sequence, message.predecessor, contiguous=order.contiguous)
+        if turn is Turn.PARK and (yield One(sql.GAP_ACCEPTED, self._place())):
+            self.gap = awaited(message.sequence, message.predecessor, contiguous=order.contiguous)
+            yield Run(sql.UNPARK, self._place())
+            turn = Turn.APPLY
+        return {Turn.APPLY: None, Turn.SUPERSEDE: Kind.SUPERSEDED, Turn.PARK: Kind.PARKED}[turn]
+
+    def _place(self) -> tuple[Any, ...]:
+        return (self.handler.name, self.message.subject, self.message.sequence, self.hold.key)
+
+    def _advance(self) -> Steps[None]:
+        """Note the sequence, and send on whoever waited for it: in this transaction, so that none is forgotten."""
+        name, subject, sequence, now = self.handler.name, self.message.subject, self.message.sequence, self.clock.now()
+        yield Run(sql.ADVANCE_SEQUENCE, (name, subject, sequence, now))
+        for row in (yield All(sql.FOLLOWERS, (name, subject, sequence))):
+            message, follower, attempt, body, partition, until, queue, source, id_ = row
+            yield Run(sql.UNPARK, (name, subject, follower, message))
+            if until:  # else it was sent on already, when its patience was over
+                yield from resume(self.rows, message, attempt, body, partition, queue, f"{source}|{id_}", self.hold.worker, now)
+
+    def _park(self) -> Steps[None]:
+        """Keep the early message in the book; the queue need not hold it any longer."""
+        message, order, hold, now = self.message, self.handler.in_order, self.hold, self.clock.now()
+        assert order is not None and message.sequence is not None
+        before = awaited(message.sequence, message.predecessor, contiguous=order.contiguous)
+        until = now + micros(order.wait)
+        yield Run("DELETE FROM crossfoot_operations WHERE key = ? AND message = ?", (self.operation, hold.key))
+        yield Run(sql.PARK, (*self._place(), before, hold.attempt, until, hold.body, hold.partition))
+        details = _details(predecessor=before, sequence=message.sequence)
+        self.rows.append(self.entry(Kind.PARKED, details, until))
+        if hold.ack is not None:
+            if not (yield Run(*hold.ack)):
+                raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
+            self.rows.append(self.entry(Kind.ACKED))
+
+
+def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros) -> Steps[None]:
+    """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
+    message = sending.message if sending.message.time is not None else msgspec.structs.replace(sending.message, time=now)
+    body = encode(message)
+    record = record_of(message, sending.queue, now=now, body=body)
+    found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
+    if found is None:
+        found = yield One(sql.INSERT_MESSAGE, record.row())
+    key = int(found[0])
+    rows.append((key, int(Kind.INTENDED), 0, 0, now, now, worker, None, None))
+    partition = message.partitionkey or message.subject
+    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, 0, now, None))
+
+
+def resume(
+    rows: list[EntryRow], message: int, attempt: int, body: bytes, partition: str | None, queue: str, identity: str,
+    worker: int, now: Micros,
+) -> Steps[None]:  # fmt: skip
+    """Send a parked message to its queue again; its deliveries go on counting from `attempt`."""
+    rows.append((message, int(Kind.RESUMED), attempt, 0, now, now, worker, None, None))
+    yield Run(sql.INSERT_OUTBOX, (message, queue, identity, body, partition, attempt, now, None))
+
+
+def _details(**facts: Any) -> str:
+    return _json.encode(facts).decode()

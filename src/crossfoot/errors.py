@@ -1,0 +1,120 @@
+"""Every error crossfoot raises, in one tree. Each says what happened, to what, and what to do next.
+
+    CrossfootError
+    ├── UsageError                 wrong use: the program or its settings must change
+    │   ├── UnknownSetting
+    │   ├── HandlerConflict
+    │   └── TransactionMisuse
+    ├── Unavailable                a server, file or disk that cannot be used right now
+    │   ├── QueueUnavailable
+    │   ├── DatabaseUnavailable
+    │   ├── DiskFull
+    │   └── SchemaMismatch
+    ├── MessageError               one message is the matter
+    │   ├── EnvelopeInvalid
+    │   ├── PayloadInvalid
+    │   ├── UnknownType
+    │   ├── MessageTooLarge
+    │   └── NotFound
+    └── DeliveryError              one delivery did not end in an effect
+        ├── NoProof
+        ├── LeaseLost
+        ├── DeadlineExceeded
+        └── CommitInDoubt
+"""
+
+from __future__ import annotations
+
+
+class CrossfootError(Exception):
+    """The root: catch it to catch all of ours."""
+
+
+class UsageError(CrossfootError):
+    """The program or its settings must change; trying again will not help."""
+
+
+class UnknownSetting(UsageError):
+    """A setting nobody knows; the message names the nearest known one."""
+
+
+class HandlerConflict(UsageError):
+    """Two handlers claim the same message type on the same queue."""
+
+
+class TransactionMisuse(UsageError):
+    """A handler committed, rolled back or closed the transaction that crossfoot owns."""
+
+
+class Unavailable(CrossfootError):
+    """Something outside this process cannot be used now; nothing was acked."""
+
+
+class QueueUnavailable(Unavailable):
+    """The queue did not answer, or refused us."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The book's database cannot be opened, read or written."""
+
+
+class DiskFull(DatabaseUnavailable):
+    """The disk is full; the worker stops before any further ack."""
+
+
+class SchemaMismatch(DatabaseUnavailable):
+    """The book's tables are of another version of crossfoot than this one."""
+
+
+class MessageError(CrossfootError):
+    """One message is the matter."""
+
+
+class EnvelopeInvalid(MessageError):
+    """The bytes are not a CloudEvents 1.0 event."""
+
+
+class PayloadInvalid(MessageError):
+    """The payload does not fit the type the handler declared.
+
+    Attributes:
+        path: where in the payload, as `$.items[3].price`.
+        reason: what is wrong there, without the value.
+    """
+
+    def __init__(self, path: str, reason: str, *, of: str = "") -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"payload{' of ' + of if of else ''} is invalid at {path}: {reason}")
+
+
+class UnknownType(MessageError):
+    """No handler of this version takes the message's type."""
+
+
+class MessageTooLarge(MessageError):
+    """The encoded message is over the queue's limit."""
+
+
+class NotFound(MessageError):
+    """No message, subject, correlation id or operation of that name is in the book."""
+
+
+class DeliveryError(CrossfootError):
+    """One delivery did not end in an effect."""
+
+
+class NoProof(DeliveryError):
+    """The handler returned, but nothing shows that it did its work."""
+
+
+class LeaseLost(DeliveryError):
+    """Somebody else may hold the message by now; this delivery must not commit."""
+
+
+class DeadlineExceeded(DeliveryError):
+    """The handler ran longer than it was given."""
+
+
+class CommitInDoubt(DeliveryError):
+    """The commit's answer was lost; the operation key decides what happened."""

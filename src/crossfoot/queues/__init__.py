@@ -1,0 +1,1 @@
+"""How messages travel: the port (`queue`), and one module per broker."""

@@ -1,0 +1,248 @@
+"""The port every broker fits: what a queue does, what it promises, and the words for its answers.
+
+A queue moves bytes it does not understand: an encoded envelope with the few facts a broker may need
+(message id, partition key, delay). It never decides a message's fate; it reports, entry by entry, what
+the broker said, and says *in doubt* when the broker said nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from crossfoot.clock import Micros
+
+
+class Order(StrEnum):
+    """What order a queue keeps among deliveries."""
+
+    NONE = "none"
+    KEY = "key"
+    """Messages of one partition key are delivered one after the other, in publish order."""
+
+
+class DepthIs(StrEnum):
+    """How far `depth()` can be trusted."""
+
+    EXACT = "exact"
+    APPROXIMATE = "approximate"
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What one queue can do. The conformance suite tests exactly what is declared here.
+
+    Sizes are bytes, times are seconds; `None` means without limit.
+    """
+
+    order: Order = Order.NONE
+    depth: DepthIs = DepthIs.APPROXIMATE
+    browsing: bool = False
+    """`browse()` lists every message the queue holds, without taking it."""
+    transactional_ack: bool = False
+    """An ack can ride in the effect's own transaction."""
+    receipts_fenced: bool = False
+    """Once a message was delivered again, the earlier receipt can no longer ack it."""
+    publish_dedup: float = 0.0
+    """How long the queue drops a second publish of the same message id."""
+    max_delay: float | None = None
+    """The longest `Outgoing.delay` (0: this queue cannot delay a publish)."""
+    max_release_delay: float | None = None
+    """The longest delay of a release."""
+    max_lease: float | None = None
+    max_receive: int = 10
+    """The most deliveries one `receive` returns."""
+    max_publish: int = 10
+    """The most messages one round trip carries; `publish` splits longer lists itself."""
+    max_bytes: int | None = None
+    """The largest encoded message, attributes included."""
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to publish: the encoded envelope, and what the broker may need to know about it."""
+
+    key: str
+    """The message's identity, `source|id`: what answers are matched by, and the deduplication id."""
+    body: bytes
+    partition: str | None = None
+    """Messages of one partition keep their order where the queue keeps one."""
+    delay: float = 0.0
+    attributes: dict[str, str] = {}
+    """Broker headers beside the body (a handful: SQS allows ten)."""
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The broker has the message."""
+
+    key: str
+    broker_id: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The broker said no to this one entry."""
+
+    key: str
+    reason: str
+    permanent: bool
+    """Whether sending the same bytes again can never succeed (too large, invalid characters)."""
+
+
+class Doubtful(msgspec.Struct, frozen=True):
+    """No answer: the broker may or may not have the message."""
+
+    key: str
+    reason: str
+
+
+PublishAnswer = Accepted | Refused | Doubtful
+
+
+class Delivery(msgspec.Struct, kw_only=True):
+    """One hand-over of a message to a consumer."""
+
+    body: bytes
+    receipt: str
+    """Opaque: names this hand-over, for ack, release, extend and dead_letter."""
+    attempt: int
+    """How often the broker has delivered this message, this time included (1 is the first)."""
+    lease_until: Micros
+    """Until when nobody else receives it, by this machine's clock."""
+    enqueued_at: Micros | None = None
+    broker_id: str = ""
+    """The broker's own id; names messages whose envelope cannot be read."""
+    attributes: dict[str, str] = {}
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The broker confirmed the ack, release, extension or dead-lettering."""
+
+    receipt: str
+
+
+class NotDone(msgspec.Struct, frozen=True):
+    """It did not happen, or nobody knows whether it did."""
+
+    receipt: str
+    reason: str
+    lost: bool
+    """True when the broker says the receipt is void (lease over, message gone); False when there was no answer."""
+
+
+ReceiptAnswer = Done | NotDone
+
+
+class Depth(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages the queue holds, by its own count."""
+
+    ready: int
+    in_flight: int
+    delayed: int
+    dead: int
+    as_of: Micros
+
+    @property
+    def held(self) -> int:
+        """Everything not dead."""
+        return self.ready + self.in_flight + self.delayed
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """One message seen by browsing the queue or its dead letters, untouched."""
+
+    body: bytes
+    attempt: int
+    enqueued_at: Micros | None
+    broker_id: str = ""
+    dead: bool = False
+
+
+SqlStatement = tuple[str, tuple[Any, ...]]
+"""SQL with `?` and its parameters."""
+
+
+class Queue(Protocol):
+    """A queue as the worker and the publisher see it.
+
+    Every method that takes a sequence answers entry by entry, in the order given, and never raises for one
+    entry's sake. `QueueUnavailable` is raised when the queue cannot be used at all and it is certain that
+    nothing was done (no connection, no such queue, no permission). A request that was sent and got no answer
+    is `Doubtful` (publish) or `NotDone(lost=False)` (receipts), never an exception.
+    """
+
+    @property
+    def name(self) -> str:
+        """The subscription's name, as books and balances show it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def retention(self) -> float | None:
+        """Seconds after which the queue forgets an unacked message, `None` for never."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, check that the queue exists and read its settings. Idempotent."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishAnswer]: ...
+
+    async def receive(self, limit: int, *, lease: float, wait: float = 0.0) -> list[Delivery]:
+        """Up to `limit` deliveries, each leased for `lease` seconds; waits up to `wait` seconds for the first."""
+        ...
+
+    async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]: ...
+
+    async def release(self, receipts: Sequence[str], *, delay: float = 0.0) -> list[ReceiptAnswer]:
+        """Hand back: deliver again after `delay` seconds. Counts as a delivery all the same."""
+        ...
+
+    async def extend(self, receipts: Sequence[str], *, lease: float) -> list[ReceiptAnswer]:
+        """Lease for `lease` seconds from now."""
+        ...
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str) -> list[ReceiptAnswer]:
+        """Move to the dead letters: they hold the message before the queue forgets it."""
+        ...
+
+    async def depth(self) -> Depth: ...
+
+    def browse(self) -> AsyncIterator[Held]:
+        """Every message held, in no order, not dead. Only where `capabilities.browsing`."""
+        ...
+
+    def dead_letters(self) -> AsyncIterator[Held]:
+        """Every dead letter, left where it is."""
+        ...
+
+
+@runtime_checkable
+class LocalQueue(Queue, Protocol):
+    """A queue that is a table: it can be written inside the transaction of whoever uses the same database."""
+
+    def is_in(self, path: str) -> bool:
+        """Whether it lives in that database file."""
+        ...
+
+    def ack_statement(self, receipt: str) -> SqlStatement:
+        """The ack: changes one row, or none when the receipt is void."""
+        ...
+
+    def publish_statements(self, messages: Sequence[Outgoing], now: Micros) -> Sequence[SqlStatement]: ...
+
+    def wake(self) -> None:
+        """After a commit with `publish_statements`: there is something to receive."""
+        ...
+
+    async def expired(self, limit: int = 100) -> list[Held]:
+        """Messages past the queue's retention, which it no longer delivers."""
+        ...
+
+    async def purge(self, messages: Sequence[Held]) -> int:
+        """Forget expired messages, once the book has them."""
+        ...

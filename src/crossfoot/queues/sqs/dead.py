@@ -1,0 +1,162 @@
+"""The dead-letter queue that a queue's redrive policy names: put there, look there, count.
+
+SQS has no move. A message is sent to the dead-letter queue and, once that is certain, deleted from its own; a doubtful
+send deletes nothing, so the worst case is a second copy, never a loss. Nor has SQS a way to look: browsing receives
+each message, hides it for a while and puts it back, which counts as a delivery on the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope
+
+from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.queue import Delivery, Held
+from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected
+from crossfoot.queues.sqs.messages import (
+    BATCH,
+    MAX_ATTRIBUTES,
+    Attributes,
+    Entry,
+    Rules,
+    SqsDelivery,
+    group_of,
+    legal,
+    request_of,
+    size_of,
+)
+from crossfoot.queues.sqs.receiving import sent_at
+from crossfoot.queues.sqs.sending import Sender
+from crossfoot.queues.sqs.settling import Settler
+
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+
+REASON = "crossfoot-reason"
+ATTEMPT = "crossfoot-attempt"
+_REASON_CHARACTERS = 500
+
+BROWSE_SECONDS = 60
+"""For how long a dead letter that was looked at stays hidden, should this process die before it puts it back."""
+
+_log = logging.getLogger("crossfoot.queues.sqs")
+
+
+class DeadLetters:
+    """One dead-letter queue."""
+
+    def __init__(self, client: Client, url: str, rules: Rules) -> None:
+        self.name = rules.queue
+        self._client = client
+        self._url = url
+        self._rules = rules
+        self.sender = Sender(client, url, rules)
+        self._settler = Settler(client, url)
+
+    def entry_of(self, delivery: Delivery, reason: str) -> Entry:
+        """The delivered message as it was, and, where there is room, why and after how many attempts it died."""
+        text = delivery.body.decode()
+        native = dict(delivery.native) if isinstance(delivery, SqsDelivery) else _strings(delivery.attributes)
+        size = len(delivery.body) + size_of(native)
+        told = _strings({REASON: legal(reason)[:_REASON_CHARACTERS] or "unknown", ATTEMPT: str(delivery.attempt)})
+        for name, attribute in told.items():
+            extra = size_of({name: attribute})
+            if len(native) < MAX_ATTRIBUTES and size + extra <= self._rules.max_bytes:
+                native[name] = attribute
+                size += extra
+        identity = delivery.broker_id or delivery.receipt
+        group = ""
+        if self._rules.fifo:
+            group = (delivery.group if isinstance(delivery, SqsDelivery) else "") or group_of(identity)
+        request = request_of(text, native, group=group, deduplication=f"dead|{identity}")
+        return Entry(key=delivery.receipt, request=request, size=size, group=group)
+
+    async def count(self) -> int:
+        """How many messages it holds, by its own approximate count.
+
+        Raises:
+            QueueUnavailable: it cannot be asked.
+        """
+        url = self._url
+        names: list[Any] = [
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        ]
+        try:
+            response = await self._client.read(lambda sqs: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names))
+        except (NoAnswer, Rejected) as error:
+            raise QueueUnavailable(f"dead-letter queue {self.name} could not be counted: {error}. Try again") from error
+        return sum(int(value) for value in response["Attributes"].values())
+
+    async def browse(self) -> AsyncIterator[Held]:
+        """Every dead letter once. Of one FIFO group the service shows ten at a time; what was not seen is logged."""
+        seen: set[str] = set()
+        taken: list[str] = []
+        try:
+            while fresh := [one for one in await self._look() if one["MessageId"] not in seen]:
+                for one in fresh:
+                    seen.add(one["MessageId"])
+                    taken.append(one["ReceiptHandle"])
+                for one in fresh:
+                    yield _held(one)
+        finally:
+            with CancelScope(shield=True):
+                await self._put_back(taken)
+        if self._rules.fifo:
+            await self._say_what_is_missing(len(seen))
+
+    async def _look(self) -> list[Mapping[str, Any]]:
+        def receive(sqs: SQSClient) -> list[Any]:
+            response = sqs.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=BATCH,
+                VisibilityTimeout=BROWSE_SECONDS,
+                WaitTimeSeconds=1,
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageAttributeNames=[ATTEMPT],
+            )
+            return list(response.get("Messages", ()))
+
+        try:
+            return await self._client.read(receive)
+        except (NoAnswer, Rejected) as error:
+            raise QueueUnavailable(f"dead-letter queue {self.name} could not be read: {error}. Try again") from error
+
+    async def _put_back(self, receipts: list[str]) -> None:
+        if not receipts:
+            return
+        try:
+            await self._settler.hide(receipts, 0)
+        except QueueUnavailable as error:
+            _log.warning("%d dead letters stay hidden for up to %d s: %s", len(receipts), BROWSE_SECONDS, error)
+
+    async def _say_what_is_missing(self, seen: int) -> None:
+        if (count := await self.count()) > seen:
+            _log.warning(
+                "dead-letter queue %s holds %d messages and showed %d: of a FIFO group only the first ten are seen",
+                self.name,
+                count,
+                seen,
+            )
+
+
+def _held(message: Mapping[str, Any]) -> Held:
+    system = message.get("Attributes", {})
+    told = message.get("MessageAttributes", {}).get(ATTEMPT, {}).get("StringValue", "")
+    looks = int(system.get("ApproximateReceiveCount", 1)) - 1
+    return Held(
+        body=message["Body"].encode(),
+        attempt=int(told) if told.isdecimal() else looks,
+        enqueued_at=sent_at(system),
+        broker_id=message["MessageId"],
+        dead=True,
+    )
+
+
+def _strings(attributes: Mapping[str, str]) -> dict[str, Any]:
+    typed: Attributes = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+    return dict(typed)

@@ -1,0 +1,114 @@
+"""Settings: from `crossfoot.toml`, then the environment, then the program; the later wins. None is needed to begin."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crossfoot.errors import UnknownSetting, UsageError
+
+FILE = "crossfoot.toml"
+PREFIX = "CROSSFOOT_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set, with its default.
+
+    Attributes:
+        database: the SQLite file that holds the business tables and the book.
+        queue: `embedded` (a table in the database), or the URL or name of an SQS queue: `sqs:NAME`, `https://sqs...`.
+        endpoint: another endpoint for SQS, such as an emulator's.
+        region: the AWS region, where the AWS configuration does not say.
+        ordered: whether the embedded queue delivers the messages of one subject one after the other.
+        retention: seconds after which the embedded queue forgets.
+        max_bytes: the largest message of the embedded queue.
+        payloads: whether the book keeps what messages carry (needed to show it and to send it again).
+        synchronous: SQLite's: `FULL` survives a power cut, `NORMAL` may lose the last commits in one.
+        concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`.
+        attempts, backoff, backoff_cap: see `crossfoot.worker.retry.Retry`.
+    """
+
+    database: str = "crossfoot.db"
+    queue: str = "embedded"
+    endpoint: str | None = None
+    region: str | None = None
+    ordered: bool = False
+    retention: float = 14 * 86_400.0
+    max_bytes: int = 1024 * 1024
+    payloads: bool = True
+    synchronous: str = "FULL"
+    concurrency: int = 4
+    batch: int = 1
+    lease: float = 30.0
+    wait: float = 1.0
+    grace: float = 25.0
+    reconcile: float = 30.0
+    prefetch: int = 64
+    attempts: int = 5
+    backoff: float = 0.5
+    backoff_cap: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.synchronous not in ("FULL", "NORMAL", "EXTRA"):
+            raise UsageError(f"synchronous = {self.synchronous!r}: SQLite knows FULL, NORMAL and EXTRA")
+
+
+NAMES = tuple(field.name for field in msgspec.structs.fields(Settings))
+
+
+def load(
+    folder: Path | None = None, environment: Mapping[str, str] | None = None, **program: Any
+) -> Settings:
+    """Read the settings.
+
+    Args:
+        folder: where `crossfoot.toml` is looked for; the working folder unless given.
+        environment: `CROSSFOOT_<NAME>` variables; the process's own unless given.
+        program: settings stated in code or on the command line; `None` means not stated.
+
+    Raises:
+        UnknownSetting: with the nearest known name.
+        UsageError: a value of the wrong kind, or a file that is no TOML.
+    """
+    environment = os.environ if environment is None else environment
+    path = (folder or Path()) / FILE
+    merged: dict[str, Any] = {}
+    for origin, values in ((str(path), _file(path)), ("the environment", _variables(environment)), ("the program", program)):
+        for name, value in values.items():
+            if value is not None:
+                merged[_known(name, origin)] = value
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"a setting has the wrong kind of value: {error}") from error
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    return values
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    own = {name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
+    return {name: value for name, value in own.items() if value != ""}
+
+
+def _known(name: str, origin: str) -> str:
+    if name in NAMES:
+        return name
+    near = get_close_matches(name, NAMES, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(NAMES)}"
+    raise UnknownSetting(f"{origin} sets {name!r}, which is no setting: {hint}")

@@ -1,0 +1,198 @@
+"""How crossfoot opens SQLite: one policy for the book, the embedded queue and the user's own transaction.
+
+SQLite has one writer at a time. Its own way to wait for that writer is to sleep and look again, which is unfair and,
+with several busy processes, starves some of them for seconds. So every writer first passes a *turnstile*, an advisory
+lock on a file beside the database: the kernel wakes the next in line at once, threads and processes alike, and a
+killed process leaves no lock behind. It is a courtesy, not a guard: correctness rests on BEGIN IMMEDIATE alone, so a
+program that knows nothing of the turnstile may write to the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from crossfoot.errors import DatabaseUnavailable, DiskFull
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows: the busy timeout alone arbitrates
+    fcntl = None  # type: ignore[assignment]
+
+BUSY_TIMEOUT_MS = 30_000
+"""How long a statement waits for a writer that does not use the turnstile."""
+
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""A write-ahead log over this size is truncated as soon as no reader holds it."""
+
+MINIMUM_VERSION = (3, 35, 0)
+"""RETURNING needs SQLite 3.35 (2021-03-12)."""
+
+
+class Turnstile:
+    """A fair lock across threads and processes; every connection has its own."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644) if fcntl and path else -1
+
+    def enter(self) -> None:
+        """Wait in line. Blocks the thread, not the interpreter."""
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def leave(self) -> None:
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Connection(sqlite3.Connection):
+    """A connection with its turnstile. `writing()` is the one way crossfoot writes."""
+
+    turnstile: Turnstile
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One write transaction: committed at the end, rolled back on any exception.
+
+        Raises:
+            DiskFull: the disk is full; nothing of the transaction was kept.
+            DatabaseUnavailable: the file is read-only, locked for too long, damaged or gone.
+        """
+        self.begin()
+        try:
+            yield self
+        except BaseException:
+            self.abandon()
+            raise
+        self.finish()
+
+    def begin(self) -> None:
+        """Take the write lock."""
+        self.turnstile.enter()
+        try:
+            self.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self.turnstile.leave()
+            raise explain(error, self) from error
+
+    def finish(self) -> None:
+        """Commit and let the next writer in. After an exception the outcome is unknown until it is read again."""
+        try:
+            self.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.abandon()
+            raise explain(error, self) from error
+        self.turnstile.leave()
+
+    def abandon(self) -> None:
+        """Roll back, whatever state the transaction is in."""
+        try:
+            if self.in_transaction:
+                with suppress(sqlite3.Error):  # a rollback that SQLite did by itself leaves nothing to do
+                    self.execute("ROLLBACK")
+        finally:
+            self.turnstile.leave()
+
+    def close(self) -> None:
+        super().close()
+        self.turnstile.close()
+
+
+C = TypeVar("C", bound=Connection)
+
+
+def connect(
+    path: str | Path, *, synchronous: str = "FULL", read_only: bool = False, kind: type[C] = Connection
+) -> C:
+    """Open `path` with write-ahead logging; a commit is on disk when it returns (unless `synchronous` says otherwise).
+
+    The connection may be handed from thread to thread, but is for one thread at a time.
+
+    Raises:
+        DatabaseUnavailable: the file cannot be opened, is no SQLite database, or the folder is not there.
+    """
+    path = str(path)
+    if sqlite3.sqlite_version_info < MINIMUM_VERSION:
+        need, have = ".".join(map(str, MINIMUM_VERSION)), sqlite3.sqlite_version
+        raise DatabaseUnavailable(f"this Python carries SQLite {have}; crossfoot needs {need} or newer: upgrade Python")
+    target = f"file:{_quoted(path)}?mode=ro" if read_only else path
+    try:
+        connection = sqlite3.connect(
+            target, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False,
+            factory=kind, cached_statements=256, uri=read_only,
+        )  # fmt: skip
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    try:
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.turnstile = Turnstile("" if read_only or path == ":memory:" else path + "-turn")
+    except (sqlite3.Error, OSError) as error:
+        sqlite3.Connection.close(connection)
+        raise explain(error, path) from error
+    return connection
+
+
+def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LIMIT_BYTES) -> bool:
+    """Shrink the write-ahead log when it is over `over` bytes. True when it was truncated.
+
+    A reader that is never idle keeps SQLite from starting the log afresh, and the file grows without bound; a
+    TRUNCATE checkpoint waits (up to the busy timeout) for a moment without readers of old pages.
+    """
+    try:
+        size = os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        return False
+    if size <= over:
+        return False
+    connection.turnstile.enter()
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise explain(error, connection) from error
+    finally:
+        connection.turnstile.leave()
+    return not busy
+
+
+def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavailable:
+    """The error a person can act on, for one that SQLite raised."""
+    path = where if isinstance(where, str) else _path_of(where)
+    text = str(error)
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL") or (isinstance(error, OSError) and error.errno == 28):
+        return DiskFull(f"the disk that holds {path} is full ({text}): free some space, then start again; nothing was acked")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or isinstance(error, PermissionError):
+        return DatabaseUnavailable(f"{path} cannot be written ({text}): give this user write access to it and its folder")
+    if name.startswith("SQLITE_CANTOPEN") or isinstance(error, OSError):
+        return DatabaseUnavailable(f"{path} cannot be opened ({text}): check that its folder exists and may be written")
+    if name.startswith("SQLITE_NOTADB"):
+        return DatabaseUnavailable(f"{path} is not a SQLite database: name another file, or move this one away")
+    if name.startswith("SQLITE_BUSY"):
+        return DatabaseUnavailable(
+            f"{path} stayed locked by another program for {BUSY_TIMEOUT_MS / 1000:.0f} s: find the long transaction and end it"
+        )
+    return DatabaseUnavailable(f"{path}: {text or type(error).__name__}")
+
+
+def _path_of(connection: sqlite3.Connection) -> str:
+    try:
+        return str(connection.execute("PRAGMA database_list").fetchone()[2]) or ":memory:"
+    except sqlite3.Error:
+        return "the database"
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

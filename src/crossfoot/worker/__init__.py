@@ -1,0 +1,1 @@
+"""The worker: receive, lease, run the handler, settle, retry, dead-letter."""

@@ -1,0 +1,88 @@
+"""A delivery in this worker's hands: what it is, and how long it may be kept."""
+
+from __future__ import annotations
+
+import anyio
+
+from crossfoot.clock import Clock
+from crossfoot.effects.handler import Handler
+from crossfoot.effects.work import Hold, Work
+from crossfoot.errors import DeadlineExceeded, LeaseLost
+from crossfoot.message import Message
+from crossfoot.queues.queue import Delivery
+
+
+class Held:
+    """One delivery, from receipt to its end.
+
+    The fence reads the monotonic clock: a wall clock that is set back would keep a lease alive that is over.
+    """
+
+    __slots__ = ("_clock", "attempt", "cancel", "deadline", "delivery", "eager", "handler", "hold", "lease_over", "lost",
+                 "message", "problem", "strict", "work")  # fmt: skip
+
+    def __init__(self, delivery: Delivery, clock: Clock, lease_over: float, *, strict: bool) -> None:
+        self._clock = clock
+        self.delivery = delivery
+        self.attempt = delivery.attempt
+        """Deliveries since the message was last sent, by the broker's count."""
+        self.lease_over = lease_over
+        """When the lease ends, by the monotonic clock."""
+        self.strict = strict
+        """Whether the end of the lease alone forbids the commit; a fenced ack in the transaction knows better."""
+        self.lost = False
+        self.eager = False
+        self.message: Message | None = None
+        self.handler: Handler | None = None
+        self.problem: Exception | None = None
+        """Why it cannot be handled at all."""
+        self.hold: Hold | None = None
+        self.work: Work | None = None
+        self.deadline: float | None = None
+        self.cancel: anyio.CancelScope | None = None
+
+    def prepare(self) -> Work:
+        """A fresh piece of work for this delivery.
+
+        Raises:
+            PayloadInvalid: its operation key needs what the message does not have.
+        """
+        assert self.handler is not None and self.message is not None and self.hold is not None
+        self.work = Work(self.handler, self.message, self.hold, self._clock, eager=self.eager)
+        return self.work
+
+    def start(self) -> Work:
+        """The work, about to begin: the deadline runs from here.
+
+        Raises:
+            LeaseLost: it waited too long in this worker.
+        """
+        assert self.handler is not None and self.work is not None
+        self.fence()
+        if self.handler.deadline is not None:
+            self.deadline = self._clock.monotonic() + self.handler.deadline
+        return self.work
+
+    def fence(self) -> None:
+        """Refuse a commit that comes too late.
+
+        Raises:
+            LeaseLost: somebody else may hold the message by now.
+            DeadlineExceeded: the handler took longer than it was given.
+        """
+        now = self._clock.monotonic()
+        what = self.message.key if self.message is not None else self.delivery.broker_id
+        if self.lost or (self.strict and now >= self.lease_over):
+            raise LeaseLost(
+                f"{what}: the lease was over before the commit, and somebody else may hold it; nothing was kept: make the "
+                "handler faster, or the lease longer"
+            )
+        if self.deadline is not None and now > self.deadline:
+            over = now - self.deadline
+            raise DeadlineExceeded(f"{what}: the handler ran {over:.2f} s over its deadline; nothing was kept")
+
+    def lose(self) -> None:
+        """The broker says that the lease is void."""
+        self.lost = True
+        if self.cancel is not None:
+            self.cancel.cancel()

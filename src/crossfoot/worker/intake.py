@@ -1,0 +1,123 @@
+"""Taking deliveries in: read the envelope, find the handler, and write that they were received.
+
+The received entries of a whole batch are one transaction. It comes before any handler runs, so that a worker which is
+killed leaves a delivery without an end in the book, and not nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossfoot.books import sql
+from crossfoot.books.entry import Kind
+from crossfoot.books.record import Record, record_of, unreadable
+from crossfoot.books.store import Book, find_or_add
+from crossfoot.clock import Clock, Micros
+from crossfoot.effects.outbox import BASE_ATTRIBUTE
+from crossfoot.effects.work import Hold
+from crossfoot.errors import EnvelopeInvalid, MessageError, UnknownType
+from crossfoot.message import decode
+from crossfoot.queues.queue import Delivery, LocalQueue, Queue
+from crossfoot.worker.held import Held
+from crossfoot.worker.registry import Registry
+
+
+class Expired(MessageError):
+    """The message's own time is over; nobody wants it any more."""
+
+
+class Intake:
+    """Takes deliveries of one queue in.
+
+    Args:
+        worker: this worker's number in the book.
+        local: the queue again, if it lives in the effect's own database.
+    """
+
+    def __init__(
+        self, book: Book, queue: Queue, registry: Registry, clock: Clock, worker: int, local: LocalQueue | None
+    ) -> None:
+        self._book = book
+        self._queue = queue
+        self._local = local
+        self._registry = registry
+        self._clock = clock
+        self._worker = worker
+        self._count = 0
+
+    def take(self, deliveries: Sequence[Delivery]) -> list[Held]:
+        """Read deliveries, and write that this worker holds them."""
+        monotonic, now = self._clock.monotonic(), self._clock.now()
+        helds = []
+        records = []
+        for delivery in deliveries:
+            left = (delivery.lease_until - now) / 1_000_000
+            held = Held(delivery, self._clock, monotonic + left, strict=self._local is None)
+            records.append(self._read(held, now))
+            helds.append(held)
+        self._write(helds, records, now)
+        return helds
+
+    def _read(self, held: Held, now: Micros) -> Record:
+        delivery, name = held.delivery, self._queue.name
+        try:
+            message = decode(delivery.body)
+        except EnvelopeInvalid as error:
+            held.problem = error
+            return unreadable(delivery.body, name, delivery.broker_id, now=delivery.enqueued_at or now)
+        record = record_of(message, name, now=delivery.enqueued_at or now, body=delivery.body)
+        handler = self._registry.find(message.type)
+        if handler is None:
+            held.problem = UnknownType(f"{message.key}: no handler takes {message.type!r}: register one, or start the version that has it")
+        elif message.expirytime is not None and message.expirytime <= now:
+            held.problem = Expired(f"{message.key}: its expirytime has passed")
+        else:
+            held.handler = handler
+        held.message = message
+        return record
+
+    def _write(self, helds: Sequence[Held], records: Sequence[Record], now: Micros) -> None:
+        rows = []
+        with self._book.writing() as connection:
+            for held, record in zip(helds, records, strict=True):
+                key = find_or_add(connection, record)
+                self._prepare(held, key)
+                if held.work is not None:
+                    known = connection.execute(sql.FIND_OPERATION, (held.work.operation,)).fetchone()
+                    held.work.eager |= known is not None  # ask the operation before the handler, not after
+                assert held.hold is not None
+                hold = held.hold
+                rows.append(
+                    (key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker, None, None)
+                )
+            connection.executemany(sql.INSERT_ENTRY, rows)
+
+    def _prepare(self, held: Held, key: int) -> None:
+        """Give the delivery its number, and name its operation; what fails here fails like the handler would."""
+        delivery, message = held.delivery, held.message
+        self._count += 1
+        held.hold = Hold(
+            key=key,
+            delivery=self._worker << 32 | self._count,
+            attempt=delivery.attempt + _base(delivery),
+            worker=self._worker,
+            queue=self._queue.name,
+            body=delivery.body,
+            partition=(message.partitionkey or message.subject) if message is not None else None,
+            ack=self._local.ack_statement(delivery.receipt) if self._local is not None else None,
+            fence=held.fence,
+        )
+        if held.handler is None or message is None:
+            return
+        try:
+            held.message = held.handler.typed(message)
+            held.prepare()
+        except MessageError as error:
+            held.problem = error
+
+
+def _base(delivery: Delivery) -> int:
+    """Deliveries before the message was sent again; anything unreadable there counts as none."""
+    text = delivery.attributes.get(BASE_ATTRIBUTE, "0")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
+

@@ -1,0 +1,202 @@
+"""Lanes: each runs one piece of work at a time, over a connection of its own.
+
+Synchronous handlers run in threads. Handing work to a thread costs more than a short handler, so a lane takes a
+*chunk* of deliveries at once, as many as it can finish in a moment by the service time measured so far. Asynchronous
+handlers run in the event loop, one per lane. In batch mode a chunk is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from crossfoot.books.entry import Kind
+from crossfoot.clock import Clock
+from crossfoot.effects.databases.session import AsyncSession, Database, Session
+from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
+from crossfoot.errors import DeadlineExceeded, LeaseLost, Unavailable
+from crossfoot.worker.held import Held
+
+Result = tuple[Held, Kind | Exception | None]
+"""How a delivery ended: closed, failed, or `None`: not begun, because the worker stops."""
+
+MOMENT = 0.05
+"""Seconds a chunk should take at most."""
+
+MAX_CHUNK = 64
+
+
+class Settle(Protocol):
+    """What happens with the results of a chunk."""
+
+    def __call__(self, results: Sequence[Result]) -> Awaitable[None]: ...
+
+
+class Pace:
+    """How many deliveries a lane takes at once: what it finishes in a moment, judged by a moving average."""
+
+    def __init__(self) -> None:
+        self._each = MOMENT
+
+    @property
+    def chunk(self) -> int:
+        return max(1, min(MAX_CHUNK, int(MOMENT / self._each)))
+
+    def learn(self, seconds: float, count: int) -> None:
+        """A chunk of `count` took `seconds`. Slowness is believed at once, speed step by step."""
+        each = max(seconds / count, 1e-6)
+        self._each = each if each > self._each else self._each / 2 + each / 2
+
+
+class Lane:
+    """What both kinds of lane share: where work comes from, and where results go.
+
+    Args:
+        batch: deliveries per transaction; 1 is the plain mode.
+        stopping: says whether the worker is to finish; work not begun by then is handed back.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, settle: Settle, *, batch: int, stopping: Callable[[], bool]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._settle = settle
+        self._batch = batch
+        self._stopping = stopping
+        self._pace = Pace()
+
+    def _more(self, first: Held, source: MemoryObjectReceiveStream[Held], limit: int) -> list[Held]:
+        chunk = [first]
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            while len(chunk) < limit:
+                chunk.append(source.receive_nowait())
+        return chunk
+
+
+class ThreadLane(Lane):
+    """A lane for synchronous handlers."""
+
+    async def run(self, source: MemoryObjectReceiveStream[Held]) -> None:
+        """Work until the source ends."""
+        limiter = anyio.CapacityLimiter(1)
+        session = await anyio.to_thread.run_sync(self._database.connect, limiter=limiter)
+        try:
+            async for held in source:
+                chunk = self._more(held, source, self._batch if self._batch > 1 else self._pace.chunk)
+                started = self._clock.monotonic()
+                with anyio.CancelScope(shield=True):  # a thread cannot be cancelled: wait for it, and keep its results
+                    results = await anyio.to_thread.run_sync(self._work, session, chunk, limiter=limiter)
+                    self._pace.learn(self._clock.monotonic() - started, len(chunk))
+                    await self._settle(results)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(session.close, limiter=limiter)
+
+    def _work(self, session: Session, chunk: Sequence[Held]) -> list[Result]:
+        if self._batch > 1 and len(chunk) > 1 and not self._stopping():
+            results = self._together(session, chunk)
+            if results is not None:
+                return results
+        return [(held, self._one(session, held)) for held in chunk]
+
+    def _one(self, session: Session, held: Held) -> Kind | Exception | None:
+        if self._stopping():
+            return None
+        try:
+            return perform(held.start(), session, self._database)
+        except Exception as error:
+            return error
+
+    def _together(self, session: Session, chunk: Sequence[Held]) -> list[Result] | None:
+        ready, results = _ready(chunk)
+        try:
+            kinds = perform_batch([held.start() for held in ready], session)
+        except Unavailable:
+            raise
+        except Exception:  # the transaction as a whole failed: one by one finds out who is to blame
+            for held in chunk:
+                held.prepare()
+            return None
+        return results + list(zip(ready, kinds, strict=True))
+
+
+class LoopLane(Lane):
+    """A lane for asynchronous handlers."""
+
+    async def run(self, source: MemoryObjectReceiveStream[Held]) -> None:
+        """Work until the source ends."""
+        session = await self._database.aconnect()
+        try:
+            async for held in source:
+                chunk = self._more(held, source, self._batch)
+                results = await self._work(session, chunk)
+                with anyio.CancelScope(shield=True):
+                    await self._settle(results)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await session.close()
+
+    async def _work(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result]:
+        if len(chunk) > 1 and not self._stopping():
+            results = await self._together(session, chunk)
+            if results is not None:
+                return results
+        return [(held, await self._one(session, held)) for held in chunk]
+
+    async def _one(self, session: AsyncSession, held: Held) -> Kind | Exception | None:
+        if self._stopping():
+            return None
+        try:
+            work = held.start()
+            with anyio.CancelScope(deadline=_deadline(held)) as held.cancel:
+                return await aperform(work, session, self._database)
+        except Exception as error:
+            return error
+        return _cut_short(held)
+
+    async def _together(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result] | None:
+        ready, results = _ready(chunk)
+        try:
+            kinds = await aperform_batch([held.start() for held in ready], session)
+        except Unavailable:
+            raise
+        except Exception:  # as above
+            for held in chunk:
+                held.prepare()
+            return None
+        return results + list(zip(ready, kinds, strict=True))
+
+
+def _ready(chunk: Sequence[Held]) -> tuple[list[Held], list[Result]]:
+    """Those that may begin; and the results of those whose lease ran out while they waited here."""
+    ready: list[Held] = []
+    over: list[Result] = []
+    for held in chunk:
+        try:
+            held.fence()
+        except LeaseLost as error:
+            over.append((held, error))
+        else:
+            ready.append(held)
+    return ready, over
+
+
+def _deadline(held: Held) -> float:
+    assert held.handler is not None
+    return anyio.current_time() + held.handler.deadline if held.handler.deadline is not None else float("inf")
+
+
+def _cut_short(held: Held) -> Exception:
+    """Why a handler was cancelled."""
+    assert held.message is not None and held.handler is not None
+    if held.lost:
+        return LeaseLost(f"{held.message.key}: the lease was lost while the handler ran; it was cancelled, nothing was kept")
+    return DeadlineExceeded(
+        f"{held.message.key}: handler {held.handler.name} was cancelled at its deadline of {held.handler.deadline} s; nothing was kept"
+    )

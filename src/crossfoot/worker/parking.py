@@ -1,0 +1,32 @@
+"""Parked messages whose patience is over are sent on, with the gap accepted."""
+
+from __future__ import annotations
+
+from crossfoot.books import sql
+from crossfoot.books.store import Book
+from crossfoot.effects.work import resume
+
+LIMIT = 100
+
+
+def resume_overdue(book: Book) -> int:
+    """Send parked messages on whose predecessor did not come in time. Returns how many.
+
+    The row stays, marked, until the message is applied: that is how its next delivery knows not to wait again.
+    """
+    now = book.clock.now()
+    with book.reading() as connection:
+        rows = connection.execute(sql.OVERDUE_PARKED, (now, LIMIT)).fetchall()
+    if not rows:
+        return 0
+    entries: list[tuple[object, ...]] = []
+    with book.writing() as connection:
+        for handler, subject, sequence, message, attempt, body, partition, queue, source, id_ in rows:
+            taken = connection.execute(sql.ACCEPT_GAP, (handler, subject, sequence, message)).rowcount
+            if not taken:
+                continue
+            steps = resume(entries, message, attempt, body, partition, queue, f"{source}|{id_}", 0, now)
+            for ask in steps:
+                connection.execute(ask.sql, ask.parameters)  # type: ignore[union-attr]
+        connection.executemany(sql.INSERT_ENTRY, entries)
+    return len(entries)

@@ -1,0 +1,169 @@
+"""Reconciling: what the book believes the queue holds, against what the queue holds.
+
+Three things happen to messages without anybody telling us: the queue's retention drops them, its redrive policy moves
+them to the dead letters, and somebody deletes them. Each is found by identity where the queue can be browsed, and
+where it cannot, by the one moment at which its depth proves something: when it is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio.to_thread
+import msgspec
+
+from crossfoot.books.entry import RANKS, Entry, Kind
+from crossfoot.books.fate import Fate
+from crossfoot.books.posting import post_all
+from crossfoot.books.record import record_of, unreadable
+from crossfoot.books.store import Book, find_or_add, write_entries
+from crossfoot.clock import Micros, micros
+from crossfoot.errors import EnvelopeInvalid
+from crossfoot.message import decode
+from crossfoot.queues.queue import Held, LocalQueue, Queue
+
+IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
+"""Open fates of messages that the queue should hold."""
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A message that should be in the queue and is not."""
+
+    key: int
+    identity: str
+    at: Micros
+    latest: int
+
+
+class Reconciliation:
+    """Compares one queue with the book, and books what it finds.
+
+    Args:
+        patience: seconds a message may be overdue before its absence means something.
+    """
+
+    def __init__(self, book: Book, queue: Queue, *, patience: float = 5.0, worker: int = 0) -> None:
+        self._book = book
+        self._queue = queue
+        self._patience = patience
+        self._worker = worker
+        self._was_empty = False
+
+    async def run(self) -> dict[Kind, int]:
+        """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished."""
+        await anyio.to_thread.run_sync(post_all, self._book)
+        found = {
+            Kind.EXPIRED: await self._book_expired(),
+            Kind.DEAD_LETTERED: await self._book_dead_letters(),
+            Kind.VANISHED: 0,
+        }
+        for kind, count in (await self._book_missing()).items():
+            found[kind] += count
+        return found
+
+    # ---- retention, where the queue tells --------------------------------------------------------------------
+
+    async def _book_expired(self) -> int:
+        if not isinstance(self._queue, LocalQueue):
+            return 0
+        total = 0
+        while rows := await self._queue.expired():
+            await anyio.to_thread.run_sync(self._write_seen, rows, Kind.EXPIRED, "the queue's retention is over")
+            await self._queue.purge(rows)
+            total += len(rows)
+        return total
+
+    # ---- dead letters the queue made by itself -----------------------------------------------------------------
+
+    async def _book_dead_letters(self) -> int:
+        depth = await self._queue.depth()
+        known = await anyio.to_thread.run_sync(self._count, Fate.DEAD)
+        if depth.dead <= known:
+            return 0
+        rows = [held async for held in self._queue.dead_letters()]
+        return await anyio.to_thread.run_sync(self._write_seen, rows, Kind.DEAD_LETTERED, "found in the dead letters")
+
+    # ---- gone without a word -------------------------------------------------------------------------------------
+
+    async def _book_missing(self) -> dict[Kind, int]:
+        candidates = await anyio.to_thread.run_sync(self._overdue)
+        if not candidates:
+            return {}
+        if self._queue.capabilities.browsing:
+            held = {self._identity(row) async for row in self._queue.browse()}
+            gone = [message for message in candidates if message.identity not in held]
+            how = "browsed"
+        else:
+            depth = await self._queue.depth()
+            empty, self._was_empty = depth.held == 0 and self._was_empty, depth.held == 0
+            gone = candidates if empty else []
+            how = "empty twice in a row"
+        return await anyio.to_thread.run_sync(self._write_gone, gone, how)
+
+    def _overdue(self) -> list[Missing]:
+        before = self._book.clock.now() - micros(self._patience)
+        marks = ", ".join("?" * len(IN_CUSTODY))
+        with self._book.reading() as connection:
+            rows = connection.execute(
+                f"""SELECT key, source || '|' || id, at, latest FROM crossfoot_messages INDEXED BY crossfoot_messages_unsettled
+                WHERE fate IN ({marks}) AND fate <> {Fate.SETTLED.value} AND due < ? AND queue = ?
+                  AND NOT EXISTS (SELECT 1 FROM crossfoot_outbox o WHERE o.message = key)""",
+                (*map(int, IN_CUSTODY), before, self._queue.name),
+            ).fetchall()
+        return [Missing(*row) for row in rows]
+
+    def _write_gone(self, gone: Sequence[Missing], how: str) -> dict[Kind, int]:
+        """Book the missing, unless something happened to them since they were listed."""
+        post_all(self._book)
+        now, retention = self._book.clock.now(), self._queue.retention
+        counts = {Kind.EXPIRED: 0, Kind.VANISHED: 0}
+        details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
+        with self._book.writing() as connection:
+            for message in gone:
+                latest = connection.execute("SELECT latest FROM crossfoot_messages WHERE key = ?", (message.key,)).fetchone()[0]
+                newer = connection.execute("SELECT max(attempt) FROM crossfoot_entries WHERE message = ?", (message.key,)).fetchone()[0]
+                if latest != message.latest or newer > message.latest // RANKS:
+                    continue
+                old = retention is not None and message.at + micros(retention) <= now
+                kind = Kind.EXPIRED if old else Kind.VANISHED
+                counts[kind] += 1
+                write_entries(connection, [Entry(
+                    message=message.key, kind=kind, at=now, attempt=message.latest // RANKS, worker=self._worker, details=details,
+                )])  # fmt: skip
+        return counts
+
+    # ---- parts -----------------------------------------------------------------------------------------------------
+
+    def _count(self, fate: Fate) -> int:
+        with self._book.reading() as connection:
+            row = connection.execute(
+                f"""SELECT count(*) FROM crossfoot_messages INDEXED BY crossfoot_messages_unsettled
+                WHERE fate = ? AND fate <> {Fate.SETTLED.value} AND queue = ?""",
+                (int(fate), self._queue.name),
+            ).fetchone()
+        return int(row[0])
+
+    def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str) -> int:
+        """Book what the queue showed, for messages whose book does not say so yet."""
+        now, written = self._book.clock.now(), 0
+        details = msgspec.json.encode({"reason": reason}).decode()
+        with self._book.writing() as connection:
+            for row in rows:
+                key = find_or_add(connection, self._record(row, now))
+                marks = connection.execute(
+                    "SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind = ? AND attempt >= ?", (key, int(kind), row.attempt)
+                ).fetchone()
+                if marks is None:
+                    entry = Entry(message=key, kind=kind, at=now, attempt=row.attempt, worker=self._worker, details=details)
+                    write_entries(connection, [entry])
+                    written += 1
+        return written
+
+    def _record(self, row: Held, now: Micros):  # type: ignore[no-untyped-def]
+        try:
+            return record_of(decode(row.body), self._queue.name, now=row.enqueued_at or now, body=row.body)
+        except EnvelopeInvalid:
+            return unreadable(row.body, self._queue.name, row.broker_id, now=row.enqueued_at or now)
+
+    def _identity(self, row: Held) -> str:
+        return str(self._record(row, 0).identity)

@@ -1,0 +1,59 @@
+"""Which handler takes which message."""
+
+from __future__ import annotations
+
+import re
+
+from crossfoot.effects.handler import Handler, matcher
+from crossfoot.errors import HandlerConflict
+
+
+class Registry:
+    """The handlers of one service: an exact type wins over a pattern, a longer pattern over a shorter one."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, Handler] = {}
+        self._patterns: list[tuple[re.Pattern[str], Handler]] = []
+        self._found: dict[str, Handler | None] = {}
+
+    def add(self, handler: Handler) -> None:
+        """Register.
+
+        Raises:
+            HandlerConflict: another handler has the same type, or the same name.
+        """
+        for other in self:
+            if other.type == handler.type:
+                raise HandlerConflict(
+                    f"handlers {other.name} and {handler.name} both take {handler.type!r}: one message has one handler; "
+                    "call the second from the first, or give it a queue of its own"
+                )
+            if other.name == handler.name:
+                raise HandlerConflict(
+                    f"two handlers are called {handler.name} (for {other.type!r} and {handler.type!r}): give one of them "
+                    "name=..., because operation keys and sequences go by it"
+                )
+        if "*" in handler.type or "?" in handler.type or "[" in handler.type:
+            self._patterns.append((re.compile(matcher(handler.type)), handler))
+            self._patterns.sort(key=lambda item: len(item[1].type), reverse=True)
+        else:
+            self._exact[handler.type] = handler
+        self._found.clear()
+
+    def find(self, type_: str) -> Handler | None:
+        """The handler of a message type, `None` when this version has none."""
+        handler = self._exact.get(type_)
+        if handler is not None or not self._patterns:
+            return handler
+        if type_ not in self._found:
+            if len(self._found) > 10_000:  # types come from outside: a flood of them must not fill the memory
+                self._found.clear()
+            self._found[type_] = next((h for pattern, h in self._patterns if pattern.match(type_)), None)
+        return self._found[type_]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        yield from self._exact.values()
+        yield from (handler for _, handler in self._patterns)
+
+    def __len__(self) -> int:
+        return len(self._exact) + len(self._patterns)

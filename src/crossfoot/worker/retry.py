@@ -1,0 +1,46 @@
+"""When a failed delivery is tried again, and when no more."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from crossfoot.errors import EnvelopeInvalid, PayloadInvalid, UsageError
+
+POISON = (EnvelopeInvalid, PayloadInvalid)
+"""Failures that no later delivery can mend: the bytes themselves are wrong."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """Exponential backoff with full jitter (Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015).
+
+    Attributes:
+        attempts: deliveries before a message is dead-lettered.
+        base: seconds the first pause may last.
+        cap: seconds any pause may last.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise UsageError(f"Retry(attempts={self.attempts}): a message is delivered at least once")
+        if not 0 < self.base <= self.cap:
+            raise UsageError(f"Retry(base={self.base}, cap={self.cap}): need 0 < base <= cap, in seconds")
+
+    def pause(self, attempt: int, chance: float | None = None) -> float:
+        """Seconds until the next delivery after `attempt` failed.
+
+        Args:
+            attempt: which delivery failed, 1 for the first.
+            chance: the jitter, from 0 to 1; random unless given.
+        """
+        longest = min(self.cap, self.base * 2 ** min(attempt - 1, 40))
+        return longest * (random.random() if chance is None else chance)  # noqa: S311 - jitter, not a secret
+
+    def gives_up(self, attempt: int, error: BaseException) -> bool:
+        """Whether `attempt` was the last."""
+        return isinstance(error, POISON) or attempt >= self.attempts

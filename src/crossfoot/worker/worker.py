@@ -1,0 +1,319 @@
+"""The worker: one queue, its handlers, and the tasks that keep both and the book in step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+
+from crossfoot.books.posting import post
+from crossfoot.books.store import Book
+from crossfoot.clock import Clock
+from crossfoot.effects.databases.session import Database
+from crossfoot.effects.outbox import Outbox
+from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.queues.queue import LocalQueue, Queue
+from crossfoot.worker.held import Held
+from crossfoot.worker.intake import Intake
+from crossfoot.worker.lanes import LoopLane, Result, ThreadLane
+from crossfoot.worker.leases import Leases
+from crossfoot.worker.parking import resume_overdue
+from crossfoot.worker.reconcile import Reconciliation
+from crossfoot.worker.registry import Registry
+from crossfoot.worker.retry import Retry
+from crossfoot.worker.settling import Settling
+
+logger = logging.getLogger("crossfoot.worker")
+
+
+class Pattern(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works. Times in seconds.
+
+    Attributes:
+        concurrency: handlers that run at once; on SQLite one writes at a time, so more help only handlers that wait.
+        batch: deliveries per transaction; 1 is the plain mode.
+        lease: how long a received message is ours before it must be extended.
+        wait: how long one receive waits for messages.
+        grace: how long a stopping worker waits for handlers that run.
+        reconcile: how often the queue is compared with the book.
+        prefetch: deliveries taken in ahead of the handlers.
+    """
+
+    concurrency: int = 4
+    batch: int = 1
+    lease: float = 30.0
+    wait: float = 1.0
+    grace: float = 25.0
+    reconcile: float = 30.0
+    prefetch: int = 64
+    retry: Retry = Retry()
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "batch", "prefetch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("lease", "grace", "reconcile"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")
+
+
+class Worker:
+    """Works one queue until it is stopped.
+
+    Args:
+        queues: where the outbox may have to send to, by name; holds the worked queue too.
+    """
+
+    def __init__(
+        self, service: str, book: Book, queue: Queue, registry: Registry, database: Database, *,
+        queues: Mapping[str, Queue] | None = None, pattern: Pattern | None = None,
+    ) -> None:  # fmt: skip
+        self.pattern = pattern or Pattern()
+        self.name = f"{service}-{socket.gethostname()}-{os.getpid()}"
+        self._service = service
+        self._book = book
+        self._clock: Clock = book.clock
+        self._queue = queue
+        self._queues = {**(queues or {}), queue.name: queue}
+        self._registry = registry
+        self._database = database
+        self._stopping = anyio.Event()
+        self._to_send = anyio.Event()
+        self._room = anyio.Event()
+        self.settled = 0
+
+    def stop(self) -> None:
+        """Finish what runs, hand the rest back, and return from `run`. To be called in the event loop."""
+        self._stopping.set()
+
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Work.
+
+        Args:
+            until_idle: return when the queue is empty and nothing is in hand, instead of waiting for more.
+
+        Raises:
+            QueueUnavailable: the queue cannot be used at the start (later it is tried again).
+            DiskFull, DatabaseUnavailable: the book cannot be written; nothing was acked that is not in it.
+        """
+        if not len(self._registry):
+            raise UsageError("there is no handler to run: register one with @app.handler(...)")
+        await anyio.to_thread.run_sync(self._book.open)
+        for queue in self._queues.values():
+            await queue.open()
+        number = await anyio.to_thread.run_sync(self._book.start_worker, self.name, self._service)
+        logger.info("worker %s works queue %s", self.name, self._queue.name)
+        try:
+            await self._work(number, until_idle)
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._finish, number)
+
+    async def _work(self, number: int, until_idle: bool) -> None:
+        local = self._queue if isinstance(self._queue, LocalQueue) and self._queue.is_in(self._database.path) else None
+        leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
+        intake = Intake(self._book, self._queue, self._registry, self._clock, number, local)
+        settling = Settling(
+            self._book, self._queue, self.pattern.retry, forget=self._forgetter(leases), sent=self._wake_outbox,
+            local=local is not None,
+        )  # fmt: skip
+        outbox = Outbox(self._book, self._queues, worker=number)
+        async with anyio.create_task_group() as tasks:
+            await self._receive_and_work(intake, leases, settling, tasks, outbox, number, until_idle)
+            tasks.cancel_scope.cancel()
+
+    async def _receive_and_work(
+        self, intake: Intake, leases: Leases, settling: Settling, tasks: TaskGroup, outbox: Outbox, number: int, until_idle: bool
+    ) -> None:
+        reconciliation = Reconciliation(self._book, self._queue, worker=number)
+        self._start(tasks, leases.beat, self.pattern.lease / 6)
+        self._start(tasks, self._posting, 0.5)
+        self._start(tasks, lambda: self._tidy(number), 5.0)
+        self._start(tasks, reconciliation.run, self.pattern.reconcile)
+        tasks.start_soon(self._relay, outbox)
+        async with anyio.create_task_group() as lanes:
+            threads, loops = self._lanes(lanes, settling)
+            with threads, loops:
+                await self._receive(intake, leases, settling, threads, loops, outbox, until_idle)
+            lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
+
+    def _lanes(
+        self, lanes: TaskGroup, settling: Settling
+    ) -> tuple[MemoryObjectSendStream[Held], MemoryObjectSendStream[Held]]:
+        """Start lanes for the kinds of handler there are; returns where their deliveries go."""
+        settle = self._counted(settling)
+        streams = []
+        for kind, wanted in ((ThreadLane, False), (LoopLane, True)):
+            send, receive = anyio.create_memory_object_stream[Held](float("inf"))
+            with receive:
+                if any(handler.is_async is wanted for handler in self._registry):
+                    for _ in range(self.pattern.concurrency):
+                        lane = kind(
+                            self._database, self._clock, settle, batch=self.pattern.batch, stopping=self._stopping.is_set
+                        )
+                        lanes.start_soon(self._run_lane, lane, receive.clone())
+            streams.append(send)
+        return streams[0], streams[1]
+
+    async def _run_lane(self, lane: ThreadLane | LoopLane, source: Any) -> None:
+        with source:
+            await lane.run(source)
+
+    async def _receive(
+        self, intake: Intake, leases: Leases, settling: Settling, threads: MemoryObjectSendStream[Held],
+        loops: MemoryObjectSendStream[Held], outbox: Outbox, until_idle: bool,
+    ) -> None:  # fmt: skip
+        failures = 0
+        while not self._stopping.is_set():
+            room = self._capacity - len(leases)
+            if room <= 0:
+                await self._wait_for_room()
+                continue
+            limit = min(room, self._queue.capabilities.max_receive)
+            try:
+                deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self.pattern.wait)
+                failures = 0
+            except QueueUnavailable as error:
+                failures += 1
+                logger.warning("queue %s cannot be received from: %s", self._queue.name, error)
+                await self._sleep(min(30.0, 0.5 * 2 ** min(failures, 6)))
+                continue
+            if deliveries:
+                helds = await anyio.to_thread.run_sync(intake.take, deliveries)
+                leases.hold(helds)
+                await self._dispatch(helds, settling, leases, threads, loops)
+            elif until_idle and await self._idle(leases, outbox):
+                return
+
+    async def _dispatch(
+        self, helds: list[Held], settling: Settling, leases: Leases, threads: MemoryObjectSendStream[Held],
+        loops: MemoryObjectSendStream[Held],
+    ) -> None:  # fmt: skip
+        for held in helds:
+            if held.problem is not None:
+                await settling.fail(held, held.problem)
+                leases.forget(held)
+            else:
+                assert held.handler is not None
+                (loops if held.handler.is_async else threads).send_nowait(held)
+
+    @property
+    def _capacity(self) -> int:
+        return max(self.pattern.prefetch, self.pattern.batch) + self.pattern.concurrency * self.pattern.batch
+
+    async def _unless_stopping(self, limit: int, wait: float) -> list[Any]:
+        """Receive, but do not wait out a long poll when the worker is to stop."""
+        got: list[Any] = []
+        async with anyio.create_task_group() as both:
+
+            async def watch() -> None:
+                await self._stopping.wait()
+                both.cancel_scope.cancel()
+
+            both.start_soon(watch)
+            try:
+                got = await self._queue.receive(limit, lease=self.pattern.lease, wait=wait)
+            finally:
+                both.cancel_scope.cancel()
+        return got
+
+    async def _idle(self, leases: Leases, outbox: Outbox) -> bool:
+        """Whether there is nothing left to do for anybody."""
+        for queue in self._queues.values():
+            if await outbox.drain(queue):
+                return False
+        if len(leases):
+            await self._wait_for_room()
+            return False
+        depth = await self._queue.depth()
+        if depth.ready:
+            return False
+        if depth.held:
+            await self._sleep(0.02)
+            return False
+        return True
+
+    # ---- small tasks -------------------------------------------------------------------------------------------
+
+    def _start(self, tasks: TaskGroup, job: Callable[[], Awaitable[Any]], every: float) -> None:
+        async def repeat() -> None:
+            while True:
+                await anyio.sleep(every)
+                try:
+                    await job()
+                except QueueUnavailable as error:
+                    logger.warning("queue %s: %s", self._queue.name, error)
+
+        tasks.start_soon(repeat)
+
+    async def _posting(self) -> None:
+        while await anyio.to_thread.run_sync(post, self._book):
+            pass
+        if await anyio.to_thread.run_sync(resume_overdue, self._book):
+            self._wake_outbox()
+
+    async def _tidy(self, number: int) -> None:
+        await anyio.to_thread.run_sync(self._book.see_worker, number)
+        await anyio.to_thread.run_sync(self._book.tidy)
+
+    async def _relay(self, outbox: Outbox) -> None:
+        """Send what transactions put into the outbox: when told, and once a second in case nobody told."""
+        while True:
+            with anyio.move_on_after(1.0):
+                await self._to_send.wait()
+            self._to_send = anyio.Event()
+            for queue in self._queues.values():
+                try:
+                    while await outbox.drain(queue):
+                        pass
+                except QueueUnavailable as error:
+                    logger.warning("queue %s cannot be sent to: %s", queue.name, error)
+
+    def _wake_outbox(self) -> None:
+        self._to_send.set()
+
+    def _forgetter(self, leases: Leases) -> Callable[[Held], None]:
+        def forget(held: Held) -> None:
+            leases.forget(held)
+            self._room.set()
+
+        return forget
+
+    def _counted(self, settling: Settling) -> Any:
+        async def settle(results: list[Result]) -> None:
+            await settling.settle(results)
+            self.settled += len(results)
+
+        return settle
+
+    async def _wait_for_room(self) -> None:
+        self._room = anyio.Event()
+        with anyio.move_on_after(0.5):
+            await self._room.wait()
+
+    async def _sleep(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._stopping.wait()
+
+    def _finish(self, number: int) -> None:
+        """Post what is left, and say that this worker stopped in order."""
+        while post(self._book):
+            pass
+        self._book.stop_worker(number)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception a person should see."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,86 @@
+"""The conformance suite over the embedded queue: in line and unordered, and once by the real clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import ClassVar, Unpack
+from uuid import uuid4
+
+import pytest
+
+pytest.register_assert_rewrite("crossfoot.testing.queues")
+
+from crossfoot.clock import Clock, ManualClock, SystemClock  # noqa: E402 - after the rewrite of its assertions is asked for
+from crossfoot.queues.embedded import EmbeddedQueue  # noqa: E402
+from crossfoot.queues.embedded.queue import FORTNIGHT  # noqa: E402
+from crossfoot.queues.embedded.tables import create_tables  # noqa: E402
+from crossfoot.queues.queue import Queue  # noqa: E402
+from crossfoot.sqlite import Connection, connect  # noqa: E402
+from crossfoot.testing.queues import QueueConformance, QueueSettings  # noqa: E402
+
+
+class OverAFile(QueueConformance):
+    """The suite over one SQLite file per test."""
+
+    ordered: ClassVar[bool]
+    clock: Clock
+    path: Path
+
+    @pytest.fixture(autouse=True)
+    def file(self, tmp_path: Path, no_blocking_calls: None) -> None:
+        self.path = tmp_path / "queue.db"
+        connection: Connection = connect(self.path)
+        create_tables(connection)
+        connection.close()
+        self.clock = self.make_clock()
+
+    def make_clock(self) -> Clock:
+        return ManualClock()
+
+    @asynccontextmanager
+    async def make_queue(self, **settings: Unpack[QueueSettings]) -> AsyncIterator[Queue]:
+        queue = EmbeddedQueue(
+            self.path,
+            f"orders-{uuid4().hex[:12]}",
+            retention=settings.get("retention", FORTNIGHT),
+            max_attempts=settings.get("max_attempts"),
+            ordered=self.ordered,
+            clock=self.clock,
+        )
+        await queue.open()
+        try:
+            yield queue
+        finally:
+            await queue.close()
+
+    def twin(self, queue: Queue) -> Queue:
+        return EmbeddedQueue(self.path, queue.name, retention=queue.retention, ordered=self.ordered, clock=self.clock)
+
+    def missing_queue(self) -> Queue:
+        return EmbeddedQueue(self.path.with_name("another.db"), "orders-nowhere")
+
+    async def pass_time(self, seconds: float) -> None:
+        if isinstance(self.clock, ManualClock):
+            self.clock.advance(seconds)
+        else:
+            await super().pass_time(seconds)
+
+
+@pytest.mark.anyio
+class TestEmbeddedQueueInLine(OverAFile):
+    ordered = True
+
+
+@pytest.mark.anyio
+class TestEmbeddedQueueUnordered(OverAFile):
+    ordered = False
+
+
+@pytest.mark.anyio
+class TestEmbeddedQueueByTheRealClock(OverAFile):
+    ordered = True
+
+    def make_clock(self) -> Clock:
+        return SystemClock()

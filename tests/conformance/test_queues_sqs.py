@@ -1,0 +1,99 @@
+"""The conformance suite over SQS, standard and FIFO, on MiniStack and on moto.
+
+The arbiter is AWS, whose answers LocalStack has recorded. Where a server does otherwise, the test is expected to fail
+there, by name, in `DIFFERENCES`; a difference that has gone fails the run, so the table stays true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import ClassVar, Unpack
+from uuid import uuid4
+
+import pytest
+from boto3.session import Session
+
+pytest.register_assert_rewrite("crossfoot.testing.queues")
+
+from crossfoot.queues.queue import Queue  # noqa: E402 - after the rewrite of its assertions is asked for
+from crossfoot.queues.sqs import SqsQueue, ensure  # noqa: E402
+from crossfoot.testing.queues import QueueConformance, QueueSettings  # noqa: E402
+from tests.servers.fixtures import aws, ministack, moto  # noqa: E402, F401 - fixtures
+from tests.servers.processes import Server  # noqa: E402
+
+pytestmark = pytest.mark.server
+
+DIFFERENCES: dict[tuple[str, str, str], str] = {}
+"""(server, kind, test) → what it does, and what AWS does."""
+
+
+class OverSqs(QueueConformance):
+    """The suite over one server."""
+
+    server: Server
+    kind: ClassVar[str]
+    session: Session
+    shortest_retention = 60.0
+
+    def use(self, server: Server, session: Session, request: pytest.FixtureRequest) -> None:
+        self.server, self.session = server, session
+        if reason := DIFFERENCES.get((server.name, self.kind, request.function.__name__)):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+
+    @asynccontextmanager
+    async def make_queue(self, **settings: Unpack[QueueSettings]) -> AsyncIterator[Queue]:
+        name = await ensure(
+            f"orders-{uuid4().hex[:12]}",
+            fifo=self.kind == "fifo",
+            max_attempts=settings.get("max_attempts", 1_000),
+            retention=settings.get("retention", 345_600.0),
+            endpoint_url=self.server.url,
+            session=self.session,
+        )
+        queue = self._client(name)
+        await queue.open()
+        try:
+            yield queue
+        finally:
+            await queue.close()
+
+    def twin(self, queue: Queue) -> Queue:
+        return self._client(queue.name)
+
+    def missing_queue(self) -> Queue:
+        return self._client("nowhere.fifo" if self.kind == "fifo" else "nowhere")
+
+    async def pass_time(self, seconds: float) -> None:
+        self.server.clock.advance(seconds)
+
+    def _client(self, name: str) -> SqsQueue:
+        return SqsQueue(name, endpoint_url=self.server.url, clock=self.server.clock, session=self.session)
+
+
+class OnMiniStack(OverSqs):
+    @pytest.fixture(autouse=True)
+    def _server(self, ministack: Server, aws: Session, request: pytest.FixtureRequest) -> None:  # noqa: F811
+        self.use(ministack, aws, request)
+
+
+class OnMoto(OverSqs):
+    @pytest.fixture(autouse=True)
+    def _server(self, moto: Server, aws: Session, request: pytest.FixtureRequest) -> None:  # noqa: F811
+        self.use(moto, aws, request)
+
+
+class TestStandardOnMiniStack(OnMiniStack):
+    kind = "standard"
+
+
+class TestFifoOnMiniStack(OnMiniStack):
+    kind = "fifo"
+
+
+class TestStandardOnMoto(OnMoto):
+    kind = "standard"
+
+
+class TestFifoOnMoto(OnMoto):
+    kind = "fifo"
