@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from crossfoot.effects.producing import AsyncProducing, Producing, joined, joine
 from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import UsageError
 from crossfoot.message import Message, encode
-from crossfoot.payload import Payload
+from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue
 from crossfoot.settings import Settings
@@ -50,19 +51,27 @@ class Crossfoot:
     """
 
     def __init__(
-        self, name: str, *, database: Any = None, queue: str | Queue | None = None, clock: Clock | None = None, **settings: Any
+        self,
+        name: str,
+        *,
+        database: Any = None,
+        queue: str | Queue | None = None,
+        clock: Clock | None = None,
+        **settings: Any,
     ) -> None:
         if not name or not name.strip():
             raise UsageError("a service needs a name, as in Crossfoot('billing'): its book and its queue are called so")
         self.name = name
-        stated_queue = queue if isinstance(queue, str) else None
+        stated = queue if isinstance(queue, str) else None
         path = str(database) if isinstance(database, (str, Path)) else None
-        self.settings: Settings = settings_module.load(database=path, queue=stated_queue, **settings)
+        self.settings: Settings = settings_module.load(database=path, queue=stated, **settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
         self.database: Database = _database(database, self.settings)
         self.book = Book(self.database.path, clock=self.clock, synchronous=self.settings.synchronous)
-        self.queue: Queue = _queue(name, self.database.path, self.settings, self.clock) if not _is_queue(queue) else queue  # type: ignore[assignment]
+        if queue is None or isinstance(queue, str):
+            queue = _queue(name, self.database.path, self.settings, self.clock)
+        self.queue: Queue = queue
 
     # ---- handlers ------------------------------------------------------------------------------------------------
 
@@ -90,13 +99,15 @@ class Crossfoot:
             called = name or getattr(function, "__name__", "")
             if not called:
                 raise UsageError(f"{function!r} has no name: give it one with name=...")
+            declared = payload if payload is not None else payload_type_of(function)
             self.registry.add(
                 Handler(
                     name=called, service=self.name, type=type, function=function,
                     operation=operation_key(operation, handler=called),
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
-                    payload=Payload(payload) if payload is not None else None, deadline=deadline,
+                    payload=Payload(declared) if declared is not None else None, deadline=deadline,
+                    wants_transaction=_takes_transaction(function, called),
                 )
             )  # fmt: skip
             return function
@@ -200,19 +211,28 @@ class Crossfoot:
 
     def _publish_locally(self, made: Sequence[tuple[Message, bytes]]) -> list[PublishAnswer]:
         """Into the book and into the queue in one transaction: there is no boundary in between, and no doubt."""
-        from crossfoot.effects.local import publish_locally  # noqa: PLC0415 - only for local queues
+        from crossfoot.effects.local import publish_locally
 
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
 
 
+def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
+    """Whether a handler wants the transaction beside the message."""
+    parameters = [
+        p for p in inspect.signature(function).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]  # fmt: skip
+    if len(parameters) not in (1, 2):
+        raise UsageError(
+            f"handler {name} takes {len(parameters)} arguments: write it as def {name}(message) or (message, tx)"
+        )
+    return len(parameters) == 2
+
+
 def _outgoing(message: Message, body: bytes) -> Outgoing:
     return Outgoing(key=message.key, body=body, partition=message.partitionkey or message.subject)
-
-
-def _is_queue(queue: Any) -> bool:
-    return queue is not None and not isinstance(queue, str)
 
 
 def _database(database: Any, settings: Settings) -> Database:
@@ -221,7 +241,7 @@ def _database(database: Any, settings: Settings) -> Database:
     if hasattr(database, "aconnect"):
         return database  # type: ignore[no-any-return]
     if hasattr(database, "dialect"):
-        from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase  # noqa: PLC0415 - an extra
+        from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 
         return SqlAlchemyDatabase(database)
     raise UsageError(f"database={database!r}: give the path of a SQLite file, or a SQLAlchemy engine")
@@ -235,7 +255,7 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
             clock=clock, synchronous=settings.synchronous,
         )  # fmt: skip
     if kind in ("sqs", "https", "http"):
-        from crossfoot.queues.sqs import SqsQueue  # noqa: PLC0415 - an extra
+        from crossfoot.queues.sqs import SqsQueue
 
         where = rest if kind == "sqs" else settings.queue
         return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)

@@ -1,26 +1,26 @@
 """Every error crossfoot raises, in one tree. Each says what happened, to what, and what to do next.
 
-    CrossfootError
-    ├── UsageError                 wrong use: the program or its settings must change
-    │   ├── UnknownSetting
-    │   ├── HandlerConflict
-    │   └── TransactionMisuse
-    ├── Unavailable                a server, file or disk that cannot be used right now
-    │   ├── QueueUnavailable
-    │   ├── DatabaseUnavailable
-    │   ├── DiskFull
-    │   └── SchemaMismatch
-    ├── MessageError               one message is the matter
-    │   ├── EnvelopeInvalid
-    │   ├── PayloadInvalid
-    │   ├── UnknownType
-    │   ├── MessageTooLarge
-    │   └── NotFound
-    └── DeliveryError              one delivery did not end in an effect
-        ├── NoProof
-        ├── LeaseLost
-        ├── DeadlineExceeded
-        └── CommitInDoubt
+CrossfootError
+├── UsageError                 wrong use: the program or its settings must change
+│   ├── UnknownSetting
+│   ├── HandlerConflict
+│   └── TransactionMisuse
+├── Unavailable                a server, file or disk that cannot be used right now
+│   ├── QueueUnavailable
+│   ├── DatabaseUnavailable
+│   ├── DiskFull
+│   └── SchemaMismatch
+├── MessageError               one message is the matter
+│   ├── EnvelopeInvalid
+│   ├── PayloadInvalid
+│   ├── UnknownType
+│   ├── MessageTooLarge
+│   └── NotFound
+└── DeliveryError              one delivery did not end in an effect
+    ├── NoProof
+    ├── LeaseLost
+    ├── DeadlineExceeded
+    └── CommitInDoubt
 """
 
 from __future__ import annotations

@@ -62,9 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 NAMES = tuple(field.name for field in msgspec.structs.fields(Settings))
 
 
-def load(
-    folder: Path | None = None, environment: Mapping[str, str] | None = None, **program: Any
-) -> Settings:
+def load(folder: Path | None = None, environment: Mapping[str, str] | None = None, **program: Any) -> Settings:
     """Read the settings.
 
     Args:
@@ -79,7 +77,11 @@ def load(
     environment = os.environ if environment is None else environment
     path = (folder or Path()) / FILE
     merged: dict[str, Any] = {}
-    for origin, values in ((str(path), _file(path)), ("the environment", _variables(environment)), ("the program", program)):
+    for origin, values in (
+        (str(path), _file(path)),
+        ("the environment", _variables(environment)),
+        ("the program", program),
+    ):
         for name, value in values.items():
             if value is not None:
                 merged[_known(name, origin)] = value

@@ -9,6 +9,7 @@ program that knows nothing of the turnstile may write to the same file.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -17,11 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from crossfoot.errors import DatabaseUnavailable, DiskFull
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows: the busy timeout alone arbitrates
-    fcntl = None  # type: ignore[assignment]
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a statement waits for a writer that does not use the turnstile."""
@@ -37,7 +33,7 @@ class Turnstile:
     """A fair lock across threads and processes; every connection has its own."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644) if fcntl and path else -1
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644) if path else -1
 
     def enter(self) -> None:
         """Wait in line. Blocks the thread, not the interpreter."""
@@ -110,9 +106,12 @@ class Connection(sqlite3.Connection):
 C = TypeVar("C", bound=Connection)
 
 
-def connect(
-    path: str | Path, *, synchronous: str = "FULL", read_only: bool = False, kind: type[C] = Connection
-) -> C:
+def connect(path: str | Path, *, synchronous: str = "FULL", read_only: bool = False) -> Connection:
+    """`connect_as` with the ordinary kind of connection."""
+    return connect_as(Connection, path, synchronous=synchronous, read_only=read_only)
+
+
+def connect_as(kind: type[C], path: str | Path, *, synchronous: str = "FULL", read_only: bool = False) -> C:
     """Open `path` with write-ahead logging; a commit is on disk when it returns (unless `synchronous` says otherwise).
 
     The connection may be handed from thread to thread, but is for one thread at a time.
@@ -173,9 +172,13 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
     text = str(error)
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL") or (isinstance(error, OSError) and error.errno == 28):
-        return DiskFull(f"the disk that holds {path} is full ({text}): free some space, then start again; nothing was acked")
+        return DiskFull(
+            f"the disk that holds {path} is full ({text}): free some space, then start again; nothing was acked"
+        )
     if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or isinstance(error, PermissionError):
-        return DatabaseUnavailable(f"{path} cannot be written ({text}): give this user write access to it and its folder")
+        return DatabaseUnavailable(
+            f"{path} cannot be written ({text}): give this user write access to it and its folder"
+        )
     if name.startswith("SQLITE_CANTOPEN") or isinstance(error, OSError):
         return DatabaseUnavailable(f"{path} cannot be opened ({text}): check that its folder exists and may be written")
     if name.startswith("SQLITE_NOTADB"):

@@ -1,7 +1,6 @@
 """The conformance suite over SQS, standard and FIFO, on MiniStack and on moto.
 
-The arbiter is AWS, whose answers LocalStack has recorded. Where a server does otherwise, the test is expected to fail
-there, by name, in `DIFFERENCES`; a difference that has gone fails the run, so the table stays true.
+Where a server does otherwise than AWS, `tests/servers/differences.py` says so by name.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ pytest.register_assert_rewrite("crossfoot.testing.queues")
 from crossfoot.queues.queue import Queue  # noqa: E402 - after the rewrite of its assertions is asked for
 from crossfoot.queues.sqs import SqsQueue, ensure  # noqa: E402
 from crossfoot.testing.queues import QueueConformance, QueueSettings  # noqa: E402
-from tests.servers.fixtures import aws, ministack, moto  # noqa: E402, F401 - fixtures
+from tests.servers.differences import expect_difference  # noqa: E402
 from tests.servers.processes import Server  # noqa: E402
 
-pytestmark = pytest.mark.server
+pytest_plugins = ["tests.servers.fixtures"]
 
-DIFFERENCES: dict[tuple[str, str, str], str] = {}
-"""(server, kind, test) → what it does, and what AWS does."""
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls")]
 
 
 class OverSqs(QueueConformance):
@@ -38,8 +36,7 @@ class OverSqs(QueueConformance):
 
     def use(self, server: Server, session: Session, request: pytest.FixtureRequest) -> None:
         self.server, self.session = server, session
-        if reason := DIFFERENCES.get((server.name, self.kind, request.function.__name__)):
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+        expect_difference(server.name, self.kind, request)
 
     @asynccontextmanager
     async def make_queue(self, **settings: Unpack[QueueSettings]) -> AsyncIterator[Queue]:
@@ -73,13 +70,13 @@ class OverSqs(QueueConformance):
 
 class OnMiniStack(OverSqs):
     @pytest.fixture(autouse=True)
-    def _server(self, ministack: Server, aws: Session, request: pytest.FixtureRequest) -> None:  # noqa: F811
+    def _server(self, ministack: Server, aws: Session, request: pytest.FixtureRequest) -> None:
         self.use(ministack, aws, request)
 
 
 class OnMoto(OverSqs):
     @pytest.fixture(autouse=True)
-    def _server(self, moto: Server, aws: Session, request: pytest.FixtureRequest) -> None:  # noqa: F811
+    def _server(self, moto: Server, aws: Session, request: pytest.FixtureRequest) -> None:
         self.use(moto, aws, request)
 
 

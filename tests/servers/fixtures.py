@@ -1,4 +1,7 @@
-"""The servers as fixtures: one of each per test process, ended with it. Import those a module needs."""
+"""The servers as fixtures: one of each per test process, ended with it.
+
+A test module has them by `pytest_plugins = ["tests.servers.fixtures"]`.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,10 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def _proxy(ministack: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+def _proxy(ministack: Server, aws: Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
     with running("microburst", tmp_path_factory.mktemp("microburst"), ministack.url) as server:
+        # The first request takes it seconds: it reads the descriptions of all services.
+        aws.client("sqs", endpoint_url=server.url).list_queues()
         yield FaultProxy(server)
 
 

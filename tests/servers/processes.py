@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import mmap
+import signal
 import socket
 import struct
 import subprocess
@@ -62,6 +63,13 @@ class Server:
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def freeze(self) -> None:
+        """Stop it in its tracks: connections are taken, requests are not answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the server's own control interface; the JSON it answers."""

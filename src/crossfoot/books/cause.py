@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from crossfoot.errors import PayloadInvalid
+from crossfoot.errors import CrossfootError, PayloadInvalid
 
 MAX_TEXT = 500
 """Characters of an exception's text that an entry keeps."""
@@ -40,11 +40,20 @@ class Cause(msgspec.Struct, frozen=True):
     text: str
 
 
-def cause_of(error: BaseException) -> Cause:
-    """The cause of a failure."""
+def cause_of(error: BaseException, handler: str = "") -> Cause:
+    """The cause of a failure.
+
+    Args:
+        handler: whose delivery failed; stands for the place where no frame of the user's code can.
+    """
     kind = _name(type(error))
     frames = _frames(error)
-    place = _INDEX.sub("[]", error.path) if isinstance(error, PayloadInvalid) else (frames[-1] if frames else "")
+    if isinstance(error, PayloadInvalid):
+        place = _INDEX.sub("[]", error.path)
+    elif isinstance(error, CrossfootError):
+        place, frames = (f"handler {handler}" if handler else ""), []
+    else:
+        place = frames[-1] if frames else handler
     print_of = "\n".join((kind, place, *frames))
     return Cause(
         fingerprint=blake2b(print_of.encode(), digest_size=6).hexdigest(),

@@ -52,7 +52,9 @@ def check(connection: Connection, path: str) -> None:
     if version is None:
         raise SchemaMismatch(f"{path} holds no book yet: start a worker or publish a message first")
     if version != HEAD:
-        raise SchemaMismatch(f"the book in {path} is of schema {version}, this crossfoot writes {HEAD}: start a worker once")
+        raise SchemaMismatch(
+            f"the book in {path} is of schema {version}, this crossfoot writes {HEAD}: start a worker once"
+        )
 
 
 def version_of(connection: Connection) -> str | None:
@@ -78,10 +80,10 @@ def _known(version: str | None, path: str) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     # Imported here: a book that is up to date must not pay for Alembic.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-    from sqlalchemy import create_engine  # noqa: PLC0415
-    from sqlalchemy.pool import StaticPool  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import StaticPool
 
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, pool_reset_on_return=None)
     config = Config()

@@ -36,7 +36,9 @@ def operation_key(template: str | None, *, handler: str) -> OperationKey:
             f"handler {handler}: operation={template!r} names the same operation for every message; put a field in it, "
             "such as {subject}"
         )
-    readers = [(literal, _reader(field, template, handler) if field is not None else None) for literal, field, _, _ in parts]
+    readers = [
+        (literal, _reader(field, template, handler) if field is not None else None) for literal, field, _, _ in parts
+    ]
 
     def key(message: Message) -> str:
         stated = message.operation

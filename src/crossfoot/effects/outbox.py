@@ -135,7 +135,8 @@ class Outbox:
         parameters |= {"claim": claim, "until": now + micros(CLAIM_SECONDS)}
         with self._book.writing() as connection:
             rows = connection.execute(sql.CLAIM_OUTBOX, parameters).fetchall()
-        return sorted((Letter(*row, claim) for row in rows), key=lambda letter: letter.number)
+        letters = [Letter(*(*row, claim)) for row in rows]
+        return sorted(letters, key=lambda letter: letter.number)
 
     def _put_off(self, letters: Sequence[Letter], reason: str) -> None:
         """Nothing was sent: try all of them later."""

@@ -66,7 +66,7 @@ def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Except
             try:
                 results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
                 reach(Boundary.INSIDE_BATCH)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
                 session.answer(UNDO)
                 results.append(error)
@@ -112,7 +112,7 @@ async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[K
             try:
                 results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
                 reach(Boundary.INSIDE_BATCH)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
                 await session.answer(UNDO)
                 results.append(error)

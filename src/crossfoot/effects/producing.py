@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from crossfoot.books import sql
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer
 from crossfoot.effects.work import EntryRow, Sending, send
-from crossfoot.books import sql
 from crossfoot.errors import UsageError
 from crossfoot.message import Message
 
@@ -52,7 +52,7 @@ class AsyncProducing(_Producing):
         if hasattr(self.session, "run_sync"):
             await self.session.run_sync(lambda session: _run(steps, session))
         else:
-            await self.session._execute(_run, steps, self.session._conn)  # noqa: SLF001 - aiosqlite's own thread
+            await self.session._execute(_run, steps, self.session._conn)
         return made
 
 
@@ -66,7 +66,9 @@ def joined(session: Any, service: str, queue: str, clock: Clock) -> Iterator[Pro
     elif hasattr(session, "exec_driver_sql") or hasattr(session, "connection"):
         own = not session.in_transaction()
     else:
-        raise UsageError(f"app.transaction({session!r}): give a sqlite3.Connection or a SQLAlchemy Session or Connection")
+        raise UsageError(
+            f"app.transaction({session!r}): give a sqlite3.Connection or a SQLAlchemy Session or Connection"
+        )
     try:
         yield Producing(session, service, queue, clock)
     except BaseException:
@@ -116,7 +118,11 @@ def _run(steps: Steps[None], session: Any) -> None:
 def _answer(session: Any, ask: Ask) -> Any:
     if isinstance(session, sqlite3.Connection):
         return answer(session, ask)
-    connection = session.connection() if callable(getattr(session, "connection", None)) and hasattr(session, "flush") else session
+    connection = (
+        session.connection()
+        if callable(getattr(session, "connection", None)) and hasattr(session, "flush")
+        else session
+    )
     if isinstance(ask, Many):
         return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows])
     result = connection.exec_driver_sql(ask.sql, tuple(ask.parameters))

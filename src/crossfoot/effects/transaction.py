@@ -64,7 +64,9 @@ class _Facts:
     def receipt(self, system: str, reference: str) -> None:
         """Name the receipt of an external system as evidence that it did its part."""
         if not system or not reference:
-            raise UsageError("a receipt needs the system's name and its reference, as in tx.receipt('stripe', charge.id)")
+            raise UsageError(
+                "a receipt needs the system's name and its reference, as in tx.receipt('stripe', charge.id)"
+            )
         self._work.receipts.append(f"{system}:{reference}")
 
 

@@ -9,7 +9,7 @@ transaction, is last: it changes no row when the lease was lost, and then everyt
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -92,7 +92,9 @@ class Work:
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
         self.opened = True
-        inserted = yield Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
+        inserted = yield Run(
+            sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now())
+        )
         if not inserted:
             self.decided = Kind.SUPPRESSED
         elif self.handler.in_order is not None:
@@ -115,7 +117,10 @@ class Work:
             yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
         if self.outcomes:
             now = self.clock.now()
-            yield Many(sql.INSERT_OUTCOME, [(self.hold.key, name, subject, now, facts) for name, subject, facts in self.outcomes])
+            yield Many(
+                sql.INSERT_OUTCOME,
+                [(self.hold.key, name, subject, now, facts) for name, subject, facts in self.outcomes],
+            )
         for sending in self.sendings:
             yield from send(sending, self.rows, self.hold.worker, self.clock.now())
         if self.handler.in_order is not None:
@@ -191,7 +196,8 @@ class Work:
             message, follower, attempt, body, partition, until, queue, source, id_ = row
             yield Run(sql.UNPARK, (name, subject, follower, message))
             if until:  # else it was sent on already, when its patience was over
-                yield from resume(self.rows, message, attempt, body, partition, queue, f"{source}|{id_}", self.hold.worker, now)
+                parked = Waiting(message, attempt, body, partition, queue, f"{source}|{id_}")
+                yield from resume(self.rows, parked, self.hold.worker, now)
 
     def _park(self) -> Steps[None]:
         """Keep the early message in the book; the queue need not hold it any longer."""
@@ -211,7 +217,9 @@ class Work:
 
 def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros) -> Steps[None]:
     """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
-    message = sending.message if sending.message.time is not None else msgspec.structs.replace(sending.message, time=now)
+    message = (
+        sending.message if sending.message.time is not None else msgspec.structs.replace(sending.message, time=now)
+    )
     body = encode(message)
     record = record_of(message, sending.queue, now=now, body=body)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
@@ -223,13 +231,22 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros) -> St
     yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, 0, now, None))
 
 
-def resume(
-    rows: list[EntryRow], message: int, attempt: int, body: bytes, partition: str | None, queue: str, identity: str,
-    worker: int, now: Micros,
-) -> Steps[None]:  # fmt: skip
-    """Send a parked message to its queue again; its deliveries go on counting from `attempt`."""
-    rows.append((message, int(Kind.RESUMED), attempt, 0, now, now, worker, None, None))
-    yield Run(sql.INSERT_OUTBOX, (message, queue, identity, body, partition, attempt, now, None))
+class Waiting(NamedTuple):
+    """A parked message."""
+
+    message: int
+    attempt: int
+    body: bytes
+    partition: str | None
+    queue: str
+    identity: str
+
+
+def resume(rows: list[EntryRow], parked: Waiting, worker: int, now: Micros) -> Steps[None]:
+    """Send a parked message to its queue again; its deliveries go on counting from where they were."""
+    rows.append((parked.message, int(Kind.RESUMED), parked.attempt, 0, now, now, worker, None, None))
+    row = (parked.message, parked.queue, parked.identity, parked.body, parked.partition, parked.attempt, now, None)
+    yield Run(sql.INSERT_OUTBOX, row)
 
 
 def _details(**facts: Any) -> str:

@@ -157,9 +157,9 @@ def _check(message: Message[Any]) -> None:
         if value is not None or name in REQUIRED:
             _check_text(name, value)
     if not is_uri(message.source):
-        raise invalid("source", "is not a URI reference: write spaces, |, quotes and brackets as %20, %7C, ...")
+        raise invalid("source", "is not a URI reference: percent-encode spaces, |, quotes and brackets")
     if message.dataschema is not None and not is_uri(message.dataschema):
-        raise invalid("dataschema", "is not a URI: write spaces, |, quotes and brackets as %20, %7C, ...")
+        raise invalid("dataschema", "is not a URI: percent-encode spaces, |, quotes and brackets")
     content_type: Any = message.datacontenttype
     if not isinstance(content_type, str) or not is_media_type(content_type):
         raise invalid("datacontenttype", f"is not a media type such as {JSON}")
@@ -169,7 +169,8 @@ def _check(message: Message[Any]) -> None:
     for name in NUMBERS:
         if (value := getattr(message, name)) is not None and not _is_int64(value):
             raise invalid(name, "is not a whole number of 64 bits")
-    if type(message.extensions) is not dict:
+    extensions: Any = message.extensions
+    if not isinstance(extensions, dict):
         raise invalid("extensions", "is not a dictionary of attribute names and values")
 
 
@@ -186,7 +187,7 @@ def _check_characters(name: str, value: str) -> None:
         raise invalid(name, f"has the character U+{ord(found[0]):04X}, which CloudEvents forbids")
 
 
-def _check_extensions(extensions: Mapping[str, object]) -> None:
+def _check_extensions(extensions: Mapping[Any, Any]) -> None:
     for name, value in extensions.items():
         if not isinstance(name, str) or not _ATTRIBUTE_NAME.fullmatch(name):
             raise EnvelopeInvalid(f"an attribute is named {shortened(name)}: only lower-case letters and digits may be")

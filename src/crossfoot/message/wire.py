@@ -107,14 +107,25 @@ def write_json(value: object, data: object) -> bytes:
     """`value` as JSON. It holds `data`, the one part that may turn out not to be expressible."""
     try:
         text = _encode(value)
-        # NaN and the infinities come out as null, without a word; where there is a null, look for its reason.
-        if b"null" in text:
-            json.dumps(msgspec.to_builtins(data, str_keys=True, enc_hook=_plain), allow_nan=False)
+        if b"null" in text:  # NaN and the infinities become null without a word; where there is a null, ask again
+            _refuse_nan(data)
     except _Inexpressible as error:
-        raise invalid("data", f"holds a {error}, which has no JSON form") from None
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise invalid("data", f"holds something JSON cannot express, such as NaN ({type(error).__name__})") from None
+        raise invalid("data", f"holds something of type {error}, which has no JSON form") from None
+    except UnicodeEncodeError:
+        raise invalid("data", "holds a text with half a character (a lone surrogate)") from None
+    except RecursionError:
+        raise invalid("data", "is nested too deeply, or contains itself") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise invalid("data", f"cannot be written as JSON ({type(error).__name__})") from None
     return text
+
+
+def _refuse_nan(data: object) -> None:
+    plain = msgspec.to_builtins(data, str_keys=True, enc_hook=_plain)
+    try:
+        json.dumps(plain, allow_nan=False)
+    except ValueError:
+        raise invalid("data", "holds NaN or an infinity, which JSON cannot express") from None
 
 
 class _Inexpressible(Exception):
@@ -124,9 +135,11 @@ class _Inexpressible(Exception):
 def _plain(value: object) -> object:
     """What msgspec does not know: pydantic models can say themselves what they are in JSON."""
     dump = getattr(value, "model_dump", None)
-    if dump is None:
-        raise _Inexpressible(type(value).__name__)
-    return dump(mode="json", by_alias=True)
+    if dump is not None:
+        return dump(mode="json", by_alias=True)
+    if isinstance(value, msgspec.Raw):
+        return None  # JSON already
+    raise _Inexpressible(type(value).__name__)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -136,7 +149,7 @@ def why_unreadable(error: Exception) -> str:
     """Why JSON could not be read, without a word of it."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).partition(" - at ")[0]
 
 
 def read_data(body: bytes) -> Any:
@@ -150,4 +163,4 @@ def read_data(body: bytes) -> Any:
 def refused(key: str | None, why: EnvelopeInvalid) -> EnvelopeInvalid:
     """The error for the whole event, named by its key where that can be read."""
     name = f"event {key[:200]}" if key else "an event without a readable identity"
-    return EnvelopeInvalid(f"{name} is not CloudEvents 1.0: {why}. Its sender must mend it")
+    return EnvelopeInvalid(f"{name} cannot be read: {why}. Its sender must mend it")

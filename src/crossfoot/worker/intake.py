@@ -68,7 +68,9 @@ class Intake:
         record = record_of(message, name, now=delivery.enqueued_at or now, body=delivery.body)
         handler = self._registry.find(message.type)
         if handler is None:
-            held.problem = UnknownType(f"{message.key}: no handler takes {message.type!r}: register one, or start the version that has it")
+            held.problem = UnknownType(
+                f"{message.key}: no handler takes {message.type!r}: register one, or start the version that has it"
+            )
         elif message.expirytime is not None and message.expirytime <= now:
             held.problem = Expired(f"{message.key}: its expirytime has passed")
         else:
@@ -88,7 +90,17 @@ class Intake:
                 assert held.hold is not None
                 hold = held.hold
                 rows.append(
-                    (key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker, None, None)
+                    (
+                        key,
+                        int(Kind.RECEIVED),
+                        hold.attempt,
+                        hold.delivery,
+                        now,
+                        held.delivery.lease_until,
+                        self._worker,
+                        None,
+                        None,
+                    )
                 )
             connection.executemany(sql.INSERT_ENTRY, rows)
 
@@ -120,4 +132,3 @@ def _base(delivery: Delivery) -> int:
     """Deliveries before the message was sent again; anything unreadable there counts as none."""
     text = delivery.attributes.get(BASE_ATTRIBUTE, "0")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
-

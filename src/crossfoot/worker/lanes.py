@@ -110,7 +110,7 @@ class ThreadLane(Lane):
             return None
         try:
             return perform(held.start(), session, self._database)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
 
     def _together(self, session: Session, chunk: Sequence[Held]) -> list[Result] | None:
@@ -119,7 +119,7 @@ class ThreadLane(Lane):
             kinds = perform_batch([held.start() for held in ready], session)
         except Unavailable:
             raise
-        except Exception:  # the transaction as a whole failed: one by one finds out who is to blame
+        except Exception:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
             for held in chunk:
                 held.prepare()
             return None
@@ -156,7 +156,7 @@ class LoopLane(Lane):
             work = held.start()
             with anyio.CancelScope(deadline=_deadline(held)) as held.cancel:
                 return await aperform(work, session, self._database)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
         return _cut_short(held)
 
@@ -166,7 +166,7 @@ class LoopLane(Lane):
             kinds = await aperform_batch([held.start() for held in ready], session)
         except Unavailable:
             raise
-        except Exception:  # as above
+        except Exception:  # noqa: BLE001 - as above
             for held in chunk:
                 held.prepare()
             return None
@@ -196,7 +196,9 @@ def _cut_short(held: Held) -> Exception:
     """Why a handler was cancelled."""
     assert held.message is not None and held.handler is not None
     if held.lost:
-        return LeaseLost(f"{held.message.key}: the lease was lost while the handler ran; it was cancelled, nothing was kept")
+        return LeaseLost(
+            f"{held.message.key}: the lease was lost while the handler ran; it was cancelled, nothing was kept"
+        )
     return DeadlineExceeded(
         f"{held.message.key}: handler {held.handler.name} was cancelled at its deadline of {held.handler.deadline} s; nothing was kept"
     )

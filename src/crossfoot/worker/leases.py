@@ -49,7 +49,9 @@ class Leases:
         its commit in any case. A request without an answer changes nothing here: the lease runs on as last known.
         """
         soon = self._clock.monotonic() + self.lease * 2 / 3
-        due = [held for held in self._held.values() if held.lease_over <= soon and not held.lost and held.hold is not None]
+        due = [
+            held for held in self._held.values() if held.lease_over <= soon and not held.lost and held.hold is not None
+        ]
         if not due:
             return 0
         asked, asked_wall = self._clock.monotonic(), self._clock.now()

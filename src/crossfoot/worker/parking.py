@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossfoot.books import sql
 from crossfoot.books.store import Book
-from crossfoot.effects.work import resume
+from crossfoot.effects.work import Waiting, resume
 
 LIMIT = 100
 
@@ -25,7 +25,8 @@ def resume_overdue(book: Book) -> int:
             taken = connection.execute(sql.ACCEPT_GAP, (handler, subject, sequence, message)).rowcount
             if not taken:
                 continue
-            steps = resume(entries, message, attempt, body, partition, queue, f"{source}|{id_}", 0, now)
+            parked = Waiting(message, attempt, body, partition, queue, f"{source}|{id_}")
+            steps = resume(entries, parked, 0, now)
             for ask in steps:
                 connection.execute(ask.sql, ask.parameters)  # type: ignore[union-attr]
         connection.executemany(sql.INSERT_ENTRY, entries)

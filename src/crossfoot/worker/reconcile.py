@@ -120,8 +120,12 @@ class Reconciliation:
         details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
         with self._book.writing() as connection:
             for message in gone:
-                latest = connection.execute("SELECT latest FROM crossfoot_messages WHERE key = ?", (message.key,)).fetchone()[0]
-                newer = connection.execute("SELECT max(attempt) FROM crossfoot_entries WHERE message = ?", (message.key,)).fetchone()[0]
+                latest = connection.execute(
+                    "SELECT latest FROM crossfoot_messages WHERE key = ?", (message.key,)
+                ).fetchone()[0]
+                newer = connection.execute(
+                    "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?", (message.key,)
+                ).fetchone()[0]
                 if latest != message.latest or newer > message.latest // RANKS:
                     continue
                 old = retention is not None and message.at + micros(retention) <= now
@@ -151,10 +155,13 @@ class Reconciliation:
             for row in rows:
                 key = find_or_add(connection, self._record(row, now))
                 marks = connection.execute(
-                    "SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind = ? AND attempt >= ?", (key, int(kind), row.attempt)
+                    "SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind = ? AND attempt >= ?",
+                    (key, int(kind), row.attempt),
                 ).fetchone()
                 if marks is None:
-                    entry = Entry(message=key, kind=kind, at=now, attempt=row.attempt, worker=self._worker, details=details)
+                    entry = Entry(
+                        message=key, kind=kind, at=now, attempt=row.attempt, worker=self._worker, details=details
+                    )
                     write_entries(connection, [entry])
                     written += 1
         return written

@@ -39,7 +39,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             chance: the jitter, from 0 to 1; random unless given.
         """
         longest = min(self.cap, self.base * 2 ** min(attempt - 1, 40))
-        return longest * (random.random() if chance is None else chance)  # noqa: S311 - jitter, not a secret
+        return float(longest * (random.random() if chance is None else chance))
 
     def gives_up(self, attempt: int, error: BaseException) -> bool:
         """Whether `attempt` was the last."""

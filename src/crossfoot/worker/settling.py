@@ -41,7 +41,14 @@ class Settling:
     """
 
     def __init__(
-        self, book: Book, queue: Queue, retry: Retry, *, forget: Callable[[Held], None], sent: Callable[[], None], local: bool
+        self,
+        book: Book,
+        queue: Queue,
+        retry: Retry,
+        *,
+        forget: Callable[[Held], None],
+        sent: Callable[[], None],
+        local: bool,
     ) -> None:
         self._book = book
         self._queue = queue
@@ -76,15 +83,17 @@ class Settling:
             await self._write(held, Kind.EXPIRED, due=None, details={"reason": str(error)})
             await self._ack([held], always=True)
         elif isinstance(error, LeaseLost):
-            await self._write(held, Kind.FAILED, due=self._now(), cause=cause_of(error))
+            await self._write(held, Kind.FAILED, due=self._now(), cause=_cause(held, error))
         elif self._retry.gives_up(held.attempt, error) and not isinstance(error, CommitInDoubt):
             await self._bury(held, error)
         else:
             pause = self._retry.pause(held.attempt)
             kind = Kind.COMMIT_IN_DOUBT if isinstance(error, CommitInDoubt) else Kind.FAILED
-            await self._write(held, kind, due=self._now() + micros(pause), cause=cause_of(error))
+            await self._write(held, kind, due=self._now() + micros(pause), cause=_cause(held, error))
             logger.info("delivery %d of message %s failed: %s", held.attempt, _name(held), type(error).__name__)
-            self._heed(await self._ask(partial(self._queue.release, delay=self._most(pause)), [held]), held, "handed back")
+            self._heed(
+                await self._ask(partial(self._queue.release, delay=self._most(pause)), [held]), held, "handed back"
+            )
 
     # ---- parts -----------------------------------------------------------------------------------------------
 
@@ -112,7 +121,7 @@ class Settling:
 
     async def _bury(self, held: Held, error: Exception) -> None:
         now = self._now()
-        cause = cause_of(error)
+        cause = _cause(held, error)
         await self._write(held, Kind.FAILED, due=now, cause=cause)
         reach(Boundary.BEFORE_DEAD_LETTER)
         reason = f"{cause.title} [{cause.fingerprint}]"
@@ -138,10 +147,18 @@ class Settling:
     def _heed(self, answers: Iterable[ReceiptAnswer], held: Held, wanted: str) -> None:
         for answer in answers:
             if isinstance(answer, NotDone):
-                logger.warning("message %s could not be %s (%s): its lease will run out", _name(held), wanted, answer.reason)
+                logger.warning(
+                    "message %s could not be %s (%s): its lease will run out", _name(held), wanted, answer.reason
+                )
 
     async def _write(
-        self, held: Held, kind: Kind, *, due: Micros | None, cause: Cause | None = None, details: dict[str, Any] | None = None
+        self,
+        held: Held,
+        kind: Kind,
+        *,
+        due: Micros | None,
+        cause: Cause | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         if cause is not None:
             details = {"error": cause.kind, "text": cause.text, **(details or {})}
@@ -175,6 +192,10 @@ def _entry(
         cause=cause.fingerprint if cause is not None else None,
         details=_json.encode(details).decode() if details else None,
     )  # fmt: skip
+
+
+def _cause(held: Held, error: Exception) -> Cause:
+    return cause_of(error, held.handler.name if held.handler is not None else "")
 
 
 def _name(held: Held) -> str:

@@ -132,7 +132,14 @@ class Worker:
             tasks.cancel_scope.cancel()
 
     async def _receive_and_work(
-        self, intake: Intake, leases: Leases, settling: Settling, tasks: TaskGroup, outbox: Outbox, number: int, until_idle: bool
+        self,
+        intake: Intake,
+        leases: Leases,
+        settling: Settling,
+        tasks: TaskGroup,
+        outbox: Outbox,
+        number: int,
+        until_idle: bool,
     ) -> None:
         reconciliation = Reconciliation(self._book, self._queue, worker=number)
         self._start(tasks, leases.beat, self.pattern.lease / 6)
@@ -158,7 +165,11 @@ class Worker:
                 if any(handler.is_async is wanted for handler in self._registry):
                     for _ in range(self.pattern.concurrency):
                         lane = kind(
-                            self._database, self._clock, settle, batch=self.pattern.batch, stopping=self._stopping.is_set
+                            self._database,
+                            self._clock,
+                            settle,
+                            batch=self.pattern.batch,
+                            stopping=self._stopping.is_set,
                         )
                         lanes.start_soon(self._run_lane, lane, receive.clone())
             streams.append(send)

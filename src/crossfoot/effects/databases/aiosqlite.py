@@ -9,7 +9,7 @@ import aiosqlite
 from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.databases.session import Ask
 from crossfoot.effects.databases.sqlite import HandlerConnection, answer
-from crossfoot.sqlite import connect
+from crossfoot.sqlite import connect_as
 
 
 class AioSqliteSession:
@@ -51,7 +51,8 @@ class AioSqliteSession:
 
     async def _call(self, function: Any, *arguments: Any) -> Any:
         """Run in the connection's thread, in line with the handler's own statements."""
-        return await self.handle._execute(function, *arguments)  # noqa: SLF001 - aiosqlite has no public way in
+        execute: Any = self.handle._execute  # aiosqlite has no public way into its thread
+        return await execute(function, *arguments)
 
 
 async def open_session(path: str, synchronous: str) -> AioSqliteSession:
@@ -59,7 +60,7 @@ async def open_session(path: str, synchronous: str) -> AioSqliteSession:
     opened: list[HandlerConnection] = []
 
     def connector() -> HandlerConnection:
-        opened.append(connect(path, synchronous=synchronous, kind=HandlerConnection))
+        opened.append(connect_as(HandlerConnection, path, synchronous=synchronous))
         return opened[0]
 
     connection = await aiosqlite.Connection(connector, iter_chunk_size=64)

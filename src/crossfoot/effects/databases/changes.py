@@ -2,15 +2,25 @@
 
 `total_changes` counts every change ever made, also those that a ROLLBACK TO undid: a handler that fails inside a
 savepoint and swallows it would look as if it had worked. So the statements are watched for savepoints, and what a
-rollback undid is taken off again. The same watch sees a handler that ends the transaction itself.
+rollback undid is taken off again. The same watch sees a transaction that ended under the handler: by its own COMMIT or
+ROLLBACK, or because SQLite rolled it back (INSERT OR ROLLBACK, a full disk) and the handler went on as if it had not.
 """
 
 from __future__ import annotations
 
-
-from typing import NamedTuple, Protocol
+import re
+from typing import Any, NamedTuple, Protocol
 
 from crossfoot.errors import TransactionMisuse
+
+_SPACE = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*"
+_CONTROL = re.compile(rf"{_SPACE}(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END)\b(.*)", re.IGNORECASE | re.DOTALL)
+_WRITE = re.compile(rf"{_SPACE}(?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(
+    r"""(?P<quoted>"(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\])|(?P<bare>[^\s;"'`\[\]/-]+)"""
+    r"|--[^\n]*|/\*.*?(?:\*/|$)",
+    re.DOTALL,
+)
 
 
 class HasChanges(Protocol):
@@ -19,9 +29,12 @@ class HasChanges(Protocol):
     @property
     def total_changes(self) -> int: ...
 
+    @property
+    def in_transaction(self) -> bool: ...
+
 
 class _Savepoint(NamedTuple):
-    name: str
+    name: bytes
     total: int
     undone: int
 
@@ -46,35 +59,55 @@ class ChangeCounter:
         self.watching = True
 
     def changed(self) -> int:
-        """Net rows changed since `watch`; stops the count."""
+        """Net rows changed since `watch`; stops the count.
+
+        Raises:
+            TransactionMisuse: the transaction is not the one that was begun.
+        """
         self.watching = False
         if self._ended:
             raise TransactionMisuse(
                 f"the handler issued {self._ended} on the transaction that crossfoot owns: leave commit and rollback to "
-                "crossfoot, and use a savepoint for what may fail"
+                "crossfoot (executescript() and `with connection:` commit, too), and use a savepoint for what may fail"
+            )
+        if not self._connection.in_transaction:
+            raise TransactionMisuse(
+                "the transaction was rolled back while the handler ran, and the handler caught the error that said so "
+                "(INSERT OR ROLLBACK does that, and a full disk): let that error out, nothing was kept"
             )
         return self._connection.total_changes - self._base - self._undone
 
     def __call__(self, statement: str) -> None:
         if not self.watching:
             return
-        words = statement[:120].split()
-        verb = words[0].upper() if words else ""
+        if not self._connection.in_transaction:
+            self._refuse(statement)
+            return
+        found = _CONTROL.match(statement)
+        if found is None:
+            return
+        verb, (name, is_to) = found[1].upper(), _target(found[2])
         if verb == "SAVEPOINT":
-            self._stack.append(_Savepoint(_name(words), self._connection.total_changes, self._undone))
+            self._stack.append(_Savepoint(name, self._connection.total_changes, self._undone))
         elif verb == "RELEASE":
-            self._forget(_name(words), keep=False)
-        elif verb == "ROLLBACK" and any(word.upper() == "TO" for word in words[1:]):
-            self._undo(_name(words))
-        elif verb in ("COMMIT", "END", "ROLLBACK"):
+            self._forget(name, keep=False)
+        elif verb == "ROLLBACK" and is_to:
+            self._undo(name)
+        else:
             self._ended = verb
 
-    def _undo(self, name: str) -> None:
+    def _refuse(self, statement: str) -> None:
+        """Stop a write outside any transaction: it would be durable at once, without its operation key."""
+        if _WRITE.match(statement):
+            raw: Any = getattr(self._connection, "_conn", self._connection)  # aiosqlite's own interrupt is a coroutine
+            raw.interrupt()
+
+    def _undo(self, name: bytes) -> None:
         mark = self._forget(name, keep=True)
         if mark is not None:
             self._undone += (self._connection.total_changes - mark.total) - (self._undone - mark.undone)
 
-    def _forget(self, name: str, *, keep: bool) -> _Savepoint | None:
+    def _forget(self, name: bytes, *, keep: bool) -> _Savepoint | None:
         for index in range(len(self._stack) - 1, -1, -1):
             if self._stack[index].name == name:
                 mark = self._stack[index]
@@ -83,6 +116,17 @@ class ChangeCounter:
         return None
 
 
-def _name(words: list[str]) -> str:
-    """The savepoint's name is the last word, in any of SQLite's spellings."""
-    return words[-1].strip(";\"'`[]").lower()
+def _target(text: str) -> tuple[bytes, bool]:
+    """The savepoint that is named, and whether it says TO, in any of SQLite's spellings."""
+    tokens = [match for match in _TOKEN.finditer(text) if match.lastgroup]
+    is_to = any(token["bare"] is not None and token["bare"].upper() == "TO" for token in tokens[:2])
+    return (_plain(tokens[-1]) if tokens else b""), is_to
+
+
+def _plain(token: re.Match[str]) -> bytes:
+    """A name without its quotes. SQLite compares names without regard to case, in ASCII only, as `bytes.lower` does."""
+    text = token[0]
+    if token["quoted"] is not None:
+        mark, text = text[0], text[1:-1]
+        text = text.replace(mark * 2, mark)
+    return text.encode(errors="surrogatepass").lower()

@@ -111,7 +111,7 @@ def drive(steps: Steps[T], session: Session) -> T:
         while True:
             try:
                 answer = session.answer(ask)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the steps raise it on, or answer it
                 ask = steps.throw(error)
             else:
                 ask = steps.send(answer)
@@ -126,7 +126,7 @@ async def adrive(steps: Steps[T], session: AsyncSession) -> T:
         while True:
             try:
                 answer = await session.answer(ask)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the steps raise it on, or answer it
                 ask = steps.throw(error)
             else:
                 ask = steps.send(answer)

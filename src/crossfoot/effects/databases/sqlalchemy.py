@@ -36,9 +36,13 @@ class SqlAlchemyDatabase:
     def __init__(self, engine: Engine | AsyncEngine) -> None:
         self.engine = engine
         if engine.dialect.name != "sqlite":
-            raise UsageError(f"the engine is {engine.dialect.name}; the book is kept in SQLite: use a sqlite:/// engine")
+            raise UsageError(
+                f"the engine is {engine.dialect.name}; the book is kept in SQLite: use a sqlite:/// engine"
+            )
         if not engine.url.database or engine.url.database == ":memory:":
-            raise UsageError("the engine's database is in memory, where no book survives: name a file, sqlite:///app.db")
+            raise UsageError(
+                "the engine's database is in memory, where no book survives: name a file, sqlite:///app.db"
+            )
         self.path = engine.url.database
 
     def connect(self) -> port.Session:
@@ -75,7 +79,7 @@ class SyncSession:
             self.handle = _guarded(OrmSession(bind=self._connection, join_transaction_mode="rollback_only"))
         except DBAPIError as error:
             self._let_go()
-            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+            raise explain(error.orig or error, self._engine.url.database or "") from error
         except BaseException:
             self._let_go()
             raise
@@ -85,7 +89,7 @@ class SyncSession:
         try:
             self._connection.commit()
         except DBAPIError as error:
-            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+            raise explain(error.orig or error, self._engine.url.database or "") from error
         finally:
             self._let_go()
 
@@ -155,7 +159,7 @@ class AsyncSession:
             _guarded(self.handle.sync_session)
         except DBAPIError as error:
             await self._let_go()
-            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+            raise explain(error.orig or error, self._engine.url.database or "") from error
         except BaseException:
             await self._let_go()
             raise
@@ -165,7 +169,7 @@ class AsyncSession:
         try:
             await self._connection.commit()
         except DBAPIError as error:
-            raise explain(error.orig or error, self._engine.url.database or "") from error  # type: ignore[arg-type]
+            raise explain(error.orig or error, self._engine.url.database or "") from error
         finally:
             await self._let_go()
 

@@ -8,7 +8,7 @@ from typing import Any
 from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.databases.session import All, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import TransactionMisuse
-from crossfoot.sqlite import Connection, connect, explain
+from crossfoot.sqlite import Connection, connect_as, explain
 
 
 class HandlerConnection(Connection):
@@ -59,11 +59,11 @@ class SqliteSession:
 def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
     """Carry out one request of crossfoot's own."""
     try:
-        if type(ask) is Run:
+        if isinstance(ask, Run):
             return connection.execute(ask.sql, ask.parameters).rowcount
-        if type(ask) is Many:
+        if isinstance(ask, Many):
             return connection.executemany(ask.sql, ask.rows).rowcount
-        if type(ask) is One:
+        if isinstance(ask, One):
             return connection.execute(ask.sql, ask.parameters).fetchone()
         return connection.execute(ask.sql, ask.parameters).fetchall()
     except sqlite3.OperationalError as error:
@@ -80,10 +80,10 @@ class SqliteDatabase:
         self._synchronous = synchronous
 
     def connect(self) -> Session:
-        return SqliteSession(connect(self.path, synchronous=self._synchronous, kind=HandlerConnection))
+        return SqliteSession(connect_as(HandlerConnection, self.path, synchronous=self._synchronous))
 
     async def aconnect(self) -> AsyncSession:
-        from crossfoot.effects.databases.aiosqlite import open_session  # noqa: PLC0415 - only for async handlers
+        from crossfoot.effects.databases.aiosqlite import open_session
 
         return await open_session(self.path, self._synchronous)
 

@@ -9,7 +9,7 @@ reading and receiving, where a repeat does no harm, is retried.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -157,10 +157,9 @@ class Client:
         self._again.close()
 
     def _ask(self, sqs: SQSClient, call: Callable[[SQSClient], T]) -> T:
-        errors = import_botocore().exceptions
         try:
             return call(sqs)
-        except (errors.BotoCoreError, errors.ClientError) as error:
+        except Exception as error:  # a garbled answer escapes the client as whatever its parser stumbled over
             raise read_error(error, self.label) from error
 
     def _ask_quietly(self, sqs: SQSClient, call: Callable[[SQSClient], object]) -> None:
@@ -185,7 +184,9 @@ def read_error(error: Exception, label: str) -> Exception:
         return QueueUnavailable(f"queue {label} cannot be reached, nothing was sent: {error} Check the address")
     if isinstance(error, errors.ParamValidationError):  # its text quotes the parameters, bodies included
         return Rejected("ParamValidation", "the client refused the request's parameters before sending it")
-    return NoAnswer(f"{type(error).__name__}: {error}")
+    if isinstance(error, errors.BotoCoreError):
+        return NoAnswer(f"{type(error).__name__}: {error}")
+    return NoAnswer(f"the answer could not be read ({type(error).__name__})")
 
 
 def _read_answer(error: Any, label: str) -> Exception:
@@ -204,6 +205,17 @@ def _read_answer(error: Any, label: str) -> Exception:
 def plain_code(code: str) -> str:
     """An error code without the prefix the older protocol carries."""
     return code.removeprefix("AWS.SimpleQueueService.")
+
+
+def field(response: Mapping[str, Any], name: str) -> Any:
+    """A field no complete answer lacks. The client turns an answer cut short into one without fields.
+
+    Raises:
+        NoAnswer: it is not there.
+    """
+    if name not in response:
+        raise NoAnswer(f"the answer has no {name}: it was cut short")
+    return response[name]
 
 
 def import_botocore() -> Any:

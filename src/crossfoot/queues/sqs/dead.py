@@ -15,7 +15,7 @@ from anyio import CancelScope
 
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Delivery, Held
-from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected
+from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field
 from crossfoot.queues.sqs.messages import (
     BATCH,
     MAX_ATTRIBUTES,
@@ -88,9 +88,10 @@ class DeadLetters:
         ]
         try:
             response = await self._client.read(lambda sqs: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names))
+            counts = field(response, "Attributes")
         except (NoAnswer, Rejected) as error:
             raise QueueUnavailable(f"dead-letter queue {self.name} could not be counted: {error}. Try again") from error
-        return sum(int(value) for value in response["Attributes"].values())
+        return sum(int(value) for value in counts.values())
 
     async def browse(self) -> AsyncIterator[Held]:
         """Every dead letter once. Of one FIFO group the service shows ten at a time; what was not seen is logged."""

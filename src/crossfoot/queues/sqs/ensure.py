@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import to_thread
 
 from crossfoot.errors import QueueUnavailable, UsageError
-from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected
+from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -72,8 +72,9 @@ async def _create(client: Client, name: str, attributes: dict[str, str]) -> str:
     wanted: Any = attributes
     try:
         made = await client.change(lambda sqs: sqs.create_queue(QueueName=name, Attributes=wanted))
-        url = made["QueueUrl"]
+        url = field(made, "QueueUrl")
         got = await client.read(lambda sqs: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"]))
+        arn: str = field(field(got, "Attributes"), "QueueArn")
     except Rejected as error:
         if error.code in {"QueueAlreadyExists", "QueueNameExists"}:
             remedy = "delete it, change it in AWS, or use it as it is without `ensure`"
@@ -81,4 +82,4 @@ async def _create(client: Client, name: str, attributes: dict[str, str]) -> str:
         raise UsageError(f"queue {name} could not be made: {error}") from error
     except NoAnswer as error:
         raise QueueUnavailable(f"no answer while making queue {name}: {error}. Try again") from error
-    return got["Attributes"]["QueueArn"]
+    return arn

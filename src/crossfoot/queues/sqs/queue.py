@@ -31,7 +31,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
     Refused,
 )
-from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected
+from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field
 from crossfoot.queues.sqs.dead import DeadLetters
 from crossfoot.queues.sqs.messages import (
     BATCH,
@@ -252,7 +252,7 @@ class SqsQueue:
 
     async def _read_attributes(self, client: Client, url: str) -> dict[str, str]:
         response = await client.read(lambda sqs: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))
-        return {str(name): value for name, value in response.get("Attributes", {}).items()}
+        return {str(name): value for name, value in field(response, "Attributes").items()}
 
     async def _dead_letters(self) -> DeadLetters | None:
         """The dead-letter queue, looked up when first needed: who only publishes may have no access to it."""
@@ -291,7 +291,7 @@ async def _url_of(client: Client, name: str, account: str | None = None) -> str:
     if account:
         request["QueueOwnerAWSAccountId"] = account
     response = await client.read(lambda sqs: sqs.get_queue_url(**request))
-    return response["QueueUrl"]
+    return str(field(response, "QueueUrl"))
 
 
 def _moved(answer: ReceiptAnswer) -> ReceiptAnswer:

@@ -1,0 +1,151 @@
+"""Make a large book quickly: a million settled messages and a few of every other kind, posted as a worker would.
+
+    python benchmarks/make_book.py /tmp/large.db --messages 1000000
+    python benchmarks/make_book.py /tmp/large.db --measure        make it unless it is there, then time why and balance
+
+The entries are those of the ordinary path (published, received, committed, acked); the tallies are posted from them by
+the package's own code, so a book made here passes `crossfoot verify`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from crossfoot.books.digest import lanes
+from crossfoot.books.entry import Kind
+from crossfoot.books.posting import GROUP, post
+from crossfoot.books.record import bucket_of
+from crossfoot.books.sql import INSERT_CAUSE, INSERT_ENTRY
+from crossfoot.books.store import Book
+from crossfoot.clock import SECOND
+from crossfoot.sqlite import Connection
+
+QUEUE, SOURCE = "billing", "benchmark"
+TYPES = ("case.opened", "case.changed", "case.billed")
+BEGIN = 1_760_000_000 * SECOND
+CHUNK = 20_000
+CAUSE = ("0badc0ffee00", "ValueError", "ValueError at billing:bill", "billing:bill", BEGIN)
+
+Step = tuple[Kind, int]
+"""A kind, and the attempt it speaks of."""
+
+HAPPY: tuple[Step, ...] = ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.COMMITTED, 1), (Kind.ACKED, 1))
+OTHERS: tuple[tuple[Step, ...], ...] = (
+    ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.FAILED, 1), (Kind.RECEIVED, 2), (Kind.COMMITTED, 2), (Kind.ACKED, 2)),
+    ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.NOOP, 1), (Kind.ACKED, 1)),
+    ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.SUPERSEDED, 1), (Kind.ACKED, 1)),
+    ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.SUPPRESSED, 1), (Kind.ACKED, 1)),
+    ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.FAILED, 1), (Kind.DEAD_LETTERED, 1)),
+)  # fmt: skip
+"""What the few others went through. All of it is closed, because no queue stands behind this book."""
+
+
+def make(path: Path, messages: int, *, others: float = 0.002, hours: float = 24.0) -> None:
+    """Write a book of `messages` messages, spread evenly over `hours`; a share `others` of them not the plain way."""
+    book = Book(path, synchronous="OFF").open()
+    every = round(1 / others) if others else 0
+    step = round(hours * 3600 * SECOND / messages)
+    now = book.clock.now() - messages * step
+    with book.writing() as connection:
+        connection.execute(INSERT_CAUSE, CAUSE)
+    worker = book.start_worker("billing-worker-1", "billing")
+    book.stop_worker(worker)
+    for first in range(1, messages + 1, CHUNK):
+        numbers = range(first, min(first + CHUNK, messages + 1))
+        with book.writing() as connection:
+            _write(connection, numbers, now, step, every, worker)
+        _say(f"written {numbers[-1]:,} of {messages:,}")
+    total = 0
+    while taken := post(book, group=20 * GROUP):
+        total += taken
+        _say(f"posted {total:,} entries and operations")
+    book.close()
+    _say(f"{path}: {messages:,} messages, {path.stat().st_size / 1e6:,.0f} MB\n")
+
+
+def _write(connection: Connection, numbers: range, begin: int, step: int, every: int, worker: int) -> None:
+    rows, entries, operations = [], [], []
+    for n in numbers:
+        at = begin + n * step
+        identity = f"{n:08x}-0000-7000-8000-{n:012x}"
+        rows.append((
+            n, QUEUE, SOURCE, identity, TYPES[n % len(TYPES)], f"case-{n // 5}", f"flow-{n // 10}", n, at, bucket_of(at),
+            *lanes(f"{SOURCE}|{identity}"), b'{"specversion":"1.0","data":{"amount":' + b"1" * 150 + b"}}",
+        ))  # fmt: skip
+        path = OTHERS[n // every % len(OTHERS)] if every and n % every == 0 else HAPPY
+        entries += _entries(n, path, at, worker)
+        if Kind.COMMITTED in dict(path):
+            operations.append((f"bill:{n}", n, int(Kind.COMMITTED), at))
+    connection.executemany(
+        """INSERT INTO crossfoot_messages (key, queue, source, id, type, subject, correlation, sequence, at, bucket, d0, d1,
+        body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        rows,
+    )
+    connection.executemany(INSERT_ENTRY, entries)
+    connection.executemany("INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, ?)", operations)
+
+
+def _entries(message: int, path: tuple[Step, ...], at: int, worker: int) -> Iterator[tuple[object, ...]]:
+    for number, (kind, attempt) in enumerate(path):
+        due = {Kind.PUBLISHED: at, Kind.RECEIVED: at + 30 * SECOND, Kind.FAILED: at + SECOND}.get(kind)
+        cause = CAUSE[0] if kind in (Kind.FAILED, Kind.DEAD_LETTERED) else None
+        details = '{"rows":1}' if kind is Kind.COMMITTED else None
+        delivery = worker << 32 | message if attempt else 0
+        yield message, int(kind), attempt, delivery, at + number * 2_000, due, worker if attempt else 0, cause, details
+
+
+def measure(path: Path, messages: int, repeats: int = 15) -> None:
+    """Time what a person waits for, in this process, from opening the file on: medians and worst of `repeats`."""
+    from crossfoot.books.stock import take_stock  # noqa: PLC0415 - making a book needs none of it
+    from crossfoot.recover.lookup import look_up  # noqa: PLC0415
+    from crossfoot.sqlite import connect  # noqa: PLC0415
+
+    wanted = f"{messages // 2:08x}-0000-7000-8000-{messages // 2:012x}"
+    now = time.time_ns() // 1000
+
+    def balance() -> None:
+        with_connection(lambda c: take_stock(c, now))
+
+    def why(name: str) -> Callable[[], None]:
+        return lambda: with_connection(lambda c: look_up(c, name, now))
+
+    def with_connection(what: Callable[[Connection], object]) -> None:
+        connection = connect(path, read_only=True)
+        try:
+            what(connection)
+        finally:
+            connection.close()
+
+    for name, call, goal in (
+        ("balance", balance, 50), ("why <id>", why(wanted), 30), ("why <subject>", why(f"case-{messages // 10}"), 30),
+        ("why <operation>", why(f"bill:{messages // 2}"), 30), ("why <nothing>", why("nothing-of-that-name"), 30),
+    ):  # fmt: skip
+        times = []
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - begun) * 1000)
+        print(f"{name:18} median {statistics.median(times):7.2f} ms   worst {max(times):7.2f} ms   goal {goal} ms")
+
+
+def _say(text: str) -> None:
+    print(f"\r{text:70}", end="", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, nargs="?", default=Path("build/large-book.db"))
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--others", type=float, default=0.002, help="share of messages that did not go the plain way")
+    parser.add_argument("--hours", type=float, default=24.0, help="time over which they are spread")
+    parser.add_argument("--measure", action="store_true", help="time why and balance on it")
+    options = parser.parse_args()
+    if not options.path.exists() or not options.measure:
+        options.path.parent.mkdir(parents=True, exist_ok=True)
+        make(options.path, options.messages, others=options.others, hours=options.hours)
+    if options.measure:
+        measure(options.path, options.messages)
