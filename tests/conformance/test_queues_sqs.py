@@ -13,13 +13,11 @@ from uuid import uuid4
 import pytest
 from boto3.session import Session
 
-pytest.register_assert_rewrite("crossfoot.testing.queues")
-
-from crossfoot.queues.queue import Queue  # noqa: E402 - after the rewrite of its assertions is asked for
-from crossfoot.queues.sqs import SqsQueue, ensure  # noqa: E402
-from crossfoot.testing.queues import QueueConformance, QueueSettings  # noqa: E402
-from tests.servers.differences import expect_difference  # noqa: E402
-from tests.servers.processes import Server  # noqa: E402
+from crossfoot.queues.queue import Queue
+from crossfoot.queues.sqs import SqsQueue, ensure
+from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.servers.differences import expect_difference
+from tests.servers.processes import Server
 
 pytest_plugins = ["tests.servers.fixtures"]
 
@@ -68,12 +66,14 @@ class OverSqs(QueueConformance):
         return SqsQueue(name, endpoint_url=self.server.url, clock=self.server.clock, session=self.session)
 
 
+@pytest.mark.xdist_group("ministack")
 class OnMiniStack(OverSqs):
     @pytest.fixture(autouse=True)
     def _server(self, ministack: Server, aws: Session, request: pytest.FixtureRequest) -> None:
         self.use(ministack, aws, request)
 
 
+@pytest.mark.xdist_group("moto")
 class OnMoto(OverSqs):
     @pytest.fixture(autouse=True)
     def _server(self, moto: Server, aws: Session, request: pytest.FixtureRequest) -> None:

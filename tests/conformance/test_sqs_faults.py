@@ -24,7 +24,11 @@ from tests.servers.processes import FaultProxy, Server, running
 
 pytest_plugins = ["tests.servers.fixtures"]
 
-pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls")]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.usefixtures("no_blocking_calls"),
+    pytest.mark.xdist_group("ministack"),  # one process of each server is enough
+]
 
 LOST_ANSWER = {"response": {"abort_frac": 0}}
 """The request is done, its answer is not delivered."""

@@ -31,7 +31,7 @@ class QueueOf(Protocol):
     def __call__(self, **settings: Any) -> AbstractAsyncContextManager[SqsQueue]: ...
 
 
-@pytest.fixture(params=["ministack", "moto"])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("ministack", "moto")])
 def server(request: pytest.FixtureRequest) -> Server:
     started: Server = request.getfixturevalue(request.param)
     return started

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from crossfoot.clock import Micros, micros
-from crossfoot.queues.embedded.store import Counts
+from crossfoot.queues.embedded.store import Counts, Page
 from crossfoot.queues.queue import Done, Held, Outgoing
 from tests.unit.embedded_rig import SteppingClock, make_file, make_store, open_connection
 
-RETENTION = 100.0
+RETENTION = 30.0
 MAX_ATTEMPTS = 3
 
 partitions = st.sampled_from([None, None, "p", "q"])
@@ -101,7 +101,9 @@ class TwoConsumers(RuleBasedStateMachine):
             self.published += 1
             self.rows.append(Row(self.published, partition, now, now + micros(delay), now + micros(RETENTION)))
 
-    @rule(target=receipts, consumer=st.integers(0, 1), limit=st.integers(1, 5), lease=st.sampled_from([1.0, 10.0]))
+    @rule(
+        target=receipts, consumer=st.integers(0, 1), limit=st.integers(1, 5), lease=st.sampled_from([1.0, 10.0, 40.0])
+    )
     def claim(self, consumer: int, limit: int, lease: float) -> MultipleResults[str]:
         now = self.clock.now()
         self.sweep()
@@ -161,7 +163,7 @@ class TwoConsumers(RuleBasedStateMachine):
         if row is not None:
             row.set_aside("dead")
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, 10.0, 60.0]))
+    @rule(seconds=st.sampled_from([1.0, 5.0, 10.0, 20.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -196,13 +198,13 @@ class TwoConsumers(RuleBasedStateMachine):
         live = [row for row in self.held() if not row.overdue(now)]
         hidden = [row for row in live if row.key in heads and row.visible_at > now]
         in_flight = sum(row.leased(now) for row in hidden)
-        dead = [row.key for row in self.rows if row.state == "dead"]
+        dead = [(row.key, row.attempts) for row in self.rows if row.state == "dead"]
         depth = self.stores[0].depth()
         assert (depth.ready, depth.in_flight, depth.delayed, depth.dead) == (
             len(live) - len(hidden), in_flight, len(hidden) - in_flight, len(dead)
         )  # fmt: skip
-        assert [key for key, _ in self.stores[1].held(limit=1_000)] == [row.key for row in live]
-        assert [key for key, _ in self.stores[1].dead(limit=1_000)] == dead
+        assert _seen(self.stores[1].held(limit=1_000)) == [(row.key, row.attempts) for row in live]
+        assert _seen(self.stores[1].dead(limit=1_000)) == dead
         expired = sum(row.state in {"expired", "purged"} for row in self.rows)
         if self.published:
             counts = self.stores[1].counts()
@@ -213,6 +215,10 @@ class TwoConsumers(RuleBasedStateMachine):
     def one_row_of_each_partition_is_open_and_it_is_the_head(self) -> None:
         opened = self.business.execute("SELECT key FROM crossfoot_queue WHERE state = 0 ORDER BY key").fetchall()
         assert [key for (key,) in opened] == [row.key for row in self.heads()]
+
+
+def _seen(page: Page) -> list[tuple[int, int]]:
+    return [(key, held.attempt) for key, held in page]
 
 
 TestTwoConsumers = TwoConsumers.TestCase

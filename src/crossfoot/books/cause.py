@@ -1,8 +1,8 @@
 """Why something failed, reduced to what repeats: four thousand failures are a handful of causes.
 
 A fingerprint covers the exception's type, the place in the payload for schema failures, and the frames of the
-traceback as `module:function`, without line numbers (so that an unrelated edit does not make a new cause) and
-without the exception's text (which holds ids and values).
+traceback as `module:function`, each once (so that a recursion is one cause at any depth), without line numbers (so
+that an unrelated edit does not make a new cause) and without the exception's text (which holds ids and values).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Cause(msgspec.Struct, frozen=True):
         fingerprint: twelve hexadecimal digits, the same for the same cause in every process.
         kind: the exception's qualified name.
         title: one line for a person: type and place.
-        frames: the normalised frames, outermost first, one a line.
+        frames: the normalised frames, outermost first, one a line; a repeated one where it first stood.
         text: the exception's own words, cut at `MAX_TEXT`; may hold business values, so it stays in the book.
     """
 
@@ -60,7 +60,7 @@ def cause_of(error: BaseException, handler: str = "") -> Cause:
         kind=kind,
         title=f"{type(error).__name__} at {place}" if place else type(error).__name__,
         frames="\n".join(frames),
-        text=str(error)[:MAX_TEXT],
+        text=_words(error)[:MAX_TEXT],
     )
 
 
@@ -72,6 +72,15 @@ def _frames(error: BaseException) -> list[str]:
     ]
     theirs = [name for name in names if not name.startswith(_OWN)]
     return theirs or names[-1:]
+
+
+def _words(error: BaseException) -> str:
+    """What the exception says, as text that any database keeps."""
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
+        text = f"(its text cannot be had: {type(second).__name__})"
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _name(kind: type[BaseException]) -> str:

@@ -32,7 +32,7 @@ def ensure(connection: Connection, path: str) -> None:
     try:
         migrator.begin()
         try:
-            if version_of(migrator) != HEAD:
+            if _known(version_of(migrator), path) != HEAD:
                 _upgrade(migrator)
         finally:
             migrator.abandon()
@@ -83,13 +83,19 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import StaticPool
 
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, pool_reset_on_return=None)
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    with engine.connect() as shared:
-        config.attributes["connection"] = shared
-        command.upgrade(config, "head")
-        reach(Boundary.DURING_MIGRATION)
-        shared.commit()
+    try:
+        with engine.connect() as shared:
+            config.attributes["connection"] = shared
+            command.upgrade(config, "head")
+            reach(Boundary.DURING_MIGRATION)
+            shared.commit()
+    except DBAPIError as error:  # `ensure` knows how to explain what SQLite said
+        if isinstance(error.orig, sqlite3.Error):
+            raise error.orig from error
+        raise

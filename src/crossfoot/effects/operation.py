@@ -30,15 +30,13 @@ def operation_key(template: str | None, *, handler: str) -> OperationKey:
     """
     if template is None:
         return lambda message: message.operation or f"{handler}|{message.key}"
-    parts = list(string.Formatter().parse(template))
-    if not any(field is not None for _, field, _, _ in parts):
+    parts = _parsed(template, handler)
+    if not any(field is not None for _, field in parts):
         raise UsageError(
             f"handler {handler}: operation={template!r} names the same operation for every message; put a field in it, "
             "such as {subject}"
         )
-    readers = [
-        (literal, _reader(field, template, handler) if field is not None else None) for literal, field, _, _ in parts
-    ]
+    readers = [(literal, _reader(field, template, handler) if field is not None else None) for literal, field in parts]
 
     def key(message: Message) -> str:
         stated = message.operation
@@ -47,6 +45,24 @@ def operation_key(template: str | None, *, handler: str) -> OperationKey:
         return "".join(literal + (read(message) if read else "") for literal, read in readers)
 
     return key
+
+
+def _parsed(template: str, handler: str) -> list[tuple[str, str | None]]:
+    """The template's literals, each with the field that follows it."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(
+            f"handler {handler}: operation={template!r} cannot be read ({error}): fields are written {{subject}}, and braces "
+            "of the key itself are doubled"
+        ) from error
+    for _, field, form, conversion in parts:
+        if form or conversion:
+            raise UsageError(
+                f"handler {handler}: operation={template!r} formats {{{field}}}, and keys are made of values as they are: "
+                f"write {{{field}}} alone"
+            )
+    return [(literal, field) for literal, field, _, _ in parts]
 
 
 def _reader(field: str, template: str, handler: str) -> Callable[[Message], str]:
@@ -67,6 +83,6 @@ def _dig(data: Any, path: list[str]) -> Any:
 
 
 def _text(value: Any, path: str, handler: str) -> str:
-    if value is None or value == "" or isinstance(value, (dict, list)):
+    if value is None or value == "" or isinstance(value, (dict, list)) or callable(value):
         raise PayloadInvalid(path, f"the operation key of handler {handler} needs it, and it is missing")
     return str(value)

@@ -52,8 +52,13 @@ class Letter(msgspec.Struct, frozen=True):
     claim: str
 
     def outgoing(self) -> Outgoing:
-        attributes = {BASE_ATTRIBUTE: str(self.base)} if self.base else {}
-        return Outgoing(key=self.identity, body=self.body, partition=self.partition, attributes=attributes)
+        """What the queue is given. A message sent again on purpose must not look like a repeated publish of the first."""
+        if not self.base:
+            return Outgoing(key=self.identity, body=self.body, partition=self.partition)
+        attributes = {BASE_ATTRIBUTE: str(self.base)}
+        return Outgoing(
+            key=f"{self.identity}#{self.base}", body=self.body, partition=self.partition, attributes=attributes
+        )
 
 
 class Outbox:

@@ -82,4 +82,4 @@ def _has_fields(cls: Any) -> bool:
 
 def name_of(thing: Any) -> str:
     """How an error calls a type or a handler."""
-    return getattr(thing, "__qualname__", None) or repr(thing)
+    return repr(thing) if typing.get_origin(thing) else getattr(thing, "__qualname__", repr(thing))

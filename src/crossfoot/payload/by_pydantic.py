@@ -71,6 +71,8 @@ def _worded(error: ErrorDetails, data: Any, schema: Schema) -> PayloadInvalid:
         return PayloadInvalid(path_of(steps), "is required, and missing")
     if kind == "extra_forbidden":
         return PayloadInvalid(path_of(steps[:-1]), "has a field that the type does not know")
+    if kind == "enum":
+        return PayloadInvalid(path_of(steps), f"is not one of {schema.choices(steps)}")
     is_pydantics = kind in typing.get_args(core_schema.ErrorType) and kind not in _WORDED_BY_THE_MODEL
     if is_pydantics and _EXPECTATIONS.issuperset(error.get("ctx", ())):
         return PayloadInvalid(path_of(steps), lowered(without_count(error["msg"])))

@@ -124,7 +124,7 @@ class Worker:
         intake = Intake(self._book, self._queue, self._registry, self._clock, number, local)
         settling = Settling(
             self._book, self._queue, self.pattern.retry, forget=self._forgetter(leases), sent=self._wake_outbox,
-            local=local is not None,
+            local=local,
         )  # fmt: skip
         outbox = Outbox(self._book, self._queues, worker=number)
         async with anyio.create_task_group() as tasks:
@@ -209,11 +209,11 @@ class Worker:
         self, helds: list[Held], settling: Settling, leases: Leases, threads: MemoryObjectSendStream[Held],
         loops: MemoryObjectSendStream[Held],
     ) -> None:  # fmt: skip
+        hopeless: list[Result] = [(held, held.problem) for held in helds if held.problem is not None]
+        if hopeless:
+            await settling.settle(hopeless)
         for held in helds:
-            if held.problem is not None:
-                await settling.fail(held, held.problem)
-                leases.forget(held)
-            else:
+            if held.problem is None:
                 assert held.handler is not None
                 (loops if held.handler.is_async else threads).send_nowait(held)
 

@@ -1,0 +1,251 @@
+"""What is asked of the book, by name. Every statement only reads, and finds its rows through an index.
+
+A partial index serves only a query that repeats its condition, which is why `fate <> 20` stands beside tests of the
+fate that imply it. Results are plain structs; what they mean is decided elsewhere (`balance`, `custody`, `recover`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from crossfoot.books.entry import RANKS, Entry, Kind
+from crossfoot.books.fate import Fate
+from crossfoot.clock import Micros
+from crossfoot.sqlite import Connection
+
+UNSETTLED = f"INDEXED BY crossfoot_messages_unsettled WHERE fate <> {Fate.SETTLED.value}"
+"""Table hint and condition by which the messages that are not settled are found without reading the others."""
+
+# ---- one message ---------------------------------------------------------------------------------------------------
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A message as the book keeps it, without its body."""
+
+    key: int
+    queue: str
+    source: str
+    id: str
+    type: str
+    subject: str | None
+    operation: str | None
+    correlation: str | None
+    causation: str | None
+    sequence: int | None
+    at: Micros
+
+
+class Fact(Entry, frozen=True, kw_only=True):
+    """An entry with its number in the book."""
+
+    number: int
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """A worker's registration; `stopped_at` is `None` for one that did not stop in order, or that still works."""
+
+    number: int
+    name: str
+    service: str
+    host: str
+    pid: int
+    version: str
+    started_at: Micros
+    seen_at: Micros
+    stopped_at: Micros | None
+
+
+class CauseRow(msgspec.Struct, frozen=True):
+    """What failures of one kind have in common."""
+
+    fingerprint: str
+    kind: str
+    title: str
+    frames: str
+    first_at: Micros
+
+
+class OperationRow(msgspec.Struct, frozen=True):
+    """An operation key and the message that completed it."""
+
+    key: str
+    message: int
+    kind: int
+    at: Micros
+
+
+class OutcomeRow(msgspec.Struct, frozen=True):
+    """A business fact that was recorded with the effect; `facts` is a JSON object or nothing."""
+
+    name: str
+    subject: str | None
+    at: Micros
+    facts: str | None
+
+
+_ROW = "key, queue, source, id, type, subject, operation, correlation, causation, sequence, at"
+_BY = {
+    "message id": f"SELECT {_ROW} FROM crossfoot_messages WHERE id = ?",
+    "subject": f"SELECT {_ROW} FROM crossfoot_messages WHERE subject = ?",
+    "correlation id": f"SELECT {_ROW} FROM crossfoot_messages WHERE correlation = ?",
+    "operation key": f"SELECT {_ROW} FROM crossfoot_messages WHERE operation = ?1"
+    " OR key IN (SELECT message FROM crossfoot_operations WHERE key = ?1)",
+}
+KINDS_OF_NAME = (*_BY, "message key")
+"""What a name may be, in the order in which it is tried."""
+
+_ENTRY = "id, message, kind, attempt, delivery, at, due, worker, cause, details"
+
+
+def named(connection: Connection, kind: str, name: str, limit: int) -> list[Row]:
+    """Messages of that name, newest first, at most `limit`. `kind` is one of `KINDS_OF_NAME`."""
+    if kind == "message key":
+        source, bar, id_ = name.partition("|")
+        sql, parameters = f"SELECT {_ROW} FROM crossfoot_messages WHERE id = ? AND source = ?", (id_, source)
+        if not bar:
+            return []
+    else:
+        sql, parameters = _BY[kind], (name,)  # type: ignore[assignment]
+    rows = connection.execute(f"{sql} ORDER BY key DESC LIMIT ?", (*parameters, limit))
+    return [Row(*row) for row in rows]
+
+
+def count_named(connection: Connection, kind: str, name: str) -> int:
+    """How many messages there are of that name."""
+    rows = connection.execute(f"SELECT count(*) FROM ({_BY[kind]})", (name,)) if kind in _BY else [(1,)]
+    return int(next(iter(rows))[0])
+
+
+def rows_of(connection: Connection, keys: Iterable[int]) -> dict[int, Row]:
+    """Messages by key."""
+    found = (connection.execute(f"SELECT {_ROW} FROM crossfoot_messages WHERE key = ?", (key,)).fetchone() for key in keys)
+    return {row[0]: Row(*row) for row in found if row}
+
+
+def entries_of(connection: Connection, message: int) -> list[Fact]:
+    """All entries of one message, in the order in which they were committed."""
+    rows = connection.execute(f"SELECT {_ENTRY} FROM crossfoot_entries WHERE message = ? ORDER BY id", (message,))
+    return [_fact(row) for row in rows]
+
+
+def body_of(connection: Connection, message: int) -> bytes | None:
+    """What the message carried, `None` where the book does not keep it."""
+    row = connection.execute("SELECT body FROM crossfoot_messages WHERE key = ?", (message,)).fetchone()
+    return row[0] if row else None
+
+
+def workers(connection: Connection, numbers: Iterable[int]) -> dict[int, WorkerRow]:
+    columns = "number, name, service, host, pid, version, started_at, seen_at, stopped_at"
+    sql = f"SELECT {columns} FROM crossfoot_workers WHERE number = ?"
+    found = (connection.execute(sql, (number,)).fetchone() for number in set(numbers))
+    return {row[0]: WorkerRow(*row) for row in found if row}
+
+
+def causes(connection: Connection, fingerprints: Iterable[str]) -> dict[str, CauseRow]:
+    sql = "SELECT fingerprint, kind, title, frames, first_at FROM crossfoot_causes WHERE fingerprint = ?"
+    found = (connection.execute(sql, (fingerprint,)).fetchone() for fingerprint in set(fingerprints))
+    return {row[0]: CauseRow(*row) for row in found if row}
+
+
+def operation(connection: Connection, key: str) -> OperationRow | None:
+    row = connection.execute("SELECT key, message, kind, at FROM crossfoot_operations WHERE key = ?", (key,)).fetchone()
+    return OperationRow(*row) if row else None
+
+
+def operation_of(connection: Connection, message: int) -> OperationRow | None:
+    """The operation that a message completed."""
+    sql = "SELECT key, message, kind, at FROM crossfoot_operations WHERE message = ?"
+    row = connection.execute(sql, (message,)).fetchone()
+    return OperationRow(*row) if row else None
+
+
+def outcomes_of(connection: Connection, message: int, limit: int = 100) -> list[OutcomeRow]:
+    sql = "SELECT name, subject, at, facts FROM crossfoot_outcomes WHERE message = ? ORDER BY number LIMIT ?"
+    return [OutcomeRow(*row) for row in connection.execute(sql, (message, limit))]
+
+
+def parents_of(connection: Connection, row: Row, limit: int = 5) -> list[Row]:
+    """The message that caused this one, on whichever queues it travelled."""
+    return named(connection, "message id", row.causation, limit) if row.causation else []
+
+
+def children_of(connection: Connection, row: Row, limit: int = 50) -> list[Row]:
+    """Messages that this one caused, oldest first: they are of the same flow, which is how they are found."""
+    sql = f"SELECT {_ROW} FROM crossfoot_messages WHERE correlation = ? AND causation = ? ORDER BY key LIMIT ?"
+    return [Row(*found) for found in connection.execute(sql, (row.correlation or row.id, row.id, limit))]
+
+
+def _fact(row: Sequence[Any]) -> Fact:
+    number, message, kind, attempt, delivery, at, due, worker, cause, details = row
+    return Fact(
+        number=number, message=message, kind=Kind(kind), attempt=attempt, delivery=delivery, at=at, due=due,
+        worker=worker, cause=cause, details=details,
+    )  # fmt: skip
+
+
+# ---- many messages -------------------------------------------------------------------------------------------------
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One entry beside what it speaks of, as `tail` shows it."""
+
+    number: int
+    kind: int
+    attempt: int
+    at: Micros
+    due: Micros | None
+    worker: str | None
+    cause: str | None
+    title: str | None
+    details: str | None
+    queue: str | None
+    id: str | None
+    type: str | None
+    subject: str | None
+
+
+_LINES = """
+SELECT e.id, e.kind, e.attempt, e.at, e.due, w.name, e.cause, c.title, e.details, m.queue, m.id, m.type, m.subject
+FROM crossfoot_entries e LEFT JOIN crossfoot_messages m ON m.key = e.message
+LEFT JOIN crossfoot_workers w ON w.number = e.worker LEFT JOIN crossfoot_causes c ON c.fingerprint = e.cause
+WHERE e.id {after} ? AND (:type IS NULL OR m.type = :type) AND (:subject IS NULL OR m.subject = :subject)
+  AND (:queue IS NULL OR m.queue = :queue) AND (:kind IS NULL OR e.kind = :kind)
+ORDER BY e.id {order} LIMIT {limit}
+"""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that lies in the dead letters, as lists show it."""
+
+    key: int
+    queue: str
+    source: str
+    id: str
+    type: str
+    subject: str | None
+    published_at: Micros
+    attempts: int
+    dead_at: Micros | None
+    cause: str | None
+    title: str | None
+    details: str | None
+
+
+_LATEST_CAUSE = f"""
+(SELECT f.cause FROM crossfoot_entries f WHERE f.message = m.key AND f.cause IS NOT NULL
+ ORDER BY f.attempt * {RANKS} + f.kind DESC LIMIT 1)
+"""
+
+_DEAD = f"""
+SELECT m.key, m.queue, m.source, m.id, m.type, m.subject, m.at, m.latest / {RANKS},
+  (SELECT max(e.at) FROM crossfoot_entries e WHERE e.message = m.key AND e.kind = {Kind.DEAD_LETTERED.value}),
+  c.fingerprint, c.title,
+  (SELECT e.details FROM crossfoot_entries e WHERE e.message = m.key AND e.details IS NOT NULL
+   ORDER BY e.attempt * {RANKS} + e.kind DESC LIMIT 1)
+FROM crossfoot_messages m {UNSETTLED.replace('WHERE fate', 'LEFT JOIN crossfoot_causes c ON c.fingerprint = ' + _LATEST_CAUSE + ' WHERE m.fate')}
+  AND m.fate = {Fate.DEAD.value} AND (:queue IS NULL OR m.queue = :queue) AND (:type IS NULL OR m.type = :type)
+ORDER BY m.key DESC LIMIT :limit
+"""

@@ -1,0 +1,41 @@
+"""Finding the service a command speaks of."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from crossfoot.app import Crossfoot
+from crossfoot.errors import UsageError
+
+
+def load_app(target: str) -> Crossfoot:
+    """The service that `MODULE:NAME` names; modules of the working folder are found, too.
+
+    Raises:
+        UsageError: there is no such module or name, or it is no `Crossfoot`; with the remedy.
+    """
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        raise UsageError(f"{target!r} does not name a service: write MODULE:NAME, as in billing:app")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not (module_name + ".").startswith(error.name + "."):
+            raise UsageError(f"{module_name} needs {error.name}, which is not installed: install it first") from error
+        raise UsageError(
+            f"there is no module {module_name!r} here ({os.getcwd()}) or among the installed packages"
+        ) from error
+    app = getattr(module, name, None)
+    if app is None:
+        names = [key for key, value in vars(module).items() if isinstance(value, Crossfoot)]
+        hint = f"it has {', '.join(names)}" if names else "it has no Crossfoot(...) at its top level"
+        raise UsageError(f"module {module_name} has no {name!r}: {hint}")
+    if not isinstance(app, Crossfoot):
+        raise UsageError(
+            f"{target} is a {type(app).__name__}, not a Crossfoot: name the object made by Crossfoot('...')"
+        )
+    return app

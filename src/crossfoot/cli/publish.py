@@ -1,0 +1,118 @@
+"""`crossfoot publish`: send a message by hand, or many from a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import msgspec
+import typer
+
+from crossfoot.app import Crossfoot
+from crossfoot.cli.loading import load_app
+from crossfoot.errors import EnvelopeInvalid, UsageError
+from crossfoot.message import Message, decode
+from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
+
+GROUP = 500
+
+
+def publish(
+    target: Annotated[str, typer.Argument(help="the service: MODULE:NAME, as in billing:app", metavar="MODULE:NAME")],
+    type_: Annotated[str | None, typer.Argument(help="the message's type, as in case.released", metavar="TYPE")] = None,
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="the payload as JSON; - reads it from standard input")
+    ] = "null",
+    subject: Annotated[str | None, typer.Option("--subject", "-s", help="the entity it concerns")] = None,
+    sequence: Annotated[int | None, typer.Option(help="its order within the subject")] = None,
+    operation: Annotated[str | None, typer.Option(help="the operation key, if the handler does not make one")] = None,
+    message_id: Annotated[str | None, typer.Option("--id", help="its id; a new one unless given")] = None,
+    correlation: Annotated[str | None, typer.Option(help="the flow it belongs to")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="CloudEvents in JSON, one a line; - for standard input")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the answers as JSON")] = False,
+) -> None:
+    """Publish a message, durably: it is in the book before the queue is asked.
+
+        crossfoot publish billing:app case.released --subject case-4711 --data '{"amount": 120}'
+        crossfoot publish billing:app --file events.jsonl
+
+    Exits with 1 when the queue refused one, or gave no answer.
+    """
+    app = load_app(target)
+    if (file is None) == (type_ is None):
+        raise UsageError("publish needs either a TYPE or --file: name what to send, once")
+    if file is not None:
+        groups: Iterator[list[Message]] = _from_file(file)
+    else:
+        attributes = {"subject": subject, "sequence": sequence, "operation": operation, "correlationid": correlation}
+        stated: dict[str, Any] = {name: value for name, value in attributes.items() if value is not None}
+        if message_id is not None:
+            stated["id"] = message_id
+        groups = iter([[app.message(str(type_), data=_payload(data), **stated)]])
+    answers = anyio.run(_publish, app, groups)
+    _report(answers, as_json)
+    if not all(isinstance(answer, Accepted) for answer in answers):
+        raise typer.Exit(1)
+
+
+async def _publish(app: Crossfoot, groups: Iterator[list[Message]]) -> list[PublishAnswer]:
+    answers: list[PublishAnswer] = []
+    try:
+        for group in groups:
+            answers.extend(await app.publish(*group))
+    finally:
+        await app.aclose()
+    return answers
+
+
+def _payload(text: str) -> Any:
+    raw = sys.stdin.buffer.read() if text == "-" else text.encode()
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f"--data is not JSON ({error}): quote it for the shell, as in --data '{{\"amount\": 120}}'"
+        ) from error
+
+
+def _from_file(file: Path) -> Iterator[list[Message]]:
+    """Groups of messages; the whole file is read and checked before the first is sent."""
+    try:
+        lines = sys.stdin.buffer.read().splitlines() if str(file) == "-" else file.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    messages = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            messages.append(decode(line))
+        except EnvelopeInvalid as error:
+            raise UsageError(f"{file}, line {number}: {error}; nothing was sent") from error
+    return iter([messages[start : start + GROUP] for start in range(0, len(messages), GROUP)])
+
+
+def _report(answers: list[PublishAnswer], as_json: bool) -> None:
+    rows = [
+        {"message": answer.key, "answer": _word(answer), "reason": getattr(answer, "reason", None)}
+        for answer in answers
+    ]
+    if as_json:
+        typer.echo(msgspec.json.encode(rows).decode())
+        return
+    if len(rows) > 10:
+        counts = {word: sum(row["answer"] == word for row in rows) for word in ("accepted", "refused", "in doubt")}
+        typer.echo(", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    for row in rows if len(rows) <= 10 else [row for row in rows if row["answer"] != "accepted"]:
+        typer.echo(f"{row['answer']}  {row['message']}" + (f"  ({row['reason']})" if row["reason"] else ""))
+
+
+def _word(answer: PublishAnswer) -> str:
+    if isinstance(answer, Accepted):
+        return "accepted"
+    return "refused" if isinstance(answer, Refused) else "in doubt"

@@ -1,0 +1,63 @@
+"""`crossfoot worker`: run a service's handlers."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from crossfoot.cli.loading import load_app
+
+
+def worker(
+    target: Annotated[
+        str, typer.Argument(help="where the service is: MODULE:NAME, as in billing:app", metavar="MODULE:NAME")
+    ],
+    concurrency: Annotated[int | None, typer.Option(help="handlers that run at once", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="messages per transaction; 1 is the plain mode", min=1)] = None,
+    lease: Annotated[
+        float | None, typer.Option(help="seconds a received message is ours before it is extended")
+    ] = None,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="stop when the queue is empty")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log every failed delivery")] = False,
+) -> None:
+    """Run the handlers of a service until interrupted (Ctrl-C or SIGTERM).
+
+    The worker then finishes the handlers that run, hands back what it had not begun, and leaves.
+
+        crossfoot worker billing:app
+        crossfoot worker billing:app --batch 100 --until-idle
+    """
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    app = load_app(target)
+    stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
+    pattern = {name: value for name, value in stated.items() if value is not None}
+    anyio.run(_work, app, until_idle, pattern)
+
+
+async def _work(app: Any, until_idle: bool, pattern: dict[str, Any]) -> None:
+    worker = app.worker(**pattern)
+    try:
+        async with anyio.create_task_group() as tasks:
+
+            async def heed_signals() -> None:
+                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    async for _ in signals:
+                        worker.stop()
+
+            tasks.start_soon(heed_signals)
+            try:
+                await worker.run(until_idle=until_idle)
+            finally:
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
+    finally:
+        await app.aclose()
