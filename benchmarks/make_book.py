@@ -100,9 +100,10 @@ def _entries(message: int, path: tuple[Step, ...], at: int, worker: int) -> Iter
 
 def measure(path: Path, messages: int, repeats: int = 15) -> None:
     """Time what a person waits for, in this process, from opening the file on: medians and worst of `repeats`."""
-    from crossfoot.books.stock import take_stock  # noqa: PLC0415 - making a book needs none of it
-    from crossfoot.recover.lookup import look_up  # noqa: PLC0415
-    from crossfoot.sqlite import connect  # noqa: PLC0415
+    from crossfoot.recover.lookup import look_up
+
+    from crossfoot.books.stock import take_stock
+    from crossfoot.sqlite import connect
 
     wanted = f"{messages // 2:08x}-0000-7000-8000-{messages // 2:012x}"
     now = time.time_ns() // 1000

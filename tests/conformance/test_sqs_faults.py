@@ -6,10 +6,8 @@ A fault proxy stands between the client and the server. Each test reads the trut
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
@@ -17,12 +15,15 @@ import pytest
 from boto3.session import Session
 
 from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, Held, NotDone, Refused
+from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Refused
 from crossfoot.queues.sqs import SqsQueue, ensure
 from crossfoot.testing.queues import outgoing
-from tests.servers.processes import FaultProxy, Server, running
+from tests.servers.processes import running
 
-pytest_plugins = ["tests.servers.fixtures"]
+if TYPE_CHECKING:
+    from tests.servers.scene import SceneOf
+
+pytest_plugins = ["tests.servers.fixtures", "tests.servers.scene"]
 
 pytestmark = [
     pytest.mark.server,
@@ -34,58 +35,6 @@ LOST_ANSWER = {"response": {"abort_frac": 0}}
 """The request is done, its answer is not delivered."""
 
 both_kinds = pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
-
-
-class Scene:
-    """A queue, reached through the fault proxy and directly."""
-
-    def __init__(self, proxied: SqsQueue, direct: SqsQueue, faults: FaultProxy) -> None:
-        self.proxied = proxied
-        self.direct = direct
-        self._faults = faults
-
-    def broken(self, operation: str, fault: dict[str, Any], *, queue: str = "", times: int | None = None) -> None:
-        """From now on `operation` on the queue, or on the dead-letter queue named, meets the fault."""
-        url_ends = queue or self.direct.name
-        rule = {"service": "sqs", "operation": operation, "body": f"ends_with(QueueUrl, '/{url_ends}')", **fault}
-        self._faults.break_with(rule if times is None else {**rule, "times": times})
-
-    def faults(self) -> int:
-        """How many requests met it."""
-        return len(self._faults.fired())
-
-    def heal(self) -> None:
-        self._faults.heal()
-
-    async def stored(self) -> int:
-        return (await self.direct.depth()).held
-
-    async def delivered(self) -> Delivery:
-        await self.direct.publish([outgoing()])
-        (delivery,) = await self.proxied.receive(1, lease=30)
-        return delivery
-
-    async def dead(self) -> list[Held]:
-        return [held async for held in self.direct.dead_letters()]
-
-
-class SceneOf(Protocol):
-    def __call__(self, *, fifo: bool = ..., give_up_after: float = ...) -> AbstractAsyncContextManager[Scene]: ...
-
-
-@pytest.fixture
-def scene_of(ministack: Server, proxy: FaultProxy, aws: Session) -> SceneOf:
-    @asynccontextmanager
-    async def make(*, fifo: bool = False, give_up_after: float = 10.0) -> AsyncIterator[Scene]:
-        name = await ensure(f"faults-{uuid4().hex[:12]}", fifo=fifo, endpoint_url=ministack.url, session=aws)
-        common: dict[str, Any] = {"clock": ministack.clock, "session": aws}
-        async with (
-            SqsQueue(name, endpoint_url=proxy.url, timeout=give_up_after, **common) as proxied,
-            SqsQueue(name, endpoint_url=ministack.url, **common) as direct,
-        ):
-            yield Scene(proxied, direct, proxy)
-
-    return make
 
 
 @both_kinds
@@ -183,11 +132,12 @@ async def test_of_three_batches_one_unanswered_leaves_its_ten_in_doubt_and_the_o
 
 async def test_behind_a_doubtful_message_its_partition_waits_and_others_go_on(scene_of: SceneOf) -> None:
     async with scene_of(fifo=True) as scene:
-        scene.broken("SendMessageBatch", LOST_ANSWER, times=1)
+        scene.broken("SendMessageBatch", {"reset": True}, times=1)
         case = [outgoing(partition="case-1") for _ in range(12)]
         answers = await scene.proxied.publish([*case, outgoing(partition="case-2")])
         assert [type(answer) for answer in answers] == [Doubtful] * 10 + [Refused] * 2 + [Accepted]
         assert not any(answer.permanent for answer in answers if isinstance(answer, Refused))
+        assert await scene.stored() == 1, "a successor overtook the message in doubt"
         scene.heal()
         again = await scene.proxied.publish(case)
         assert all(isinstance(answer, Accepted) for answer in again)
@@ -280,6 +230,16 @@ async def test_a_move_whose_delete_got_no_answer_says_where_the_message_is(scene
         assert isinstance(answer, NotDone)
         assert "among the dead letters" in answer.reason
         assert (await scene.stored(), len(await scene.dead())) == (1, 1)
+
+
+async def test_what_a_cancelled_receive_still_brings_is_given_back(scene_of: SceneOf) -> None:
+    async with scene_of() as scene:
+        with anyio.move_on_after(0.2):
+            await scene.direct.receive(1, lease=30, wait=5.0)
+        await scene.proxied.publish([outgoing()])
+        await anyio.sleep(1.0)  # the server answers the abandoned request, which it polls for every 0.1 s
+        (delivery,) = await scene.direct.receive(1, lease=30)
+        assert delivery.attempt == 2, "the abandoned request should have had it first"
 
 
 async def test_a_receive_without_an_answer_is_repeated_by_the_client(scene_of: SceneOf) -> None:

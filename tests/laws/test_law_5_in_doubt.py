@@ -45,6 +45,7 @@ def _doubtful(draw: st.DrawFn) -> list[Entry]:
 patiences = _patience()
 DOUBTFUL = st.tuples(_doubtful(), moments, patiences)
 ONE_MORE = st.tuples(_doubtful(), entries(), moments)
+INTENTIONS = st.tuples(st.integers(1, 2**51), patiences, st.sampled_from((Kind.INTENDED, Kind.PUT_OFF)))
 AGEING = st.tuples(histories(), moments, moments, patiences)
 
 
@@ -108,7 +109,7 @@ def test_what_is_overdue_stays_overdue(scene: tuple[list[Entry], int, int, Patie
         assert fate.fate_of(summary, late, patience) is fate.fate_of(summary, early, patience)
 
 
-@given(st.tuples(st.integers(1, 2**51), patiences, st.sampled_from((Kind.INTENDED, Kind.PUT_OFF))))
+@given(INTENTIONS)
 def test_an_intention_that_is_overdue_counts_as_in_doubt(scene: tuple[int, Patience, Kind]) -> None:
     due, patience, kind = scene
     summary = fate.fold([Entry(message=0, kind=kind, at=0, due=due)])

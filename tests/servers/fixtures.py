@@ -1,6 +1,6 @@
 """The servers as fixtures: one of each per test process, ended with it.
 
-A test module has them by `pytest_plugins = ["tests.servers.fixtures"]`.
+A test module has them by `pytest_plugins = ["tests.servers.fixtures"]`; `tests.servers.scene` has more.
 """
 
 from __future__ import annotations

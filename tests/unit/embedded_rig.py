@@ -40,8 +40,7 @@ def make_file(path: Path) -> Path:
 
 
 def open_connection(path: Path) -> Connection:
-    connection: Connection = connect(path)
-    return connection
+    return connect(path, synchronous="OFF")
 
 
 def make_store(

@@ -17,7 +17,7 @@ from crossfoot.queues.queue import Done, Held, Outgoing
 from tests.unit.embedded_rig import SteppingClock, make_file, make_store, open_connection
 
 RETENTION = 30.0
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 2
 
 partitions = st.sampled_from([None, None, "p", "q"])
 short = st.sampled_from([0.0, 0.0, 1.0, 5.0, 20.0])

@@ -254,7 +254,9 @@ WARNINGS = {
 }
 
 
-def _problems(unaccounted: int, identities: Mapping[str, Identity], attention: Mapping[str, Attention]) -> Iterable[str]:
+def _problems(
+    unaccounted: int, identities: Mapping[str, Identity], attention: Mapping[str, Attention]
+) -> Iterable[str]:
     if unaccounted:
         yield f"{unaccounted:,} unaccounted: no fate can be told for them"
     for name, identity in identities.items():

@@ -7,14 +7,15 @@ message may be between two transactions (handed to the dead letters, and not boo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
 from crossfoot.books import queries
 from crossfoot.books.balance import Finding
-from crossfoot.books.entry import Kind
-from crossfoot.books.fate import NOTHING, Fate, fold, posted_fate
+from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.clock import SECOND, Micros
 from crossfoot.sqlite import Connection
 
@@ -29,6 +30,12 @@ IN_CUSTODY = (
     Kind.RESUMED, Kind.REPLAYED,
 )  # fmt: skip
 """Latest facts of messages that the queue must hold, unless they still wait in the outbox."""
+
+BELIEVABLE = (Fate.IN_DOUBT, Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING, Fate.DEAD)
+"""Fates that those facts and a dead letter lead to."""
+
+
+Identities = AbstractSet[str]
 
 
 class Depth(msgspec.Struct, frozen=True):
@@ -49,12 +56,19 @@ class Gaps(msgspec.Struct, frozen=True):
         exhumed: dead in the book, and not among the dead letters.
     """
 
-    missing: Set[str]
-    buried: Set[str]
-    exhumed: Set[str]
+    missing: Identities
+    buried: Identities
+    exhumed: Identities
 
 
-def gaps(*, opened: Set[str], dead: Set[str], held: Set[str], aside: Set[str], buried: Set[str]) -> Gaps:
+def gaps(
+    *,
+    opened: AbstractSet[str],
+    dead: AbstractSet[str],
+    held: AbstractSet[str],
+    aside: AbstractSet[str],
+    buried: AbstractSet[str],
+) -> Gaps:
     """Compare what should be in a queue with what is.
 
     Args:
@@ -75,30 +89,49 @@ def depth_agrees(expected: int, held: int, in_flight: int) -> tuple[bool, int]:
     return abs(expected - held) <= tolerance, tolerance
 
 
+BELIEVED = f"""
+SELECT m.key, m.source || '|' || m.id, m.latest % {RANKS}
+FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
+WHERE m.fate <> {Fate.SETTLED.value} AND m.fate IN ({", ".join(str(fate.value) for fate in BELIEVABLE)}) AND m.queue = ?
+  AND NOT EXISTS (SELECT 1 FROM outgoing o WHERE o.message = m.key)
+"""
+
+OUTGOING = "WITH outgoing(message) AS MATERIALIZED (SELECT message FROM crossfoot_outbox) "
+
+LYING_THERE = "SELECT key, state, message FROM crossfoot_queue NOT INDEXED WHERE queue = ?"
+
+
 def browse(connection: Connection, queue: str, now: Micros) -> Finding:
     """Compare an embedded queue with the book, message by message. Within the caller's read transaction."""
     opened, dead = _believed(connection, queue)
-    held, aside, buried = _found(connection, queue)
+    held, aside, buried, others = _lying_there(connection, queue, opened)
     found = gaps(opened=opened.keys(), dead=dead.keys(), held=held, aside=aside, buried=buried)
-    texts, ids, fresh = [], [], 0
-    for what, identities, still in (
-        ("the queue does not have: gone without proof", found.missing, _is_in_custody),
-        ("lie among the dead letters, and are open in the book", found.buried, _is_in_custody),
-        ("are dead in the book, and not among the dead letters", found.exhumed, _is_dead),
+    texts: list[str] = []
+    ids: list[str] = []
+    young = 0
+    for what, keys in (
+        ("open in the book, and not in the queue", [opened[name] for name in found.missing]),
+        ("open in the book, and among the dead letters", [opened[name] for name in found.buried]),
+        ("dead in the book, and not among the dead letters", [dead[name] for name in found.exhumed]),
     ):
-        sure, young = _judge(connection, {i: opened.get(i) or dead[i] for i in identities}, still, now)
-        fresh += young
+        sure, fresh = _judge(connection, keys, now)
+        young += fresh
         ids += sure
         if sure:
             texts.append(f"{len(sure):,} {what}")
-    text = "; ".join(texts) or f"{len(opened):,} open and {len(dead):,} dead, compared by id"
-    if fresh:
-        text += f"; {fresh:,} differences younger than {TOLERANCE // SECOND} s are not judged"
-    if others := len(held - opened.keys()):
-        text += f"; it also holds {others:,} this book has not received yet, or closed already (second copies)"
+    texts = texts or [f"{len(opened):,} open and {len(dead):,} dead, compared by id"]
+    if young:
+        texts.append(f"{young:,} differences younger than {TOLERANCE // SECOND} s are not judged yet")
+    if others:
+        texts.append(f"{others:,} more in the queue are second copies, or not received by this book yet")
     return Finding(
-        identity="holdings", queue=queue, holds=not ids, text=text, ids=tuple(ids[:MOST_IDS]), count=len(ids)
-    )  # fmt: skip
+        identity="holdings",
+        queue=queue,
+        holds=not ids,
+        text="; ".join(texts),
+        ids=tuple(ids[:MOST_IDS]),
+        count=len(ids),
+    )
 
 
 def compare_depth(connection: Connection, queue: str, depth: Depth) -> Finding:
@@ -107,17 +140,17 @@ def compare_depth(connection: Connection, queue: str, depth: Depth) -> Finding:
     fits, tolerance = depth_agrees(len(opened), depth.held, depth.in_flight)
     dead_fit, _ = depth_agrees(len(dead), depth.dead, 0)
     text = (
-        f"book {len(opened):,} open and {len(dead):,} dead, queue {depth.held:,} and {depth.dead:,} by its own count, "
-        f"tolerance {tolerance:,}"
+        f"{len(opened):,} open and {len(dead):,} dead in the book, {depth.held:,} and {depth.dead:,} in the queue by its "
+        f"own count; tolerance {tolerance:,}"
     )
     return Finding(identity="holdings", queue=queue, holds=fits and dead_fit, text=text)
 
 
 def _believed(connection: Connection, queue: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Messages that the book believes in the queue, and in its dead letters: identity to key."""
+    """Messages that the book believes in the queue, and among its dead letters: key by identity."""
     opened: dict[str, int] = {}
     dead: dict[str, int] = {}
-    for key, identity, kind in connection.execute(queries.IN_CUSTODY, {"queue": queue}):
+    for key, identity, kind in connection.execute(OUTGOING + BELIEVED, (queue,)):
         if kind == Kind.DEAD_LETTERED:
             dead[identity] = key
         elif kind in IN_CUSTODY:
@@ -125,28 +158,36 @@ def _believed(connection: Connection, queue: str) -> tuple[dict[str, int], dict[
     return opened, dead
 
 
-def _found(connection: Connection, queue: str) -> tuple[set[str], set[str], set[str]]:
-    """What the embedded queue will deliver, has set aside, and has buried. Unreadable ones go by the queue's own key."""
+def _lying_there(
+    connection: Connection, queue: str, opened: Container[str]
+) -> tuple[set[str], set[str], set[str], int]:
+    """What the embedded queue will deliver, has set aside, and has buried; and how many of the first are not `opened`.
+
+    A message that cannot be read has two names: the publisher's, and the one the book gives it by the queue's own key.
+    """
     held: set[str] = set()
     aside: set[str] = set()
     buried: set[str] = set()
-    where = (held, held, buried, aside)
-    for key, state, identity in connection.execute(queries.HELD_BY_QUEUE, (queue,)):
-        where[state].update((identity, f"queue:{queue}|{key}"))
-    return held, aside, buried
+    others = 0
+    places = (held, held, buried, aside)
+    for key, state, identity in connection.execute(LYING_THERE, (queue,)):
+        alias = f"queue:{queue}|{key}"
+        places[state].update((identity, alias))
+        others += state < 2 and identity not in opened and alias not in opened
+    return held, aside, buried, others
 
 
-def _judge(
-    connection: Connection, differing: Mapping[str, int], still: _Test, now: Micros
-) -> tuple[list[str], int]:
-    """Ids of those that differ by their entries too, and the number of those too young to be judged."""
-    sure, young = [], 0
-    for identity, key in differing.items():
+def _judge(connection: Connection, keys: Iterable[int], now: Micros) -> tuple[list[str], int]:
+    """Ids of those that differ by their own entries too, and the number of those too young to be judged."""
+    sure: list[str] = []
+    young = 0
+    for key, row in queries.rows_of(connection, keys).items():
         entries = queries.entries_of(connection, key)
-        if not still(Stand(fold(entries).kind, posted_fate(fold(entries)))):
+        summary = fold(entries)
+        if posted_fate(summary) not in BELIEVABLE or summary.kind not in (*IN_CUSTODY, Kind.DEAD_LETTERED):
             continue
         if max(entry.at for entry in entries) > now - TOLERANCE:
             young += 1
         else:
-            sure.append(identity.partition("|")[2])
-    return sure, young
+            sure.append(row.id)
+    return sorted(sure), young

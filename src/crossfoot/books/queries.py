@@ -1,7 +1,7 @@
 """What is asked of the book, by name. Every statement only reads, and finds its rows through an index.
 
 A partial index serves only a query that repeats its condition, which is why `fate <> 20` stands beside tests of the
-fate that imply it. Results are plain structs; what they mean is decided elsewhere (`balance`, `custody`, `recover`).
+fate that imply it. Results are plain structs; what they mean is decided elsewhere (`balance`, `recover`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from crossfoot.books.entry import RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import Micros
 from crossfoot.sqlite import Connection
-
-UNSETTLED = f"INDEXED BY crossfoot_messages_unsettled WHERE fate <> {Fate.SETTLED.value}"
-"""Table hint and condition by which the messages that are not settled are found without reading the others."""
 
 # ---- one message ---------------------------------------------------------------------------------------------------
 
@@ -121,7 +118,9 @@ def count_named(connection: Connection, kind: str, name: str) -> int:
 
 def rows_of(connection: Connection, keys: Iterable[int]) -> dict[int, Row]:
     """Messages by key."""
-    found = (connection.execute(f"SELECT {_ROW} FROM crossfoot_messages WHERE key = ?", (key,)).fetchone() for key in keys)
+    found = (
+        connection.execute(f"SELECT {_ROW} FROM crossfoot_messages WHERE key = ?", (key,)).fetchone() for key in keys
+    )
     return {row[0]: Row(*row) for row in found if row}
 
 
@@ -211,9 +210,9 @@ _LINES = """
 SELECT e.id, e.kind, e.attempt, e.at, e.due, w.name, e.cause, c.title, e.details, m.queue, m.id, m.type, m.subject
 FROM crossfoot_entries e LEFT JOIN crossfoot_messages m ON m.key = e.message
 LEFT JOIN crossfoot_workers w ON w.number = e.worker LEFT JOIN crossfoot_causes c ON c.fingerprint = e.cause
-WHERE e.id {after} ? AND (:type IS NULL OR m.type = :type) AND (:subject IS NULL OR m.subject = :subject)
+WHERE e.id {after} :number AND (:type IS NULL OR m.type = :type) AND (:subject IS NULL OR m.subject = :subject)
   AND (:queue IS NULL OR m.queue = :queue) AND (:kind IS NULL OR e.kind = :kind)
-ORDER BY e.id {order} LIMIT {limit}
+ORDER BY e.id {order} LIMIT :limit
 """
 
 
@@ -245,7 +244,53 @@ SELECT m.key, m.queue, m.source, m.id, m.type, m.subject, m.at, m.latest / {RANK
   c.fingerprint, c.title,
   (SELECT e.details FROM crossfoot_entries e WHERE e.message = m.key AND e.details IS NOT NULL
    ORDER BY e.attempt * {RANKS} + e.kind DESC LIMIT 1)
-FROM crossfoot_messages m {UNSETTLED.replace('WHERE fate', 'LEFT JOIN crossfoot_causes c ON c.fingerprint = ' + _LATEST_CAUSE + ' WHERE m.fate')}
-  AND m.fate = {Fate.DEAD.value} AND (:queue IS NULL OR m.queue = :queue) AND (:type IS NULL OR m.type = :type)
+FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
+LEFT JOIN crossfoot_causes c ON c.fingerprint = {_LATEST_CAUSE}
+WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = {Fate.DEAD.value}
+  AND (:queue IS NULL OR m.queue = :queue) AND (:type IS NULL OR m.type = :type)
 ORDER BY m.key DESC LIMIT :limit
 """
+
+_DEAD_CAUSES = f"""
+SELECT c.fingerprint, c.title, count(*), min(m.id) FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
+LEFT JOIN crossfoot_causes c ON c.fingerprint = {_LATEST_CAUSE}
+WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = {Fate.DEAD.value}
+  AND (:queue IS NULL OR m.queue = :queue) AND (:type IS NULL OR m.type = :type)
+GROUP BY c.fingerprint ORDER BY count(*) DESC
+"""
+
+
+def lines_after(connection: Connection, number: int, limit: int = 1_000, **filters: Any) -> list[Line]:
+    """Entries numbered above `number`, oldest first. Filters: type, subject, queue, kind."""
+    sql = _LINES.format(after=">", order="ASC")
+    return [Line(*row) for row in connection.execute(sql, _line_parameters(number, limit, filters))]
+
+
+def last_lines(connection: Connection, limit: int, **filters: Any) -> list[Line]:
+    """The last entries, oldest first."""
+    sql = _LINES.format(after="<=", order="DESC")
+    rows = connection.execute(sql, _line_parameters(2**62, limit, filters)).fetchall()
+    return [Line(*row) for row in reversed(rows)]
+
+
+def last_number(connection: Connection) -> int:
+    """The number of the newest entry, 0 when there is none."""
+    return int(connection.execute("SELECT max(id) FROM crossfoot_entries").fetchone()[0] or 0)
+
+
+def dead_letters(connection: Connection, *, queue: str | None, type: str | None, limit: int) -> list[DeadLetter]:
+    """Dead letters as of the posting, newest message first."""
+    rows = connection.execute(_DEAD, {"queue": queue, "type": type, "limit": limit})
+    return [DeadLetter(*row) for row in rows]
+
+
+def dead_causes(
+    connection: Connection, *, queue: str | None, type: str | None
+) -> list[tuple[str | None, str | None, int, str]]:
+    """Fingerprint, title, number of dead letters and one message's id, the most frequent first."""
+    return connection.execute(_DEAD_CAUSES, {"queue": queue, "type": type}).fetchall()
+
+
+def _line_parameters(number: int, limit: int, filters: dict[str, Any]) -> dict[str, Any]:
+    nothing = {"type": None, "subject": None, "queue": None, "kind": None}
+    return {"number": number, "limit": limit, **nothing, **filters}

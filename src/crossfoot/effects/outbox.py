@@ -28,7 +28,7 @@ from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Accepted, Outgoing, PublishAnswer, Queue, Refused
 
 CLAIM_SECONDS = 60.0
-"""How long a sender may take before another one sends the same rows."""
+"""How long a sender may take before another one sends the same rows; a worker takes its lease instead."""
 
 MAX_TRIES = 20
 """Sends of one message before a refusal for now counts as one for good (about a quarter of an hour)."""
@@ -68,12 +68,16 @@ class Outbox:
         book: where the outbox is.
         queues: by name.
         worker: the number under which its entries are written, 0 for a publisher that is no worker.
+        claim: seconds a sender may take before another one sends the same rows.
     """
 
-    def __init__(self, book: Book, queues: Mapping[str, Queue], *, worker: int = 0) -> None:
+    def __init__(
+        self, book: Book, queues: Mapping[str, Queue], *, worker: int = 0, claim: float = CLAIM_SECONDS
+    ) -> None:
         self._book = book
         self._queues = queues
         self._worker = worker
+        self._claim_for = micros(claim)
 
     async def publish(self, records: Sequence[tuple[Record, Outgoing]], queue: Queue) -> list[PublishAnswer]:
         """Write the intention, send, book the answers.
@@ -116,7 +120,7 @@ class Outbox:
 
     def _intend(self, records: Sequence[tuple[Record, Outgoing]]) -> list[Letter]:
         now = self._book.clock.now()
-        claim, until = _token(), now + micros(CLAIM_SECONDS)
+        claim, until = _token(), now + self._claim_for
         letters = []
         with self._book.writing() as connection:
             entries = []
@@ -137,7 +141,7 @@ class Outbox:
             if connection.execute(sql.OUTBOX_DUE, parameters).fetchone() is None:
                 return []
         claim = _token()
-        parameters |= {"claim": claim, "until": now + micros(CLAIM_SECONDS)}
+        parameters |= {"claim": claim, "until": now + self._claim_for}
         with self._book.writing() as connection:
             rows = connection.execute(sql.CLAIM_OUTBOX, parameters).fetchall()
         letters = [Letter(*(*row, claim)) for row in rows]

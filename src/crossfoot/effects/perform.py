@@ -168,7 +168,7 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
 
 def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
     try:
-        if eager:
+        if eager or drive(work.out_of_turn(), session):
             tx.open()
         reach(Boundary.INSIDE_HANDLER)
         result = work.handler.function(*work.handler.arguments(work.message, tx))
@@ -181,7 +181,7 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
 
 async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
     try:
-        if eager:
+        if eager or await adrive(work.out_of_turn(), session):
             await tx.open()
         reach(Boundary.INSIDE_HANDLER)
         result = await work.handler.function(*work.handler.arguments(work.message, tx))

@@ -77,7 +77,7 @@ class Work:
         self.hold = hold
         self.clock = clock
         self.operation = handler.operation(message)
-        self.eager = eager or handler.in_order is not None
+        self.eager = eager
         self.opened = False
         self.decided: Kind | None = None
         self.gap: int | None = None
@@ -88,6 +88,20 @@ class Work:
         self.evidence = Evidence()
 
     # ---- steps --------------------------------------------------------------------------------------------------
+
+    def out_of_turn(self) -> Steps[bool]:
+        """Whether it is out of order as far as can be seen before the transaction, so that its handler need not start.
+
+        A turn that has come stays or is taken by a later event, which `open` sees; it is never early again.
+        """
+        message, order = self.message, self.handler.in_order
+        if order is None:
+            return False
+        if message.sequence is None or message.subject is None:
+            return True
+        found = yield One(sql.FIND_SEQUENCE, (self.handler.name, message.subject))
+        last = found[0] if found else None
+        return turn_of(last, message.sequence, message.predecessor, contiguous=order.contiguous) is not Turn.APPLY
 
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""

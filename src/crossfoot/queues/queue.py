@@ -184,6 +184,11 @@ class Queue(Protocol):
         """Seconds after which the queue forgets an unacked message, `None` for never."""
         ...
 
+    @property
+    def max_attempts(self) -> int | None:
+        """Deliveries after which the queue itself moves a message to the dead letters, `None` for never."""
+        ...
+
     async def open(self) -> None:
         """Connect, check that the queue exists and read its settings. Idempotent."""
         ...

@@ -123,10 +123,10 @@ class Worker:
         leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
         intake = Intake(self._book, self._queue, self._registry, self._clock, number, local)
         settling = Settling(
-            self._book, self._queue, self.pattern.retry, forget=self._forgetter(leases), sent=self._wake_outbox,
+            self._book, self._queue, self._retry(), forget=self._forgetter(leases), sent=self._wake_outbox,
             local=local,
         )  # fmt: skip
-        outbox = Outbox(self._book, self._queues, worker=number)
+        outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
         async with anyio.create_task_group() as tasks:
             await self._receive_and_work(intake, leases, settling, tasks, outbox, number, until_idle)
             tasks.cancel_scope.cancel()
@@ -216,6 +216,11 @@ class Worker:
             if held.problem is None:
                 assert held.handler is not None
                 (loops if held.handler.is_async else threads).send_nowait(held)
+
+    def _retry(self) -> Retry:
+        """The stricter of our patience and the queue's: at its last delivery we bury a message ourselves, with its cause."""
+        retry, most = self.pattern.retry, self._queue.max_attempts
+        return retry if most is None else msgspec.structs.replace(retry, attempts=min(retry.attempts, most))
 
     @property
     def _capacity(self) -> int:

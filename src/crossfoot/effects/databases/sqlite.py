@@ -63,9 +63,10 @@ def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
             return connection.execute(ask.sql, ask.parameters).rowcount
         if isinstance(ask, Many):
             return connection.executemany(ask.sql, ask.rows).rowcount
-        if isinstance(ask, One):
-            return connection.execute(ask.sql, ask.parameters).fetchone()
-        return connection.execute(ask.sql, ask.parameters).fetchall()
+        cursor = connection.cursor()
+        cursor.row_factory = None  # the connection's own may be the handler's
+        cursor.execute(ask.sql, ask.parameters)
+        return cursor.fetchone() if isinstance(ask, One) else cursor.fetchall()
     except sqlite3.OperationalError as error:
         raise explain(error, connection) from error
 

@@ -110,6 +110,11 @@ class EmbeddedQueue:
     def retention(self) -> float | None:
         return self._statements.retention
 
+    @property
+    def max_attempts(self) -> int | None:
+        """Deliveries after which the queue itself dead-letters a message."""
+        return self._store.max_attempts
+
     def is_in(self, path: str | os.PathLike[str]) -> bool:
         """Whether `path` is the queue's own file, so that acks can ride in a transaction there. Looks at the disk."""
         return os.path.realpath(path) == os.path.realpath(self.path)

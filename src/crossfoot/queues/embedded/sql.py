@@ -8,7 +8,6 @@ read the whole table later.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 
 import msgspec
 
@@ -25,15 +24,6 @@ VOID = "--------------------"
 
 CENTURY = 3_200_000_000
 """Seconds. The longest delay or lease: beyond it is a mistake, not an intention."""
-
-
-class State(IntEnum):
-    """Where a row stands, see `tables`. SQL says the numbers: a partial index serves only who repeats its condition."""
-
-    OPEN = 0
-    BEHIND = 1
-    DEAD = 2
-    EXPIRED = 3
 
 
 INSERT = """
@@ -118,8 +108,8 @@ SELECT
     SELECT count(*) - 1 AS others FROM crossfoot_queue INDEXED BY crossfoot_queue_line
     WHERE queue = :queue AND partition IS NOT NULL AND state < 2 GROUP BY partition)),
   hidden.all_of_them, hidden.leased,
-  (SELECT count(*) FROM crossfoot_queue INDEXED BY crossfoot_queue_set_aside
-    WHERE queue = :queue AND state >= 2 AND state = 2),
+  (SELECT count(*) FROM crossfoot_queue INDEXED BY crossfoot_queue_dead
+    WHERE queue = :queue AND state = 2),
   overdue.all_of_them, overdue.hidden
 FROM (
     SELECT count(*) AS all_of_them, coalesce(sum(token <> '--------------------'), 0) AS leased
@@ -139,9 +129,14 @@ WHERE queue = ? AND state < 2 AND key > ?
 ORDER BY key LIMIT ?
 """
 
-PAGE_SET_ASIDE = """
-SELECT key, attempts, enqueued_at, body FROM crossfoot_queue INDEXED BY crossfoot_queue_set_aside
-WHERE queue = ? AND state >= 2 AND state = ? AND key > ? ORDER BY key LIMIT ?
+PAGE_OF_DEAD = """
+SELECT key, attempts, enqueued_at, body FROM crossfoot_queue INDEXED BY crossfoot_queue_dead
+WHERE queue = ? AND state = 2 AND key > ? ORDER BY key LIMIT ?
+"""
+
+PAGE_OF_EXPIRED = """
+SELECT key, attempts, enqueued_at, body FROM crossfoot_queue INDEXED BY crossfoot_queue_expired
+WHERE queue = ? AND state = 3 ORDER BY key LIMIT ?
 """
 
 

@@ -21,7 +21,7 @@ from crossfoot.clock import Clock, Micros, SystemClock, micros
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.embedded import sql
 from crossfoot.queues.embedded.file import CommitUnanswered, QueueFile
-from crossfoot.queues.embedded.sql import State, Statement, Statements, receipt_of, seconds
+from crossfoot.queues.embedded.sql import Statement, Statements, receipt_of, seconds
 from crossfoot.queues.embedded.steps import StepWatch
 from crossfoot.queues.queue import (
     Accepted,
@@ -83,7 +83,7 @@ class EmbeddedStore:
         self.statements = statements
         clock = clock or SystemClock()
         self._file = QueueFile(path, self.name, clock, synchronous)
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._consumer = secrets.token_hex(6)
         self._claims = count(1)
         self._steps = StepWatch(self.name, clock)
@@ -158,7 +158,7 @@ class EmbeddedStore:
                     self._steps.mend(connection, now)
                 more_expired = self._expire(connection, now)
                 leased = [] if more_expired else self._lease(connection, limit, now, now + length)
-                fresh = [one for one in leased if one.attempt <= (self._max_attempts or one.attempt)]
+                fresh = [one for one in leased if one.attempt <= (self.max_attempts or one.attempt)]
                 if len(fresh) < len(leased):
                     self._bury(connection, leased, now)
             self._steps.rest()
@@ -188,7 +188,7 @@ class EmbeddedStore:
 
     def _bury(self, connection: Connection, leased: Sequence[Delivery], now: Micros) -> None:
         """Of those just leased, dead-letter the worn out: they were not delivered, so they are not counted as such."""
-        most = self._max_attempts or 0
+        most = self.max_attempts or 0
         reason = f"delivered {most} times, the most that queue {self.name} allows"
         worn_out = [(now, reason, int(one.broker_id)) for one in leased if one.attempt > most]
         connection.executemany(sql.BURY_WORN_OUT, worn_out)
@@ -248,7 +248,7 @@ class EmbeddedStore:
     def dead(self, after: int = 0, limit: int = 100) -> Page:
         """The next dead letters, by key."""
         with self._file.reading() as (connection, _):
-            rows = connection.execute(sql.PAGE_SET_ASIDE, (self.name, State.DEAD.value, after, limit)).fetchall()
+            rows = connection.execute(sql.PAGE_OF_DEAD, (self.name, after, limit)).fetchall()
         return [_seen(row, dead=True) for row in rows]
 
     def expired(self, limit: int) -> list[Held]:
@@ -259,7 +259,7 @@ class EmbeddedStore:
         with self._file.writing() as (connection, now):
             connection.execute(sql.START_COUNTING, (self.name,))
             self._expire(connection, now)
-            rows = connection.execute(sql.PAGE_SET_ASIDE, (self.name, State.EXPIRED.value, 0, limit)).fetchall()
+            rows = connection.execute(sql.PAGE_OF_EXPIRED, (self.name, limit)).fetchall()
         return [_seen(row, dead=False)[1] for row in rows]
 
     def purge(self, messages: Sequence[Held]) -> int:

@@ -2,10 +2,12 @@
 
 One row per held message, changed in place from publish to ack. A row is in one of four states:
 
-    OPEN     may be delivered once `visible_at` has come: fresh, delayed, leased, or its lease has lapsed
-    BEHIND   waits for an earlier message of its partition; becomes OPEN when that one has gone
-    DEAD     a dead letter, kept until somebody decides
-    EXPIRED  forgotten by the queue: kept until the books have it, then purged
+    0 OPEN     may be delivered once `visible_at` has come: fresh, delayed, leased, or its lease has lapsed
+    1 BEHIND   waits for an earlier message of its partition; becomes OPEN when that one has gone
+    2 DEAD     a dead letter, kept until somebody decides
+    3 EXPIRED  forgotten by the queue: kept until the books have it, then purged
+
+SQL says the numbers: a partial index serves only a statement that repeats its condition to the letter.
 
 Only OPEN rows are in the index that claims read. So a claim never steps over what it may not take, however long a
 partition's line is, and each partition has exactly one OPEN row: its head. Two triggers keep that true whoever removes
@@ -43,11 +45,13 @@ queue = Table(
     Column("body", LargeBinary, nullable=False),
     sqlite_autoincrement=True,  # a key is never given twice, so it can name a message whose envelope is unreadable
 )
-Index("crossfoot_queue_claim", queue.c.queue, queue.c.visible_at, sqlite_where=text("state = 0"))
+# `state` is in the partial indexes although it hardly varies there, because SQLite would fetch the row to compare it.
+Index("crossfoot_queue_claim", queue.c.queue, queue.c.state, queue.c.visible_at, sqlite_where=text("state = 0"))
 Index(
     "crossfoot_queue_line",
     queue.c.queue,
     queue.c.partition,
+    queue.c.state,
     sqlite_where=text("partition IS NOT NULL AND state < 2"),
 )
 Index(
@@ -56,7 +60,8 @@ Index(
     queue.c.expires_at,
     sqlite_where=text("expires_at IS NOT NULL AND state < 2"),
 )
-Index("crossfoot_queue_set_aside", queue.c.queue, queue.c.state, sqlite_where=text("state >= 2"))
+Index("crossfoot_queue_dead", queue.c.queue, queue.c.state, sqlite_where=text("state = 2"))
+Index("crossfoot_queue_expired", queue.c.queue, queue.c.state, sqlite_where=text("state = 3"))
 
 counts = Table(
     "crossfoot_queue_counts",
@@ -82,7 +87,8 @@ CREATE TRIGGER crossfoot_queue_gone AFTER DELETE ON crossfoot_queue WHEN old.sta
   UPDATE crossfoot_queue SET state = 0
    WHERE old.partition IS NOT NULL AND state = 1 AND key = (
      SELECT key FROM crossfoot_queue
-      WHERE queue = old.queue AND partition = old.partition AND state < 2 ORDER BY key LIMIT 1);
+      WHERE queue = old.queue AND partition = old.partition AND state < 2
+      ORDER BY state, key LIMIT 1);
 END""",
     """
 CREATE TRIGGER crossfoot_queue_put_aside AFTER UPDATE OF state ON crossfoot_queue
@@ -93,10 +99,12 @@ WHEN old.state < 2 AND new.state >= 2 BEGIN
   UPDATE crossfoot_queue SET state = 0
    WHERE old.partition IS NOT NULL AND state = 1 AND key = (
      SELECT key FROM crossfoot_queue
-      WHERE queue = old.queue AND partition = old.partition AND state < 2 ORDER BY key LIMIT 1);
+      WHERE queue = old.queue AND partition = old.partition AND state < 2
+      ORDER BY state, key LIMIT 1);
 END""",
 )
-"""A successor is the smallest key of its line, and keys are given in the order of the publishing transactions."""
+"""The successor is the smallest key of its line, unless the line has its head still. Keys are given in the order of the
+publishing transactions."""
 
 
 def creation() -> list[str]:

@@ -263,9 +263,7 @@ class SqsQueue:
                 url = await _url_of(client, name, account)
                 attributes = await self._read_attributes(client, url)
             except (NoAnswer, Rejected, QueueUnavailable) as error:
-                raise QueueUnavailable(
-                    f"the dead-letter queue {name} of queue {self._name} cannot be used: {error}"
-                ) from error
+                raise QueueUnavailable(f"queue {self._name} cannot use its dead letters, {name}: {error}") from error
             limit = int(attributes.get("MaximumMessageSize", REQUEST_BYTES))
             self._dead = DeadLetters(client, url, Rules(queue=name, fifo=name.endswith(".fifo"), max_bytes=limit))
         return self._dead

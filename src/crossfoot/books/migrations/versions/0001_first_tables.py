@@ -209,16 +209,19 @@ CREATE TABLE crossfoot_queue (
 )
 """,
     """
-CREATE INDEX crossfoot_queue_claim ON crossfoot_queue (queue, visible_at) WHERE state = 0
+CREATE INDEX crossfoot_queue_claim ON crossfoot_queue (queue, state, visible_at) WHERE state = 0
+""",
+    """
+CREATE INDEX crossfoot_queue_dead ON crossfoot_queue (queue, state) WHERE state = 2
+""",
+    """
+CREATE INDEX crossfoot_queue_expired ON crossfoot_queue (queue, state) WHERE state = 3
 """,
     """
 CREATE INDEX crossfoot_queue_expiry ON crossfoot_queue (queue, expires_at) WHERE expires_at IS NOT NULL AND state < 2
 """,
     """
-CREATE INDEX crossfoot_queue_line ON crossfoot_queue (queue, partition) WHERE partition IS NOT NULL AND state < 2
-""",
-    """
-CREATE INDEX crossfoot_queue_set_aside ON crossfoot_queue (queue, state) WHERE state >= 2
+CREATE INDEX crossfoot_queue_line ON crossfoot_queue (queue, partition, state) WHERE partition IS NOT NULL AND state < 2
 """,
     """
 CREATE TABLE crossfoot_queue_counts (
@@ -241,7 +244,8 @@ CREATE TRIGGER crossfoot_queue_gone AFTER DELETE ON crossfoot_queue WHEN old.sta
   UPDATE crossfoot_queue SET state = 0
    WHERE old.partition IS NOT NULL AND state = 1 AND key = (
      SELECT key FROM crossfoot_queue
-      WHERE queue = old.queue AND partition = old.partition AND state < 2 ORDER BY key LIMIT 1);
+      WHERE queue = old.queue AND partition = old.partition AND state < 2
+      ORDER BY state, key LIMIT 1);
 END
 """,
     """
@@ -253,7 +257,8 @@ WHEN old.state < 2 AND new.state >= 2 BEGIN
   UPDATE crossfoot_queue SET state = 0
    WHERE old.partition IS NOT NULL AND state = 1 AND key = (
      SELECT key FROM crossfoot_queue
-      WHERE queue = old.queue AND partition = old.partition AND state < 2 ORDER BY key LIMIT 1);
+      WHERE queue = old.queue AND partition = old.partition AND state < 2
+      ORDER BY state, key LIMIT 1);
 END
 """,
 )
@@ -263,3 +268,4 @@ def upgrade() -> None:
     connection = op.get_bind()
     for statement in (*BOOK, *QUEUE):
         connection.exec_driver_sql(statement)
+

@@ -1,0 +1,241 @@
+"""Taking stock: everything a balance needs, read in one snapshot of the book.
+
+The cost is that of the tallies and of whatever is not settled; settled messages are not looked at. Only where totals
+differ is a bucket opened, and the ids are found by looking at its messages one by one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from crossfoot.books import opening, queries
+from crossfoot.books.balance import JUSTIFIED, RULES, Balance, Finding, Overdue, Reading, draw_up
+from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_depth
+from crossfoot.books.digest import EMPTY, Tally
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import OVERDUE, PATIENCE, Fate, Patience, grace
+from crossfoot.books.posting import backlog, fate_measure
+from crossfoot.books.record import bucket_of
+from crossfoot.clock import Micros
+from crossfoot.sqlite import Connection
+
+SHOWN = 5
+"""Ids shown of messages that somebody should look at."""
+
+SAMPLED = (Fate.VANISHED, Fate.DEAD, Fate.EXPIRED, Fate.REFUSED)
+
+_UNSETTLED = f"""
+FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled WHERE m.fate <> {Fate.SETTLED.value}
+"""
+_OPEN = ", ".join(str(fate.value) for fate in Fate if not fate.closed)
+
+_NO_ENTRY = "m.fate = 0 AND NOT EXISTS (SELECT 1 FROM crossfoot_entries e WHERE e.message = m.key)"
+
+_REGISTERED = """
+SELECT coalesce((SELECT max(key) FROM crossfoot_messages) - (SELECT min(key) FROM crossfoot_messages) + 1, 0)
+"""
+"""Keys are given without gaps, so this is the number of messages without reading them (a million take seconds, cold)."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of the book: one queue, one type, messages published from `since` until before `until`.
+
+    Times are cut to whole buckets, which are a minute long.
+    """
+
+    queue: str | None = None
+    type: str | None = None
+    since: Micros | None = None
+    until: Micros | None = None
+
+    def where(self, table: str) -> str:
+        """The condition on a table with bucket, queue and type."""
+        tests = {"queue": "queue =", "type": "type =", "since": "bucket >=", "until": "bucket <"}
+        stated = [f"{table}.{test} :{name}" for name, test in tests.items() if getattr(self, name) is not None]
+        return " AND ".join(stated) or "TRUE"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        cut = {"since": self.since, "until": self.until}
+        buckets = {name: None if at is None else bucket_of(at) for name, at in cut.items()}
+        return {"queue": self.queue, "type": self.type, **buckets}
+
+
+EVERYTHING = Part()
+
+
+def take_stock(
+    connection: Connection,
+    now: Micros,
+    *,
+    part: Part = EVERYTHING,
+    depths: Mapping[str, Depth] | None = None,
+    ask_queues: bool = True,
+    patience: Patience = PATIENCE,
+) -> Balance:
+    """Draw up the balance as of the last posting.
+
+    Args:
+        connection: on the book, in no transaction.
+        part: which part of the book is wanted. The identities `acks`, `holdings` and `ledger` are about whole queues.
+        depths: what queues outside this file said of themselves.
+        ask_queues: whether the queues' own holdings are compared, too.
+        patience: when open messages are called overdue.
+    """
+    with _snapshot(connection):
+        sums = _sums(connection, part)
+        own = {
+            row[0]: dict(zip(("accepted", "acked", "removed", "dead", "expired"), row[1:], strict=True))
+            for row in connection.execute(
+                "SELECT queue, accepted, acked, removed, dead, expired FROM crossfoot_queue_counts"
+            )
+            if part.queue in (None, row[0])
+        }
+        queues = sorted({*sums, *own})
+        waiting = backlog(connection)
+        findings = [
+            found for queue in queues for found in _compare(connection, queue, sums.get(queue, {}), part, waiting)
+        ]
+        findings.append(_acks(connection, part.queue))
+        findings += [_holdings(connection, queue, now, queue in own, depths or {}, ask_queues) for queue in queues]
+        rows, ledger = _ledger(connection, sums, part)
+        return draw_up(
+            Reading(
+                as_of=now, posted=_posted(connection), waiting=waiting, sums=sums, own=own,
+                overdue=_overdue(connection, part, now, patience, OVERDUE), rows=rows, blank=_blank(connection, part),
+                late_doubts=_overdue(connection, part, now, patience, (Fate.IN_DOUBT,)), sampled=_sampled(connection, part),
+                findings=(*findings, ledger),
+            )
+        )  # fmt: skip
+
+
+@contextmanager
+def _snapshot(connection: Connection) -> Iterator[None]:
+    """Everything read inside is of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _sums(connection: Connection, part: Part) -> dict[str, dict[str, Tally]]:
+    sql = f"""
+    SELECT queue, measure, sum(count), sum(d0), sum(d1) FROM crossfoot_tallies t WHERE {part.where("t")} GROUP BY 1, 2
+    """
+    sums: dict[str, dict[str, Tally]] = defaultdict(dict)
+    for queue, measure, count, d0, d1 in connection.execute(sql, part.parameters):
+        sums[queue][measure] = Tally(count, d0, d1)
+    return dict(sums)
+
+
+def _compare(
+    connection: Connection, queue: str, sums: Mapping[str, Tally], part: Part, waiting: int
+) -> Iterator[Finding]:
+    """The identities between tallies: by totals, then by buckets, then by ids."""
+    one = msgspec.structs.replace(part, queue=queue)
+    for rule in RULES:
+        if rule.holds(sums):
+            yield Finding(identity=rule.name, queue=queue)
+        else:
+            yield opening.bisect(
+                connection, rule, queue, where=one.where("t"), parameters=one.parameters, waiting=waiting
+            )
+
+
+def _acks(connection: Connection, queue: str | None) -> Finding:
+    """Acked messages that nothing justifies. One with a proof is justified, so only the open and vanished are read."""
+    sql = f"""
+    SELECT m.id {_UNSETTLED} AND m.fate IN ({_OPEN}, {Fate.VANISHED.value})
+      AND m.marks & {1 << Kind.ACKED} AND NOT m.marks & {JUSTIFIED} AND (:queue IS NULL OR m.queue = :queue)
+    """
+    ids = [row[0] for row in connection.execute(sql, {"queue": queue})]
+    text = f"{len(ids):,} acked, and nothing in the book justifies it" if ids else ""
+    return Finding(identity="acks", holds=not ids, text=text, ids=tuple(ids[:MOST_IDS]), count=len(ids))
+
+
+def _holdings(
+    connection: Connection, queue: str, now: Micros, embedded: bool, depths: Mapping[str, Depth], ask: bool
+) -> Finding:
+    if not ask:
+        return Finding(identity="holdings", queue=queue, holds=None, text="not asked")
+    if embedded:
+        return browse(connection, queue, now)
+    if queue in depths:
+        return compare_depth(connection, queue, depths[queue])
+    text = "nobody could be asked: set `queue` to where it is, in crossfoot.toml or CROSSFOOT_QUEUE"
+    return Finding(identity="holdings", queue=queue, holds=None, text=text)
+
+
+def _overdue(
+    connection: Connection, part: Part, now: Micros, patience: Patience, fates: Iterable[Fate]
+) -> tuple[Overdue, ...]:
+    """Open messages past their due time and the patience with it, by queue and posted fate."""
+    found: list[Overdue] = []
+    for fate in fates:
+        late = f"{_UNSETTLED} AND m.fate = {fate.value} AND m.due > 0 AND m.due < :before AND {part.where('m')}"
+        parameters = {"before": now - grace(fate, patience), **part.parameters}
+        counts = connection.execute(f"SELECT m.queue, count(*) {late} GROUP BY 1", parameters).fetchall()
+        for queue, count in counts:
+            ids = connection.execute(
+                f"SELECT m.id {late} AND m.queue = :of ORDER BY m.due LIMIT {SHOWN}", {**parameters, "of": queue}
+            )
+            found.append(Overdue(queue, fate, count, tuple(row[0] for row in ids)))
+    return tuple(found)
+
+
+def _sampled(connection: Connection, part: Part) -> dict[str, tuple[str, ...]]:
+    """The newest ids of fates somebody should look at."""
+    sql = f"SELECT m.id {_UNSETTLED} AND m.fate = :fate AND {part.where('m')} ORDER BY m.due DESC, m.key DESC LIMIT {SHOWN}"
+    found = {}
+    for fate in SAMPLED:
+        rows = connection.execute(sql, {"fate": fate.value, **part.parameters})
+        found[fate.label] = tuple(row[0] for row in rows)
+    return found
+
+
+def _blank(connection: Connection, part: Part) -> dict[str, tuple[str, ...]]:
+    """Messages that have a row, and no entry: some boundary knew them, and nothing tells their fate."""
+    sql = f"SELECT m.queue, m.id {_UNSETTLED} AND {_NO_ENTRY} AND {part.where('m')}"
+    found: dict[str, list[str]] = defaultdict(list)
+    for queue, id_ in connection.execute(sql, part.parameters):
+        found[queue].append(id_)
+    return {queue: tuple(ids) for queue, ids in found.items()}
+
+
+def _ledger(connection: Connection, sums: Mapping[str, Mapping[str, Tally]], part: Part) -> tuple[int | None, Finding]:
+    """Whether the tallies still speak of the rows there are; `verify` is the thorough form.
+
+    Returns:
+        The number of messages registered whose entries are posted, where the whole book is looked at.
+    """
+    last, posted = queries.last_number(connection), _posted(connection)
+    if posted > last:
+        text = (
+            f"posted up to entry {posted:,}, but the last entry is {last:,}: entries were removed; run crossfoot verify"
+        )
+        return None, Finding(identity="ledger", holds=False, text=text)
+    if part != EVERYTHING:
+        return None, Finding(identity="ledger")
+    by_fate = dict(connection.execute(f"SELECT m.fate, count(*) {_UNSETTLED} GROUP BY 1").fetchall())
+    registered, blank = connection.execute(_REGISTERED).fetchone()[0], by_fate.pop(0, 0)
+    counted = by_fate | {Fate.SETTLED.value: registered - blank - sum(by_fate.values())}
+    wrong = [
+        f"{tallied:,} {fate.label} by the tallies and {counted.get(fate.value, 0):,} by the messages"
+        for fate in Fate
+        if (tallied := sum(of.get(fate_measure(fate), EMPTY).count for of in sums.values()))
+        != counted.get(fate.value, 0)
+    ]
+    unposted = blank - connection.execute(f"SELECT count(*) {_UNSETTLED} AND {_NO_ENTRY}").fetchone()[0]
+    text = f"{'; '.join(wrong)}: run crossfoot verify" if wrong else ""
+    return registered - unposted, Finding(identity="ledger", holds=not wrong, text=text)
+
+
+def _posted(connection: Connection) -> int:
+    row = connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'posted entries'").fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,303 @@
+"""Verifying: rebuild everything that was derived from the entries, and compare it with what is stored.
+
+The rebuilding is the pure Python fold of `fate`, not the SQL of `posting`, so each checks the other. It streams: the
+memory it needs does not grow with the messages, but with the tallies. It looks at one snapshot, up to the entry that was
+posted last; in a book that is being written, later ones are left for the next time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from crossfoot.books.digest import lanes
+from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.fate import NOTHING, Fate, Summary, join, posted_fate
+from crossfoot.books.posting import MEASURED_KINDS, OPERATION, entry_measure, fate_measure
+from crossfoot.books.record import bucket_of
+from crossfoot.clock import Micros
+from crossfoot.sqlite import Connection
+
+MOST_SHOWN = 100
+"""Differences of one kind that are told one by one; all of them are counted."""
+
+STEP = 2_000
+"""Messages between two reports of progress."""
+
+_KINDS = {kind.value for kind in Kind}
+_MEASURED = sum(1 << kind for kind in MEASURED_KINDS)
+
+_MESSAGES = """
+SELECT key, queue, source, id, type, at, bucket, d0, d1, marks, latest, due, fate FROM crossfoot_messages ORDER BY key
+"""
+_ENTRIES = """
+SELECT message, kind, attempt, due, id <= ? FROM crossfoot_entries INDEXED BY crossfoot_entries_message ORDER BY message
+"""
+_OPERATIONS = """
+SELECT message, kind, key, number <= ? FROM crossfoot_operations INDEXED BY crossfoot_operations_message ORDER BY message
+"""
+
+Key = tuple[int, str, str, str]
+"""Bucket, queue, type and measure."""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One thing that is stored differently from what the entries say.
+
+    Attributes:
+        what: the kind of difference, the same for all of its kind.
+        id: the message's id, where it is about one.
+        text: what is stored, and what it should be.
+    """
+
+    what: str
+    text: str
+    id: str | None = None
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at, and every difference there was.
+
+    Attributes:
+        counts: number of differences by kind; `differences` holds the first of each kind.
+        posted: entries up to this number were looked at.
+        waiting: entries that are newer.
+    """
+
+    as_of: Micros
+    posted: int
+    waiting: int
+    messages: int
+    entries: int
+    operations: int
+    tallies: int
+    counts: dict[str, int]
+    differences: tuple[Difference, ...]
+
+    @property
+    def clean(self) -> bool:
+        return not self.counts
+
+
+class _Report:
+    """Counts differences, and keeps the first of each kind."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.kept: list[Difference] = []
+
+    def add(self, what: str, text: str, id_: str | None = None) -> None:
+        self.counts[what] += 1
+        if self.counts[what] <= MOST_SHOWN:
+            self.kept.append(Difference(what, text, id_))
+
+
+Progress = Callable[[int, int], None]
+"""Told the messages done, and about how many there are."""
+
+
+def verify(connection: Connection, now: Micros, progress: Progress = lambda done, of: None) -> Verification:
+    """Rebuild and compare. Reads only; the snapshot keeps the write-ahead log from shrinking until it is done.
+
+    Args:
+        connection: on the book, in no transaction.
+        progress: called every few thousand messages.
+    """
+    connection.execute("BEGIN")
+    try:
+        return _Verifier(connection).run(now, progress)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+class _Verifier:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._report = _Report()
+        self._sums: dict[tuple[int, str, str, int, Fate | None, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._posted = self._fact("posted entries")
+        self._operated = self._fact("posted operations")
+        self._entries = self._operations = 0
+
+    def run(self, now: Micros, progress: Progress) -> Verification:
+        last = self._one("SELECT max(id) FROM crossfoot_entries")
+        self._numbers(last)
+        messages = self._walk(progress)
+        tallies = self._tallies()
+        return Verification(
+            as_of=now, posted=self._posted, waiting=max(0, last - self._posted), messages=messages,
+            entries=self._entries, operations=self._operations, tallies=tallies,
+            counts=dict(self._report.counts), differences=tuple(self._report.kept),
+        )  # fmt: skip
+
+    # ---- the journal ---------------------------------------------------------------------------------------------
+
+    def _numbers(self, last: int) -> None:
+        """Entries are numbered without gaps, and nothing but removal makes one."""
+        if self._posted > last:
+            text = f"posted up to entry {self._posted}, but the last one is {last}"
+            self._report.add("entries removed", text)
+        first = self._one("SELECT min(id) FROM crossfoot_entries")
+        count = self._one("SELECT count(*) FROM crossfoot_entries")
+        if last - first + (last > 0) == count:
+            return
+        previous = first - 1
+        for (number,) in self._connection.execute("SELECT id FROM crossfoot_entries ORDER BY id"):
+            if number != previous + 1:
+                gone = f"{previous + 1}" if number == previous + 2 else f"{previous + 1} to {number - 1}"
+                self._report.add("entries removed", f"there is no entry {gone}")
+            previous = number
+
+    # ---- messages, their entries and their operations -------------------------------------------------------------
+
+    def _walk(self, progress: Progress) -> int:
+        """One pass over messages, entries and operations, all in the order of the messages' keys."""
+        about = self._one("SELECT max(key) FROM crossfoot_messages")
+        entries = _Aside(self._connection.execute(_ENTRIES, (self._posted,)))
+        operations = _Aside(self._connection.execute(_OPERATIONS, (self._operated,)))
+        count = 0
+        for count, row in enumerate(self._connection.execute(_MESSAGES), 1):
+            for stray in entries.before(row[0]):
+                self._orphans(stray)
+            for stray in operations.before(row[0]):
+                self._ownerless(stray)
+            self._message(row, entries.at(row[0]), operations.at(row[0]))
+            if count % STEP == 0:
+                progress(count, about)
+        for stray in entries.before(None):
+            self._orphans(stray)
+        for stray in operations.before(None):
+            self._ownerless(stray)
+        progress(count, count)
+        return count
+
+    def _message(self, row: tuple[Any, ...], facts: list[Any], operations: list[Any]) -> None:
+        key, queue, source, id_, type_, at, bucket, d0, d1, *stored = row
+        self._entries += len(facts)
+        self._operations += len(operations)
+        summary = self._fold(facts, id_)
+        fate = posted_fate(summary)
+        rebuilt = [summary.marks, summary.latest, summary.due, fate or 0]
+        if stored != rebuilt:
+            self._report.add("fate", _told(stored, rebuilt), id_)
+        if (bucket, d0, d1) != (bucket_of(at), *lanes(f"{source}|{id_}")):
+            self._report.add("digest", f"message {key}: bucket or digest are not those of its time and identity", id_)
+        complete = [operation for operation in operations if operation[1] == Kind.COMMITTED]
+        if bool(complete) != any(fact[1] == Kind.COMMITTED for fact in facts):
+            have = "an operation, and no committed entry" if complete else "a committed entry, and no operation"
+            self._report.add("operation", f"it has {have}", id_)
+        committed = any(operation[3] for operation in complete)
+        sums = self._sums[bucket_of(at), queue, type_, summary.marks & _MEASURED, fate, committed]
+        sums[0] += 1
+        sums[1] += d0
+        sums[2] += d1
+
+    def _fold(self, facts: list[Any], id_: str) -> Summary:
+        """`fate.fold`, over the rows that are posted."""
+        summary = NOTHING
+        for _, kind, attempt, due, posted in facts:
+            if not posted:
+                continue
+            if kind in _KINDS:
+                summary = join(summary, Summary(1 << kind, attempt * RANKS + kind, due or 0))
+            else:
+                text = f"an entry is of kind {kind}, which this version does not know"
+                self._report.add("unknown kind", text, id_)
+        return summary
+
+    def _orphans(self, facts: list[Any]) -> None:
+        self._entries += len(facts)
+        kinds = ", ".join(Kind(kind).label if kind in _KINDS else str(kind) for _, kind, *_ in facts[:8])
+        self._report.add(
+            "message removed", f"{len(facts)} entries ({kinds}) speak of message {facts[0][0]}, which has no row"
+        )
+
+    def _ownerless(self, operations: list[Any]) -> None:
+        self._operations += len(operations)
+        for message, _, key, _ in operations:
+            self._report.add(
+                "message removed", f"operation {key!r} was completed by message {message}, which has no row"
+            )
+
+    # ---- tallies ---------------------------------------------------------------------------------------------------
+
+    def _tallies(self) -> int:
+        rebuilt, stored = self._rebuilt(), 0
+        sql = "SELECT bucket, queue, type, measure, count, d0, d1 FROM crossfoot_tallies"
+        for bucket, queue, type_, measure, *sums in self._connection.execute(sql):
+            stored += 1
+            expected = rebuilt.pop((bucket, queue, type_, measure), [0, 0, 0])
+            if sums != expected:
+                self._tally((bucket, queue, type_, measure), sums, expected)
+        for key, expected in rebuilt.items():
+            self._tally(key, [0, 0, 0], expected)
+        return stored
+
+    def _rebuilt(self) -> dict[Key, list[int]]:
+        """The tallies by the entries: messages of the same marks and fate were added up, and are now told apart."""
+        result: dict[Key, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for (bucket, queue, type_, marks, fate, committed), sums in self._sums.items():
+            measures = [entry_measure(kind) for kind in MEASURED_KINDS if marks & (1 << kind)]
+            measures += [fate_measure(fate)] if fate is not None else []
+            measures += [OPERATION] if committed else []
+            for measure in measures:
+                total = result[bucket, queue, type_, measure]
+                for lane in range(3):
+                    total[lane] += sums[lane]
+        return result
+
+    def _tally(self, key: Key, sums: list[int], expected: list[int]) -> None:
+        bucket, queue, type_, measure = key
+        same = "the same number of other messages" if sums[0] == expected[0] else f"{expected[0]}"
+        text = f"{measure!r} of {type_} on {queue} in bucket {bucket}: stored {sums[0]}, by the entries {same}"
+        self._report.add("tally", text)
+
+    def _one(self, sql: str) -> int:
+        return int(self._connection.execute(sql).fetchone()[0] or 0)
+
+    def _fact(self, name: str) -> int:
+        row = self._connection.execute("SELECT value FROM crossfoot_facts WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+
+class _Aside:
+    """Rows in groups by their first column, walked along beside another walk in the same order."""
+
+    def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._groups: Iterator[tuple[int, list[Any]]] = (
+            (key, list(group)) for key, group in groupby(rows, itemgetter(0))
+        )
+        self._next = next(self._groups, None)
+
+    def before(self, key: int | None) -> Iterator[list[Any]]:
+        """Groups of smaller keys, which the other walk does not have; all that are left for `None`."""
+        while self._next is not None and (key is None or self._next[0] < key):
+            group = self._next[1]
+            self._next = next(self._groups, None)
+            yield group
+
+    def at(self, key: int) -> list[Any]:
+        """The group of this key."""
+        if self._next is None or self._next[0] != key:
+            return []
+        group = self._next[1]
+        self._next = next(self._groups, None)
+        return group
+
+
+def _told(stored: list[int], rebuilt: list[int]) -> str:
+    names = {fate.value: fate.label for fate in Fate} | {0: "none"}
+    if stored[3] != rebuilt[3]:
+        return f"stored as {names.get(stored[3], stored[3])}, and {names[rebuilt[3]]} by its entries"
+    missing = [Kind(bit).label for bit in _KINDS if (stored[0] & ~rebuilt[0]) >> bit & 1]
+    if missing:
+        return f"its row knows of {', '.join(missing)}, and no entry says so"
+    parts = ("marks", "latest", "due")
+    told = [f"{name} {a}, by its entries {b}" for name, a, b in zip(parts, stored, rebuilt, strict=False) if a != b]
+    attempt = f" (attempt {rebuilt[1] // RANKS})" if rebuilt[1] else ""
+    return f"stored {'; '.join(told)}{attempt}"

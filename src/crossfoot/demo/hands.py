@@ -1,0 +1,68 @@
+"""What somebody does to a queue without telling us: with a connection or a client of their own, past every book."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from crossfoot.queues.queue import Delivery
+from crossfoot.sqlite import connect
+
+
+class Hands(Protocol):
+    """Somebody else's hands on the queue. Synchronous: to be called in a thread."""
+
+    def delete(self, delivery: Delivery) -> bool:
+        """Delete a message. Whether it was there."""
+        ...
+
+    def show(self, delivery: Delivery) -> None:
+        """End the lease of a delivery now, so that the message is delivered again; nothing if it was already."""
+        ...
+
+
+class EmbeddedHands:
+    """SQL typed into the queue's file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def delete(self, delivery: Delivery) -> bool:
+        return self._execute("DELETE FROM crossfoot_queue WHERE key = ?", (int(delivery.broker_id),)) == 1
+
+    def show(self, delivery: Delivery) -> None:
+        key, _, token = delivery.receipt.partition(".")
+        self._execute("UPDATE crossfoot_queue SET visible_at = 0 WHERE key = ? AND token = ?", (int(key), token))
+
+    def _execute(self, sql: str, parameters: tuple[object, ...]) -> int:
+        connection = connect(self._path)
+        try:
+            with connection.writing():
+                return connection.execute(sql, parameters).rowcount
+        finally:
+            connection.close()
+
+
+class SqsHands:
+    """Calls of the official client."""
+
+    def __init__(self, name: str, endpoint: str | None, region: str | None) -> None:
+        self._name = name
+        self._options = {"endpoint_url": endpoint, "region_name": region}
+        self._client: Any = None
+        self._url = ""
+
+    def delete(self, delivery: Delivery) -> bool:
+        self._sqs().delete_message(QueueUrl=self._url, ReceiptHandle=delivery.receipt)
+        return True
+
+    def show(self, delivery: Delivery) -> None:
+        client = self._sqs()
+        client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=delivery.receipt, VisibilityTimeout=0)
+
+    def _sqs(self) -> Any:
+        if self._client is None:
+            import boto3
+
+            self._client = boto3.client("sqs", **self._options)  # type: ignore[call-overload]
+            self._url = self._client.get_queue_url(QueueName=self._name)["QueueUrl"]
+        return self._client

@@ -1,0 +1,131 @@
+"""Handlers that raise, swallow what was raised, outlast their lease, or are overtaken by a second delivery.
+
+A hook runs where the handler's own code would: after the delivery was booked as received, before its transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from crossfoot.clock import SystemClock, micros
+from crossfoot.demo.incoming import LATER_COPY, FaultyReceive, Hold
+from crossfoot.demo.messages import SOURCE
+from crossfoot.demo.plan import FAULT_OF, Act, Fault
+from crossfoot.effects.handler import Handler
+from crossfoot.message import Message
+
+AFTER_THE_LEASE = 0.3
+"""Seconds by which a handler outlasts its lease."""
+
+LOOK_AGAIN = 0.02
+"""Seconds between two looks for a second delivery; the lease is cut short again every tenth time."""
+
+Function = Callable[..., Any]
+
+
+class ArchiveUnavailable(ConnectionError):
+    """What a handler's code meets when the service behind it is down."""
+
+
+class Hooks:
+    """What happens in handlers before they do their work.
+
+    Args:
+        acts: by message key.
+    """
+
+    def __init__(self, acts: Mapping[str, Act], queue: FaultyReceive) -> None:
+        self._acts = acts
+        self._queue = queue
+        self._record = queue.record
+        self._clock = SystemClock()
+        self._before: dict[Act, Callable[[Message, Hold], None]] = {
+            Act.RAISE_ONCE: self._raise_once,
+            Act.RAISE_ALWAYS: self._raise_always,
+            Act.OVERRUN: self._overrun,
+            Act.REDELIVER: self._wait_for_a_second,
+            Act.LOSE_ACK: self._commit_in_peace,
+        }
+
+    def around(self, handler: Handler) -> Function:
+        """The handler's function with the planned faults in front of it."""
+        function = handler.function
+
+        def hooked(message: Message, tx: Any) -> Any:
+            act = self._acts.get(f"{SOURCE}|{message.id}")
+            if act is None:
+                return function(message, tx)
+            if act is Act.SWALLOW:
+                return self._swallow(message)
+            before = self._before.get(act)
+            if before is not None:
+                before(message, self._queue.latest(message.id))
+            return function(message, tx)
+
+        return hooked
+
+    # ---- acts ----------------------------------------------------------------------------------------------------
+
+    def _swallow(self, message: Message) -> None:
+        """The bug everybody has written once."""
+        self._record.note(Fault.SWALLOWED, message.id)
+        with suppress(ArchiveUnavailable):
+            _fail(message)
+
+    def _raise_always(self, message: Message, hold: Hold) -> None:
+        self._record.note(Fault.RAISES_ALWAYS, message.id)
+        _fail(message)
+
+    def _raise_once(self, message: Message, hold: Hold) -> None:
+        if self._record.has(Fault.RAISES_ONCE, message.id):
+            return
+        self._queue.shield.up(hold.delivery.receipt)
+        self._record.note(Fault.RAISES_ONCE, message.id)
+        _fail(message)
+
+    def _commit_in_peace(self, message: Message, hold: Hold) -> None:
+        """On the embedded queue the ack is lost together with the commit, which therefore must come."""
+        if hasattr(self._queue, "ack_statement") and not self._record.has(Fault.ACK_LOST, message.id):
+            self._queue.shield.up(hold.delivery.receipt)
+            self._record.note(Fault.ACK_LOST, message.id)
+
+    def _overrun(self, message: Message, hold: Hold) -> None:
+        """No heartbeat gets through, and the handler takes longer than its lease."""
+        if not self._begins(message, hold, everyone=False):
+            return
+        hold.muted = True
+        while self._clock.now() < hold.lease_until + micros(AFTER_THE_LEASE):
+            time.sleep(LOOK_AGAIN)
+        self._record.note(Fault.OVERRUN, message.id)
+
+    def _wait_for_a_second(self, message: Message, hold: Hold) -> None:
+        """The queue delivers the message a second time, although the first copy is being handled and its lease runs."""
+        if not self._begins(message, hold, everyone=True):
+            return
+        second = f"{LATER_COPY}{message.id} {hold.delivery.attempt + 1}"
+        looks = 0
+        while self._clock.now() < hold.lease_until - micros(1.0):
+            if self._record.signalled(second):
+                self._record.note(Fault.REDELIVERED, message.id)
+                return
+            if looks % 10 == 0:  # again and again, because heartbeats hide it again
+                self._queue.show(hold)
+            looks += 1
+            time.sleep(LOOK_AGAIN)
+
+    def _begins(self, message: Message, hold: Hold, *, everyone: bool) -> bool:
+        """Whether this delivery is the one it happens to: the first that no kill interrupts before it is shielded."""
+        fault = FAULT_OF[hold.act]
+        self._queue.shield.up(hold.delivery.receipt, everyone=everyone)
+        if self._record.has(fault, message.id) or self._record.signalled(f"{fault.value} began: {message.id}"):
+            self._queue.shield.down(hold.delivery.receipt)
+            return False
+        self._record.signal(f"{fault.value} began: {message.id}")
+        return True
+
+
+def _fail(message: Message) -> None:
+    raise ArchiveUnavailable(f"the archive does not answer: {message.subject} could not be looked up")

@@ -1,0 +1,284 @@
+"""What the suite over database forms shares: handlers written once and told over each driver, and the scene around them.
+
+A handler is written as a *story*, a generator that yields what it does to the database; each form tells it through its
+own driver, so that one test speaks of sqlite3, aiosqlite and SQLAlchemy, synchronous and asynchronous.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, closing
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import anyio.to_thread
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.record import record_of
+from crossfoot.books.store import Book
+from crossfoot.effects.databases.session import Database
+from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
+from crossfoot.effects.databases.sqlite import SqliteDatabase
+from crossfoot.effects.handler import Handler
+from crossfoot.effects.operation import operation_key
+from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
+from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.work import Hold, Work
+from crossfoot.message import Message, encode
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import Delivery, Outgoing
+
+
+class Sql(NamedTuple):
+    """A statement of the handler's, through `tx.execute`."""
+
+    text: str
+    parameters: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+
+
+class Call(NamedTuple):
+    """Something the handler does to its connection or session; awaited where that is asynchronous."""
+
+    act: Callable[[Any], Any]
+
+
+Story = Callable[[Message, Any], Generator[Sql | Call, Any, Any]]
+
+
+class Form:
+    """One way to reach the database."""
+
+    def __init__(self, name: str, *, is_async: bool, orm: bool) -> None:
+        self.name = name
+        self.is_async = is_async
+        self.orm = orm
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @asynccontextmanager
+    async def database(self, path: Path) -> AsyncIterator[Database]:
+        if not self.orm:
+            yield SqliteDatabase(str(path), synchronous="OFF")
+        elif self.is_async:
+            engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+            _do_not_wait_for_the_disk(engine.sync_engine)
+            yield SqlAlchemyDatabase(engine)
+            await engine.dispose()
+        else:
+            plain = create_engine(f"sqlite:///{path}")
+            _do_not_wait_for_the_disk(plain)
+            yield SqlAlchemyDatabase(plain)
+            plain.dispose()
+
+    def function(self, story: Story) -> Callable[..., Any]:
+        """The story as a handler of this form."""
+        return _told_async(story) if self.is_async else _told(story)
+
+
+def _do_not_wait_for_the_disk(engine: Engine) -> None:
+    """Nobody pulls the plug here."""
+
+    @event.listens_for(engine, "connect")
+    def relax(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+FORMS = (
+    Form("sqlite3", is_async=False, orm=False),
+    Form("aiosqlite", is_async=True, orm=False),
+    Form("sqlalchemy", is_async=False, orm=True),
+    Form("sqlalchemy-async", is_async=True, orm=True),
+)
+
+
+def _told(story: Story) -> Callable[..., Any]:
+    def handle(message: Message, tx: Any) -> Any:
+        steps = story(message, tx)
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    answer = tx.execute(*ask) if isinstance(ask, Sql) else ask.act(tx.connection)
+                except BaseException as error:  # noqa: BLE001 - the story decides
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as end:
+            return end.value
+
+    return handle
+
+
+def _told_async(story: Story) -> Callable[..., Any]:
+    async def act(ask: Call, tx: Any) -> Any:
+        await tx.begin()
+        answer = ask.act(tx.connection)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def handle(message: Message, tx: Any) -> Any:
+        steps = story(message, tx)
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    answer = await (tx.execute(*ask) if isinstance(ask, Sql) else act(ask, tx))
+                except BaseException as error:  # noqa: BLE001 - the story decides
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as end:
+            return end.value
+
+    return handle
+
+
+class Scene:
+    """A service's file with a business table, its book, its queue, and one lane's session."""
+
+    def __init__(self, form: Form, path: Path, database: Database, book: Book, queue: EmbeddedQueue) -> None:
+        self.form = form
+        self.path = path
+        self.database = database
+        self.book = book
+        self.queue = queue
+        self.session: Any = None
+        self._numbers = itertools.count(1)
+
+    def handler(
+        self, story: Story, *, operation: str | None = None, proves: Sequence[str] = (), in_order: InOrder | None = None,
+        name: str = "bill",
+    ) -> Handler:  # fmt: skip
+        return Handler(
+            name=name, service="billing", type="*", function=self.form.function(story), proves=tuple(proves),
+            operation=operation_key(operation, handler=name), in_order=in_order,
+        )  # fmt: skip
+
+    def work(self, handler: Handler, message: Message | None = None, *, eager: bool = False, **hold: Any) -> Work:
+        """A delivery about to be performed; its ack does not ride in the transaction, unless `hold` says so."""
+        message = message or a_message()
+        body = encode(message)
+        (key,) = self.book.keys_of([record_of(message, self.queue.name, now=self.book.clock.now(), body=body)])
+        made = Hold(
+            **{"key": key, "delivery": next(self._numbers), "attempt": 1, "worker": 0, "queue": self.queue.name}
+            | {"body": body, "partition": message.subject}
+            | hold
+        )
+        return Work(handler, message, made, self.book.clock, eager=eager)
+
+    async def delivered(self, message: Message, *, lease: float = 30.0) -> Delivery:
+        """The message through the real queue, leased."""
+        await self.queue.publish([Outgoing(key=message.key, body=encode(message), partition=message.subject)])
+        (delivery,) = await self.queue.receive(1, lease=lease)
+        return delivery
+
+    async def perform(self, work: Work) -> Kind:
+        session = await self.open_session()
+        if self.form.is_async:
+            return await aperform(work, session, self.database)
+        return await anyio.to_thread.run_sync(perform, work, session, self.database)
+
+    async def perform_batch(self, works: Sequence[Work]) -> list[Kind | Exception]:
+        session = await self.open_session()
+        if self.form.is_async:
+            return await aperform_batch(works, session)
+        return await anyio.to_thread.run_sync(perform_batch, works, session)
+
+    async def open_session(self) -> Any:
+        """The lane's session; `self.session` may be replaced by one that misbehaves."""
+        if self.session is None:
+            self.session = await self.another_session()
+        return self.session
+
+    async def another_session(self) -> Any:
+        if self.form.is_async:
+            return await self.database.aconnect()
+        return self.database.connect()
+
+    async def close_session(self, session: Any) -> None:
+        if session is not None:
+            closed = session.close()
+            if inspect.isawaitable(closed):
+                await closed
+
+    def rows(self, sql: str, *parameters: Any) -> list[Any]:
+        """What is committed, seen from outside; single columns as plain values."""
+        with closing(sqlite3.connect(self.path, timeout=5)) as connection:
+            found = connection.execute(sql, parameters).fetchall()
+        return [row[0] if len(row) == 1 else row for row in found]
+
+    def write(self, sql: str, *parameters: Any, patience: float = 2.0) -> None:
+        """Another program writes; `sqlite3.OperationalError` when somebody holds the lock for too long."""
+        with closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as connection:
+            connection.execute(sql, parameters)
+
+    @property
+    def effects(self) -> list[str]:
+        return self.rows("SELECT id FROM effects ORDER BY rowid")
+
+    def kinds(self, work: Work) -> list[Kind]:
+        found = self.rows("SELECT kind FROM crossfoot_entries WHERE message = ? ORDER BY id", work.hold.key)
+        return [Kind(kind) for kind in found]
+
+    def assert_nothing_was_kept(self, *, of: Work) -> None:
+        """No effect, no key, no entry, no outcome, nothing to send; and the file is free for the next writer."""
+        key = of.hold.key
+        assert self.rows("SELECT 1 FROM effects WHERE id = ?", of.message.id) == []
+        assert self.rows("SELECT 1 FROM crossfoot_operations WHERE message = ?", key) == []
+        assert self.kinds(of) == []
+        assert self.rows("SELECT 1 FROM crossfoot_outcomes WHERE message = ?", key) == []
+        assert self.rows("SELECT 1 FROM crossfoot_messages WHERE causation = ?", of.message.id) == []
+        self.write("INSERT INTO scratch VALUES (1)")
+
+
+@asynccontextmanager
+async def a_scene(form: Form, folder: Path) -> AsyncIterator[Scene]:
+    path = folder / "billing.db"
+    path.write_bytes(_an_empty_file())
+    book = Book(path, synchronous="OFF").open()
+    queue = EmbeddedQueue(path, "billing", ordered=False, synchronous="OFF")
+    await queue.open()
+    async with form.database(path) as database:
+        scene = Scene(form, path, database, book, queue)
+        try:
+            yield scene
+        finally:
+            await scene.close_session(scene.session)
+            await queue.close()
+            book.close()
+
+
+@cache
+def _an_empty_file() -> bytes:
+    """A file with a book and the business tables; made once, because a migration takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        book = Book(path).open()
+        with book.writing() as connection:
+            connection.execute("CREATE TABLE effects (id TEXT, note TEXT)")
+            connection.execute("CREATE TABLE taken (number INTEGER PRIMARY KEY)")
+            connection.execute("INSERT INTO taken VALUES (1)")
+            connection.execute("CREATE TABLE scratch (number INTEGER)")
+        book.close()
+        return path.read_bytes()
+
+
+def a_message(**attributes: Any) -> Message:
+    return Message(**{"type": "case.released", "source": "billing", "subject": "case-1", "time": 1} | attributes)
+
+
+def insert(message: Message, note: str = "") -> Sql:
+    """The effect of a message: a row in a table that would take a second one."""
+    return Sql("INSERT INTO effects (id, note) VALUES (:id, :note)", {"id": message.id, "note": note})
+
+
+def bill(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    """The ordinary handler: one row."""
+    yield insert(message)

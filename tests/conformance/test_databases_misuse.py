@@ -1,0 +1,284 @@
+"""A handler that ends crossfoot's transaction is told so, its work is not passed off as done, and its lane goes on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from crossfoot.books.entry import Kind
+from crossfoot.errors import TransactionMisuse
+from crossfoot.message import Message
+from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, Story, a_scene, bill, insert
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=FORMS, ids=repr)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    form: Form = request.param
+    async with a_scene(form, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=[form for form in FORMS if not form.orm], ids=repr)
+async def driver_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with a_scene(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=[form for form in FORMS if form.orm], ids=repr)
+async def orm_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with a_scene(request.param, tmp_path) as made:
+        yield made
+
+
+def then(act: Callable[[Any], Any]) -> Story:
+    """Bill, and do `act` to the connection or session."""
+
+    def story(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+        yield insert(message)
+        yield Call(act)
+
+    return story
+
+
+async def assert_goes_on(scene: Scene) -> None:
+    """The lane is as good as new."""
+    work = scene.work(scene.handler(bill, name="next"))
+    assert await scene.perform(work) is Kind.COMMITTED
+    assert scene.effects[-1] == work.message.id
+    scene.write("INSERT INTO scratch VALUES (1)")
+
+
+class TestByMethod:
+    """Calls that are refused before anything happens."""
+
+    async def test_commit_is_refused_and_nothing_is_kept(self, scene: Scene) -> None:
+        work = scene.work(scene.handler(then(lambda handle: handle.commit())))
+        with pytest.raises(TransactionMisuse, match=r"called (session\.)?commit\(\)"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_rollback_is_refused_and_nothing_is_kept(self, scene: Scene) -> None:
+        work = scene.work(scene.handler(then(lambda handle: handle.rollback())))
+        with pytest.raises(TransactionMisuse, match=r"rollback|ROLLBACK|rolled back"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_a_driver_connection_cannot_be_closed_by_a_handler(self, driver_scene: Scene) -> None:
+        scene = driver_scene
+        work = scene.work(scene.handler(then(lambda connection: connection.close())))
+        with pytest.raises(TransactionMisuse, match=r"close\(\)"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_a_script_is_refused_because_it_would_commit_first(self, driver_scene: Scene) -> None:
+        scene = driver_scene
+        script = "INSERT INTO scratch VALUES (1); INSERT INTO scratch VALUES (2)"
+        work = scene.work(scene.handler(then(lambda connection: connection.executescript(script))))
+        with pytest.raises(TransactionMisuse, match="executescript"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_a_connection_as_a_context_is_refused_because_it_would_commit_at_the_end(
+        self, driver_scene: Scene
+    ) -> None:
+        scene = driver_scene
+
+        def sync(connection: Any) -> None:
+            with connection:
+                connection.execute("INSERT INTO scratch VALUES (7)")
+
+        async def asynchronous(connection: Any) -> None:
+            async with connection:
+                await connection.execute("INSERT INTO scratch VALUES (7)")
+
+        work = scene.work(scene.handler(then(asynchronous if scene.form.is_async else sync)))
+        with pytest.raises(TransactionMisuse, match="context"):
+            await scene.perform(work)
+        assert scene.rows("SELECT number FROM scratch WHERE number = 7") == []
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_closing_an_orm_session_is_harmless(self, orm_scene: Scene) -> None:
+        scene = orm_scene
+        work = scene.work(scene.handler(then(lambda session: session.close())))
+        assert await scene.perform(work) is Kind.COMMITTED
+        assert scene.effects == [work.message.id]
+        await assert_goes_on(scene)
+
+
+class TestByStatement:
+    """SQL that ends the transaction."""
+
+    @pytest.mark.parametrize("statement", ["COMMIT", "end transaction", " -- done\nCommit", "ROLLBACK", "BEGIN"])
+    async def test_a_transaction_statement_is_refused(self, scene: Scene, statement: str) -> None:
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            yield Sql(statement)
+
+        work = scene.work(scene.handler(story))
+        with pytest.raises(Exception, match=r"crossfoot|within a transaction"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_a_commit_behind_crossfoots_back_is_found_out_and_done_only_once(self, driver_scene: Scene) -> None:
+        """By a cursor of the driver's own it cannot be prevented: the key is durable with the effect, so it stays one."""
+        scene = driver_scene
+
+        def sync(connection: Any) -> None:
+            connection.cursor().execute("COMMIT")
+
+        async def asynchronous(connection: Any) -> None:
+            await (await connection.cursor()).execute("COMMIT")
+
+        handler = scene.handler(then(asynchronous if scene.form.is_async else sync))
+        work = scene.work(handler)
+        with pytest.raises(TransactionMisuse, match="issued COMMIT"):
+            await scene.perform(work)
+        assert await scene.perform(scene.work(handler, work.message)) is Kind.SUPPRESSED
+        assert scene.effects == [work.message.id]
+        await assert_goes_on(scene)
+
+
+class TestByTheDatabase:
+    """SQLite itself may roll back; a handler that catches the error must not look as if it had worked."""
+
+    async def test_a_swallowed_insert_or_rollback_is_found_out(self, scene: Scene) -> None:
+        def swallow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            try:
+                yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
+            except Exception:  # noqa: BLE001 - what the test is about
+                return
+
+        work = scene.work(scene.handler(swallow))
+        with pytest.raises(TransactionMisuse, match="rolled back while the handler ran"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_what_is_written_after_such_a_rollback_is_not_kept_either(self, scene: Scene) -> None:
+        def go_on(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            try:
+                yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
+            except Exception:  # noqa: BLE001 - what the test is about
+                yield insert(message)
+
+        work = scene.work(scene.handler(go_on))
+        with pytest.raises(Exception, match=r"rolled back|interrupted|outside any transaction"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_one_that_raises_is_an_ordinary_failure(self, scene: Scene) -> None:
+        def let_out(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
+
+        work = scene.work(scene.handler(let_out))
+        with pytest.raises(Exception, match="UNIQUE constraint failed"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Effect(Base):
+    __tablename__ = "effects"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    note: Mapped[str]
+
+
+class Taken(Base):
+    __tablename__ = "taken"
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
+class TestTheOrm:
+    """What only a SQLAlchemy session can do."""
+
+    async def test_objects_added_and_never_flushed_are_the_effect(self, orm_scene: Scene) -> None:
+        scene = orm_scene
+
+        def add(message: Message, tx: Any) -> Generator[Call, Any, None]:
+            yield Call(lambda session: session.add(Effect(id=message.id, note="orm")))
+
+        work = scene.work(scene.handler(add))
+        assert await scene.perform(work) is Kind.COMMITTED
+        assert scene.effects == [work.message.id]
+
+    async def test_a_swallowed_failure_of_a_flush_is_found_out(self, orm_scene: Scene) -> None:
+        scene = orm_scene
+
+        def swallow(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+            yield insert(message, "audit")
+            yield Call(lambda session: session.add(Taken(number=1)))
+            try:
+                yield Call(lambda session: session.flush())
+            except Exception:  # noqa: BLE001 - what the test is about
+                return
+
+        work = scene.work(scene.handler(swallow))
+        with pytest.raises(TransactionMisuse):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_a_nested_transaction_that_failed_takes_only_its_own_work_along(self, orm_scene: Scene) -> None:
+        scene = orm_scene
+
+        def sync(session: Any) -> None:
+            try:
+                with session.begin_nested():
+                    session.execute(text("INSERT INTO effects (id, note) VALUES ('x', 'undone')"))
+                    session.execute(text("INSERT INTO taken VALUES (1)"))
+            except Exception:  # noqa: BLE001 - what the test is about
+                return
+
+        async def asynchronous(session: Any) -> None:
+            await session.run_sync(sync)
+
+        act = asynchronous if scene.form.is_async else sync
+
+        def only_that(message: Message, tx: Any) -> Generator[Call, Any, None]:
+            yield Call(act)
+
+        work = scene.work(scene.handler(only_that, name="only-that"))
+        with pytest.raises(Exception, match="look for an exception that it caught"):
+            await scene.perform(work)
+
+        work = scene.work(scene.handler(then(act), name="and-more"))
+        assert await scene.perform(work) is Kind.COMMITTED
+        assert scene.rows("SELECT details FROM crossfoot_entries") == ['{"rows":1}']
+        assert scene.effects == [work.message.id]
+
+    async def test_a_session_begun_by_the_handler_may_not_commit_by_leaving_its_block(self, orm_scene: Scene) -> None:
+        scene = orm_scene
+
+        def sync(session: Any) -> None:
+            session.close()
+            with session.begin():
+                session.execute(text("INSERT INTO effects (id, note) VALUES ('x', '')"))
+
+        async def asynchronous(session: Any) -> None:
+            await session.run_sync(sync)
+
+        work = scene.work(scene.handler(then(asynchronous if scene.form.is_async else sync)))
+        with pytest.raises(TransactionMisuse):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
