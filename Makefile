@@ -32,7 +32,7 @@ demo: .venv/.ready-$(if $(findstring sqs,$(ARGS)),dev,demo) ## the main job on a
 	$(BIN)/crossfoot demo $(ARGS)
 
 test: .venv/.ready-dev ## all tests; options in ARGS='-k balance'
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 lint: .venv/.ready-dev ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from typing import Any
 
 from benchmarks.load import Meter
@@ -114,42 +113,41 @@ def dbos(*, concurrency: int) -> Any:
         system = os.path.join(folder, "dbos.db")
         sqlite3.connect(system).execute("PRAGMA journal_mode = WAL").connection.close()
         url, completions = f"sqlite:///{system}", Completions(messages, meter)
-        DBOS(config={
-            "name": "bench", "system_database_url": url, "executor_id": "worker", "application_version": "1",
-            "log_level": "ERROR", "enable_otlp": False, "sys_db_pool_size": 20, "max_executor_threads": concurrency * 2,
-        })  # fmt: skip
         source = SQLAlchemyDatasource.create(f"sqlite:///{path}", {"pool_size": concurrency})
         statement = sa.text("INSERT INTO invoices (case_id, amount) VALUES (:case_id, :amount)")
 
-        @source.transaction()
         def insert(case: str, amount: int) -> None:
             source.sql_session().execute(statement, {"case_id": case, "amount": amount})
 
-        @DBOS.workflow()
+        step = source.transaction()(insert)
+
         def bill(case: str, amount: int) -> None:
             completions.begin()
-            insert(case, amount)
+            step(case, amount)
             completions.end()
 
-        DBOS.listen_queues([])
+        config = {
+            "name": "bench", "system_database_url": url, "executor_id": "worker", "application_version": "1",
+            "log_level": "ERROR", "enable_otlp": False, "sys_db_pool_size": 20, "max_executor_threads": concurrency * 2,
+        }  # fmt: skip
+        DBOS(config=config)
+        DBOS.workflow(name="bill")(bill)
+        DBOS.listen_queues([])  # launched once without, so that the tables are there and nothing runs yet
         DBOS.launch()
         client = DBOSClient(system_database_url=url)
-        options = {"queue_name": "bench", "workflow_name": bill.__qualname__, "app_version": "1"}
         for n in range(messages):
-            client.enqueue(options, subject(n), n)
+            client.enqueue({"queue_name": "bench", "workflow_name": "bill", "app_version": "1"}, subject(n), n)
         client.destroy()
-        _listen(DBOS, concurrency)
+        DBOS.destroy()
+        DBOS(config=config)
+        DBOS.listen_queues(["bench"])
+        DBOS.launch()
+        DBOS.register_queue("bench", worker_concurrency=concurrency, polling_interval_sec=0.01)
         completions.wait()
         DBOS.destroy()
         return check_effects(path, messages)
 
     return run
-
-
-def _listen(dbos_class: Any, concurrency: int) -> None:
-    dbos_class.listen_queues(["bench"])
-    dbos_class.register_queue("bench", worker_concurrency=concurrency, polling_interval_sec=0.01)
-    time.sleep(0)
 
 
 VARIANTS = [

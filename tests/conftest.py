@@ -15,6 +15,8 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+pytest.register_assert_rewrite("crossfoot.testing.queues")
+
 Unavailable = Counter[tuple[str, str]]
 """How often each (server, reason) was reported."""
 

@@ -10,15 +10,13 @@ from uuid import uuid4
 
 import pytest
 
-pytest.register_assert_rewrite("crossfoot.testing.queues")
-
-from crossfoot.clock import Clock, ManualClock, SystemClock  # noqa: E402 - after the rewrite of its assertions is asked for
-from crossfoot.queues.embedded import EmbeddedQueue  # noqa: E402
-from crossfoot.queues.embedded.queue import FORTNIGHT  # noqa: E402
-from crossfoot.queues.embedded.tables import create_tables  # noqa: E402
-from crossfoot.queues.queue import Queue  # noqa: E402
-from crossfoot.sqlite import Connection, connect  # noqa: E402
-from crossfoot.testing.queues import QueueConformance, QueueSettings  # noqa: E402
+from crossfoot.clock import Clock, ManualClock, SystemClock
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.embedded.queue import FORTNIGHT
+from crossfoot.queues.embedded.tables import create_tables
+from crossfoot.queues.queue import Queue
+from crossfoot.sqlite import Connection, connect
+from crossfoot.testing.queues import QueueConformance, QueueSettings
 
 
 class OverAFile(QueueConformance):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-from hypothesis.strategies import SearchStrategy
-from pytest import MonkeyPatch
+import pytest
 
 from crossfoot.books import digest, fate, posting
 from crossfoot.books.digest import Tally
@@ -19,52 +18,15 @@ from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.proof import Evidence, Noop
 from crossfoot.effects.sequence import Turn
 from crossfoot.errors import NoProof
-from tests.laws import (
-    test_law_1_one_fate as one_fate,
-    test_law_1_real_books as real_books,
-    test_law_4_no_proof_no_ack as no_proof,
-    test_law_4_rows_changed as rows_changed,
-    test_law_5_in_doubt as in_doubt,
-    test_law_6_the_books_balance as balance,
-    test_law_9_no_wall_clocks as clocks,
-    test_law_posting_is_the_fold as posted,
-)
-
-Plant = Callable[[MonkeyPatch], None]
-
-
-class SeededBug(NamedTuple):
-    """A bug, how it is planted, and the law whose test must find it."""
-
-    says: str
-    plant: Plant
-    law: Callable[..., None]
-    strategy: SearchStrategy[Any]
-
-
-# ---- how bugs are planted ----------------------------------------------------------------------------------------
-
-
-def _set(owner: object, name: str, value: object) -> Plant:
-    return lambda patch: patch.setattr(owner, name, value)
-
-
-def _sql(name: str, *changes: tuple[str, str]) -> Plant:
-    """Change the text of one of posting's statements."""
-
-    def plant(patch: MonkeyPatch) -> None:
-        text = getattr(posting, name)
-        for old, new in changes:
-            assert old in text, f"{name} has no {old!r} any more: this seeded bug must be written anew"
-            text = text.replace(old, new)
-        patch.setattr(posting, name, text)
-
-    return plant
-
-
-def _becomes(table: dict[Any, Fate], key: object, value: Fate) -> Plant:
-    return lambda patch: patch.setitem(table, key, value)
-
+from tests.laws import test_law_1_one_fate as one_fate
+from tests.laws import test_law_1_real_books as real_books
+from tests.laws import test_law_4_no_proof_no_ack as no_proof
+from tests.laws import test_law_4_rows_changed as rows_changed
+from tests.laws import test_law_5_in_doubt as in_doubt
+from tests.laws import test_law_6_the_books_balance as balance
+from tests.laws import test_law_9_no_wall_clocks as clocks
+from tests.laws import test_law_posting_is_the_fold as posted
+from tests.laws.planting import caught_by, means, replaced, sql
 
 # ---- law 1: the fold ---------------------------------------------------------------------------------------------
 
@@ -111,19 +73,54 @@ def _rank_of_the_kind_alone(entry: Entry) -> Summary:
 
 
 LAW_1 = (
-    SeededBug("the last entry written is the state", _set(fate, "fold", _fold_of_the_last), one_fate.test_the_fate_does_not_depend_on_order_or_repetition, one_fate.REARRANGED),
-    SeededBug("marks are added up", _set(fate, "join", _join_that_adds), one_fate.test_the_fate_does_not_depend_on_order_or_repetition, one_fate.REARRANGED),
-    SeededBug("marks are added up, over several books", _set(fate, "join", _join_that_adds), one_fate.test_the_fate_does_not_depend_on_which_books_the_entries_are_in, one_fate.SCATTERED),
-    SeededBug("a fact seen twice is forgotten", _set(fate, "join", _join_that_toggles), one_fate.test_join_is_commutative_associative_and_idempotent, one_fate.THREE),
-    SeededBug("of two leases of one attempt the first one counts", _set(fate, "join", _join_that_keeps_its_own_due), one_fate.test_join_is_commutative_associative_and_idempotent, one_fate.THREE),
-    SeededBug("the marks are those of the later book", _set(fate, "join", _join_that_forgets_the_other_proofs), one_fate.test_join_only_ever_learns, one_fate.THREE),
-    SeededBug("a redelivery opens a settled message again", _set(fate, "posted_fate", _fate_that_a_redelivery_opens_again), one_fate.test_a_proof_is_final, one_fate.PROVEN),
-    SeededBug("the weakest proof tells", _set(fate, "PROOFS", tuple(reversed(fate.PROOFS))), one_fate.test_a_proof_is_final, one_fate.PROVEN),
-    SeededBug("the kind outranks the attempt", _set(fate, "summary_of", _rank_of_the_kind_alone), one_fate.test_a_later_attempt_outranks_all_that_is_no_proof, one_fate.OUTRANKED),
-    SeededBug("a group replaces what was posted before", _sql("_JOIN", ("m.marks | g.marks AS marks", "g.marks AS marks")), real_books.test_books_that_each_hold_a_part_say_the_same_once_they_are_merged, real_books.SCATTERED),
-    SeededBug("the later group is the later fact", _sql("_JOIN", ("max(m.latest, g.latest)", "g.latest")), real_books.test_books_that_each_hold_a_part_say_the_same_once_they_are_merged, real_books.SCATTERED),
-    SeededBug("of two equal facts SQLite picks the due", _sql("_GATHER", ("max(coalesce(due, 0))", "coalesce(due, 0)")), real_books.test_a_book_written_in_another_order_and_with_repetitions_says_the_same, real_books.REARRANGED),
-)  # fmt: skip
+    *caught_by(
+        one_fate.test_the_fate_does_not_depend_on_order_or_repetition,
+        one_fate.REARRANGED,
+        ("the last entry written is the state", replaced(fate, "fold", _fold_of_the_last)),
+        ("marks are added up", replaced(fate, "join", _join_that_adds)),
+    ),
+    *caught_by(
+        one_fate.test_the_fate_does_not_depend_on_which_books_the_entries_are_in,
+        one_fate.SCATTERED,
+        ("marks are added up, over several books", replaced(fate, "join", _join_that_adds)),
+    ),
+    *caught_by(
+        one_fate.test_join_is_commutative_associative_and_idempotent,
+        one_fate.THREE,
+        ("a fact seen twice is forgotten", replaced(fate, "join", _join_that_toggles)),
+        ("of two leases of one attempt the first one counts", replaced(fate, "join", _join_that_keeps_its_own_due)),
+    ),
+    *caught_by(
+        one_fate.test_join_only_ever_learns,
+        one_fate.THREE,
+        ("the marks are those of the later book", replaced(fate, "join", _join_that_forgets_the_other_proofs)),
+    ),
+    *caught_by(
+        one_fate.test_a_proof_is_final,
+        one_fate.PROVEN,
+        (
+            "a redelivery opens a settled message again",
+            replaced(fate, "posted_fate", _fate_that_a_redelivery_opens_again),
+        ),
+        ("the weakest proof tells", replaced(fate, "PROOFS", tuple(reversed(fate.PROOFS)))),
+    ),
+    *caught_by(
+        one_fate.test_a_later_attempt_outranks_all_that_is_no_proof,
+        one_fate.OUTRANKED,
+        ("the kind outranks the attempt", replaced(fate, "summary_of", _rank_of_the_kind_alone)),
+    ),
+    *caught_by(
+        real_books.test_books_that_each_hold_a_part_say_the_same_once_they_are_merged,
+        real_books.SCATTERED,
+        ("a group replaces what was posted before", sql("_JOIN", ("m.marks | g.marks AS marks", "g.marks AS marks"))),
+        ("the later group is the later fact", sql("_JOIN", ("max(m.latest, g.latest)", "g.latest"))),
+    ),
+    *caught_by(
+        real_books.test_a_book_written_in_another_order_and_with_repetitions_says_the_same,
+        real_books.REARRANGED,
+        ("of two equal facts SQLite picks the due", sql("_GATHER", ("max(coalesce(due, 0))", "coalesce(due, 0)"))),
+    ),
+)
 
 
 # ---- law 4: proof ------------------------------------------------------------------------------------------------
@@ -157,16 +154,45 @@ def _last_word(text: str) -> tuple[bytes, bool]:
 _judge = proof.judge
 
 LAW_4 = (
-    SeededBug("rows prove it although the handler named an outcome", _set(proof, "judge", _judge_that_ignores_what_proves), no_proof.test_when_a_handler_says_what_proves_it_nothing_less_counts, no_proof.RETURNS),
-    SeededBug("a handler that returns something has worked", _set(proof, "judge", _judge_that_believes_the_handler), no_proof.test_a_return_is_believed_only_with_evidence, no_proof.RETURNS),
-    SeededBug("one of two named outcomes is enough", _set(proof, "judge", _judge_that_takes_any_named_outcome), no_proof.test_a_return_is_believed_only_with_evidence, no_proof.RETURNS),
-    SeededBug("rows taken back are rows, too", _set(proof, "judge", _judge_that_takes_fewer_rows), no_proof.test_a_return_is_believed_only_with_evidence, no_proof.RETURNS),
-    SeededBug("what is acked is settled", _becomes(FATE_OF_LATEST, Kind.ACKED, Fate.SETTLED), no_proof.test_an_ack_that_nothing_justified_is_a_vanished_message, no_proof.ACKED),
-    SeededBug("total_changes as it is", _set(ChangeCounter, "_undo", lambda *_: None), rows_changed.test_rows_changed_are_net_of_what_savepoints_undid, rows_changed.PROGRAMS),
-    SeededBug("the last word is the savepoint's name", _set(changes, "_target", _last_word), rows_changed.test_rows_changed_are_net_of_what_savepoints_undid, rows_changed.PROGRAMS),
-    SeededBug("names of savepoints are told apart by case", _set(changes, "_plain", lambda token: token[0].strip("\"'`[]").encode()), rows_changed.test_rows_changed_are_net_of_what_savepoints_undid, rows_changed.PROGRAMS),
-    SeededBug("a released savepoint is kept in mind", _set(ChangeCounter, "_forget", lambda self, name, *, keep: next((mark for mark in reversed(self._stack) if mark.name == name), None)), rows_changed.test_rows_changed_are_net_of_what_savepoints_undid, rows_changed.PROGRAMS),
-)  # fmt: skip
+    *caught_by(
+        no_proof.test_when_a_handler_says_what_proves_it_nothing_less_counts,
+        no_proof.RETURNS,
+        (
+            "rows prove it although the handler named an outcome",
+            replaced(proof, "judge", _judge_that_ignores_what_proves),
+        ),
+    ),
+    *caught_by(
+        no_proof.test_a_return_is_believed_only_with_evidence,
+        no_proof.RETURNS,
+        ("a handler that returns something has worked", replaced(proof, "judge", _judge_that_believes_the_handler)),
+        ("one of two named outcomes is enough", replaced(proof, "judge", _judge_that_takes_any_named_outcome)),
+        ("rows taken back are rows, too", replaced(proof, "judge", _judge_that_takes_fewer_rows)),
+    ),
+    *caught_by(
+        no_proof.test_an_ack_that_nothing_justified_is_a_vanished_message,
+        no_proof.ACKED,
+        ("what is acked is settled", means(FATE_OF_LATEST, Kind.ACKED, Fate.SETTLED)),
+    ),
+    *caught_by(
+        rows_changed.test_rows_changed_are_net_of_what_savepoints_undid,
+        rows_changed.PROGRAMS,
+        ("total_changes as it is", replaced(ChangeCounter, "_undo", lambda *_: None)),
+        ("the last word is the savepoint's name", replaced(changes, "_target", _last_word)),
+        (
+            "names of savepoints are told apart by case",
+            replaced(changes, "_plain", lambda token: token[0].strip("\"'`[]").encode()),
+        ),
+        (
+            "a released savepoint is kept in mind",
+            replaced(
+                ChangeCounter,
+                "_forget",
+                lambda self, name, *, keep: next((mark for mark in reversed(self._stack) if mark.name == name), None),
+            ),
+        ),
+    ),
+)
 
 
 # ---- law 5: in doubt ---------------------------------------------------------------------------------------------
@@ -187,26 +213,81 @@ def _fate_that_gives_up(summary: Summary, now: int, patience: fate.Patience = fa
 _fold, _fate_of = fate.fold, fate.fate_of
 
 LAW_5 = (
-    SeededBug("in doubt is rounded to refused", _becomes(FATE_OF_LATEST, Kind.PUBLISH_IN_DOUBT, Fate.REFUSED), in_doubt.test_a_doubt_that_is_the_last_fact_is_the_fate_at_any_time, in_doubt.DOUBTFUL),
-    SeededBug("in doubt is rounded to settled", _becomes(FATE_OF_LATEST, Kind.COMMIT_IN_DOUBT, Fate.SETTLED), in_doubt.test_a_doubt_that_is_the_last_fact_is_the_fate_at_any_time, in_doubt.DOUBTFUL),
-    SeededBug("a refused second copy ends the doubt about the first", _set(fate, "fold", _fold_in_which_a_refusal_ends_the_doubt), in_doubt.test_one_more_entry_resolves_a_doubt_only_if_it_is_evidence, in_doubt.ONE_MORE),
-    SeededBug("whoever receives it after a doubt has settled it", _becomes(FATE_OF_LATEST, Kind.RECEIVED, Fate.SETTLED), in_doubt.test_a_doubt_succeeds_only_by_proof_and_fails_only_by_an_end, in_doubt.ONE_MORE),
-    SeededBug("a doubt that lasts is given up", _set(fate, "fate_of", _fate_that_gives_up), in_doubt.test_time_alone_never_closes_a_fate_and_never_opens_one, in_doubt.AGEING),
-    SeededBug("an intention nobody carried out was refused", _becomes(fate.OVERDUE, Fate.INTENDED, Fate.REFUSED), in_doubt.test_an_intention_that_is_overdue_counts_as_in_doubt, in_doubt.INTENTIONS),
-    SeededBug("a stranded message is expired", _becomes(fate.OVERDUE, Fate.QUEUED, Fate.EXPIRED), in_doubt.test_time_alone_never_closes_a_fate_and_never_opens_one, in_doubt.AGEING),
-)  # fmt: skip
+    *caught_by(
+        in_doubt.test_a_doubt_that_is_the_last_fact_is_the_fate_at_any_time,
+        in_doubt.DOUBTFUL,
+        ("in doubt is rounded to refused", means(FATE_OF_LATEST, Kind.PUBLISH_IN_DOUBT, Fate.REFUSED)),
+        ("in doubt is rounded to settled", means(FATE_OF_LATEST, Kind.COMMIT_IN_DOUBT, Fate.SETTLED)),
+    ),
+    *caught_by(
+        in_doubt.test_one_more_entry_resolves_a_doubt_only_if_it_is_evidence,
+        in_doubt.ONE_MORE,
+        (
+            "a refused second copy ends the doubt about the first",
+            replaced(fate, "fold", _fold_in_which_a_refusal_ends_the_doubt),
+        ),
+    ),
+    *caught_by(
+        in_doubt.test_a_doubt_succeeds_only_by_proof_and_fails_only_by_an_end,
+        in_doubt.ONE_MORE,
+        ("whoever receives it after a doubt has settled it", means(FATE_OF_LATEST, Kind.RECEIVED, Fate.SETTLED)),
+    ),
+    *caught_by(
+        in_doubt.test_time_alone_never_closes_a_fate_and_never_opens_one,
+        in_doubt.AGEING,
+        ("a doubt that lasts is given up", replaced(fate, "fate_of", _fate_that_gives_up)),
+        ("a stranded message is expired", means(fate.OVERDUE, Fate.QUEUED, Fate.EXPIRED)),
+    ),
+    *caught_by(
+        in_doubt.test_an_intention_that_is_overdue_counts_as_in_doubt,
+        in_doubt.INTENTIONS,
+        ("an intention nobody carried out was refused", means(fate.OVERDUE, Fate.INTENDED, Fate.REFUSED)),
+    ),
+)
 
 
 # ---- law 6: identity ---------------------------------------------------------------------------------------------
 
 LAW_6 = (
-    SeededBug("only the count is compared", _set(digest, "lanes", lambda identity: (0, 0)), balance.test_one_loss_and_one_duplicate_balance_the_count_and_are_noticed_all_the_same, balance.LOST_AND_DOUBLED),
-    SeededBug("hashes are combined by exclusive or", _set(Tally, "__add__", lambda one, two: Tally(one.count + two.count, one.d0 ^ two.d0, one.d1 ^ two.d1)), balance.test_two_books_agree_only_if_they_hold_the_same_messages_as_often, balance.TWO_BOOKS),
-    SeededBug("the digest leaves the source out", _set(digest, "lanes", lambda identity: _lanes(identity.split("|")[-1])), balance.test_one_loss_and_one_duplicate_balance_the_count_and_are_noticed_all_the_same, balance.LOST_AND_DOUBLED),
-    SeededBug("eight bits of hash will do", _set(digest, "lanes", lambda identity: (_lanes(identity)[0] % 256, 0)), balance.test_one_loss_and_one_duplicate_balance_the_count_and_are_noticed_all_the_same, balance.LOST_AND_DOUBLED),
-    SeededBug("hashes are chained in the order of arrival", _set(Tally, "__add__", lambda one, two: Tally(one.count + two.count, one.d0 * 31 + two.d0, one.d1 * 31 + two.d1)), balance.test_a_tally_does_not_depend_on_the_order, balance.BUCKETED),
-    SeededBug("taking off forgets a lane", _set(Tally, "__sub__", lambda one, two: Tally(one.count - two.count, one.d0 - two.d0, one.d1)), balance.test_what_was_added_can_be_taken_off_again, balance.BUCKETED),
-)  # fmt: skip
+    *caught_by(
+        balance.test_one_loss_and_one_duplicate_balance_the_count_and_are_noticed_all_the_same,
+        balance.LOST_AND_DOUBLED,
+        ("only the count is compared", replaced(digest, "lanes", lambda identity: (0, 0))),
+        (
+            "the digest leaves the source out",
+            replaced(digest, "lanes", lambda identity: _lanes(identity.split("|")[-1])),
+        ),
+        ("eight bits of hash will do", replaced(digest, "lanes", lambda identity: (_lanes(identity)[0] % 256, 0))),
+    ),
+    *caught_by(
+        balance.test_two_books_agree_only_if_they_hold_the_same_messages_as_often,
+        balance.TWO_BOOKS,
+        (
+            "hashes are combined by exclusive or",
+            replaced(Tally, "__add__", lambda one, two: Tally(one.count + two.count, one.d0 ^ two.d0, one.d1 ^ two.d1)),
+        ),
+    ),
+    *caught_by(
+        balance.test_a_tally_does_not_depend_on_the_order,
+        balance.BUCKETED,
+        (
+            "hashes are chained in the order of arrival",
+            replaced(
+                Tally,
+                "__add__",
+                lambda one, two: Tally(one.count + two.count, one.d0 * 31 + two.d0, one.d1 * 31 + two.d1),
+            ),
+        ),
+    ),
+    *caught_by(
+        balance.test_what_was_added_can_be_taken_off_again,
+        balance.BUCKETED,
+        (
+            "taking off forgets a lane",
+            replaced(Tally, "__sub__", lambda one, two: Tally(one.count - two.count, one.d0 - two.d0, one.d1)),
+        ),
+    ),
+)
 
 _lanes = digest.lanes
 
@@ -229,18 +310,37 @@ def _applies_the_same_again(last: int | None, sequence: int, predecessor: int | 
 _turn_of = sequence.turn_of
 
 LAW_9 = (
-    SeededBug("the entry of the latest time is the state", _set(fate, "fold", _fold_of_the_last_by_time), clocks.test_wrong_clocks_change_no_fate, clocks.DATED_ANEW),
-    SeededBug("posting takes the entry of the latest time", _sql("_GATHER", ("max(rank), due", "max(at) * 0 + rank, due"), ("1 << kind AS mark,", "1 << kind AS mark, at,")), clocks.test_wrong_clocks_change_nothing_that_is_posted, clocks.DATED_ANEW),
-    SeededBug("last write is latest event", _set(sequence, "turn_of", _last_write_wins), clocks.test_events_take_effect_in_order_and_once_whatever_order_they_arrive_in, clocks.ARRIVALS),
-    SeededBug("the early event does not wait", _set(sequence, "turn_of", _never_waits), clocks.test_events_take_effect_in_order_and_once_whatever_order_they_arrive_in, clocks.ARRIVALS),
-    SeededBug("the same event is applied again", _set(sequence, "turn_of", _applies_the_same_again), clocks.test_events_take_effect_in_order_and_once_whatever_order_they_arrive_in, clocks.ARRIVALS),
-)  # fmt: skip
+    *caught_by(
+        clocks.test_wrong_clocks_change_no_fate,
+        clocks.DATED_ANEW,
+        ("the entry of the latest time is the state", replaced(fate, "fold", _fold_of_the_last_by_time)),
+    ),
+    *caught_by(
+        clocks.test_wrong_clocks_change_nothing_that_is_posted,
+        clocks.DATED_ANEW,
+        (
+            "posting takes the entry of the latest time",
+            sql(
+                "_GATHER",
+                ("max(rank), due", "max(at) * 0 + rank, due"),
+                ("1 << kind AS mark,", "1 << kind AS mark, at,"),
+            ),
+        ),
+    ),
+    *caught_by(
+        clocks.test_events_take_effect_in_order_and_once_whatever_order_they_arrive_in,
+        clocks.ARRIVALS,
+        ("last write is latest event", replaced(sequence, "turn_of", _last_write_wins)),
+        ("the early event does not wait", replaced(sequence, "turn_of", _never_waits)),
+        ("the same event is applied again", replaced(sequence, "turn_of", _applies_the_same_again)),
+    ),
+)
 
 
 # ---- posting -----------------------------------------------------------------------------------------------------
 
 
-def _stale_cursor(patch: MonkeyPatch) -> None:
+def _stale_cursor(patch: pytest.MonkeyPatch) -> None:
     """Each poster reads where it is before it waits for its turn, and believes it still."""
     right = posting._cursor
     seen: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -252,20 +352,40 @@ def _stale_cursor(patch: MonkeyPatch) -> None:
     patch.setattr(posting, "_cursor", cursor)
 
 
-_POSTING = (posted.test_posting_equals_the_fold_whatever_the_groups_and_whoever_posts, posted.TURNS)
-
 POSTING = (
-    SeededBug("a message received again is counted again", _sql("_TALLY_KINDS", ("marks & ~had & ", "marks & ")), *_POSTING),
-    SeededBug("the old fate is not taken off", _sql("_TALLY_FATES", ("was, -1, d0, d1", "was, 0, d0, d1")), *_POSTING),
-    SeededBug("the digest of the old fate is not taken off", _sql("_TALLY_FATES", ("sum(n * d0)", "sum(max(n, 0) * d0)")), *_POSTING),
-    SeededBug("the cursor skips an entry", _sql("_MOVE_CURSOR", ("VALUES (?, ?)", "VALUES (?, CAST(? + 1 AS TEXT))")), *_POSTING),
-    SeededBug("two posters take the same group", _stale_cursor, *_POSTING),
-    SeededBug("repeated kinds are told apart by counting them", _sql("_GATHER", ("sum(DISTINCT mark)", "sum(mark)")), *_POSTING),
-    SeededBug("duplicate goes before settled", _sql("_JOIN", (f"WHEN marks & {1 << Kind.COMMITTED} THEN", f"WHEN marks & {1 << Kind.SUPPRESSED} THEN {Fate.DUPLICATE.value} WHEN marks & {1 << Kind.COMMITTED} THEN")), *_POSTING),
-    SeededBug("the lease is the one seen first", _sql("_JOIN", ("OR g.latest = m.latest AND g.due > m.due", "")), *_POSTING),
-    SeededBug("two operations of one message count once a group", _sql("_TALLY_OPERATIONS", ("count(*), sum(m.d0), sum(m.d1)", "count(DISTINCT m.key), sum(DISTINCT m.d0), sum(DISTINCT m.d1)")), *_POSTING),
-    SeededBug("a noop is an operation of the business", _sql("_TALLY_OPERATIONS", (f"o.kind = {Kind.COMMITTED.value}", f"o.kind >= {Kind.NOOP.value}")), *_POSTING),
-    SeededBug("posting again tallies again", _sql("_TALLY_FATES", ("WHERE fate <> was AND fate <> 0", "WHERE fate <> 0")), *_POSTING),
-)  # fmt: skip
+    *caught_by(
+        posted.test_posting_equals_the_fold_whatever_the_groups_and_whoever_posts,
+        posted.TURNS,
+        ("a message received again is counted again", sql("_TALLY_KINDS", ("marks & ~had & ", "marks & "))),
+        ("the old fate is not taken off", sql("_TALLY_FATES", ("was, -1, d0, d1", "was, 0, d0, d1"))),
+        ("the digest of the old fate is not taken off", sql("_TALLY_FATES", ("sum(n * d0)", "sum(max(n, 0) * d0)"))),
+        ("the cursor skips an entry", sql("_MOVE_CURSOR", ("VALUES (?, ?)", "VALUES (?, CAST(? + 1 AS TEXT))"))),
+        ("two posters take the same group", _stale_cursor),
+        ("repeated kinds are told apart by counting them", sql("_GATHER", ("sum(DISTINCT mark)", "sum(mark)"))),
+        (
+            "duplicate goes before settled",
+            sql(
+                "_JOIN",
+                (
+                    f"WHEN marks & {1 << Kind.COMMITTED} THEN",
+                    f"WHEN marks & {1 << Kind.SUPPRESSED} THEN {Fate.DUPLICATE.value} WHEN marks & {1 << Kind.COMMITTED} THEN",
+                ),
+            ),
+        ),
+        ("the lease is the one seen first", sql("_JOIN", ("OR g.latest = m.latest AND g.due > m.due", ""))),
+        (
+            "two operations of one message count once a group",
+            sql(
+                "_TALLY_OPERATIONS",
+                ("count(*), sum(m.d0), sum(m.d1)", "count(DISTINCT m.key), sum(DISTINCT m.d0), sum(DISTINCT m.d1)"),
+            ),
+        ),
+        (
+            "a noop is an operation of the business",
+            sql("_TALLY_OPERATIONS", (f"o.kind = {Kind.COMMITTED.value}", f"o.kind >= {Kind.NOOP.value}")),
+        ),
+        ("posting again tallies again", sql("_TALLY_FATES", ("WHERE fate <> was AND fate <> 0", "WHERE fate <> 0"))),
+    ),
+)
 
 SEEDED_BUGS = (*LAW_1, *LAW_4, *LAW_5, *LAW_6, *LAW_9, *POSTING)

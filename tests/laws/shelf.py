@@ -56,7 +56,7 @@ class Shelf:
         """Empty the book, and add so many messages to it, under keys that depend on the seed."""
         with self.book.writing() as connection:
             for table in ("messages", "entries", "operations", "tallies", "facts"):
-                connection.execute(f"DELETE FROM crossfoot_{table}")  # noqa: S608 - the names stand one line above
+                connection.execute(f"DELETE FROM crossfoot_{table}")
             self.keys = {number: find_or_add(connection, record(number)) for number in shuffled(range(messages), seed)}
 
     def write(self, entries: Iterable[Entry]) -> None:

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
-from tests.laws.seeded_bugs import SEEDED_BUGS, SeededBug
+from tests.laws.planting import SeededBug
+from tests.laws.seeded_bugs import SEEDED_BUGS
 from tests.laws.shelf import Shelf
 from tests.laws.test_law_1_real_books import SPLIT_OVER
 from tests.laws.test_law_4_rows_changed import business

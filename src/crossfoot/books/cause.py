@@ -47,13 +47,14 @@ def cause_of(error: BaseException, handler: str = "") -> Cause:
         handler: whose delivery failed; stands for the place where no frame of the user's code can.
     """
     kind = _name(type(error))
-    frames = _frames(error)
+    names = _frames(error)
+    frames = list(dict.fromkeys(names))
     if isinstance(error, PayloadInvalid):
         place = _INDEX.sub("[]", error.path)
     elif isinstance(error, CrossfootError):
         place, frames = (f"handler {handler}" if handler else ""), []
     else:
-        place = frames[-1] if frames else handler
+        place = names[-1] if names else handler
     print_of = "\n".join((kind, place, *frames))
     return Cause(
         fingerprint=blake2b(print_of.encode(), digest_size=6).hexdigest(),

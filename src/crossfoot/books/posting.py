@@ -43,6 +43,9 @@ _FATE = f"CASE {_PROOF_CASES} ELSE CASE latest % {RANKS} {_LATEST_CASES} ELSE 0 
 _FATE_NAMES = " ".join(f"WHEN {fate.value} THEN '{fate_measure(fate)}'" for fate in Fate)
 _KINDS = ", ".join(f"({kind.value}, '{entry_measure(kind)}')" for kind in MEASURED_KINDS)
 
+# CROSS JOIN and the plus in `+t.message` tell SQLite to begin with the group and look up its messages. Left to itself it
+# may go through all messages of the book and look up each in the group.
+#
 # Inside, one row per fact with the latest of its dues; outside, `due` is taken from the row of the highest fact. In one
 # step SQLite would take it from any entry of that fact: a lease extended twice would be over at its first end.
 _GATHER = f"""
@@ -59,12 +62,12 @@ SELECT *, {_FATE} FROM (
   SELECT m.key, m.bucket, m.queue, m.type, m.d0, m.d1, m.marks AS had, m.fate AS was, m.marks | g.marks AS marks,
     max(m.latest, g.latest) AS latest,
     CASE WHEN g.latest > m.latest OR g.latest = m.latest AND g.due > m.due THEN g.due ELSE m.due END AS due
-  FROM temp.gathered g JOIN crossfoot_messages m ON m.key = g.message)
+  FROM temp.gathered g CROSS JOIN crossfoot_messages m ON m.key = g.message)
 """
 
 _KEEP = """
 UPDATE crossfoot_messages SET marks = t.marks, latest = t.latest, due = t.due, fate = t.fate
-FROM temp.moved t WHERE key = t.message
+FROM temp.moved t WHERE key = +t.message
 """
 
 _ADD = """
@@ -91,7 +94,7 @@ GROUP BY 1, 2, 3, 4 {_ADD}
 _TALLY_OPERATIONS = f"""
 INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
 SELECT m.bucket, m.queue, m.type, '{OPERATION}', count(*), sum(m.d0), sum(m.d1)
-FROM crossfoot_operations o JOIN crossfoot_messages m ON m.key = o.message
+FROM crossfoot_operations o CROSS JOIN crossfoot_messages m ON m.key = o.message
 WHERE o.number > :after AND o.number <= :upto AND o.kind = {Kind.COMMITTED.value}
 GROUP BY 1, 2, 3, 4 {_ADD}
 """

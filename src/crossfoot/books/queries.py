@@ -84,36 +84,37 @@ class OutcomeRow(msgspec.Struct, frozen=True):
 
 
 _ROW = "key, queue, source, id, type, subject, operation, correlation, causation, sequence, at"
-_BY = {
-    "message id": f"SELECT {_ROW} FROM crossfoot_messages WHERE id = ?",
-    "subject": f"SELECT {_ROW} FROM crossfoot_messages WHERE subject = ?",
-    "correlation id": f"SELECT {_ROW} FROM crossfoot_messages WHERE correlation = ?",
-    "operation key": f"SELECT {_ROW} FROM crossfoot_messages WHERE operation = ?1"
-    " OR key IN (SELECT message FROM crossfoot_operations WHERE key = ?1)",
+_NAMED = {
+    "message id": "id = :name",
+    "subject": "subject = :name",
+    "correlation id": "correlation = :name",
+    "operation key": "(operation = :name OR key IN (SELECT message FROM crossfoot_operations WHERE key = :name))",
+    "message key": "id = :id AND source = :source",
 }
-KINDS_OF_NAME = (*_BY, "message key")
+KINDS_OF_NAME = tuple(_NAMED)
 """What a name may be, in the order in which it is tried."""
 
 _ENTRY = "id, message, kind, attempt, delivery, at, due, worker, cause, details"
 
 
-def named(connection: Connection, kind: str, name: str, limit: int) -> list[Row]:
+def named(connection: Connection, kind: str, name: str, limit: int, queue: str | None = None) -> list[Row]:
     """Messages of that name, newest first, at most `limit`. `kind` is one of `KINDS_OF_NAME`."""
-    if kind == "message key":
-        source, bar, id_ = name.partition("|")
-        sql, parameters = f"SELECT {_ROW} FROM crossfoot_messages WHERE id = ? AND source = ?", (id_, source)
-        if not bar:
-            return []
-    else:
-        sql, parameters = _BY[kind], (name,)  # type: ignore[assignment]
-    rows = connection.execute(f"{sql} ORDER BY key DESC LIMIT ?", (*parameters, limit))
-    return [Row(*row) for row in rows]
+    where = f"{_NAMED[kind]} AND (:queue IS NULL OR queue = :queue)"
+    sql = f"SELECT {_ROW} FROM crossfoot_messages WHERE {where} ORDER BY key DESC LIMIT :limit"
+    return [Row(*row) for row in connection.execute(sql, {**_parts(name), "queue": queue, "limit": limit})]
 
 
-def count_named(connection: Connection, kind: str, name: str) -> int:
+def count_named(connection: Connection, kind: str, name: str, queue: str | None = None) -> int:
     """How many messages there are of that name."""
-    rows = connection.execute(f"SELECT count(*) FROM ({_BY[kind]})", (name,)) if kind in _BY else [(1,)]
-    return int(next(iter(rows))[0])
+    where = f"{_NAMED[kind]} AND (:queue IS NULL OR queue = :queue)"
+    sql = f"SELECT count(*) FROM crossfoot_messages WHERE {where}"
+    return int(connection.execute(sql, {**_parts(name), "queue": queue}).fetchone()[0])
+
+
+def _parts(name: str) -> dict[str, str]:
+    """A name as it is, and as `source|id`: a source holds no bar."""
+    source, _, id_ = name.partition("|")
+    return {"name": name, "source": source, "id": id_}
 
 
 def rows_of(connection: Connection, keys: Iterable[int]) -> dict[int, Row]:

@@ -135,8 +135,6 @@ class _Verifier:
             counts=dict(self._report.counts), differences=tuple(self._report.kept),
         )  # fmt: skip
 
-    # ---- the journal ---------------------------------------------------------------------------------------------
-
     def _numbers(self, last: int) -> None:
         """Entries are numbered without gaps, and nothing but removal makes one."""
         if self._posted > last:
@@ -152,8 +150,6 @@ class _Verifier:
                 gone = f"{previous + 1}" if number == previous + 2 else f"{previous + 1} to {number - 1}"
                 self._report.add("entries removed", f"there is no entry {gone}")
             previous = number
-
-    # ---- messages, their entries and their operations -------------------------------------------------------------
 
     def _walk(self, progress: Progress) -> int:
         """One pass over messages, entries and operations, all in the order of the messages' keys."""
@@ -223,8 +219,6 @@ class _Verifier:
             self._report.add(
                 "message removed", f"operation {key!r} was completed by message {message}, which has no row"
             )
-
-    # ---- tallies ---------------------------------------------------------------------------------------------------
 
     def _tallies(self) -> int:
         rebuilt, stored = self._rebuilt(), 0

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from crossfoot.clock import SystemClock, micros
-from crossfoot.demo.incoming import LATER_COPY, FaultyReceive, Hold
+from crossfoot.demo.incoming import LATER_COPY, FaultyLocalReceive, FaultyReceive, Hold
 from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.plan import FAULT_OF, Act, Fault
 from crossfoot.effects.handler import Handler
@@ -52,18 +52,17 @@ class Hooks:
 
     def around(self, handler: Handler) -> Function:
         """The handler's function with the planned faults in front of it."""
-        function = handler.function
 
         def hooked(message: Message, tx: Any) -> Any:
             act = self._acts.get(f"{SOURCE}|{message.id}")
             if act is None:
-                return function(message, tx)
+                return handler.function(*handler.arguments(message, tx))
             if act is Act.SWALLOW:
                 return self._swallow(message)
             before = self._before.get(act)
             if before is not None:
                 before(message, self._queue.latest(message.id))
-            return function(message, tx)
+            return handler.function(*handler.arguments(message, tx))
 
         return hooked
 
@@ -88,7 +87,7 @@ class Hooks:
 
     def _commit_in_peace(self, message: Message, hold: Hold) -> None:
         """On the embedded queue the ack is lost together with the commit, which therefore must come."""
-        if hasattr(self._queue, "ack_statement") and not self._record.has(Fault.ACK_LOST, message.id):
+        if isinstance(self._queue, FaultyLocalReceive) and not self._record.has(Fault.ACK_LOST, message.id):
             self._queue.shield.up(hold.delivery.receipt)
             self._record.note(Fault.ACK_LOST, message.id)
 

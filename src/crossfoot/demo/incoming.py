@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio.to_thread
 import msgspec
@@ -56,11 +56,16 @@ class FaultyReceive(Delegate):
         self.shield = shield
         self.held: dict[str, Hold] = {}
         """Planned deliveries in hand, by receipt."""
+        self.on_first_receive: Callable[[], None] | None = None
 
     # ---- the port ------------------------------------------------------------------------------------------------
 
     async def receive(self, limit: int, *, lease: float, wait: float = 0.0) -> list[Delivery]:
-        await anyio.to_thread.run_sync(self._tell_of_copies)
+        if self.on_first_receive is not None:
+            self.on_first_receive()
+            self.on_first_receive = None
+        if self._booked:
+            await anyio.to_thread.run_sync(self._tell_of_copies)
         deliveries = await self.inner.receive(limit, lease=lease, wait=wait)
         planned = [one for one in deliveries if _key(one) in self._acts]
         stolen = await anyio.to_thread.run_sync(self._look_at, planned) if planned else set()

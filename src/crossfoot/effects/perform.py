@@ -19,8 +19,6 @@ from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work
 from crossfoot.errors import CommitInDoubt, CrossfootError, TransactionMisuse
 
-SAVE, UNDO, KEEP = (Run(f"{verb} crossfoot_one") for verb in ("SAVEPOINT", "ROLLBACK TO", "RELEASE"))
-
 
 def perform(work: Work, session: Session, database: Database) -> Kind:
     """Handle one delivery in one transaction.
@@ -62,15 +60,15 @@ def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Except
     session.begin()
     try:
         for work in works:
-            session.answer(SAVE)
+            session.mark()
             try:
                 results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
-                session.answer(UNDO)
+                session.undo()
                 results.append(error)
-            session.answer(KEEP)
+            session.keep()
         drive(write(works), session)
         reach(Boundary.BEFORE_COMMIT)
         session.commit()
@@ -108,15 +106,15 @@ async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[K
     try:
         await session.begin()
         for work in works:
-            await session.answer(SAVE)
+            await session.mark()
             try:
                 results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
-                await session.answer(UNDO)
+                await session.undo()
                 results.append(error)
-            await session.answer(KEEP)
+            await session.keep()
         await adrive(write(works), session)
         reach(Boundary.BEFORE_COMMIT)
         with anyio.CancelScope(shield=True):

@@ -71,7 +71,7 @@ class Settling:
     async def _ack(self, helds: Sequence[Held]) -> None:
         if not helds:
             return
-        answers = await self._ask(self._queue.ack, helds)
+        answers = await self._ask_again(self._queue.ack, helds)
         reach(Boundary.AFTER_ACK)
         now = self._now()
         entries = []
@@ -168,6 +168,16 @@ class Settling:
             return await call(receipts)  # type: ignore[no-any-return]
         except QueueUnavailable as error:
             return [NotDone(receipt, str(error), lost=False) for receipt in receipts]
+
+    async def _ask_again(self, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
+        """Ask, and ask once more about those without an answer: an ack may be repeated."""
+        answers = await self._ask(call, helds)
+        unanswered = [index for index, one in enumerate(answers) if isinstance(one, NotDone) and not one.lost]
+        if unanswered:
+            again = await self._ask(call, [helds[index] for index in unanswered])
+            for index, answer in zip(unanswered, again, strict=True):
+                answers[index] = answer
+        return answers
 
     def _most(self, pause: float) -> float:
         longest = self._queue.capabilities.max_release_delay

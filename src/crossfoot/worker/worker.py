@@ -12,7 +12,6 @@ import anyio
 import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 
 from crossfoot.books.posting import post
 from crossfoot.books.store import Book
@@ -20,10 +19,11 @@ from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
 from crossfoot.errors import QueueUnavailable, UsageError
-from crossfoot.queues.queue import LocalQueue, Queue
+from crossfoot.queues.queue import LocalQueue, Order, Queue
+from crossfoot.worker.dispatch import Dispatch
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
-from crossfoot.worker.lanes import LoopLane, Result, ThreadLane
+from crossfoot.worker.lanes import LoopLane, ThreadLane
 from crossfoot.worker.leases import Leases
 from crossfoot.worker.parking import resume_overdue
 from crossfoot.worker.reconcile import Reconciliation
@@ -89,6 +89,7 @@ class Worker:
         self._to_send = anyio.Event()
         self._room = anyio.Event()
         self.settled = 0
+        """Deliveries that came to an end."""
 
     def stop(self) -> None:
         """Finish what runs, hand the rest back, and return from `run`. To be called in the event loop."""
@@ -122,67 +123,53 @@ class Worker:
         local = self._queue if isinstance(self._queue, LocalQueue) and self._queue.is_in(self._database.path) else None
         leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
         intake = Intake(self._book, self._queue, self._registry, self._clock, number, local)
-        settling = Settling(
-            self._book, self._queue, self._retry(), forget=self._forgetter(leases), sent=self._wake_outbox,
-            local=local,
-        )  # fmt: skip
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
+        settling = Settling(
+            self._book, self._queue, self._retry(), local=local, forget=self._forgetter(leases), sent=self._wake_outbox
+        )
+        ordered = self._queue.capabilities.order is Order.KEY
+        dispatch = Dispatch(settling, ordered=ordered, settled=self._count)
         async with anyio.create_task_group() as tasks:
-            await self._receive_and_work(intake, leases, settling, tasks, outbox, number, until_idle)
+            self._start_upkeep(tasks, leases, outbox, number)
+            async with anyio.create_task_group() as lanes:
+                self._start_lanes(lanes, dispatch)
+                with dispatch.threads, dispatch.loops:
+                    await self._receive(intake, leases, dispatch, outbox, until_idle)
+                lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
             tasks.cancel_scope.cancel()
 
-    async def _receive_and_work(
-        self,
-        intake: Intake,
-        leases: Leases,
-        settling: Settling,
-        tasks: TaskGroup,
-        outbox: Outbox,
-        number: int,
-        until_idle: bool,
-    ) -> None:
+    def _start_upkeep(self, tasks: TaskGroup, leases: Leases, outbox: Outbox, number: int) -> None:
+        """Everything that goes on beside receiving and handling."""
         reconciliation = Reconciliation(self._book, self._queue, worker=number)
         self._start(tasks, leases.beat, self.pattern.lease / 6)
         self._start(tasks, self._posting, 0.5)
         self._start(tasks, lambda: self._tidy(number), 5.0)
         self._start(tasks, reconciliation.run, self.pattern.reconcile)
         tasks.start_soon(self._relay, outbox)
-        async with anyio.create_task_group() as lanes:
-            threads, loops = self._lanes(lanes, settling)
-            with threads, loops:
-                await self._receive(intake, leases, settling, threads, loops, outbox, until_idle)
-            lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
 
-    def _lanes(
-        self, lanes: TaskGroup, settling: Settling
-    ) -> tuple[MemoryObjectSendStream[Held], MemoryObjectSendStream[Held]]:
-        """Start lanes for the kinds of handler there are; returns where their deliveries go."""
-        settle = self._counted(settling)
+    def _start_lanes(self, lanes: TaskGroup, dispatch: Dispatch) -> None:
+        """Start lanes for the kinds of handler there are."""
         streams = []
         for kind, wanted in ((ThreadLane, False), (LoopLane, True)):
             send, receive = anyio.create_memory_object_stream[Held](float("inf"))
+            streams.append(send)
             with receive:
                 if any(handler.is_async is wanted for handler in self._registry):
                     for _ in range(self.pattern.concurrency):
                         lane = kind(
-                            self._database,
-                            self._clock,
-                            settle,
-                            batch=self.pattern.batch,
+                            self._database, self._clock, dispatch.settle, batch=self.pattern.batch,
                             stopping=self._stopping.is_set,
-                        )
+                        )  # fmt: skip
                         lanes.start_soon(self._run_lane, lane, receive.clone())
-            streams.append(send)
-        return streams[0], streams[1]
+        dispatch.threads, dispatch.loops = streams
 
     async def _run_lane(self, lane: ThreadLane | LoopLane, source: Any) -> None:
         with source:
             await lane.run(source)
 
     async def _receive(
-        self, intake: Intake, leases: Leases, settling: Settling, threads: MemoryObjectSendStream[Held],
-        loops: MemoryObjectSendStream[Held], outbox: Outbox, until_idle: bool,
-    ) -> None:  # fmt: skip
+        self, intake: Intake, leases: Leases, dispatch: Dispatch, outbox: Outbox, until_idle: bool
+    ) -> None:
         failures = 0
         while not self._stopping.is_set():
             room = self._capacity - len(leases)
@@ -193,29 +180,17 @@ class Worker:
             try:
                 deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self.pattern.wait)
                 failures = 0
+                if not deliveries and until_idle and await self._idle(leases, outbox):
+                    return
             except QueueUnavailable as error:
                 failures += 1
-                logger.warning("queue %s cannot be received from: %s", self._queue.name, error)
+                logger.warning("queue %s cannot be used: %s", self._queue.name, error)
                 await self._sleep(min(30.0, 0.5 * 2 ** min(failures, 6)))
                 continue
             if deliveries:
                 helds = await anyio.to_thread.run_sync(intake.take, deliveries)
                 leases.hold(helds)
-                await self._dispatch(helds, settling, leases, threads, loops)
-            elif until_idle and await self._idle(leases, outbox):
-                return
-
-    async def _dispatch(
-        self, helds: list[Held], settling: Settling, leases: Leases, threads: MemoryObjectSendStream[Held],
-        loops: MemoryObjectSendStream[Held],
-    ) -> None:  # fmt: skip
-        hopeless: list[Result] = [(held, held.problem) for held in helds if held.problem is not None]
-        if hopeless:
-            await settling.settle(hopeless)
-        for held in helds:
-            if held.problem is None:
-                assert held.handler is not None
-                (loops if held.handler.is_async else threads).send_nowait(held)
+                await dispatch.take(helds)
 
     def _retry(self) -> Retry:
         """The stricter of our patience and the queue's: at its last delivery we bury a message ourselves, with its cause."""
@@ -304,12 +279,8 @@ class Worker:
 
         return forget
 
-    def _counted(self, settling: Settling) -> Any:
-        async def settle(results: list[Result]) -> None:
-            await settling.settle(results)
-            self.settled += len(results)
-
-        return settle
+    def _count(self, settled: int) -> None:
+        self.settled += settled
 
     async def _wait_for_room(self) -> None:
         self._room = anyio.Event()

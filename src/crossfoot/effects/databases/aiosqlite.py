@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite
 
+from crossfoot.effects.databases import sqlite
 from crossfoot.effects.databases.changes import ChangeCounter
-from crossfoot.effects.databases.session import Ask
-from crossfoot.effects.databases.sqlite import HandlerConnection, answer
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask
+from crossfoot.effects.databases.sqlite import answer
+from crossfoot.errors import TransactionMisuse
 from crossfoot.sqlite import connect_as
+
+
+class HandlerConnection(aiosqlite.Connection):
+    """What a handler gets; commit, rollback and scripts are refused by the connection beneath."""
+
+    async def __aenter__(self) -> Self:
+        raise TransactionMisuse(
+            "the handler used the connection as a context, which closes it at the end: use it as it is"
+        )
+
+    async def close(self) -> None:
+        raise TransactionMisuse("the handler called close(): the connection is crossfoot's, which goes on to use it")
+
+    async def leave(self, inner: InnerConnection) -> None:
+        """Close, when the worker is done with it."""
+        inner.leaving = True
+        await super().close()
+
+
+class InnerConnection(sqlite.HandlerConnection):
+    """The connection in the thread, which aiosqlite closes by its `close`."""
+
+    leaving = False
+
+    def close(self) -> None:
+        if self.leaving:
+            self.leave()
+        else:
+            super().close()
 
 
 class AioSqliteSession:
     """One connection, for one delivery at a time."""
 
-    def __init__(self, connection: aiosqlite.Connection, inner: HandlerConnection) -> None:
+    def __init__(self, connection: HandlerConnection, inner: InnerConnection) -> None:
         self.handle = connection
         self._inner = inner
         self._counter = ChangeCounter(inner)
@@ -31,8 +62,18 @@ class AioSqliteSession:
         await self._call(self._inner.finish)
 
     async def rollback(self) -> None:
-        self._counter.watching = False
+        self._unwatch()
         await self._call(self._inner.abandon)
+
+    async def mark(self) -> None:
+        await self._call(self._inner.execute, MARK)
+
+    async def undo(self) -> None:
+        self._unwatch()
+        await self._call(self._inner.execute, UNDO)
+
+    async def keep(self) -> None:
+        await self._call(self._inner.execute, KEEP)
 
     async def answer(self, ask: Ask) -> Any:
         return await self._call(answer, self._inner, ask)
@@ -42,12 +83,18 @@ class AioSqliteSession:
 
     async def watch(self) -> None:
         self._counter.watch()
+        self._inner.guarded = True
 
     async def changed(self) -> int:
+        self._unwatch()
         return self._counter.changed()
 
     async def close(self) -> None:
-        await self.handle.close()
+        await self.handle.leave(self._inner)
+
+    def _unwatch(self) -> None:
+        self._inner.guarded = False
+        self._counter.watching = False
 
     async def _call(self, function: Any, *arguments: Any) -> Any:
         """Run in the connection's thread, in line with the handler's own statements."""
@@ -57,13 +104,14 @@ class AioSqliteSession:
 
 async def open_session(path: str, synchronous: str) -> AioSqliteSession:
     """Connect."""
-    opened: list[HandlerConnection] = []
+    opened: list[InnerConnection] = []
 
-    def connector() -> HandlerConnection:
-        opened.append(connect_as(HandlerConnection, path, synchronous=synchronous))
+    def connector() -> InnerConnection:
+        opened.append(connect_as(InnerConnection, path, synchronous=synchronous))
         return opened[0]
 
-    connection = await aiosqlite.Connection(connector, iter_chunk_size=64)
+    connection = HandlerConnection(connector, iter_chunk_size=64)
+    await connection
     session = AioSqliteSession(connection, opened[0])
     await session.prepare()
     return session

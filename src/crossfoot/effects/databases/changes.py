@@ -15,12 +15,26 @@ from crossfoot.errors import TransactionMisuse
 
 _SPACE = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*"
 _CONTROL = re.compile(rf"{_SPACE}(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END)\b(.*)", re.IGNORECASE | re.DOTALL)
+_ENDING = re.compile(rf"{_SPACE}(COMMIT|END|ROLLBACK(?!{_SPACE}(?:TRANSACTION{_SPACE})?TO\b))\b", re.IGNORECASE | re.DOTALL)
 _WRITE = re.compile(rf"{_SPACE}(?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(
     r"""(?P<quoted>"(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\])|(?P<bare>[^\s;"'`\[\]/-]+)"""
     r"|--[^\n]*|/\*.*?(?:\*/|$)",
     re.DOTALL,
 )
+
+
+def refuse_ending(statement: str) -> None:
+    """Let no statement of the handler's end the transaction.
+
+    Raises:
+        TransactionMisuse: it would; it was not executed.
+    """
+    if found := _ENDING.match(statement):
+        raise TransactionMisuse(
+            f"the handler called for {found[1].upper()} on the transaction that crossfoot owns: leave commit and rollback to "
+            "crossfoot, and use a savepoint for what may fail"
+        )
 
 
 class HasChanges(Protocol):
@@ -48,6 +62,7 @@ class ChangeCounter:
         self._undone = 0
         self._stack: list[_Savepoint] = []
         self._ended = ""
+        self._lost = False
         self.watching = False
 
     def watch(self) -> None:
@@ -56,6 +71,7 @@ class ChangeCounter:
         self._undone = 0
         self._stack.clear()
         self._ended = ""
+        self._lost = False
         self.watching = True
 
     def changed(self) -> int:
@@ -70,7 +86,7 @@ class ChangeCounter:
                 f"the handler issued {self._ended} on the transaction that crossfoot owns: leave commit and rollback to "
                 "crossfoot (executescript() and `with connection:` commit, too), and use a savepoint for what may fail"
             )
-        if not self._connection.in_transaction:
+        if self._lost or not self._connection.in_transaction:
             raise TransactionMisuse(
                 "the transaction was rolled back while the handler ran, and the handler caught the error that said so "
                 "(INSERT OR ROLLBACK does that, and a full disk): let that error out, nothing was kept"
@@ -80,7 +96,8 @@ class ChangeCounter:
     def __call__(self, statement: str) -> None:
         if not self.watching:
             return
-        if not self._connection.in_transaction:
+        if not self._connection.in_transaction:  # the driver may begin another one by itself: it is not ours
+            self._lost = True
             self._refuse(statement)
             return
         found = _CONTROL.match(statement)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import anyio.to_thread
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
+from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 
 from crossfoot.effects.databases import session as port
-from crossfoot.effects.databases.changes import ChangeCounter
+from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.sqlite import Turnstile, explain
 
@@ -76,7 +77,6 @@ class SyncSession:
             self._connection = self._engine.connect()
             self._connection.begin()
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            self.handle = _guarded(OrmSession(bind=self._connection, join_transaction_mode="rollback_only"))
         except DBAPIError as error:
             self._let_go()
             raise explain(error.orig or error, self._engine.url.database or "") from error
@@ -100,6 +100,17 @@ class SyncSession:
         finally:
             self._let_go()
 
+    def mark(self) -> None:
+        self._execute(port.MARK)
+
+    def undo(self) -> None:
+        if self._counter is not None:
+            self._counter.watching = False
+        self._execute(port.UNDO)
+
+    def keep(self) -> None:
+        self._execute(port.KEEP)
+
     def answer(self, ask: port.Ask) -> Any:
         assert self._connection is not None
         return _answer(self._connection, ask)
@@ -114,6 +125,8 @@ class SyncSession:
         self._counter = ChangeCounter(raw)
         raw.set_trace_callback(self._counter)
         self._counter.watch()
+        # Every work of a batch has a session of its own: what a failed one had pending must not come with the next.
+        self.handle = HandlerSession(bind=self._connection, join_transaction_mode="rollback_only")
 
     def changed(self) -> int:
         assert self._connection is not None and self._counter is not None
@@ -126,6 +139,10 @@ class SyncSession:
     def close(self) -> None:
         self._let_go()
         self._turnstile.close()
+
+    def _execute(self, statement: str) -> None:
+        assert self._connection is not None
+        self._connection.exec_driver_sql(statement)
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -155,8 +172,6 @@ class AsyncSession:
             self._connection = await self._engine.connect()
             await self._connection.begin()
             await self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            self.handle = OrmAsyncSession(bind=self._connection, join_transaction_mode="rollback_only")
-            _guarded(self.handle.sync_session)
         except DBAPIError as error:
             await self._let_go()
             raise explain(error.orig or error, self._engine.url.database or "") from error
@@ -180,6 +195,17 @@ class AsyncSession:
         finally:
             await self._let_go()
 
+    async def mark(self) -> None:
+        await self._execute(port.MARK)
+
+    async def undo(self) -> None:
+        if self._counter is not None:
+            self._counter.watching = False
+        await self._execute(port.UNDO)
+
+    async def keep(self) -> None:
+        await self._execute(port.KEEP)
+
     async def answer(self, ask: port.Ask) -> Any:
         assert self._connection is not None
         return await self._connection.run_sync(_answer, ask)
@@ -194,6 +220,9 @@ class AsyncSession:
         self._counter = ChangeCounter(raw)
         await raw.set_trace_callback(self._counter)
         self._counter.watch()
+        self.handle = OrmAsyncSession(
+            bind=self._connection, sync_session_class=HandlerSession, join_transaction_mode="rollback_only"
+        )
 
     async def changed(self) -> int:
         assert self._counter is not None
@@ -203,6 +232,10 @@ class AsyncSession:
     async def close(self) -> None:
         await self._let_go()
         self._turnstile.close()
+
+    async def _execute(self, statement: str) -> None:
+        assert self._connection is not None
+        await self._connection.exec_driver_sql(statement)
 
     async def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -235,13 +268,30 @@ def _answer(connection: Connection, ask: port.Ask) -> Any:
     return result.fetchone() if isinstance(ask, port.One) else result.fetchall()
 
 
-def _guarded(session: OrmSession) -> OrmSession:
-    @event.listens_for(session, "before_commit")
-    def refuse(session: OrmSession) -> None:
-        if not session.in_nested_transaction():
-            raise TransactionMisuse(
-                "the handler called session.commit(): crossfoot commits after the handler returned; use flush(), or "
-                "begin_nested() for what may fail"
-            )
+class HandlerSession(OrmSession):
+    """A session whose transaction belongs to crossfoot. Whatever would end it is refused before it happens."""
 
-    return session
+    def commit(self) -> None:
+        raise TransactionMisuse(
+            "the handler called session.commit(): crossfoot commits after the handler returned; use flush(), or "
+            "begin_nested() for what may fail"
+        )
+
+    def rollback(self) -> None:
+        raise TransactionMisuse(
+            "the handler called session.rollback(): raise an exception instead, crossfoot rolls back; use begin_nested() "
+            "for what may fail"
+        )
+
+
+@event.listens_for(HandlerSession, "before_commit")
+def _refuse_commit(session: OrmSession) -> None:
+    """Also at the end of `with session.begin()`."""
+    if not session.in_nested_transaction():
+        session.commit()  # says why not
+
+
+@event.listens_for(HandlerSession, "do_orm_execute")
+def _refuse_ending(state: ORMExecuteState) -> None:
+    if isinstance(state.statement, TextClause):
+        refuse_ending(state.statement.text)

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Self
 
-from crossfoot.effects.databases.changes import ChangeCounter
-from crossfoot.effects.databases.session import All, Ask, AsyncSession, Many, One, Run, Session
+from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
 
 class HandlerConnection(Connection):
-    """A connection whose transaction belongs to crossfoot."""
+    """A connection whose transaction belongs to crossfoot. Whatever would end it is refused before it happens."""
+
+    guarded = False
+    """Whether a handler has it."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if self.guarded:
+            refuse_ending(sql)
+        return super().execute(sql, parameters)
+
+    def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+        raise TransactionMisuse(
+            "the handler called executescript(), which commits before it begins: execute the statements one by one"
+        )
 
     def commit(self) -> None:
         raise TransactionMisuse("the handler called commit(): crossfoot commits after the handler returned")
 
     def rollback(self) -> None:
         raise TransactionMisuse("the handler called rollback(): raise an exception instead, crossfoot rolls back")
+
+    def __enter__(self) -> Self:
+        raise TransactionMisuse(
+            "the handler used the connection as a context, which commits at the end: use it as it is, crossfoot commits"
+        )
+
+    def close(self) -> None:
+        raise TransactionMisuse("the handler called close(): the connection is crossfoot's, which goes on to use it")
+
+    def leave(self) -> None:
+        """Close, when the worker is done with it."""
+        super().close()
 
 
 class SqliteSession:
@@ -35,8 +60,18 @@ class SqliteSession:
         self.handle.finish()
 
     def rollback(self) -> None:
-        self.handle.set_trace_callback(None)
+        self._unwatch()
         self.handle.abandon()
+
+    def mark(self) -> None:
+        self.handle.execute(MARK)
+
+    def undo(self) -> None:
+        self._unwatch()
+        self.handle.execute(UNDO)
+
+    def keep(self) -> None:
+        self.handle.execute(KEEP)
 
     def answer(self, ask: Ask) -> Any:
         return answer(self.handle, ask)
@@ -47,13 +82,18 @@ class SqliteSession:
     def watch(self) -> None:
         self._counter.watch()
         self.handle.set_trace_callback(self._counter)
+        self.handle.guarded = True
 
     def changed(self) -> int:
-        self.handle.set_trace_callback(None)
+        self._unwatch()
         return self._counter.changed()
 
     def close(self) -> None:
-        self.handle.close()
+        self.handle.leave()
+
+    def _unwatch(self) -> None:
+        self.handle.guarded = False
+        self.handle.set_trace_callback(None)
 
 
 def answer(connection: sqlite3.Connection, ask: Ask) -> Any:

@@ -70,18 +70,18 @@ UPDATE crossfoot_queue SET visible_at = ?, changed_at = ?, token = '------------
 EXTEND = "UPDATE crossfoot_queue SET visible_at = ?, changed_at = ? WHERE key = ? AND token = ?"
 
 BURY = """
-UPDATE crossfoot_queue SET state = 2, token = '--------------------', changed_at = ?, dead_reason = ?
+UPDATE crossfoot_queue SET state = 2, expires_at = NULL, token = '--------------------', changed_at = ?, dead_reason = ?
 WHERE key = ? AND token = ?
 """
 
 BURY_WORN_OUT = """
 UPDATE crossfoot_queue
-SET state = 2, token = '--------------------', changed_at = ?, dead_reason = ?, attempts = attempts - 1
+SET state = 2, expires_at = NULL, token = '--------------------', changed_at = ?, dead_reason = ?, attempts = attempts - 1
 WHERE key = ?
 """
 
 EXPIRE = """
-UPDATE crossfoot_queue SET state = 3, token = '--------------------', changed_at = ?
+UPDATE crossfoot_queue SET state = 3, expires_at = NULL, token = '--------------------', changed_at = ?
 WHERE key IN (
   SELECT key FROM crossfoot_queue INDEXED BY crossfoot_queue_expiry
   WHERE queue = ? AND state < 2 AND expires_at <= ? AND (token = '--------------------' OR visible_at <= ?)

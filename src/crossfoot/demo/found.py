@@ -1,0 +1,112 @@
+"""Which faults the books tell of, each by a pattern of its own in the entries. Nothing else is looked at.
+
+    publish refused            an entry `refused` or `put off`
+    publish answer lost        an entry `publish in doubt`
+    duplicate publication      intended twice under one id; or suppressed because another message did it
+    redelivery while running   received again while the lease of an earlier delivery ran, and before that one's end
+    reorder within a case      intended before the event that precedes it in its case
+    exception swallowed        failed for want of proof
+    handler raises once        failed with an exception of the handler's, and proven later
+    handler raises always      failed with one, and dead
+    malformed payload          dead, because the payload does not fit its type
+    unknown enum value         dead, because a value is none of those the type lists
+    unknown type               dead, because no handler takes it
+    worker killed              a worker that never said that it stopped
+    lease overrun              a delivery that ended after its lease
+    ack lost                   an ack without an answer; or delivered again after it was proven and acked
+    retention expiry           an entry `expired`
+    deleted from the queue     an entry `vanished`
+"""
+
+from __future__ import annotations
+
+from crossfoot.books.entry import PROOFS, Kind
+from crossfoot.books.store import Book
+from crossfoot.demo.plan import Fault
+from crossfoot.sqlite import Connection
+
+ENDS = (
+    *(*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT),
+)
+"""Entries that end a delivery."""
+
+
+def _numbers(*kinds: Kind) -> str:
+    return ", ".join(str(kind.value) for kind in kinds)
+
+
+_WITH = f"""
+WITH
+  deliveries AS MATERIALIZED (
+    SELECT message, delivery, max(attempt) AS attempt,
+      min(CASE WHEN kind = {Kind.RECEIVED} THEN id END) AS began,
+      min(CASE WHEN kind = {Kind.RECEIVED} THEN at END) AS began_at,
+      max(CASE WHEN kind IN ({_numbers(Kind.RECEIVED, Kind.EXTENDED)}) THEN due END) AS lease_until,
+      min(CASE WHEN kind IN ({_numbers(*ENDS)}) THEN id END) AS ended,
+      min(CASE WHEN kind IN ({_numbers(*ENDS)}) THEN at END) AS ended_at,
+      max(kind IN ({_numbers(*PROOFS)})) AND max(kind = {Kind.ACKED}) AS closed
+    FROM crossfoot_entries WHERE delivery <> 0 GROUP BY message, delivery),
+  several AS MATERIALIZED (
+    SELECT message FROM crossfoot_entries WHERE kind IN ({_numbers(Kind.INTENDED, Kind.PUBLISH_IN_DOUBT)})
+    GROUP BY message HAVING count(*) > 1),
+  overtaken AS MATERIALIZED (
+    SELECT DISTINCT a.message FROM deliveries a JOIN deliveries b ON b.message = a.message
+    WHERE b.began > a.began AND b.began < a.ended AND b.attempt > a.attempt AND b.began_at < a.lease_until
+      AND a.message NOT IN (SELECT message FROM several)),
+  failures AS MATERIALIZED (
+    SELECT message, details ->> 'error' AS error, details ->> 'text' AS text
+    FROM crossfoot_entries WHERE kind = {Kind.FAILED}),
+  intentions AS MATERIALIZED (
+    SELECT m.subject, m.sequence, min(m.id) AS id, min(e.id) AS first
+    FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message
+    WHERE e.kind = {Kind.INTENDED} AND m.subject IS NOT NULL GROUP BY m.subject, m.sequence)
+"""
+"""Of several copies of one message in the queue, each is delivered on its own account: they overtake nothing."""
+
+_MESSAGES = "SELECT DISTINCT m.id FROM crossfoot_messages m JOIN crossfoot_entries e ON e.message = m.key"
+_FAILED = "SELECT DISTINCT m.id FROM crossfoot_messages m JOIN failures f ON f.message = m.key"
+_OWN = "f.error LIKE 'crossfoot.errors.%'"
+_BAD = "f.error = 'crossfoot.errors.PayloadInvalid' AND f.text"
+_DEAD = f"EXISTS (SELECT 1 FROM crossfoot_entries d WHERE d.message = m.key AND d.kind = {Kind.DEAD_LETTERED})"
+_PROVEN = f"EXISTS (SELECT 1 FROM crossfoot_entries d WHERE d.message = m.key AND d.kind IN ({_numbers(*PROOFS)}))"
+
+QUERIES: dict[Fault, str] = {
+    Fault.REFUSED: f"{_MESSAGES} WHERE e.kind IN ({_numbers(Kind.REFUSED, Kind.PUT_OFF)})",
+    Fault.ANSWER_LOST: f"{_MESSAGES} WHERE e.kind = {Kind.PUBLISH_IN_DOUBT}",
+    Fault.DUPLICATE: f"""
+        {_MESSAGES} WHERE e.kind = {Kind.INTENDED} GROUP BY m.key HAVING count(*) > 1
+        UNION SELECT details ->> 'operation' FROM crossfoot_entries
+        WHERE kind = {Kind.SUPPRESSED} AND details ->> 'by' <> message""",
+    Fault.REDELIVERED: "SELECT m.id FROM crossfoot_messages m JOIN overtaken o ON o.message = m.key",
+    Fault.REORDERED: """
+        SELECT id FROM (SELECT id, first, lag(first) OVER (PARTITION BY subject ORDER BY sequence) AS before
+                        FROM intentions) WHERE before > first""",
+    Fault.SWALLOWED: f"{_FAILED} WHERE f.error = 'crossfoot.errors.NoProof'",
+    Fault.RAISES_ONCE: f"{_FAILED} WHERE NOT {_OWN} AND {_PROVEN}",
+    Fault.RAISES_ALWAYS: f"{_FAILED} WHERE NOT {_OWN} AND {_DEAD}",
+    Fault.MALFORMED: f"{_FAILED} WHERE {_DEAD} AND {_BAD} NOT LIKE '%is not one of%'",
+    Fault.UNKNOWN_ENUM: f"{_FAILED} WHERE {_DEAD} AND {_BAD} LIKE '%is not one of%'",
+    Fault.UNKNOWN_TYPE: f"{_FAILED} WHERE {_DEAD} AND f.error = 'crossfoot.errors.UnknownType'",
+    Fault.KILLED: "SELECT name FROM crossfoot_workers WHERE stopped_at IS NULL",
+    Fault.OVERRUN: """
+        SELECT DISTINCT m.id FROM crossfoot_messages m JOIN deliveries d ON d.message = m.key
+        WHERE d.ended_at > d.lease_until""",
+    Fault.ACK_LOST: f"""
+        {_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED}
+        UNION SELECT m.id FROM deliveries a JOIN deliveries b ON b.message = a.message
+        JOIN crossfoot_messages m ON m.key = a.message
+        WHERE a.closed AND b.began > a.ended AND b.attempt > a.attempt
+          AND a.message NOT IN (SELECT message FROM several UNION SELECT message FROM overtaken)""",
+    Fault.EXPIRED: f"{_MESSAGES} WHERE e.kind = {Kind.EXPIRED}",
+    Fault.DELETED: f"{_MESSAGES} WHERE e.kind = {Kind.VANISHED}",
+}
+
+
+def found(book: Book) -> dict[Fault, set[str]]:
+    """Every fault with the ids it happened to, by the books. After the workers have stopped."""
+    with book.reading() as connection:
+        return {fault: _ids(connection, query) for fault, query in QUERIES.items()}
+
+
+def _ids(connection: Connection, query: str) -> set[str]:
+    return {str(row[0]) for row in connection.execute(_WITH + query)}

@@ -1,0 +1,144 @@
+"""One worker process of the demo: the example's handlers, with the planned faults around them.
+
+    python -m crossfoot.demo.process SETTINGS
+
+It says `ready NAME` when it works, stops in order on SIGTERM or when its standard input ends (so that none outlives the
+demo), and may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from crossfoot.app import Crossfoot
+from crossfoot.demo import log
+from crossfoot.demo.hands import EmbeddedHands, Hands, SqsHands
+from crossfoot.demo.hooks import Hooks
+from crossfoot.demo.incoming import FaultyLocalReceive, FaultyReceive
+from crossfoot.demo.messages import SOURCE
+from crossfoot.demo.plan import Act
+from crossfoot.demo.record import Record
+from crossfoot.demo.shield import Shield
+from crossfoot.queues.queue import LocalQueue
+from crossfoot.worker.lanes import Result
+from crossfoot.worker.registry import Registry
+from crossfoot.worker.settling import Settling
+from crossfoot.worker.worker import Worker
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker process is told.
+
+    Attributes:
+        worker: its name in this demo.
+        folder: where record and shields are.
+        acts: the plan, by message id.
+        settings: of the service, see `crossfoot.settings.Settings`.
+    """
+
+    worker: str
+    folder: str
+    acts: dict[str, Act]
+    settings: dict[str, Any]
+
+
+class ShieldedWorker(Worker):
+    """A worker that says when the entries of a delivery's end are durable."""
+
+    faulty: FaultyReceive
+
+    def _counted(self, settling: Settling) -> Any:
+        settle = super()._counted(settling)
+
+        async def settle_and_forget(results: Sequence[Result]) -> None:
+            await settle(results)
+            self.faulty.forget([held.delivery.receipt for held, _ in results])
+
+        return settle_and_forget
+
+
+def example() -> Crossfoot:
+    """The example's service, as `examples/hospital/app.py` defines it."""
+    path = log.folder() / "app.py"
+    spec = importlib.util.spec_from_file_location("hospital_app", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["hospital_app"] = module
+    spec.loader.exec_module(module)
+    return cast("Crossfoot", module.app)
+
+
+def worker_of(orders: Orders) -> ShieldedWorker:
+    """The example's worker, with the faults built in."""
+    os.environ.update({f"CROSSFOOT_{name.upper()}": str(value) for name, value in orders.settings.items()})
+    app = example()
+    folder = Path(orders.folder)
+    acts = {f"{SOURCE}|{id_}": act for id_, act in orders.acts.items()}
+    kind = FaultyLocalReceive if isinstance(app.queue, LocalQueue) else FaultyReceive
+    hands: Hands = EmbeddedHands(app.database.path)
+    if not isinstance(app.queue, LocalQueue):
+        hands = SqsHands(app.queue.name, app.settings.endpoint, app.settings.region)
+    queue = kind(app.queue, acts, Record(folder / "injected.db"), Shield(folder, orders.worker), hands)
+    hooks = Hooks(acts, queue)
+    registry = Registry()
+    for handler in app.registry:
+        registry.add(msgspec.structs.replace(handler, function=hooks.around(handler), wants_transaction=True))
+    pattern = app.worker().pattern
+    worker = ShieldedWorker(app.name, app.book, queue, registry, app.database, pattern=pattern)
+    worker.faulty = queue
+    return worker
+
+
+async def work(orders: Orders) -> None:
+    """Work until told to stop."""
+    worker = worker_of(orders)
+    async with anyio.create_task_group() as tasks:
+        for reason in (_signalled, _left_alone):
+            tasks.start_soon(_stop_when, reason, worker)
+        worker.faulty.on_first_receive = lambda: _say(f"ready {worker.name}")
+        await worker.run()
+        tasks.cancel_scope.cancel()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def _stop_when(reason: Any, worker: Worker) -> None:
+    await reason()
+    worker.stop()
+
+
+async def _signalled() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            return
+
+
+async def _left_alone() -> None:
+    """Until standard input ends: whoever started this process has ended it, or is gone."""
+    while await anyio.to_thread.run_sync(sys.stdin.buffer.read, 1, abandon_on_cancel=True):
+        pass
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    orders = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Orders)
+    anyio.run(work, orders)
+    os._exit(0)  # a thread may still wait for standard input
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What to do next: concrete commands, none where there is nothing to do."""
+
+from __future__ import annotations
+
+import shlex
+
+import msgspec
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate
+from crossfoot.recover.facts import Facts
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Something to do, and the command that does it (`None` where no command can)."""
+
+    do: str
+    command: str | None = None
+
+
+AGAIN = "once that is mended, send it again under the same id; the operation key keeps it from happening twice"
+
+
+def advise(facts: Facts, fate: Fate | None) -> list[Step]:
+    """What a person should do about a message of this fate."""
+    name, queue = shlex.quote(facts.row.id), shlex.quote(facts.row.queue)
+    work = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
+    payload = Step("look at what it carried", f"crossfoot why {name} --payload")
+    again = Step(AGAIN, _publish(facts))
+    if fate is None:
+        return [Step("rebuild the book from its entries and see what is missing", "crossfoot verify")]
+    if fate is Fate.DEAD:
+        show = Step("look at what it carried", f"crossfoot dead show {name} --payload")
+        return [show, Step("see which others died of the same cause", "crossfoot dead list --by-cause"), again]
+    if fate is Fate.STRANDED:
+        return [work, Step("see whether others wait, too", f"crossfoot balance --queue {queue}")]
+    if fate is Fate.STALLED:
+        return [Step("start a worker of its service: it receives the message again", work.command)]
+    if fate is Fate.IN_DOUBT:
+        return [
+            Step("start a worker of its service: it finds out, by the operation key or by sending again", work.command)
+        ]
+    if fate is Fate.VANISHED:
+        mend = Step(f"find out who deletes messages from queue {facts.row.queue}: no worker of this book did")
+        return [mend if facts.last(Kind.VANISHED) else Step("find the code that acks without proof"), payload, again]
+    if fate in (Fate.EXPIRED, Fate.REFUSED):
+        return [payload, again]
+    if fate is Fate.DUPLICATE and facts.owner is not None:
+        return [Step("see the message that completed it", f"crossfoot why {shlex.quote(facts.owner.row.id)}")]
+    if fate is Fate.PARKED:
+        subject = shlex.quote(facts.row.subject or facts.row.id)
+        return [Step("see where its predecessor is", f"crossfoot why {subject}")]
+    if fate in (Fate.RETRYING, Fate.PROCESSING, Fate.QUEUED):
+        subject = shlex.quote(facts.row.subject or "")
+        return [Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")]
+    return []
+
+
+def _publish(facts: Facts) -> str:
+    row = facts.row
+    subject = f" --subject {shlex.quote(row.subject)}" if row.subject else ""
+    sequence = f" --sequence {row.sequence}" if row.sequence is not None else ""
+    return f"crossfoot publish MODULE:NAME {shlex.quote(row.type)} --id {shlex.quote(row.id)}{subject}{sequence} --data '...'"

@@ -1,0 +1,114 @@
+"""Everything the book knows of one message, read in one snapshot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from crossfoot.books import queries
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
+from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
+from crossfoot.clock import Micros
+from crossfoot.sqlite import Connection
+
+
+class Relative(msgspec.Struct, frozen=True):
+    """Another message, and how it stands."""
+
+    row: Row
+    fate: Fate | None
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the book knows of one message.
+
+    Attributes:
+        entries: in the order in which they were committed.
+        operation: the record of its operation key, whichever message completed it.
+        owner: that message, when it is another one.
+        parents: the message that caused it, once per queue; `children` those it caused.
+    """
+
+    row: Row
+    entries: tuple[Fact, ...]
+    workers: dict[int, WorkerRow]
+    causes: dict[str, CauseRow]
+    operation: OperationRow | None
+    owner: Relative | None
+    outcomes: tuple[OutcomeRow, ...]
+    parents: tuple[Relative, ...]
+    children: tuple[Relative, ...]
+
+    @property
+    def summary(self) -> Summary:
+        return fold(self.entries)
+
+    def last(self, *kinds: Kind) -> Fact | None:
+        """The highest-ranking entry of these kinds (of any kind, without)."""
+        found = [entry for entry in self.entries if entry.kind in kinds or not kinds]
+        return max(found, key=lambda entry: (entry.rank, entry.number), default=None)
+
+    def worker(self, entry: Fact | None) -> WorkerRow | None:
+        return self.workers.get(entry.worker) if entry is not None else None
+
+    def cause(self, entry: Fact | None) -> str:
+        """A failure in one line: its title and its own words."""
+        if entry is None:
+            return ""
+        title = self.causes[entry.cause].title if entry.cause in self.causes else ""
+        told = details(entry)
+        text = str(told.get("text") or told.get("reason") or "")
+        return ": ".join(part for part in (title or str(told.get("error") or ""), text) if part)
+
+
+def details(entry: Fact) -> dict[str, Any]:
+    """What the entry holds for people; nothing of it is relied on."""
+    if not entry.details:
+        return {}
+    try:
+        told = json.loads(entry.details)
+    except ValueError:
+        return {"text": entry.details}
+    return told if isinstance(told, dict) else {"text": str(told)}
+
+
+def gather(connection: Connection, row: Row, now: Micros, patience: Patience) -> Facts:
+    """Read the facts. Within the caller's read transaction."""
+    entries = queries.entries_of(connection, row.key)
+    operation = _operation(connection, row, entries)
+    owner = queries.rows_of(connection, [operation.message]).get(operation.message) if operation else None
+
+    def relative(of: Row) -> Relative:
+        return Relative(of, stand(connection, of, now, patience))
+
+    return Facts(
+        row=row,
+        entries=tuple(entries),
+        workers=queries.workers(connection, {entry.worker for entry in entries if entry.worker}),
+        causes=queries.causes(connection, {entry.cause for entry in entries if entry.cause}),
+        operation=operation,
+        owner=relative(owner) if owner is not None and owner.key != row.key else None,
+        outcomes=tuple(queries.outcomes_of(connection, row.key)),
+        parents=tuple(map(relative, queries.parents_of(connection, row))),
+        children=tuple(map(relative, queries.children_of(connection, row))),
+    )
+
+
+def stand(connection: Connection, row: Row, now: Micros, patience: Patience) -> Fate | None:
+    """The fate of a message by its own entries, posted or not."""
+    return fate_of(fold(queries.entries_of(connection, row.key)), now, patience)
+
+
+def _operation(connection: Connection, row: Row, entries: list[Fact]) -> OperationRow | None:
+    """The operation it completed; or else the one it asked for, which another message may have completed."""
+    own = queries.operation_of(connection, row.key)
+    if own is not None:
+        return own
+    named = [str(told["operation"]) for entry in entries if (told := details(entry)).get("operation")]
+    for key in (*named, row.operation):
+        if key and (found := queries.operation(connection, key)) is not None:
+            return found
+    return None

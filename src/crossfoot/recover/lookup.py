@@ -1,0 +1,122 @@
+"""From a name that a person has to the messages it means: an id, a subject, a correlation id or an operation key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from crossfoot.books import queries
+from crossfoot.books.fate import PATIENCE, Fate, Patience, Summary, fate_of, fold
+from crossfoot.books.queries import KINDS_OF_NAME, Fact, Row
+from crossfoot.clock import Micros
+from crossfoot.recover.facts import gather
+from crossfoot.recover.why import Page, explain
+from crossfoot.sqlite import Connection
+
+FOLDED = 500
+"""Messages of one name whose fates are told; of more, the newest."""
+
+LISTED = 50
+"""Messages that are listed one by one."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several messages of the same name.
+
+    Attributes:
+        last_at: when its last entry was written.
+        title: what its last failure was, if it has failed and is not settled.
+    """
+
+    message: Row
+    fate: str
+    attempts: int
+    last_at: Micros | None
+    title: str | None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a name means.
+
+    Attributes:
+        name: as it was asked for.
+        kind: as what it was found; empty when it was not.
+        count: how many messages there are.
+        page: of the message, when there is one only.
+        listed: the newest, when there are several; `fates` counts those of the newest `folded`.
+    """
+
+    name: str
+    kind: str
+    count: int
+    page: Page | None = None
+    listed: tuple[Listed, ...] = ()
+    fates: dict[str, int] = {}
+    folded: int = 0
+
+
+def look_up(
+    connection: Connection, name: str, now: Micros, *, queue: str | None = None, patience: Patience = PATIENCE
+) -> Found:
+    """Explain the message of that name, or list the messages.
+
+    Tried in order: message id, subject, correlation id, operation key, `source|id`; the first that is found counts.
+
+    Args:
+        connection: on the book, in no transaction. Nothing needs to be posted: the entries themselves are folded.
+        queue: only messages of this queue (a message published to three has three fates).
+    """
+    with _snapshot(connection):
+        for kind in KINDS_OF_NAME:
+            rows = queries.named(connection, kind, name, FOLDED, queue)
+            if len(rows) == 1:
+                page = explain(gather(connection, rows[0], now, patience), now, patience)
+                return Found(name=name, kind=kind, count=1, page=page)
+            if rows:
+                count = len(rows) if len(rows) < FOLDED else queries.count_named(connection, kind, name, queue)
+                return _list(connection, rows, Found(name=name, kind=kind, count=count), now, patience)
+    return Found(name=name, kind="", count=0)
+
+
+@contextmanager
+def _snapshot(connection: Connection) -> Iterator[None]:
+    """Everything read inside is of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _list(connection: Connection, rows: list[Row], found: Found, now: Micros, patience: Patience) -> Found:
+    fates: Counter[str] = Counter()
+    listed: list[Listed] = []
+    for row in rows:
+        entries = queries.entries_of(connection, row.key)
+        summary = fold(entries)
+        fate = fate_of(summary, now, patience)
+        fates[fate.label if fate is not None else "unaccounted"] += 1
+        if len(listed) < LISTED:
+            listed.append(_line(connection, row, entries, summary, fate))
+    return msgspec.structs.replace(
+        found, listed=tuple(listed), fates=dict(fates.most_common()), folded=len(rows)
+    )  # fmt: skip
+
+
+def _line(connection: Connection, row: Row, entries: list[Fact], summary: Summary, fate: Fate | None) -> Listed:
+    failures = [entry for entry in entries if entry.cause]
+    title = None
+    if failures and fate is not Fate.SETTLED:
+        fingerprint = max(failures, key=lambda entry: entry.rank).cause or ""
+        cause = queries.causes(connection, [fingerprint]).get(fingerprint)
+        title = cause.title if cause is not None else None
+    return Listed(
+        message=row,
+        fate=fate.label if fate is not None else "unaccounted",
+        attempts=summary.attempts,
+        last_at=max((entry.at for entry in entries), default=None),
+        title=title,
+    )

@@ -1,0 +1,142 @@
+"""The page about one message: its fate with the reason, what happened, what is still open, and what to do.
+
+Pure: from the facts and the time. The fate is folded from the message's own entries here and now, so that the page does
+not depend on what has been posted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate, Patience, fate_of
+from crossfoot.books.queries import CauseRow, OutcomeRow, Row
+from crossfoot.clock import Micros
+from crossfoot.recover.advice import Step, advise
+from crossfoot.recover.facts import Facts, Relative, details
+from crossfoot.recover.timeline import Delivery, Moment, deliveries, timeline
+from crossfoot.recover.wording import reason
+
+NEEDS_SOMEBODY = frozenset(
+    {Fate.STRANDED, Fate.STALLED, Fate.IN_DOUBT, Fate.DEAD, Fate.EXPIRED, Fate.REFUSED, Fate.VANISHED}
+)
+"""Fates that are a finding: `why` exits with 1."""
+
+
+class EntryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry as it is in the book, with names instead of numbers."""
+
+    number: int
+    kind: str
+    attempt: int
+    delivery: int
+    at: Micros
+    due: Micros | None
+    worker: str | None
+    cause: str | None
+    details: dict[str, object]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """The operation it asked for: which message completed it, when and how."""
+
+    key: str
+    completed_by: str
+    by_this: bool
+    kind: str
+    at: Micros
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Why deliveries of it failed, and how many of them."""
+
+    fingerprint: str
+    kind: str
+    title: str
+    text: str
+    frames: str
+    deliveries: int
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one message that fits a page.
+
+    Attributes:
+        fate: in words; `unaccounted` when no entry speaks of it.
+        needs_somebody: whether a person should do something.
+        parents: the messages that caused it; `children` those it caused.
+    """
+
+    message: Row
+    fate: str
+    reason: str
+    needs_somebody: bool
+    as_of: Micros
+    entries: tuple[EntryLine, ...]
+    timeline: tuple[Moment, ...]
+    deliveries: tuple[Delivery, ...]
+    operation: Operation | None
+    outcomes: tuple[OutcomeRow, ...]
+    causes: tuple[Cause, ...]
+    parents: tuple[Relative, ...]
+    children: tuple[Relative, ...]
+    next: tuple[Step, ...]
+
+
+def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
+    """The page about a message, at the time `now`."""
+    fate = fate_of(facts.summary, now, patience)
+    return Page(
+        message=facts.row,
+        fate=fate.label if fate is not None else "unaccounted",
+        reason=reason(facts, fate, now),
+        needs_somebody=fate is None or fate in NEEDS_SOMEBODY,
+        as_of=now,
+        entries=tuple(_entries(facts)),
+        timeline=tuple(timeline(facts, fate, now)),
+        deliveries=tuple(deliveries(facts, now)),
+        operation=_operation(facts),
+        outcomes=facts.outcomes,
+        causes=tuple(_causes(facts)),
+        parents=facts.parents,
+        children=facts.children,
+        next=tuple(advise(facts, fate)),
+    )
+
+
+def _entries(facts: Facts) -> list[EntryLine]:
+    return [
+        EntryLine(
+            number=entry.number, kind=entry.kind.label, attempt=entry.attempt, delivery=entry.delivery, at=entry.at,
+            due=entry.due, worker=worker.name if (worker := facts.worker(entry)) is not None else None,
+            cause=entry.cause, details=details(entry),
+        )
+        for entry in facts.entries
+    ]  # fmt: skip
+
+
+def _operation(facts: Facts) -> Operation | None:
+    found = facts.operation
+    if found is None:
+        return None
+    by_this = found.message == facts.row.key
+    owner = facts.row.id if by_this else facts.owner.row.id if facts.owner is not None else f"message {found.message}"
+    return Operation(found.key, owner, by_this, Kind(found.kind).label, found.at)
+
+
+def _causes(facts: Facts) -> list[Cause]:
+    """Each cause once, the latest first, with the words of its latest failure."""
+    failures = [entry for entry in facts.entries if entry.cause and entry.kind is not Kind.DEAD_LETTERED]
+    counts = Counter(entry.cause for entry in failures)
+    latest = {entry.cause: entry for entry in failures}
+    unknown = CauseRow("", "", "a cause the book has lost", "", 0)
+    found = []
+    for fingerprint, entry in sorted(latest.items(), key=lambda item: item[1].number, reverse=True):
+        cause = facts.causes.get(fingerprint or "", unknown)
+        text = str(details(entry).get("text") or "")
+        found.append(
+            Cause(fingerprint or "", cause.kind, cause.title, text, cause.frames, deliveries=counts[fingerprint])
+        )  # fmt: skip
+    return found

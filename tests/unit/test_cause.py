@@ -1,0 +1,175 @@
+"""Causes: what failures have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from crossfoot.books.cause import MAX_TEXT, Cause, cause_of
+from crossfoot.effects.proof import Evidence, judge
+from crossfoot.errors import NoProof, PayloadInvalid
+
+
+def run(function: Callable[[], object]) -> None:
+    """Through asyncio, whose frames are nobody's code."""
+
+    async def call() -> None:
+        function()
+
+    asyncio.run(call())
+
+
+class OutOfStock(Exception):
+    pass
+
+
+def cause(function: Callable[..., object], *arguments: object) -> Cause:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it raises is the subject
+        function(*arguments)
+    error = caught.value
+    assert error.__traceback__ is not None
+    error.__traceback__ = error.__traceback__.tb_next  # without this helper's own frame
+    return cause_of(error)
+
+
+def bill(number: int) -> None:
+    reserve(number)
+
+
+def reserve(number: int) -> None:
+    if number % 2:
+        raise OutOfStock(f"article {number} is out of stock")
+    raise OutOfStock(f"no article {number}")
+
+
+def store(number: int) -> None:
+    raise OutOfStock(f"article {number} is out of stock")
+
+
+def descend(depth: int) -> None:
+    if depth == 0:
+        raise OutOfStock("at the bottom")
+    descend(depth - 1)
+
+
+def test_failures_that_differ_in_values_and_lines_have_one_cause() -> None:
+    assert cause(bill, 1).fingerprint == cause(bill, 3).fingerprint == cause(bill, 4).fingerprint
+
+
+def test_another_place_is_another_cause() -> None:
+    assert cause(bill, 1).fingerprint != cause(store, 1).fingerprint
+    assert cause(bill, 1).fingerprint != cause(reserve, 1).fingerprint
+
+
+def test_another_exception_is_another_cause() -> None:
+    def divide(kind: type[Exception]) -> None:
+        raise kind("no")
+
+    assert cause(divide, ValueError).fingerprint != cause(divide, KeyError).fingerprint
+
+
+def test_a_cause_names_the_type_and_the_place() -> None:
+    found = cause(bill, 1)
+
+    assert found.kind.endswith("test_cause.OutOfStock")
+    assert found.title == f"OutOfStock at {__name__}:reserve"
+    assert found.frames.splitlines() == [f"{__name__}:bill", f"{__name__}:reserve"]
+    assert found.text == "article 1 is out of stock"
+    assert len(found.fingerprint) == 12
+
+
+def test_the_words_are_no_part_of_the_fingerprint_and_are_cut() -> None:
+    def shout(words: str) -> None:
+        raise OutOfStock(words)
+
+    assert cause(shout, "a").fingerprint == cause(shout, "b" * 10_000).fingerprint
+    assert len(cause(shout, "b" * 10_000).text) == MAX_TEXT
+
+
+def test_a_recursion_is_one_cause_however_deep_it_went() -> None:
+    shallow, deep = cause(descend, 3), cause(descend, 50)
+
+    assert shallow == deep
+    assert deep.frames.splitlines() == [f"{__name__}:descend"]
+
+
+def test_a_payload_that_does_not_fit_is_told_by_the_place_in_it_and_not_by_the_index() -> None:
+    def refuse(path: str) -> None:
+        raise PayloadInvalid(path, "must be a number")
+
+    assert cause(refuse, "$.items[3].price") == cause(refuse, "$.items[3].price")
+    assert cause(refuse, "$.items[3].price").fingerprint == cause(refuse, "$.items[17].price").fingerprint
+    assert cause(refuse, "$.items[3].price").fingerprint != cause(refuse, "$.items[3].name").fingerprint
+    assert cause(refuse, "$.items[3].price").title == "PayloadInvalid at $.items[].price"
+
+
+def test_frames_of_crossfoot_itself_are_left_out_where_there_are_others() -> None:
+    def send(number: int) -> None:
+        run(lambda: reserve(number))
+
+    found = cause(send, 1)
+
+    assert not [frame for frame in found.frames.splitlines() if frame.startswith(("asyncio.", "crossfoot."))]
+    assert found.title == f"OutOfStock at {__name__}:reserve"
+
+
+def test_what_crossfoot_found_itself_is_told_apart_by_the_handler() -> None:
+    def prove() -> None:
+        judge(None, Evidence(), (), what="order 7")
+
+    with pytest.raises(NoProof) as caught:
+        prove()
+
+    bill, mail = cause_of(caught.value, "bill"), cause_of(caught.value, "mail")
+    assert bill.fingerprint != mail.fingerprint
+    assert (bill.title, bill.frames) == ("NoProof at handler bill", "")
+
+
+def test_an_exception_that_was_never_raised_has_a_cause_too() -> None:
+    found = cause_of(ValueError("made, not raised"))
+
+    assert (found.title, found.frames, found.kind) == ("ValueError", "", "ValueError")
+
+
+def test_an_exception_that_cannot_say_what_it_is_does_not_make_another_failure() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    assert cause_of(Mute()).text == "(its text cannot be had: RuntimeError)"
+
+
+def test_what_no_database_keeps_is_written_out() -> None:
+    assert cause_of(ValueError("name \ud800 and \0 end")).text == "name \\ud800 and \\x00 end"
+
+
+SCRIPT = """
+from crossfoot.books.cause import cause_of
+
+def bill(number):
+    raise KeyError(number)
+
+try:
+    bill(%d)
+except KeyError as error:
+    print(cause_of(error).fingerprint)
+"""
+
+
+def test_every_process_finds_the_same_fingerprint() -> None:
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT % seed],
+            env={"PYTHONHASHSEED": str(seed)},
+            text=True,
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+
+    assert len(prints) == 1
