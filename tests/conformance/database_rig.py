@@ -167,10 +167,9 @@ class Scene:
         body = encode(message)
         (key,) = self.book.keys_of([record_of(message, self.queue.name, now=self.book.clock.now(), body=body)])
         made = Hold(
-            **{"key": key, "delivery": next(self._numbers), "attempt": 1, "worker": 0, "queue": self.queue.name}
-            | {"body": body, "partition": message.subject}
-            | hold
-        )
+            key=key, delivery=next(self._numbers), attempt=1, worker=0, queue=self.queue.name, body=body,
+            partition=message.subject, **hold,
+        )  # fmt: skip
         return Work(handler, message, made, self.book.clock, eager=eager)
 
     async def delivered(self, message: Message, *, lease: float = 30.0) -> Delivery:
@@ -271,7 +270,8 @@ def _an_empty_file() -> bytes:
 
 
 def a_message(**attributes: Any) -> Message:
-    return Message(**{"type": "case.released", "source": "billing", "subject": "case-1", "time": 1} | attributes)
+    stated: dict[str, Any] = {"type": "case.released", "source": "billing", "subject": "case-1", "time": 1}
+    return Message(**stated | attributes)
 
 
 def insert(message: Message, note: str = "") -> Sql:

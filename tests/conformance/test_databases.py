@@ -52,7 +52,9 @@ def fail_after_all(message: Message, tx: Any) -> Generator[Sql, Any, None]:
 class TestOneTransaction:
     """Everything or nothing."""
 
-    async def test_the_effect_commits_with_its_key_its_entries_its_outcome_and_what_it_sends(self, scene: Scene) -> None:
+    async def test_the_effect_commits_with_its_key_its_entries_its_outcome_and_what_it_sends(
+        self, scene: Scene
+    ) -> None:
         work = scene.work(scene.handler(bill_and_tell, operation="bill:{subject}"))
 
         assert await scene.perform(work) is Kind.COMMITTED
@@ -292,7 +294,7 @@ class TestProof:
 
     async def test_rows_are_no_proof_where_an_outcome_is_asked_for(self, scene: Scene) -> None:
         work = scene.work(scene.handler(bill, proves=["invoice.issued"]))
-        with pytest.raises(NoProof, match="without the outcome that proves it, invoice.issued"):
+        with pytest.raises(NoProof, match=r"without the outcome that proves it, invoice\.issued"):
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
         assert await scene.perform(scene.work(scene.handler(bill_and_tell, proves=["invoice.issued"])))
@@ -366,10 +368,10 @@ class TestInOrder:
         assert scene.kinds(works[3]) == [Kind.PARKED, Kind.RESUMED]
 
     async def test_a_failure_neither_advances_the_sequence_nor_wakes_who_waits(self, scene: Scene) -> None:
-        options = {"in_order": InOrder(contiguous=True)}
-        await scene.perform(scene.work(scene.handler(bill, **options), a_message(sequence=2)))
+        in_order = InOrder(contiguous=True)
+        await scene.perform(scene.work(scene.handler(bill, in_order=in_order), a_message(sequence=2)))
         with pytest.raises(RuntimeError):
-            await scene.perform(scene.work(scene.handler(fail_after_all, **options), a_message(sequence=1)))
+            await scene.perform(scene.work(scene.handler(fail_after_all, in_order=in_order), a_message(sequence=1)))
         assert scene.rows("SELECT last FROM crossfoot_sequences") == []
         assert scene.rows("SELECT sequence FROM crossfoot_parked") == [2]
         assert scene.rows("SELECT 1 FROM crossfoot_outbox") == []

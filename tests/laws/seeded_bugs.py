@@ -10,7 +10,7 @@ import pytest
 
 from crossfoot.books import digest, fate, posting
 from crossfoot.books.digest import Tally
-from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.entry import PROOFS, Entry, Kind
 from crossfoot.books.fate import FATE_OF_LATEST, Fate, Summary
 from crossfoot.effects import proof, sequence
 from crossfoot.effects.databases import changes
@@ -102,7 +102,7 @@ LAW_1 = (
             "a redelivery opens a settled message again",
             replaced(fate, "posted_fate", _fate_that_a_redelivery_opens_again),
         ),
-        ("the weakest proof tells", replaced(fate, "PROOFS", tuple(reversed(fate.PROOFS)))),
+        ("the weakest proof tells", replaced(fate, "PROOFS", tuple(reversed(PROOFS)))),
     ),
     *caught_by(
         one_fate.test_a_later_attempt_outranks_all_that_is_no_proof,
@@ -248,6 +248,8 @@ LAW_5 = (
 
 # ---- law 6: identity ---------------------------------------------------------------------------------------------
 
+_lanes = digest.lanes
+
 LAW_6 = (
     *caught_by(
         balance.test_one_loss_and_one_duplicate_balance_the_count_and_are_noticed_all_the_same,
@@ -288,8 +290,6 @@ LAW_6 = (
         ),
     ),
 )
-
-_lanes = digest.lanes
 
 
 # ---- law 9: clocks and sequences ---------------------------------------------------------------------------------

@@ -291,7 +291,6 @@ async def test_the_same_holds_for_aiosqlite(path: Path) -> None:
                 await connection.execute(statement)
         with pytest.raises(TransactionMisuse):
             counter.changed()
-        await connection.set_trace_callback(None)
         rows = await connection.execute_fetchall("SELECT count(*) FROM invoices")
 
     assert [tuple(row) for row in rows] == [(3,)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
+import msgspec
 import typer
 
+from crossfoot.app import Crossfoot
 from crossfoot.cli.loading import load_app
+from crossfoot.worker.worker import Worker
 
 
 def worker(
@@ -23,6 +26,7 @@ def worker(
     ] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="stop when the queue is empty")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log every failed delivery")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON at the end")] = False,
 ) -> None:
     """Run the handlers of a service until interrupted (Ctrl-C or SIGTERM).
 
@@ -36,11 +40,15 @@ def worker(
     app = load_app(target)
     stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
     pattern = {name: value for name, value in stated.items() if value is not None}
-    anyio.run(_work, app, until_idle, pattern)
-
-
-async def _work(app: Any, until_idle: bool, pattern: dict[str, Any]) -> None:
     worker = app.worker(**pattern)
+    anyio.run(_work, app, worker, until_idle)
+    if as_json:
+        typer.echo(msgspec.json.encode({"worker": worker.name, "deliveries": worker.settled}).decode())
+    else:
+        typer.echo(f"{worker.name}: {worker.settled} deliveries came to an end")
+
+
+async def _work(app: Crossfoot, worker: Worker, until_idle: bool) -> None:
     try:
         async with anyio.create_task_group() as tasks:
 

@@ -25,9 +25,7 @@ from crossfoot.books.store import Book
 from crossfoot.demo.plan import Fault
 from crossfoot.sqlite import Connection
 
-ENDS = (
-    *(*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT),
-)
+ENDS = (*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT)
 """Entries that end a delivery."""
 
 
@@ -54,12 +52,12 @@ WITH
     WHERE b.began > a.began AND b.began < a.ended AND b.attempt > a.attempt AND b.began_at < a.lease_until
       AND a.message NOT IN (SELECT message FROM several)),
   failures AS MATERIALIZED (
-    SELECT message, details ->> 'error' AS error, details ->> 'text' AS text
+    SELECT message, json_extract(details, '$.error') AS error, json_extract(details, '$.text') AS text
     FROM crossfoot_entries WHERE kind = {Kind.FAILED}),
   intentions AS MATERIALIZED (
     SELECT m.subject, m.sequence, min(m.id) AS id, min(e.id) AS first
     FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message
-    WHERE e.kind = {Kind.INTENDED} AND m.subject IS NOT NULL GROUP BY m.subject, m.sequence)
+    WHERE e.kind IN ({_numbers(Kind.INTENDED, Kind.REFUSED, Kind.PUBLISHED)}) AND m.subject IS NOT NULL GROUP BY m.subject, m.sequence)
 """
 """Of several copies of one message in the queue, each is delivered on its own account: they overtake nothing."""
 
@@ -75,8 +73,8 @@ QUERIES: dict[Fault, str] = {
     Fault.ANSWER_LOST: f"{_MESSAGES} WHERE e.kind = {Kind.PUBLISH_IN_DOUBT}",
     Fault.DUPLICATE: f"""
         {_MESSAGES} WHERE e.kind = {Kind.INTENDED} GROUP BY m.key HAVING count(*) > 1
-        UNION SELECT details ->> 'operation' FROM crossfoot_entries
-        WHERE kind = {Kind.SUPPRESSED} AND details ->> 'by' <> message""",
+        UNION SELECT json_extract(details, '$.operation') FROM crossfoot_entries
+        WHERE kind = {Kind.SUPPRESSED} AND json_extract(details, '$.by') <> message""",
     Fault.REDELIVERED: "SELECT m.id FROM crossfoot_messages m JOIN overtaken o ON o.message = m.key",
     Fault.REORDERED: """
         SELECT id FROM (SELECT id, first, lag(first) OVER (PARTITION BY subject ORDER BY sequence) AS before

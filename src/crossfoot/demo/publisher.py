@@ -40,8 +40,9 @@ class Publisher:
         """Messages whose successor goes first, by the successor's sequence."""
         self.published = 0
         """Events published so far."""
-        self.last_late = 0.0
-        """When the last message went to the late queue, by the event loop's clock."""
+        self.late_at: list[float] = []
+        """When messages went to the late queue, by the event loop's clock."""
+        self.done = False
 
     async def run(self, events: Sequence[Event]) -> None:
         """Publish them all."""
@@ -53,6 +54,7 @@ class Publisher:
             await self._publish(batch, successors)
             self.published += len(batch)
         await self._publish((), successors)
+        self.done = True
 
     async def _keep_step(self) -> None:
         while (await self._app.queue.depth()).held > MOST_AHEAD:
@@ -74,7 +76,7 @@ class Publisher:
         await self._send(self._app, now)
         if late:
             await self._send(self._late, late)
-            self.last_late = anyio.current_time()
+            self.late_at += [anyio.current_time()] * len(late)
 
     def _prepare(self, event: Event, message: Message, act: Act) -> None:
         """What follows in the next batch."""

@@ -35,6 +35,8 @@ class Member(msgspec.Struct):
     process: anyio.abc.Process
     name: str = ""
     """What the book calls it, once it works."""
+    mortal: bool = True
+    """Whether it may be killed."""
     over: bool = False
     """Whether it is meant to be gone."""
 
@@ -58,7 +60,7 @@ class Crew:
         self._started = 0
         self.members: list[Member] = []
 
-    async def start(self, settings: Mapping[str, object]) -> Member:
+    async def start(self, settings: Mapping[str, object], *, mortal: bool = True) -> Member:
         """Start a worker, and wait until it receives.
 
         Raises:
@@ -75,14 +77,14 @@ class Crew:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
                 cwd=self._folder, env=self._environment, start_new_session=True,
             )  # fmt: skip
-        member = Member(label, process)
+        member = Member(label, process, mortal=mortal)
         self.members.append(member)
         member.name = await self._name_of(member)
         return member
 
     async def kill(self, chance: Random) -> Member | None:
         """Kill one at random, with SIGKILL. `None` when none may be killed at this moment."""
-        candidates = [one for one in self.members if one.name and not one.over]
+        candidates = [one for one in self.members if one.mortal and one.name and not one.over]
         chance.shuffle(candidates)
         for member in candidates:
             with aim(self._folder, member.label) as clear:

@@ -145,8 +145,10 @@ def committed_after_all(work: Work, database: Database, error: Exception) -> boo
     try:
         session = database.connect()
         try:
+            session.begin()  # waits until the transaction in doubt is over, one way or the other
             return drive(_owner(work), session) == work.hold.key
         finally:
+            session.rollback()
             session.close()
     except CrossfootError as second:
         _doubt(work, error, second)
@@ -157,8 +159,10 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
     try:
         session = await database.aconnect()
         try:
+            await session.begin()  # as above
             return await adrive(_owner(work), session) == work.hold.key
         finally:
+            await session.rollback()
             await session.close()
     except CrossfootError as second:
         _doubt(work, error, second)

@@ -50,7 +50,7 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
     if fate is Fate.PARKED:
         subject = shlex.quote(facts.row.subject or facts.row.id)
         return [Step("see where its predecessor is", f"crossfoot why {subject}")]
-    if fate in (Fate.RETRYING, Fate.PROCESSING, Fate.QUEUED):
+    if fate in (Fate.RETRYING, Fate.PROCESSING, Fate.QUEUED, Fate.INTENDED):
         subject = shlex.quote(facts.row.subject or "")
         return [Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")]
     return []

@@ -19,7 +19,7 @@ from crossfoot.books.store import Book, write_causes, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros
 from crossfoot.errors import QueueUnavailable, Unavailable
-from crossfoot.queues.queue import Done, LocalQueue, NotDone, Queue, ReceiptAnswer
+from crossfoot.queues.queue import Done, LocalQueue, NotDone, Order, Queue, ReceiptAnswer
 from crossfoot.sqlite import Connection
 from crossfoot.worker.failing import Failure, Step, entry_of, judge
 from crossfoot.worker.held import Held
@@ -65,6 +65,8 @@ class Settling:
                 self._forget(held)
         if any(end is Kind.COMMITTED for _, end in results):
             self._sent()
+        if self._local is not None and self._queue.capabilities.order is Order.KEY:
+            self._local.wake()  # the next of a partition may be received now
 
     # ---- success -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
-from crossfoot.errors import TransactionMisuse
+from crossfoot.errors import DiskFull, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
 
@@ -109,6 +109,18 @@ def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
         return cursor.fetchone() if isinstance(ask, One) else cursor.fetchall()
     except sqlite3.OperationalError as error:
         raise explain(error, connection) from error
+
+
+def disk_full(error: BaseException | None, path: str) -> DiskFull | None:
+    """The error to stop for when a full disk is behind `error`, in whatever wrapping a driver or a handler gave it."""
+    while error is not None:
+        if isinstance(error, DiskFull):
+            return error
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+            found = explain(error, path) if isinstance(error, sqlite3.Error) else None
+            return found if isinstance(found, DiskFull) else None
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
 
 
 class SqliteDatabase:

@@ -1,0 +1,116 @@
+"""The command line: one file per command, imported when it is asked for.
+
+`crossfoot/cli/NAME.py` holds the command NAME as a function of that name, or as a Typer `app` where it has commands of
+its own. Whatever a command raises ends here, as one message on standard error and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from crossfoot.cli.output import complain, reader_left
+from crossfoot.errors import CrossfootError, NotFound
+
+COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead")
+"""In the order in which `--help` shows them."""
+
+WELL, FOUND, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 70, 130
+"""Exit codes: all is well; something was found; wrong use, or something cannot be used; a fault of crossfoot's own."""
+
+WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What the command line raises at arguments it cannot read; Typer carries a click of its own or uses another's."""
+
+HELP = """
+Every message ends in exactly one provable fate, and the books balance.
+
+    crossfoot demo                 a real event log through the whole machine, faults injected
+    crossfoot worker billing:app   run the handlers of a service
+    crossfoot why case-4711        what happened to it, and what to do
+    crossfoot balance              whether anything is lost
+
+Exit codes: 0 all is well; 1 something was found (or the thing asked for was not); 2 wrong use, or a book, queue or disk
+that cannot be used; 70 a fault in crossfoot itself.
+
+Every command takes --json, and --color=always where colours should survive a pipe. The book is ./crossfoot.db, unless
+crossfoot.toml (database = "...") or CROSSFOOT_DATABASE or --db names another.
+"""
+
+
+class _Commands(TyperGroup):
+    """The commands by name; each is imported when it is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        return command(cmd_name)
+
+
+def command(name: str) -> Any:
+    """The command of that name, ready to be run."""
+    module = import_module(f"crossfoot.cli.{name}")
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app.command(name)(getattr(module, name))
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(cls=_Commands, help=HELP, add_completion=False, rich_markup_mode="markdown")
+
+
+@app.callback(help=HELP)
+def _root() -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the `crossfoot` program runs."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns its exit code and raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an odd character in a message must not end the page
+    try:
+        code = _dispatch(arguments or ["--help"])
+        sys.stdout.flush()
+        return code if arguments else WRONG
+    except CrossfootError as error:
+        return complain(str(error), code=FOUND if isinstance(error, NotFound) else WRONG)
+    except BrokenPipeError:
+        return reader_left()
+    except (KeyboardInterrupt, typer.Abort):
+        return complain("interrupted", code=INTERRUPTED)
+    except Exception:  # noqa: BLE001 - the last line of defence: a bug is shown whole, and has an exit code of its own
+        traceback.print_exc()
+        return complain("this is a fault in crossfoot: please report it with the lines above", code=FAULT)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    try:
+        result = typer.main.get_command(app)(args=arguments, prog_name="crossfoot", standalone_mode=False)
+    except WrongUse as error:
+        where = getattr(getattr(error, "ctx", None), "command_path", "crossfoot")
+        return complain(f"{_told(error)} See {where} --help.", code=WRONG)
+    return result if isinstance(result, int) else WELL
+
+
+def _told(error: Exception) -> str:
+    """What was wrong, in a sentence, with the nearest command for one that is not there."""
+    told = (
+        str(getattr(error, "message", error)) if not hasattr(error, "format_message") else str(error.format_message())
+    )
+    return told if told.rstrip().endswith((".", "?", "!")) else f"{told}."

@@ -1,0 +1,158 @@
+"""`crossfoot balance`: the books, crossfooted."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from crossfoot.books.balance import Balance, Identity
+from crossfoot.books.fate import Fate
+from crossfoot.books.stock import Part, take_stock
+from crossfoot.cli.depths import depths_of
+from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
+from crossfoot.cli.output import Cell, Output, When, note, print_json
+from crossfoot.cli.pages import fate_style
+from crossfoot.cli.reading import catch_up, reading
+from crossfoot.clock import SECOND, Micros
+from crossfoot.errors import UsageError
+from crossfoot.recover.phrases import moment, plural
+
+IDS_SHOWN = 5
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
+_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
+
+COLUMNS = ("published", "refused", "received", "committed", "noop", "superseded", "suppressed", "operations", "parked", "acked")
+"""Boundaries in the order in which a message passes them."""
+
+
+def balance(
+    db: Database = None,
+    queue: QueueName = None,
+    type_: TypeName = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Published from then on: 2h, 15min, 3d ago, or 2026-11-23T08:00Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Published before then.")] = None,
+    no_queue: Annotated[
+        bool, typer.Option("--no-queue", help="Do not compare with what the queue itself holds.")
+    ] = False,
+    as_json: Json = False,
+    color: Color = When.auto,
+) -> None:
+    """Whether every message has a fate, and whether all boundaries count the same messages.
+
+        crossfoot balance
+        crossfoot balance --queue billing --since 2h
+        crossfoot balance --json | jq .unaccounted
+
+    Rows are messages by fate; columns are what each boundary counted by itself. Where two do not agree, by count or by
+    the digest of the ids, the messages are named. Entries that are not posted yet are posted first.
+
+    Exits with 1 when a message is unaccounted, an identity is broken, or something vanished, is stranded, stalled or
+    has been in doubt for too long. Dead, expired and refused messages are accounted for: they are warnings.
+    """
+    now = time.time_ns() // 1000
+    part = Part(queue=queue, type=type_, since=when(since, now), until=when(until, now))
+    with reading(db) as (connection, path):
+        behind = catch_up(path, connection)
+        depths = {} if no_queue else depths_of(connection, path, queue)
+        drawn = take_stock(connection, time.time_ns() // 1000, part=part, depths=depths, ask_queues=not no_queue)
+    if behind:
+        note(f"not everything could be posted, so this is the balance up to entry {drawn.posted:,}: {behind}")
+    if as_json:
+        print_json(drawn)
+    else:
+        show(Output(color), drawn)
+    if not drawn.balanced:
+        raise typer.Exit(1)
+
+
+def show(out: Output, drawn: Balance) -> None:
+    """The books as a person reads them."""
+    told = "; ".join(drawn.problems) if drawn.problems else "every message has a fate, and the books balance"
+    out.heading(
+        f"{drawn.published:,} published = {sum(drawn.fates.values()):,} with a fate + {drawn.unaccounted:,} unaccounted",
+        f"{told}.", [f"as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems else "green",
+    )  # fmt: skip
+    out.gap()
+    names = list(drawn.queues)
+    several = names if len(names) > 1 else []
+    out.table(("fate", ">messages", *(f">{name}" for name in several)), list(_fates(drawn, several)))
+    out.gap()
+    out.table(("boundary", ">messages", *(f">{name}" for name in several)), list(_boundaries(drawn, several)))
+    out.gap()
+    for name, one in drawn.queues.items():
+        if one.queue is not None:
+            counts = ", ".join(f"{count:,} {what}" for what, count in one.queue.items())
+            out.labelled("queue", [f"{name}, by its own count of copies: {counts}"])
+    out.gap()
+    out.table(("", "identity", ""), [row for name, one in drawn.identities.items() for row in _identity(out, name, one)])
+    out.gap()
+    for label, found in drawn.attention.items():
+        out.labelled(label, [(_ids(found.ids, found.count), fate_style(label)), f"crossfoot why {found.ids[0]}"] if found.ids else [])
+    if drawn.unaccounted_ids:
+        out.labelled("unaccounted", [(_ids(drawn.unaccounted_ids, drawn.unaccounted), "red")])
+    for warning in drawn.warnings:
+        out.labelled("note", [(warning, "yellow")])
+
+
+def when(text: str | None, now: Micros) -> Micros | None:
+    """A time as people write it: `2h` ago, or ISO 8601 (UTC unless it says otherwise).
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text.strip().removesuffix("ago").strip())
+    if ago:
+        return now - round(float(ago[1]) * _SECONDS[ago[2]] * SECOND)
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time: write how long ago (90s, 15min, 2h, 3d) or a date and time (2026-11-23T08:00Z)"
+        ) from None
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * SECOND)
+
+
+def _fates(drawn: Balance, queues: list[str]) -> Iterator[list[Cell]]:
+    """Fates that occur; all of them are in the JSON."""
+    for fate in Fate:
+        count = drawn.fates.get(fate.label, 0)
+        if count:
+            style = fate_style(fate.label)
+            per_queue = (f"{drawn.queues[name].fates[fate.label]:,}" for name in queues)
+            yield [(fate.label, style), (f"{count:,}", style), *per_queue]
+    yield ["unaccounted", (f"{drawn.unaccounted:,}", "red" if drawn.unaccounted else ""), *("" for _ in queues)]
+    per_queue = (f"{drawn.queues[name].published:,}" for name in queues)
+    yield [("published", "bold"), (f"{drawn.published:,}", "bold"), *per_queue]
+
+
+def _boundaries(drawn: Balance, queues: list[str]) -> Iterator[list[Cell]]:
+    for name in COLUMNS:
+        if drawn.boundaries.get(name):
+            per_queue = (f"{drawn.queues[queue].boundaries.get(name, 0):,}" for queue in queues)
+            yield [name, f"{drawn.boundaries[name]:,}", *per_queue]
+
+
+def _identity(out: Output, name: str, identity: Identity) -> Iterator[list[Cell]]:
+    mark, style = {True: ("done", "green"), False: ("failed", "red"), None: ("open", "yellow")}[identity.holds]
+    notes = list(identity.notes)
+    if identity.ids:
+        notes.append(_ids(identity.ids, identity.count))
+    yield [(out.marks[mark], style), (identity.title, "" if identity.holds else style), notes[0] if notes else ""]
+    for more in notes[1:]:
+        yield ["", "", more]
+
+
+def _ids(ids: tuple[str, ...], count: int) -> str:
+    shown = ", ".join(ids[:IDS_SHOWN])
+    rest = count - min(len(ids), IDS_SHOWN)
+    return f"{plural(count, 'message')}: {shown}" + (f" and {rest:,} more (--json)" if rest > 0 else "")

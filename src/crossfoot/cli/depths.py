@@ -1,0 +1,65 @@
+"""Asking queues outside the book's file how much they hold."""
+
+from __future__ import annotations
+
+import anyio
+
+from crossfoot import settings
+from crossfoot.books.custody import Depth
+from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.queue import Queue
+from crossfoot.settings import Settings
+from crossfoot.sqlite import Connection
+
+_QUEUES = """
+SELECT DISTINCT queue FROM crossfoot_tallies WHERE queue NOT IN (SELECT queue FROM crossfoot_queue_counts)
+"""
+
+ASK_SECONDS = 10.0
+"""How long a queue may take to answer."""
+
+
+def depths_of(connection: Connection, path: str, only: str | None) -> dict[str, Depth]:
+    """What queues that do not live in the book's file say of themselves, as far as the settings tell where they are.
+
+    Raises:
+        QueueUnavailable: one of them could not be asked; `--no-queue` does without.
+    """
+    names = [name for (name,) in connection.execute(_QUEUES) if only in (None, name)]
+    found: dict[str, Depth] = {}
+    for name in names:
+        queue = _queue(name, settings.load(database=path))
+        if queue is not None:
+            found[name] = anyio.run(_ask, queue)
+    return found
+
+
+async def _ask(queue: Queue) -> Depth:
+    try:
+        with anyio.fail_after(ASK_SECONDS):
+            await queue.open()
+            depth = await queue.depth()
+    except TimeoutError:
+        raise QueueUnavailable(
+            f"queue {queue.name} did not say what it holds within {ASK_SECONDS:.0f} s: check it, or balance the book "
+            "alone with --no-queue"
+        ) from None
+    except QueueUnavailable as error:
+        raise QueueUnavailable(f"{error}; --no-queue balances the book alone") from error
+    finally:
+        with anyio.CancelScope(shield=True):
+            await queue.close()
+    return Depth(held=depth.held, in_flight=depth.in_flight, dead=depth.dead, as_of=depth.as_of)
+
+
+def _queue(name: str, chosen: Settings) -> Queue | None:
+    """The queue of that name, if the settings lead to it."""
+    kind, _, rest = chosen.queue.partition(":")
+    if kind not in ("sqs", "https", "http"):
+        return None
+    from crossfoot.queues.sqs import SqsQueue
+
+    queue = SqsQueue(
+        (rest or name) if kind == "sqs" else chosen.queue, endpoint_url=chosen.endpoint, region=chosen.region
+    )  # fmt: skip
+    return queue if queue.name == name else None

@@ -1,0 +1,160 @@
+"""The page about one message, and the list of several, as people see them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from crossfoot.books.fate import Fate
+from crossfoot.cli.output import Cell, Output
+from crossfoot.errors import EnvelopeInvalid
+from crossfoot.message import decode
+from crossfoot.recover.facts import Relative
+from crossfoot.recover.lookup import Found
+from crossfoot.recover.phrases import clock_time, moment, plural, span
+from crossfoot.recover.timeline import Mark, Moment
+from crossfoot.recover.why import NEEDS_SOMEBODY, Page
+
+FIRST, LAST = 15, 25
+"""Lines of a long timeline that are shown, from its beginning and its end."""
+
+MARK_STYLES = {Mark.DONE: "green", Mark.FAILED: "red", Mark.DOUBT: "yellow", Mark.OPEN: "cyan"}
+
+_BAD = {fate.label for fate in NEEDS_SOMEBODY} | {"unaccounted"}
+_GOOD = {fate.label for fate in (Fate.SETTLED, Fate.NOOP, Fate.SUPERSEDED, Fate.DUPLICATE, Fate.DISCARDED)}
+
+
+def fate_style(fate: str) -> str:
+    """Green where all is well, red where somebody is needed, cyan for what is under way."""
+    return "red" if fate in _BAD else "green" if fate in _GOOD else "cyan"
+
+
+def show_page(out: Output, page: Page, *, body: bytes | None = None, with_body: bool = False) -> None:
+    """Everything about one message."""
+    row = page.message
+    what = [row.type, row.subject or "", f"sequence {row.sequence}" if row.sequence is not None else ""]
+    out.heading(
+        page.fate.upper(), page.reason,
+        [" · ".join(part for part in (*what, f"queue {row.queue}") if part), f"{row.id} from {row.source}"],
+        style=fate_style(page.fate),
+    )  # fmt: skip
+    out.gap()
+    _timeline(out, page)
+    out.gap()
+    _around(out, page)
+    if with_body:
+        text = "the book does not keep payloads (payloads = false)" if body is None else payload_text(body)
+        out.labelled("payload", list(text.splitlines()))
+    out.labelled("next", _next(page))
+
+
+def show_listed(out: Output, found: Found, now: int) -> None:
+    """Several messages of one name, newest first."""
+    several = plural(found.count, "message")
+    told = ", ".join(f"{count:,} {fate}" for fate, count in found.fates.items())
+    newest = "" if found.folded == found.count else f" of the newest {found.folded:,}"
+    bad = next((line for line in found.listed if line.fate in _BAD), None)
+    out.heading(
+        found.name, f"{several} of this {found.kind}: {told}{newest}.", style="red" if bad else "green"
+    )  # fmt: skip
+    out.gap()
+    rows: list[list[Cell]] = [
+        [
+            (line.fate, fate_style(line.fate)),
+            f"{span(now - line.last_at)} ago" if line.last_at is not None else "",
+            "" if line.message.sequence is None else str(line.message.sequence),
+            line.message.type,
+            line.message.id,
+            line.title or "",
+        ]
+        for line in found.listed
+    ]
+    out.table(
+        ("fate", "last entry", ">seq", "type", "id", "" if not any(line.title for line in found.listed) else "cause"),
+        rows,
+    )
+    if found.count > len(found.listed):
+        out.line(f"... and {found.count - len(found.listed):,} older ones: ask by message id")
+    out.gap()
+    wanted = bad or found.listed[0]
+    out.labelled("next", [f"crossfoot why {wanted.message.id}"])
+
+
+def payload(body: bytes | None) -> object:
+    """What a message carried, for JSON: the event, or its bytes as text where they are none."""
+    if body is None:
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body.decode("utf-8", "backslashreplace")
+
+
+def payload_text(body: bytes) -> str:
+    """The data of the event, indented; the bytes as they are where they are no event."""
+    try:
+        data = decode(body).data
+    except EnvelopeInvalid as error:
+        return f"not an event ({error}):\n{body[:4096].decode('utf-8', 'backslashreplace')}"
+    if isinstance(data, bytes):
+        return f"{len(data):,} bytes: {data[:200]!r}"
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+def _timeline(out: Output, page: Page) -> None:
+    lines = page.timeline
+    if not lines:
+        return
+    first = lines[0].at
+    shown = list(lines) if len(lines) <= FIRST + LAST else [*lines[:FIRST], None, *lines[-LAST:]]
+    rows: list[list[Cell]] = []
+    holder: tuple[int | None, str] = (None, "")
+    for line in shown:
+        if line is None:
+            rows.append(["", "", f"... {len(lines) - FIRST - LAST:,} entries between: --json shows them", "", ""])
+            continue
+        same = (line.delivery, line.who) == holder
+        holder = (line.delivery, line.who)
+        rows.append(_row(out, line, first, told_who=not same))
+    out.table(("", ">", "", "", ""), rows, title=f"What happened, since {moment(first)}")
+
+
+def _row(out: Output, line: Moment, first: int, *, told_who: bool) -> list[Cell]:
+    style = MARK_STYLES[line.mark]
+    who = line.who if told_who and line.who and line.who not in line.text else ""
+    return [
+        (out.marks[line.mark], style),
+        f"+{span(line.at - first)}" if line.at >= first else f"-{span(line.at - first)}",
+        (line.what, style if line.mark is not Mark.DONE else ""),
+        f"#{line.delivery}" if line.delivery is not None else "",
+        ": ".join(part for part in (who, line.text) if part),
+    ]
+
+
+def _around(out: Output, page: Page) -> None:
+    """The operation, outcomes, causes and related messages."""
+    operation = page.operation
+    if operation is not None:
+        who = "this message" if operation.by_this else operation.completed_by
+        out.labelled("operation", [operation.key, f"{operation.kind} by {who}, {clock_time(operation.at, page.as_of)}"])
+    out.labelled("outcomes", [" ".join(filter(None, (one.name, one.subject, one.facts))) for one in page.outcomes])
+    for cause in page.causes:
+        times = plural(cause.deliveries, "delivery", "deliveries")
+        out.labelled("cause", [(f"{cause.title}, {times}", "red"), cause.text, f"fingerprint {cause.fingerprint}"])
+    out.labelled("caused by", [_relative(one) for one in page.parents])
+    out.labelled("it caused", [_relative(one) for one in page.children])
+
+
+def _relative(relative: Relative) -> str:
+    fate = relative.fate.label if relative.fate is not None else "unaccounted"
+    return f"{relative.row.type} {relative.row.id}: {fate}"
+
+
+def _next(page: Page) -> list[Cell]:
+    if not page.next:
+        return [("nothing: it is closed", "dim")]
+    lines: list[Cell] = []
+    for step in page.next:
+        lines.append(step.do)
+        if step.command is not None:
+            lines.append((f"  {step.command}", "bold"))
+    return lines

@@ -1,0 +1,141 @@
+"""Opening the book for commands that read it, and posting what was written since."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from crossfoot import settings
+from crossfoot.books import schema
+from crossfoot.books.posting import backlog, post
+from crossfoot.books.store import Book
+from crossfoot.errors import DatabaseUnavailable
+from crossfoot.sqlite import Connection, Turnstile, connect, explain
+
+PATIENCE_SECONDS = 2.0
+"""Whatever takes longer than this shows how far it is."""
+
+BAR = 24
+
+
+@contextmanager
+def reading(database: Path | None) -> Iterator[tuple[Connection, str]]:
+    """The book, for reading only: its connection and its path.
+
+    Raises:
+        DatabaseUnavailable: there is no such file, or it cannot be read.
+        SchemaMismatch: it holds no book, or one of another version.
+    """
+    path = settings.load(database=str(database) if database is not None else None).database
+    if not os.path.exists(path):
+        raise DatabaseUnavailable(
+            f"there is no file {path}: name the book with --db, CROSSFOOT_DATABASE or `database` in crossfoot.toml; a worker "
+            "or the first publish makes it"
+        )
+    connection = _connect(path)
+    try:
+        yield connection, path
+    except sqlite3.Error as error:
+        raise explained(error, path) from error
+    finally:
+        connection.close()
+
+
+def catch_up(path: str, connection: Connection) -> str:
+    """Post the entries that are not posted yet, so that tallies speak of all of them.
+
+    Returns:
+        Why it was not possible; empty when it was.
+    """
+    total = backlog(connection)
+    if not total:
+        return ""
+    book = Book(path)
+    progress = Progress("posting", "entries")
+    try:
+        done = 0
+        while taken := post(book):
+            done += taken
+            progress(min(done, total), total)
+    except DatabaseUnavailable as error:
+        return str(error)
+    finally:
+        progress.close()
+        book.close()
+    return ""
+
+
+def explained(error: sqlite3.Error, path: str) -> DatabaseUnavailable:
+    """The error a person can act on."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith("SQLITE_CORRUPT"):
+        return DatabaseUnavailable(
+            f"{path} is damaged ({error}): stop its workers, copy the file, then restore a backup, or save what can be read with "
+            f"`sqlite3 {path} .recover`"
+        )
+    return explain(error, path)
+
+
+class Progress:
+    """How far something is, on standard error, once it has taken two seconds."""
+
+    def __init__(self, what: str, units: str) -> None:
+        self._what = what
+        self._units = units
+        self._begun = self._told = time.monotonic()
+        self._shown = False
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._begun < PATIENCE_SECONDS or now - self._told < (0.1 if self._terminal else 10.0):
+            return
+        self._told, self._shown = now, True
+        share = min(1.0, done / total) if total else 1.0
+        left = (now - self._begun) * (1 - share) / share if share else 0.0
+        text = f"{self._what}: {done:,} of {total:,} {self._units}, about {left:.0f} s left"
+        if self._terminal:
+            bar = "#" * round(BAR * share) + "." * (BAR - round(BAR * share))
+            sys.stderr.write(f"\r[{bar}] {text}\x1b[K")
+        else:
+            sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._shown and self._terminal:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _connect(path: str) -> Connection:
+    connection = connect(path, read_only=True)
+    try:
+        schema.check(connection, path)
+    except DatabaseUnavailable as error:
+        connection.close()
+        if getattr(error.__cause__, "sqlite_errorname", "") == "SQLITE_CANTOPEN" and not os.path.exists(f"{path}-wal"):
+            return _unchanging(path)
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _unchanging(path: str) -> Connection:
+    """A book in a folder where nothing can be written: SQLite must be told that nobody else writes either."""
+    target = f"file:{quote(os.path.abspath(path))}?immutable=1"
+    connection = sqlite3.connect(target, uri=True, isolation_level=None, factory=Connection)
+    connection.turnstile = Turnstile("")
+    try:
+        schema.check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

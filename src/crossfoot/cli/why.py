@@ -1,0 +1,81 @@
+"""`crossfoot why`: one page about a message, or the messages of a subject, flow or operation."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from crossfoot.books import queries
+from crossfoot.cli.options import Color, Database, Json, QueueName
+from crossfoot.cli.output import Output, When, jsonable, print_json
+from crossfoot.cli.pages import payload, show_listed, show_page
+from crossfoot.cli.reading import reading
+from crossfoot.errors import NotFound
+from crossfoot.recover.lookup import Found, look_up
+from crossfoot.recover.why import NEEDS_SOMEBODY
+
+
+def why(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A message id, subject, correlation id, operation key or source|id.")
+    ],
+    db: Database = None,
+    queue: QueueName = None,
+    with_payload: Annotated[bool, typer.Option("--payload", help="Print what the message carried, too.")] = False,
+    as_json: Json = False,
+    color: Color = When.auto,
+) -> None:
+    """What happened to a message, when and by whom; what is still open, and what to do.
+
+        crossfoot why case-4711                  by subject: the page, or a list if there are several
+        crossfoot why bill:case-4711:3           by operation key
+        crossfoot why 01981f0e-5c1e-7000-8000-4c8b1f2d3e4f --json
+
+    The name is tried as message id, subject, correlation id, operation key and source|id, in this order.
+
+    Exits with 0 when nothing is wrong with what it found, 1 when somebody should do something (the message is dead,
+    expired, refused, vanished, stranded, stalled, in doubt) or when nothing of that name is there.
+    """
+    now = time.time_ns() // 1000
+    with reading(db) as (connection, path):
+        found = look_up(connection, name, now, queue=queue)
+        body = queries.body_of(connection, found.page.message.key) if found.page and with_payload else None
+    if as_json:
+        print_json(as_document(found) | ({"payload": payload(body)} if with_payload else {}))
+    elif not found.count:
+        where = f" on queue {queue}" if queue else ""
+        raise NotFound(
+            f"nothing is called {name!r} in {path}{where}: no message id, subject, correlation id, operation key or source|id; "
+            "is it the right book (--db), and is it spelled in full?"
+        )
+    elif found.page is not None:
+        show_page(Output(color), found.page, body=body, with_body=with_payload)
+    else:
+        show_listed(Output(color), found, now)
+    if not well(found):
+        raise typer.Exit(1)
+
+
+def as_document(found: Found) -> dict[str, Any]:
+    """The answer as `schemas/why.json` describes it."""
+    document: dict[str, Any] = {"name": found.name, "found_as": found.kind or None, "count": found.count}
+    nothing: dict[str, Any] = {"fate": None, "reason": None, "entries": [], "next": [], "matches": []}
+    if found.page is not None:
+        page: dict[str, Any] = jsonable(found.page)
+        return document | nothing | page
+    nothing["reason"] = (
+        f"{found.count} messages have this {found.kind}" if found.count else "nothing of that name is in this book"
+    )
+    nothing["matches"] = jsonable(found.listed)
+    nothing["fates"] = found.fates
+    return document | nothing
+
+
+def well(found: Found) -> bool:
+    """Whether nobody needs to do anything about it."""
+    if found.page is not None:
+        return not found.page.needs_somebody
+    bad = {fate.label for fate in NEEDS_SOMEBODY} | {"unaccounted"}
+    return bool(found.count) and not bad & set(found.fates)

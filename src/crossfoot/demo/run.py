@@ -1,0 +1,183 @@
+"""One run of the demo: what is asked for, what comes of it, and who takes part."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from crossfoot.app import Crossfoot
+from crossfoot.books.balance import Balance
+from crossfoot.books.custody import Depth
+from crossfoot.books.posting import post_all
+from crossfoot.books.stock import take_stock
+from crossfoot.demo import log, place, plan
+from crossfoot.demo.found import found
+from crossfoot.demo.log import Event
+from crossfoot.demo.messages import SOURCE
+from crossfoot.demo.outgoing import FaultyPublish
+from crossfoot.demo.place import Place
+from crossfoot.demo.plan import Fault, Plan
+from crossfoot.demo.progress import CLOSED, Standing
+from crossfoot.demo.publisher import Publisher
+from crossfoot.demo.record import Record
+from crossfoot.demo.recovery import Lost
+from crossfoot.demo.scene import Played, Scene, Watcher
+from crossfoot.demo.states import FinalStates
+from crossfoot.demo.workers import Crew
+from crossfoot.queues.queue import LocalQueue
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for.
+
+    Attributes:
+        messages: events of the log at most.
+        db: the file that becomes the book.
+        folder: for everything else, to be thrown away.
+    """
+
+    messages: int
+    seed: int
+    db: Path
+    folder: Path
+    queue: str = "embedded"
+    workers: int = 2
+
+
+class Count(msgspec.Struct, frozen=True):
+    """One fault, injected and found, by ids."""
+
+    injected: frozenset[str]
+    found: frozenset[str]
+
+    @property
+    def missing(self) -> list[str]:
+        return sorted(self.injected - self.found)
+
+    @property
+    def unexpected(self) -> list[str]:
+        return sorted(self.found - self.injected)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it.
+
+    Attributes:
+        events: of the log, published.
+        after_faults: messages by fate when all faults had happened and nothing was repaired.
+        recovered: what the books named then, and what was published again.
+        seconds: from the first event to the last settled; starting and ending processes is not counted.
+    """
+
+    options: Options
+    events: int
+    balance: Balance
+    after_faults: Standing
+    recovered: list[Lost]
+    faults: dict[Fault, Count]
+    states: FinalStates
+    seconds: float
+
+    @property
+    def open(self) -> int:
+        """Messages that are still open: none should be."""
+        return sum(count for fate, count in self.balance.fates.items() if fate not in CLOSED)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the run is not what it should be."""
+        told = [f"{fault.value}: injected, and not found: {', '.join(c.missing)}" for fault, c in self.faults.items() if c.missing]
+        told += [f"{fault.value}: found, and not injected: {', '.join(c.unexpected)}" for fault, c in self.faults.items() if c.unexpected]
+        told += [f"{fault.value}: never happened" for fault, c in self.faults.items() if not c.injected]
+        told += [f"identity {name!r} does not hold" for name, one in self.balance.identities.items() if one.holds is False]
+        if self.balance.unaccounted:
+            told.append(f"{self.balance.unaccounted} messages are unaccounted for")
+        if self.open:
+            told.append(f"{self.open} messages are still open")
+        if self.states.different:
+            told.append(f"{len(self.states.different)} cases end differently")
+        return told
+
+
+async def run(options: Options, watcher: Watcher) -> Result:
+    """Run the demo.
+
+    Raises:
+        UsageError: too few messages, or a package that is not installed.
+        DemoBroken: a worker left by itself, or nothing moves any more.
+    """
+    events = await anyio.to_thread.run_sync(_events, options.messages)
+    drawn = plan.make(events, options.seed)
+    record = Record(options.folder / "injected.db")
+    try:
+        async with _place(options) as where, _scene(options, where, drawn, record) as scene:
+            played = await scene.play(events, watcher)
+            balance = await reckon(scene.app, await depths(where))
+            return await anyio.to_thread.run_sync(_result, options, events, scene.app, played, balance, record)
+    finally:
+        record.close()
+
+
+async def depths(where: Place) -> dict[str, Depth]:
+    """What queues outside the book's file say of themselves."""
+    if isinstance(where.main, LocalQueue):
+        return {}
+    found = {}
+    for queue in (where.main, where.late):
+        now = await queue.depth()
+        found[queue.name] = Depth(now.held, now.in_flight, now.dead, now.as_of)
+    return found
+
+
+async def reckon(app: Crossfoot, queues: dict[str, Depth]) -> Balance:
+    """The balance, everything posted."""
+
+    def draw() -> Balance:
+        post_all(app.book)
+        with app.book.reading() as connection:
+            return take_stock(connection, app.clock.now(), depths=queues)
+
+    return await anyio.to_thread.run_sync(draw)
+
+
+def _result(
+    options: Options, events: list[Event], app: Crossfoot, played: Played, balance: Balance, record: Record
+) -> Result:
+    injected, told = record.all(), found(app.book)
+    return Result(
+        options=options, events=len(events), balance=balance, after_faults=played.after_faults, recovered=played.recovered,
+        faults={fault: Count(frozenset(injected[fault]), frozenset(told[fault])) for fault in Fault},
+        states=compare(app.book, log.ends(events)), seconds=played.seconds,
+    )  # fmt: skip
+
+
+def _events(count: int) -> list[Event]:
+    return log.choose(log.read(log.folder() / log.FILE), count)
+
+
+def _place(options: Options) -> AbstractAsyncContextManager[Place]:
+    return place.embedded(options.db) if options.queue == "embedded" else place.sqs(options.folder)
+
+
+@asynccontextmanager
+async def _scene(options: Options, where: Place, drawn: Plan, record: Record) -> AsyncIterator[Scene]:
+    acts = {f"event-{sequence}": act for sequence, act in drawn.acts.items()}
+    faulty = FaultyPublish(where.main, {f"{SOURCE}|{id_}": act for id_, act in acts.items()}, record)
+    settings = {"database": options.db, "synchronous": place.SYNCHRONOUS, "payloads": True}
+    app = Crossfoot(place.SERVICE, queue=faulty, **settings)
+    late = Crossfoot(place.SERVICE, queue=where.late, **settings)
+    crew = Crew(options.folder, acts, record, where.environment)
+    try:
+        await anyio.to_thread.run_sync(app.book.open)
+        await app.queue.open()
+        await late.queue.open()
+        yield Scene(app, late, where, Publisher(app, late, drawn, record), crew, drawn, seed=options.seed, workers=options.workers)
+    finally:
+        await crew.close()
+        await app.aclose()
+        await late.aclose()

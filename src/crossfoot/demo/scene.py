@@ -1,0 +1,154 @@
+"""The order in which a demo is played: faults first, repair by the books, then the reckoning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from crossfoot.app import Crossfoot
+from crossfoot.demo.log import Event
+from crossfoot.demo.place import Place
+from crossfoot.demo.plan import Act, Plan
+from crossfoot.demo.progress import Standing, held, in_work, standing
+from crossfoot.demo.publisher import Publisher
+from crossfoot.demo.recovery import Lost, lost, republish
+from crossfoot.demo.workers import Crew, DemoBroken
+
+LOOK = 0.25
+"""Seconds between two looks into the book."""
+
+STILL_SECONDS = 60.0
+"""If nothing changes in the book for so long beyond any wait there is, the demo gives up and says what hangs."""
+
+WORKING = {
+    "concurrency": 4, "prefetch": 32, "wait": 1.0, "grace": 30.0, "reconcile": 2.0,
+    "attempts": 5, "backoff": 0.05, "backoff_cap": 0.5,
+}  # fmt: skip
+"""How the demo's workers work: like others, but less patient."""
+
+
+class Watcher:
+    """Whoever wants to know how far it is. This one does not."""
+
+    def begin(self, phase: str, total: int) -> None:
+        """A phase begins; it is over when `total` messages came to an end."""
+
+    def step(self, now: Standing, published: int, killed: int) -> None:
+        """How far it is."""
+
+    def faults_over(self, now: Standing, found: Sequence[Lost]) -> None:
+        """All faults have happened; the book names these messages as lost."""
+
+
+class Played(msgspec.Struct, frozen=True):
+    """What happened: see `crossfoot.demo.run.Result`."""
+
+    after_faults: Standing
+    recovered: list[Lost]
+    seconds: float
+
+
+class Scene:
+    """The actors of one demo."""
+
+    def __init__(
+        self, app: Crossfoot, late: Crossfoot, where: Place, publisher: Publisher, crew: Crew, plan: Plan, *,
+        seed: int, workers: int,
+    ) -> None:  # fmt: skip
+        self.app = app
+        self.late = late
+        self._where = where
+        self._publisher = publisher
+        self._crew = crew
+        self._plan = plan
+        self._chance = Random(f"crossfoot demo kills {seed}")
+        self._workers = workers
+        self._settings = {"database": app.database.path, "lease": where.lease, **WORKING, **where.settings}
+        self._late_settings = {**self._settings, "reconcile": 1.0, **where.late_settings}
+        self._now = Standing({}, 0)
+        self._killed = 0
+        self._last: object = None
+        self._since = 0.0
+
+    async def play(self, events: Sequence[Event], watcher: Watcher) -> Played:
+        """Everything up to the last worker's end."""
+        async with anyio.create_task_group() as starting:
+            for _ in range(self._workers):
+                starting.start_soon(self._crew.start, self._settings)
+        began = anyio.current_time()
+        watcher.begin("faults", len(events))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._publisher.run, events)
+            tasks.start_soon(self._kill, len(events))
+            tasks.start_soon(self._come_late)
+            await self._until_over(watcher)
+        after_faults = self._now
+        recovered = await self._recover({event.sequence: event for event in events}, watcher)
+        seconds = anyio.current_time() - began
+        await self._crew.stop()
+        self._now = await anyio.to_thread.run_sync(standing, self.app.book)
+        return Played(after_faults, recovered, seconds)
+
+    # ---- phases --------------------------------------------------------------------------------------------------
+
+    async def _recover(self, log: dict[int, Event], watcher: Watcher) -> list[Lost]:
+        """Publish again what the book names, until it names nothing more."""
+        recovered: dict[str, Lost] = {}
+        while found := [one for one in await anyio.to_thread.run_sync(lost, self.app.book) if one.id not in recovered]:
+            if not recovered:
+                watcher.faults_over(self._now, found)
+            watcher.begin("repair", len(found))
+            recovered |= {one.id: one for one in found}
+            await republish(self.app, found, log)
+            await self._until_over(watcher)
+        return list(recovered.values())
+
+    async def _until_over(self, watcher: Watcher) -> None:
+        """Until nothing is in work any more, and nothing that was planned is still to come."""
+        while True:
+            self._crew.check()
+            self._now = await anyio.to_thread.run_sync(standing, self.app.book)
+            watcher.step(self._now, self._publisher.published, self._killed)
+            if self._all_happened and not self._now.in_work and not await held([self.app.queue, self.late.queue]):
+                return
+            await self._see_that_it_moves()
+            await anyio.sleep(LOOK)
+
+    @property
+    def _all_happened(self) -> bool:
+        return self._publisher.done and self._killed == len(self._plan.kills)
+
+    # ---- tasks ---------------------------------------------------------------------------------------------------
+
+    async def _kill(self, total: int) -> None:
+        """Kill workers at the planned parts of the work, more or less, and put others in their place."""
+        for part in self._plan.kills:
+            while self._share(total) < part and not (self._publisher.done and not self._now.in_work):
+                await anyio.sleep(LOOK / 5)
+            await anyio.sleep(self._chance.uniform(0.0, 0.3))
+            while await self._crew.kill(self._chance) is None:
+                await anyio.sleep(0.05)
+            self._killed += 1
+            await self._crew.start(self._settings)
+
+    def _share(self, total: int) -> float:
+        return (self._now.known - self._now.in_work) / total if self._now.fates else 0.0
+
+    async def _come_late(self) -> None:
+        """The consumer of the late queue starts when the queue has forgotten."""
+        while len(self._publisher.late_at) < len(self._plan.of(Act.EXPIRE)):
+            await anyio.sleep(LOOK)
+        await anyio.sleep_until(max(self._publisher.late_at) + self._where.late_retention + 0.5)
+        await self._crew.start(self._late_settings, mortal=False)
+
+    async def _see_that_it_moves(self) -> None:
+        moment = (self._now, self._publisher.published, self._killed)
+        if moment != self._last:
+            self._last, self._since = moment, anyio.current_time()
+        elif anyio.current_time() > self._since + STILL_SECONDS + self._where.late_retention:
+            hanging = await anyio.to_thread.run_sync(in_work, self.app.book)
+            raise DemoBroken(f"nothing moves any more; still in work: {', '.join(hanging) or 'copies in the queue'}")
