@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from crossfoot.books.record import Record
-from crossfoot.books.store import Book, find_or_add
+from crossfoot.books.store import Book, completed, find_or_add_all
 from crossfoot.effects import perform
 from crossfoot.effects.work import Work
 from crossfoot.worker import reconcile, worker
@@ -35,9 +35,14 @@ def switched_off() -> Iterator[None]:
 
 
 def _take_without_entries(self: Any, helds: Sequence[Held], records: Sequence[Record], now: int) -> None:
+    works = [held.work for held in helds if held.work is not None]
     with self._book.reading() as connection:  # the messages were published here, so nothing is added
-        for held, record in zip(helds, records, strict=True):
-            self._prepare(held, find_or_add(connection, record))
+        for held, key in zip(helds, find_or_add_all(connection, records), strict=True):
+            assert held.hold is not None
+            held.hold.key = key
+        done = completed(connection, [work.operation for work in works])
+    for work in works:
+        work.eager |= work.operation in done
 
 
 def _write_nothing(works: Sequence[Work]) -> Iterator[Any]:

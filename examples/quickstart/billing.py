@@ -13,10 +13,10 @@ def bill(message: Message, tx):
     tx.execute("create table if not exists invoices (case_id text, amount integer)")
     tx.execute("insert into invoices (case_id, amount) values (?, ?)", (message.subject, amount))
     tx.outcome("invoice.issued", amount=amount)
-    tx.send("invoice.issued", subject=message.subject, data={"amount": amount})
+    tx.send("invoice.issued", subject=message.subject, sequence=message.sequence, data={"amount": amount})
 
 
-@app.handler("invoice.issued", proves="letter.written")
+@app.handler("invoice.issued", operation="letter:{subject}:{sequence}", proves="letter.written")
 async def write_letter(message: Message, tx):
     try:
         if message.data["amount"] > 1000:

@@ -25,6 +25,14 @@ BUSY_TIMEOUT_MS = 30_000
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """A write-ahead log over this size is truncated as soon as no reader holds it."""
 
+CHECKPOINT_TRIES, CHECKPOINT_WAIT_MS = 50, 20
+"""How often, and for how long each time, a checkpoint waits for readers: a second in all, then the next one tries."""
+
+OUTSIDE = tuple(
+    f"SQLITE_{name}" for name in ("FULL", "IOERR", "READONLY", "PERM", "CANTOPEN", "NOTADB", "CORRUPT", "BUSY", "LOCKED")
+)
+"""Errors that no other statement would avoid."""
+
 MINIMUM_VERSION = (3, 35, 0)
 """RETURNING needs SQLite 3.35 (2021-03-12)."""
 
@@ -66,8 +74,10 @@ class Connection(sqlite3.Connection):
         self.begin()
         try:
             yield self
-        except BaseException:
+        except BaseException as error:
             self.abandon()
+            if isinstance(error, sqlite3.Error) and is_outside(error):
+                raise explain(error, self) from error
             raise
         self.finish()
 
@@ -158,12 +168,22 @@ def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LI
         return False
     connection.turnstile.enter()
     try:
-        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        # Many short waits: within one long wait, readers that overlap would keep it from ever starting afresh.
+        connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
+        return any(
+            not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] for _ in range(CHECKPOINT_TRIES)
+        )
     except sqlite3.Error as error:
         raise explain(error, connection) from error
     finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.turnstile.leave()
-    return not busy
+
+
+def is_outside(error: sqlite3.Error) -> bool:
+    """Whether the file, its disk or its other users are the matter, and not the statement."""
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(OUTSIDE)
 
 
 def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavailable:
@@ -183,6 +203,8 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
         return DatabaseUnavailable(f"{path} cannot be opened ({text}): check that its folder exists and may be written")
     if name.startswith("SQLITE_NOTADB"):
         return DatabaseUnavailable(f"{path} is not a SQLite database: name another file, or move this one away")
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT")):
+        return DatabaseUnavailable(f"{path} cannot be read or written ({text}): look at the disk, and at its backup")
     if name.startswith("SQLITE_BUSY"):
         return DatabaseUnavailable(
             f"{path} stayed locked by another program for {BUSY_TIMEOUT_MS / 1000:.0f} s: find the long transaction and end it"

@@ -100,6 +100,23 @@ class TestOneTransaction:
         assert await scene.perform(work) is Kind.COMMITTED
         assert scene.effects == [work.message.id]
 
+    async def test_a_result_left_unread_by_a_failure_does_not_stop_the_next_delivery(self, scene: Scene) -> None:
+        """The traceback keeps the result alive, the result its snapshot, and on an old snapshot nobody can write."""
+        for number in range(3):
+            scene.write("INSERT INTO scratch VALUES (?)", number)
+
+        def leave_unread(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            result = yield Sql("SELECT number FROM scratch")
+            assert result is not None
+            raise RuntimeError("in the middle of it")
+
+        with pytest.raises(RuntimeError) as raised:
+            await scene.perform(scene.work(scene.handler(leave_unread)))
+        scene.write("INSERT INTO scratch VALUES (4)")
+
+        assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
+        assert raised.value.__traceback__ is not None
+
     async def test_a_handler_may_change_its_row_factory(self, driver_scene: Scene) -> None:
         scene = driver_scene
 

@@ -39,7 +39,12 @@ _accepted = tuple(fate_measure(fate) for fate in Fate if fate not in NOT_ACCEPTE
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Two counts of the same messages: one of the left sides must equal one of the right, in count and digest."""
+    """Two counts of the same messages, which must be equal in count and digest.
+
+    Attributes:
+        left: forms of the one count; any may fit.
+        right: forms of the other; only a largest may fit, because what one boundary saw cannot be unseen by another.
+    """
 
     name: str
     left: tuple[Side, ...]
@@ -50,7 +55,9 @@ class Rule(msgspec.Struct, frozen=True):
         return {measure for side in (*self.left, *self.right) for measure in side}
 
     def holds(self, sums: Sums) -> bool:
-        return any(total(one, sums) == total(other, sums) for one in self.left for other in self.right)
+        others = [total(side, sums) for side in self.right]
+        most = max(other.count for other in others)
+        return any(total(side, sums) == other for side in self.left for other in others if other.count == most)
 
 
 ACCEPTED = Rule(
@@ -122,9 +129,10 @@ class QueueBalance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attention(msgspec.Struct, frozen=True):
-    """Messages somebody should look at: how many, and the first of their ids."""
+    """Messages somebody should look at: how many, what is the matter, and the first of their ids."""
 
     count: int
+    text: str
     ids: tuple[str, ...]
 
 
@@ -169,7 +177,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
     """What makes the answer *no*."""
     warnings: tuple[str, ...]
-    """What is accounted for, and should be looked at all the same."""
+    """What limits the answer: queues that were not asked, entries that are not posted."""
 
     @property
     def balanced(self) -> bool:
@@ -187,7 +195,7 @@ def total(side: Side, sums: Sums) -> Tally:
 def draw_up(reading: Reading) -> Balance:
     """The balance of what was read."""
     queues = {name: _queue(name, reading) for name in sorted({*reading.sums, *reading.own, *reading.blank})}
-    fates = _added(queue.fates for queue in queues.values())
+    fates = _added([dict.fromkeys((fate.label for fate in Fate), 0), *(queue.fates for queue in queues.values())])
     counted = sum(fates.values())
     blank = tuple(id_ for ids in reading.blank.values() for id_ in ids)
     published = reading.rows if reading.rows is not None else counted + len(blank)
@@ -199,7 +207,7 @@ def draw_up(reading: Reading) -> Balance:
         unaccounted=unaccounted, unaccounted_ids=blank, boundaries=_added(q.boundaries for q in queues.values()),
         identities=identities, queues=queues, attention=attention,
         problems=tuple(_problems(unaccounted, identities, attention)),
-        warnings=tuple(_warnings(fates, identities, reading)),
+        warnings=tuple(_warnings(identities, reading)),
     )  # fmt: skip
 
 
@@ -229,48 +237,45 @@ def _identity(name: str, findings: Iterable[Finding]) -> Identity:
 
 
 def _attention(fates: Mapping[str, int], reading: Reading) -> dict[str, Attention]:
-    """What is overdue, gone or dead."""
+    """What is overdue, gone or dead: what makes the answer *no* first."""
     found: dict[str, Attention] = {}
-    for late in (*reading.overdue, *reading.late_doubts):
-        label = OVERDUE.get(late.fate, Fate.IN_DOUBT).label
-        before = found.get(label, Attention(0, ()))
-        found[label] = Attention(before.count + late.count, before.ids + late.ids)
-    for label, ids in reading.sampled.items():
-        if fates[label]:
-            found[label] = Attention(fates[label], ids)
+    for fate, text in (PROBLEMS | WARNINGS).items():
+        late = [one for one in (*reading.overdue, *reading.late_doubts) if OVERDUE.get(one.fate, one.fate) is fate]
+        count = fates[fate.label] if fate.label in reading.sampled else sum(one.count for one in late)
+        ids = reading.sampled.get(fate.label) or tuple(id_ for one in late for id_ in one.ids)
+        if count:
+            found[fate.label] = Attention(count, text, ids)
     return found
 
 
 PROBLEMS = {
-    Fate.STRANDED: "were published and never received",
-    Fate.STALLED: "were taken by a worker that did not finish",
-    Fate.IN_DOUBT: "have been in doubt for too long",
-    Fate.VANISHED: "are gone from the queue without proof",
+    Fate.STRANDED: "published and not received in time",
+    Fate.STALLED: "taken by a worker that did not finish",
+    Fate.IN_DOUBT: "in doubt for too long",
+    Fate.VANISHED: "gone from the queue without proof",
 }
 WARNINGS = {
-    Fate.DEAD: "lie in the dead letters: crossfoot dead list",
+    Fate.DEAD: "in the dead letters",
     Fate.EXPIRED: "expired before they were handled",
-    Fate.REFUSED: "were refused by the queue",
+    Fate.REFUSED: "refused by the queue",
 }
+"""Accounted for, and somebody should look at them all the same."""
 
 
 def _problems(
     unaccounted: int, identities: Mapping[str, Identity], attention: Mapping[str, Attention]
 ) -> Iterable[str]:
     if unaccounted:
-        yield f"{unaccounted:,} unaccounted: no fate can be told for them"
+        yield f"{unaccounted:,} unaccounted: nothing tells their fate"
     for name, identity in identities.items():
         if identity.holds is False:
-            yield f"identity {name!r} is broken: {identity.title}"
-    for fate, what in PROBLEMS.items():
+            yield f"identity {name!r} is broken"
+    for fate in PROBLEMS:
         if fate.label in attention:
-            yield f"{attention[fate.label].count:,} {fate.label}: they {what}"
+            yield f"{attention[fate.label].count:,} {fate.label}: {attention[fate.label].text}"
 
 
-def _warnings(fates: Mapping[str, int], identities: Mapping[str, Identity], reading: Reading) -> Iterable[str]:
-    for fate, what in WARNINGS.items():
-        if fates[fate.label]:
-            yield f"{fates[fate.label]:,} {fate.label}: they {what}"
+def _warnings(identities: Mapping[str, Identity], reading: Reading) -> Iterable[str]:
     for name, identity in identities.items():
         if identity.holds is None:
             yield f"identity {name!r} was not checked for every queue: {'; '.join(identity.notes)}"

@@ -95,7 +95,9 @@ def bisect(
     for cell, sums in _differing(connection, rule, where, parameters).items():
         standings = [Standing(*row) for row in connection.execute(_STANDINGS, cell)]
         ids += [m.id for m in odd(rule, standings) if odd(rule, [_again(connection, m)])]
-        if counted(rule, standings) != total(rule.left[0], sums):
+        left, right, _ = SIDES[rule.name]
+        differs = counted(left, standings) != total(rule.left[0], sums)
+        if differs or (len(rule.right) == 1 and counted(right, standings) != total(rule.right[0], sums)):
             wrong.append(cell)
     if ids:
         text = f"{len(ids):,} {SIDES[rule.name][2]}"
@@ -119,12 +121,11 @@ def odd(rule: Rule, standings: Iterable[Standing]) -> list[Standing]:
     return [m for m in standings if left(m) != right(m) and m.fate not in EITHER.get(rule.name, ())]
 
 
-def counted(rule: Rule, standings: Iterable[Standing]) -> Tally:
-    """The tally of what the left side counts."""
-    left = SIDES[rule.name][0]
+def counted(side: Test, standings: Iterable[Standing]) -> Tally:
+    """The tally of what one side counts."""
     result = EMPTY
     for m in standings:
-        if left(m):
+        if side(m):
             result += Tally(1, m.d0, m.d1)
     return result
 

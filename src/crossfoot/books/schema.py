@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.errors import SchemaMismatch
 from crossfoot.sqlite import Connection, connect, explain
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 HEAD = "0001"
 """The newest migration. A test compares it with the scripts, so that opening a book need not import Alembic."""
@@ -30,10 +34,11 @@ def ensure(connection: Connection, path: str) -> None:
     _known(version_of(connection), path)
     migrator = connect(path)
     try:
+        engine = _engine_on(migrator)
         migrator.begin()
         try:
             if _known(version_of(migrator), path) != HEAD:
-                _upgrade(migrator)
+                _upgrade(engine)
         finally:
             migrator.abandon()
     except sqlite3.Error as error:
@@ -78,23 +83,32 @@ def _known(version: str | None, path: str) -> str | None:
     return version
 
 
-def _upgrade(connection: Connection) -> None:
-    # Imported here: a book that is up to date must not pay for Alembic.
-    from alembic import command
-    from alembic.config import Config
+def _engine_on(connection: Connection) -> Engine:
+    """An engine that knows this one connection. To be made before the transaction: see below."""
     from sqlalchemy import create_engine
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import StaticPool
 
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, pool_reset_on_return=None)
+    with engine.connect():
+        pass  # on its first connection SQLAlchemy looks around, and rolls back; later that would end our transaction
+    return engine
+
+
+def _upgrade(engine: Engine) -> None:
+    # Imported here: a book that is up to date must not pay for Alembic.
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy.exc import DBAPIError
+
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     try:
-        with engine.connect() as shared:
+        # `begin` tells SQLAlchemy of the transaction that is open already. Else Alembic would make its version table in
+        # one of its own, whose commit ends ours, and every further statement would be durable at once.
+        with engine.begin() as shared:
             config.attributes["connection"] = shared
             command.upgrade(config, "head")
             reach(Boundary.DURING_MIGRATION)
-            shared.commit()
     except DBAPIError as error:  # `ensure` knows how to explain what SQLite said
         if isinstance(error.orig, sqlite3.Error):
             raise error.orig from error

@@ -48,6 +48,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
 
+OUTBOX_HOLDS = "SELECT 1 FROM crossfoot_outbox WHERE queue = ? LIMIT 1"
+
 CLAIM_OUTBOX = """
 UPDATE crossfoot_outbox SET claim = :claim, due = :until, tries = tries + 1
 WHERE number IN (SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue = :queue ORDER BY number LIMIT :limit)

@@ -7,7 +7,7 @@ differ is a bucket opened, and the ids are found by looking at its messages one 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,8 +74,7 @@ def take_stock(
     now: Micros,
     *,
     part: Part = EVERYTHING,
-    depths: Mapping[str, Depth] | None = None,
-    ask_queues: bool = True,
+    depth_of: Callable[[str], Depth | None] | None = lambda queue: None,
     patience: Patience = PATIENCE,
 ) -> Balance:
     """Draw up the balance as of the last posting.
@@ -83,8 +82,8 @@ def take_stock(
     Args:
         connection: on the book, in no transaction.
         part: which part of the book is wanted. The identities `acks`, `holdings` and `ledger` are about whole queues.
-        depths: what queues outside this file said of themselves.
-        ask_queues: whether the queues' own holdings are compared, too.
+        depth_of: asks a queue that is not in this file what it holds (`None`: nobody knows where it is); without it no
+            queue is compared with what it holds.
         patience: when open messages are called overdue.
     """
     with _snapshot(connection):
@@ -102,7 +101,7 @@ def take_stock(
             found for queue in queues for found in _compare(connection, queue, sums.get(queue, {}), part, waiting)
         ]
         findings.append(_acks(connection, part.queue))
-        findings += [_holdings(connection, queue, now, queue in own, depths or {}, ask_queues) for queue in queues]
+        findings += [_holdings(connection, queue, now, queue in own, depth_of) for queue in queues]
         rows, ledger = _ledger(connection, sums, part)
         return draw_up(
             Reading(
@@ -160,15 +159,16 @@ def _acks(connection: Connection, queue: str | None) -> Finding:
 
 
 def _holdings(
-    connection: Connection, queue: str, now: Micros, embedded: bool, depths: Mapping[str, Depth], ask: bool
+    connection: Connection, queue: str, now: Micros, embedded: bool, depth_of: Callable[[str], Depth | None] | None
 ) -> Finding:
-    if not ask:
+    if depth_of is None:
         return Finding(identity="holdings", queue=queue, holds=None, text="not asked")
     if embedded:
         return browse(connection, queue, now)
-    if queue in depths:
-        return compare_depth(connection, queue, depths[queue])
-    text = "nobody could be asked: set `queue` to where it is, in crossfoot.toml or CROSSFOOT_QUEUE"
+    depth = depth_of(queue)
+    if depth is not None:
+        return compare_depth(connection, queue, depth)
+    text = "no setting leads to it: set `queue` in crossfoot.toml, or CROSSFOOT_QUEUE"
     return Finding(identity="holdings", queue=queue, holds=None, text=text)
 
 

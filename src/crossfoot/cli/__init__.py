@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import cleandoc
 from io import TextIOWrapper
 from typing import Any
 
@@ -28,10 +31,9 @@ WELL, FOUND, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 70, 130
 WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the command line raises at arguments it cannot read; Typer carries a click of its own or uses another's."""
 
-HELP = """
-Every message ends in exactly one provable fate, and the books balance.
+HELP = """Every message ends in exactly one provable fate, and the books balance.
 
-    crossfoot demo                 a real event log through the whole machine, faults injected
+    crossfoot demo                 a real event log, faults injected, books balanced
     crossfoot worker billing:app   run the handlers of a service
     crossfoot why case-4711        what happened to it, and what to do
     crossfoot balance              whether anything is lost
@@ -48,12 +50,10 @@ class _Commands(TyperGroup):
     """The commands by name; each is imported when it is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return [name for name in COMMANDS if find_spec(f"crossfoot.cli.{name}")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        return command(cmd_name)
+        return command(cmd_name) if cmd_name in self.list_commands(ctx) else None
 
 
 def command(name: str) -> Any:
@@ -61,12 +61,43 @@ def command(name: str) -> Any:
     module = import_module(f"crossfoot.cli.{name}")
     app = getattr(module, "app", None)
     if app is None:
-        app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        app = typer.Typer(add_completion=False)
         app.command(name)(getattr(module, name))
-    return typer.main.get_command(app)
+    made = _laid_out(typer.main.get_command(app))
+    made.name = name
+    return made
 
 
-app = typer.Typer(cls=_Commands, help=HELP, add_completion=False, rich_markup_mode="markdown")
+def _laid_out(made: Any) -> Any:
+    """The command, which now lays its help out for a terminal; `made.help` stays as it was written."""
+    show = made.format_help
+
+    def format_help(context: Any, formatter: Any) -> None:
+        written = made.help
+        made.help = _filled(written or "")
+        try:
+            show(context, formatter)
+        finally:
+            made.help = written
+
+    made.format_help = format_help
+    for one in getattr(made, "commands", {}).values():
+        _laid_out(one)
+    return made
+
+
+def _filled(text: str) -> str:
+    """Prose in lines as long as the terminal's, examples as they are."""
+    paragraphs = []
+    for paragraph in cleandoc(text).replace("[", "\\[").split("\n\n"):
+        if paragraph.startswith(" "):
+            paragraphs.append("\n".join(f"[cyan]{line.strip()}[/cyan]" for line in paragraph.splitlines()))
+        else:
+            paragraphs.append(" ".join(paragraph.split()))
+    return "\n\n".join(paragraphs)
+
+
+app = typer.Typer(cls=_Commands, add_completion=False)
 
 
 @app.callback(help=HELP)
@@ -101,16 +132,16 @@ def run(arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     try:
-        result = typer.main.get_command(app)(args=arguments, prog_name="crossfoot", standalone_mode=False)
+        result = _laid_out(typer.main.get_command(app))(args=arguments, prog_name="crossfoot", standalone_mode=False)
     except WrongUse as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "crossfoot")
-        return complain(f"{_told(error)} See {where} --help.", code=WRONG)
+        return complain(f"{_told(error, arguments)} See {where} --help.", code=WRONG)
     return result if isinstance(result, int) else WELL
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, arguments: list[str]) -> str:
     """What was wrong, in a sentence, with the nearest command for one that is not there."""
-    told = (
-        str(getattr(error, "message", error)) if not hasattr(error, "format_message") else str(error.format_message())
-    )
+    told = str(error.format_message()) if hasattr(error, "format_message") else str(error)
+    if told.startswith("No such command") and (near := get_close_matches(arguments[0], COMMANDS, 1)):
+        told = f"There is no command {arguments[0]!r}; did you mean {near[0]!r}?"
     return told if told.rstrip().endswith((".", "?", "!")) else f"{told}."

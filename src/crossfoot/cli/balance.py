@@ -6,28 +6,42 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
 
-from crossfoot.books.balance import Balance, Identity
+from crossfoot.books.balance import WARNINGS, Balance, Identity
 from crossfoot.books.fate import Fate
 from crossfoot.books.stock import Part, take_stock
-from crossfoot.cli.depths import depths_of
+from crossfoot.cli.depths import depth_of
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Cell, Output, When, note, print_json
 from crossfoot.cli.pages import fate_style
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
-from crossfoot.recover.phrases import moment, plural
+from crossfoot.recover.phrases import moment
 
-IDS_SHOWN = 5
+IDS_SHOWN = 3
+ACCOUNTED = frozenset(fate.label for fate in WARNINGS)
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
 _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
 
-COLUMNS = ("published", "refused", "received", "committed", "noop", "superseded", "suppressed", "operations", "parked", "acked")
+COLUMNS = (
+    "published",
+    "refused",
+    "received",
+    "committed",
+    "noop",
+    "superseded",
+    "suppressed",
+    "operations",
+    "parked",
+    "acked",
+)
 """Boundaries in the order in which a message passes them."""
 
 
@@ -36,11 +50,12 @@ def balance(
     queue: QueueName = None,
     type_: TypeName = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Published from then on: 2h, 15min, 3d ago, or 2026-11-23T08:00Z.")
+        str | None,
+        typer.Option(metavar="TIME", help="published from then on: 2h, 15min, 3d ago, or 2026-11-23T08:00Z"),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Published before then.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="published before then")] = None,
     no_queue: Annotated[
-        bool, typer.Option("--no-queue", help="Do not compare with what the queue itself holds.")
+        bool, typer.Option("--no-queue", help="do not compare with what the queue itself holds")
     ] = False,
     as_json: Json = False,
     color: Color = When.auto,
@@ -61,12 +76,12 @@ def balance(
     part = Part(queue=queue, type=type_, since=when(since, now), until=when(until, now))
     with reading(db) as (connection, path):
         behind = catch_up(path, connection)
-        depths = {} if no_queue else depths_of(connection, path, queue)
-        drawn = take_stock(connection, time.time_ns() // 1000, part=part, depths=depths, ask_queues=not no_queue)
+        ask = None if no_queue else partial(depth_of, path=path)
+        drawn = take_stock(connection, time.time_ns() // 1000, part=part, depth_of=ask)
     if behind:
         note(f"not everything could be posted, so this is the balance up to entry {drawn.posted:,}: {behind}")
     if as_json:
-        print_json(drawn)
+        print_json({"balanced": drawn.balanced, **to_builtins(drawn)})
     else:
         show(Output(color), drawn)
     if not drawn.balanced:
@@ -92,14 +107,28 @@ def show(out: Output, drawn: Balance) -> None:
             counts = ", ".join(f"{count:,} {what}" for what, count in one.queue.items())
             out.labelled("queue", [f"{name}, by its own count of copies: {counts}"])
     out.gap()
-    out.table(("", "identity", ""), [row for name, one in drawn.identities.items() for row in _identity(out, name, one)])
+    out.table(
+        ("", "identity", ""), [row for name, one in drawn.identities.items() for row in _identity(out, name, one)]
+    )
     out.gap()
     for label, found in drawn.attention.items():
-        out.labelled(label, [(_ids(found.ids, found.count), fate_style(label)), f"crossfoot why {found.ids[0]}"] if found.ids else [])
+        text = f"{found.count:,} {found.text}: {_ids(found.ids, found.count)}"
+        out.labelled(label, [(text, "yellow" if label in ACCOUNTED else "red")])
     if drawn.unaccounted_ids:
         out.labelled("unaccounted", [(_ids(drawn.unaccounted_ids, drawn.unaccounted), "red")])
     for warning in drawn.warnings:
         out.labelled("note", [(warning, "yellow")])
+    out.commands(list(_next(drawn)))
+
+
+def _next(drawn: Balance) -> Iterator[tuple[str, str | None]]:
+    for label, found in drawn.attention.items():
+        if label == Fate.DEAD.label:
+            yield "see what the dead letters died of", "crossfoot dead list --by-cause"
+        elif found.ids:
+            yield f"see what became of the first {label} one", f"crossfoot why {found.ids[0]}"
+    if any(identity.holds is False for identity in drawn.identities.values()):
+        yield "rebuild the book from its entries and compare", "crossfoot verify"
 
 
 def when(text: str | None, now: Micros) -> Micros | None:
@@ -153,6 +182,5 @@ def _identity(out: Output, name: str, identity: Identity) -> Iterator[list[Cell]
 
 
 def _ids(ids: tuple[str, ...], count: int) -> str:
-    shown = ", ".join(ids[:IDS_SHOWN])
     rest = count - min(len(ids), IDS_SHOWN)
-    return f"{plural(count, 'message')}: {shown}" + (f" and {rest:,} more (--json)" if rest > 0 else "")
+    return ", ".join(ids[:IDS_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")

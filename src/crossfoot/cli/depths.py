@@ -9,29 +9,19 @@ from crossfoot.books.custody import Depth
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Queue
 from crossfoot.settings import Settings
-from crossfoot.sqlite import Connection
-
-_QUEUES = """
-SELECT DISTINCT queue FROM crossfoot_tallies WHERE queue NOT IN (SELECT queue FROM crossfoot_queue_counts)
-"""
 
 ASK_SECONDS = 10.0
 """How long a queue may take to answer."""
 
 
-def depths_of(connection: Connection, path: str, only: str | None) -> dict[str, Depth]:
-    """What queues that do not live in the book's file say of themselves, as far as the settings tell where they are.
+def depth_of(queue: str, path: str) -> Depth | None:
+    """What a queue that does not live in the book's file `path` says of itself; `None` if no setting leads to it.
 
     Raises:
-        QueueUnavailable: one of them could not be asked; `--no-queue` does without.
+        QueueUnavailable: it could not be asked; `--no-queue` does without.
     """
-    names = [name for (name,) in connection.execute(_QUEUES) if only in (None, name)]
-    found: dict[str, Depth] = {}
-    for name in names:
-        queue = _queue(name, settings.load(database=path))
-        if queue is not None:
-            found[name] = anyio.run(_ask, queue)
-    return found
+    found = _queue(queue, settings.load(database=path))
+    return None if found is None else anyio.run(_ask, found)
 
 
 async def _ask(queue: Queue) -> Depth:

@@ -14,13 +14,13 @@ Database = Annotated[
     typer.Option(
         "--db",
         metavar="PATH",
-        help="The SQLite file with the book. Otherwise CROSSFOOT_DATABASE, crossfoot.toml or ./crossfoot.db.",
+        help="the SQLite file with the book; otherwise CROSSFOOT_DATABASE, crossfoot.toml or ./crossfoot.db",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/reference/json.md describes it.")]
-Color = Annotated[When, typer.Option("--color", help="When to use colours; NO_COLOR and FORCE_COLOR count, too.")]
-QueueName = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only this queue.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, as docs/reference/json.md describes it")]
+Color = Annotated[When, typer.Option("--color", help="when to use colours; NO_COLOR and FORCE_COLOR count, too")]
+QueueName = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="only this queue", show_default=False)]
 TypeName = Annotated[
-    str | None, typer.Option("--type", metavar="TYPE", help="Only messages of this type.", show_default=False)
+    str | None, typer.Option("--type", metavar="TYPE", help="only messages of this type", show_default=False)
 ]

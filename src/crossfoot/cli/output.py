@@ -50,16 +50,16 @@ class Output:
         terminal = sys.stdout.isatty() and environment.get("TERM") != "dumb"
         forced = color is When.always or (bool(environment.get("FORCE_COLOR")) and color is When.auto)
         self.fancy = terminal or forced
+        self.width = shutil.get_terminal_size((100, 24)).columns if self.fancy else 0
         bare = color is When.never or (bool(environment.get("NO_COLOR")) and color is not When.always)
         self.marks = _marks()
         self._console: Any = None
         if self.fancy:
             from rich.console import Console
 
-            columns = shutil.get_terminal_size((100, 24)).columns
             self._console = Console(
                 force_terminal=True, no_color=bare, color_system="standard" if forced and not terminal else "auto",
-                width=columns, highlight=False, soft_wrap=False,
+                width=self.width, highlight=False, soft_wrap=False,
             )  # fmt: skip
 
     def heading(self, title: str, text: str, notes: Sequence[str] = (), *, style: str = "") -> None:
@@ -76,7 +76,7 @@ class Output:
         for note in notes:
             body.append("\n" + clean(note), style="dim")
         self._console.print(
-            Panel(body, title=Text(f" {clean(title)} ", f"bold {style}"), title_align="left", border_style=style)
+            Panel(body, title=Text(clean(title), f"bold {style}"), title_align="left", border_style=style)
         )
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, title: str = "") -> None:
@@ -98,7 +98,7 @@ class Output:
             )  # fmt: skip
         table.show_header = any(name.lstrip(">") for name in columns)
         for row in rows:
-            table.add_row(*(Text(clean(_text(cell)), _style(cell)) for cell in row))
+            table.add_row(*(Text("\n".join(map(clean, _text(cell).split("\n"))), _style(cell)) for cell in row))
         self._console.print(table)
 
     def labelled(self, label: str, lines: Sequence[Cell]) -> None:
@@ -118,6 +118,13 @@ class Output:
         for number, line in enumerate(lines):
             grid.add_row(Text("" if number else label, "bold"), Text(clean(_text(line)), _style(line)))
         self._console.print(grid)
+
+    def commands(self, steps: Sequence[tuple[str, str | None]]) -> None:
+        """What to do next. A command stands on a line of its own, whole, so that it can be copied."""
+        for number, (do, command) in enumerate(steps):
+            self.labelled("" if number and self.fancy else "next", [do])
+            if command is not None:
+                self.line(f"  $ {clean(command)}", "bold")
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, as it is."""

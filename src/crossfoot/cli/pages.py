@@ -8,14 +8,16 @@ from crossfoot.books.fate import Fate
 from crossfoot.cli.output import Cell, Output
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
-from crossfoot.recover.facts import Relative
-from crossfoot.recover.lookup import Found
+from crossfoot.recover.lookup import Found, Listed
 from crossfoot.recover.phrases import clock_time, moment, plural, span
 from crossfoot.recover.timeline import Mark, Moment
-from crossfoot.recover.why import NEEDS_SOMEBODY, Page
+from crossfoot.recover.why import NEEDS_SOMEBODY, Page, Related
 
 FIRST, LAST = 15, 25
 """Lines of a long timeline that are shown, from its beginning and its end."""
+
+NARROW = 110
+"""Columns below which a message's id and what is said of it stand below each other."""
 
 MARK_STYLES = {Mark.DONE: "green", Mark.FAILED: "red", Mark.DOUBT: "yellow", Mark.OPEN: "cyan"}
 
@@ -44,7 +46,10 @@ def show_page(out: Output, page: Page, *, body: bytes | None = None, with_body: 
     if with_body:
         text = "the book does not keep payloads (payloads = false)" if body is None else payload_text(body)
         out.labelled("payload", list(text.splitlines()))
-    out.labelled("next", _next(page))
+    if page.next:
+        out.commands([(step.do, step.command) for step in page.next])
+    else:
+        out.labelled("next", [("nothing to do", "dim")])
 
 
 def show_listed(out: Output, found: Found, now: int) -> None:
@@ -57,26 +62,27 @@ def show_listed(out: Output, found: Found, now: int) -> None:
         found.name, f"{several} of this {found.kind}: {told}{newest}.", style="red" if bad else "green"
     )  # fmt: skip
     out.gap()
-    rows: list[list[Cell]] = [
-        [
-            (line.fate, fate_style(line.fate)),
-            f"{span(now - line.last_at)} ago" if line.last_at is not None else "",
-            "" if line.message.sequence is None else str(line.message.sequence),
-            line.message.type,
-            line.message.id,
-            line.title or "",
-        ]
-        for line in found.listed
-    ]
-    out.table(
-        ("fate", "last entry", ">seq", "type", "id", "" if not any(line.title for line in found.listed) else "cause"),
-        rows,
-    )
+    rows = [_listed(line, now, narrow=0 < out.width < NARROW) for line in found.listed]
+    titled = any(line.title for line in found.listed)
+    out.table(("fate", "last entry", ">seq", "message", "type", "cause" if titled else "")[: len(rows[0])], rows)
     if found.count > len(found.listed):
         out.line(f"... and {found.count - len(found.listed):,} older ones: ask by message id")
     out.gap()
     wanted = bad or found.listed[0]
-    out.labelled("next", [f"crossfoot why {wanted.message.id}"])
+    out.commands(
+        [("see the first that needs somebody" if bad else "see one of them", f"crossfoot why {wanted.message.id}")]
+    )
+
+
+def _listed(line: Listed, now: int, *, narrow: bool) -> list[Cell]:
+    row = line.message
+    what = " · ".join(part for part in (row.type, line.title) if part)
+    return [
+        (line.fate, fate_style(line.fate)),
+        f"{span(now - line.last_at)} ago" if line.last_at is not None else "",
+        "" if row.sequence is None else str(row.sequence),
+        *([f"{row.id}\n{what}"] if narrow else [row.id, row.type, (line.title or "", "red")]),
+    ]
 
 
 def payload(body: bytes | None) -> object:
@@ -133,28 +139,18 @@ def _row(out: Output, line: Moment, first: int, *, told_who: bool) -> list[Cell]
 def _around(out: Output, page: Page) -> None:
     """The operation, outcomes, causes and related messages."""
     operation = page.operation
-    if operation is not None:
+    if operation is not None and operation.at is None:
+        out.labelled("operation", [operation.key, "not completed by any message"])
+    elif operation is not None and operation.at is not None:
         who = "this message" if operation.by_this else operation.completed_by
         out.labelled("operation", [operation.key, f"{operation.kind} by {who}, {clock_time(operation.at, page.as_of)}"])
     out.labelled("outcomes", [" ".join(filter(None, (one.name, one.subject, one.facts))) for one in page.outcomes])
     for cause in page.causes:
         times = plural(cause.deliveries, "delivery", "deliveries")
         out.labelled("cause", [(f"{cause.title}, {times}", "red"), cause.text, f"fingerprint {cause.fingerprint}"])
-    out.labelled("caused by", [_relative(one) for one in page.parents])
-    out.labelled("it caused", [_relative(one) for one in page.children])
+    out.labelled("caused by", [_related(one) for one in page.parents])
+    out.labelled("it caused", [_related(one) for one in page.children])
 
 
-def _relative(relative: Relative) -> str:
-    fate = relative.fate.label if relative.fate is not None else "unaccounted"
-    return f"{relative.row.type} {relative.row.id}: {fate}"
-
-
-def _next(page: Page) -> list[Cell]:
-    if not page.next:
-        return [("nothing: it is closed", "dim")]
-    lines: list[Cell] = []
-    for step in page.next:
-        lines.append(step.do)
-        if step.command is not None:
-            lines.append((f"  {step.command}", "bold"))
-    return lines
+def _related(one: Related) -> Cell:
+    return f"{one.message.type} {one.message.id}: {one.fate}", "red" if one.fate in _BAD else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import msgspec
@@ -17,9 +17,11 @@ from crossfoot.books.queries import Line
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Output, When, clean, jsonable
 from crossfoot.cli.reading import reading
-from crossfoot.errors import UsageError
+from crossfoot.errors import DatabaseUnavailable, UsageError
+from crossfoot.recover.facts import told_in
 from crossfoot.recover.phrases import moment
 from crossfoot.recover.timeline import MARKS, Mark
+from crossfoot.sqlite import Connection
 
 PAUSE_SECONDS = 0.25
 """Between two looks; each is one short read, so that the write-ahead log can shrink in between."""
@@ -27,50 +29,112 @@ PAUSE_SECONDS = 0.25
 STYLES = {Mark.FAILED: "red", Mark.DOUBT: "yellow"}
 """Of the marks; what is done has none."""
 
+PAGE = 1_000
+"""Entries read at once."""
+
+_KNOWN = frozenset(kind.value for kind in Kind)
+
 CLOSING = frozenset((Kind.COMMITTED, Kind.NOOP, Kind.SUPERSEDED, Kind.SUPPRESSED))
 
 
 def tail(
     db: Database = None,
-    last: Annotated[int, typer.Option("-n", "--last", min=0, help="Entries to begin with.")] = 10,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f/-F", help="Wait for more.")] = True,
+    last: Annotated[int, typer.Option("-n", "--last", min=0, help="entries to begin with")] = 10,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f/-F", help="wait for more")] = True,
     type_: TypeName = None,
     subject: Annotated[
-        str | None, typer.Option(metavar="SUBJECT", help="Only messages of this subject.", show_default=False)
+        str | None, typer.Option(metavar="SUBJECT", help="only messages of this subject", show_default=False)
     ] = None,
     queue: QueueName = None,
     kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Only entries of this kind, as in failed.", show_default=False)
+        str | None, typer.Option(metavar="KIND", help="only entries of this kind, as in failed", show_default=False)
     ] = None,
     as_json: Json = False,
     color: Color = When.auto,
 ) -> None:
     """Entries as they are written, one a line, until Ctrl-C.
 
-        crossfoot tail
-        crossfoot tail --kind failed --type 'case.billed'
-        crossfoot tail -n 1000 --no-follow --json | jq -r .id
+    crossfoot tail
+    crossfoot tail --kind failed --type 'case.billed'
+    crossfoot tail -n 1000 --no-follow --json | jq -r .id
     """
     filters = {"type": type_, "subject": subject, "queue": queue, "kind": _kind(kind)}
     with reading(db) as (connection, path):
         number = queries.last_number(connection)
         lines = queries.last_lines(connection, last, **filters) if last else []
-        number = max([number, *(line.number for line in lines)])
         out = Output(color)
         _print(out, lines, as_json)
-        birth = _file(path)
         try:
-            while follow:
-                lines = queries.lines_after(connection, number, **filters)
-                _print(out, lines, as_json)
-                newest = queries.last_number(connection)
-                number = lines[-1].number if lines else max(number, newest)
-                if not lines:
-                    time.sleep(PAUSE_SECONDS)
-                    if _file(path) != birth:
-                        raise UsageError(f"{path} was replaced by another file: start `crossfoot tail` again")
+            if follow:
+                _follow(connection, path, max([number, *(line.number for line in lines)]), filters, out, as_json)
         except KeyboardInterrupt:
             return  # the way to leave
+
+
+def _follow(
+    connection: Connection, path: str, number: int, filters: dict[str, Any], out: Output, as_json: bool
+) -> None:
+    """Print what is written from now on, for ever."""
+    file = _file(path)
+    while True:
+        newest = queries.last_number(connection)
+        lines = queries.lines_after(connection, number, PAGE, **filters)
+        _print(out, lines, as_json)
+        # What a filter left out need not be read again; a full page may have more behind it.
+        number = lines[-1].number if len(lines) == PAGE else max([number, newest, *(line.number for line in lines)])
+        if not lines:
+            time.sleep(PAUSE_SECONDS)
+            if _file(path) != file:
+                raise DatabaseUnavailable(f"{path} was removed or replaced: start `crossfoot tail` again")
+
+
+def _print(out: Output, lines: list[Line], as_json: bool) -> None:
+    for line in lines:
+        if as_json:
+            out.line(msgspec.json.encode(as_document(line)).decode())
+        else:
+            out.line(*_worded(out, line))
+    sys.stdout.flush()
+
+
+def as_document(line: Line) -> dict[str, Any]:
+    """An entry as `schemas/tail.json` describes it."""
+    document: dict[str, Any] = jsonable(line)
+    details = document.pop("details")
+    return document | {"kind": _label(line.kind), "details": told_in(details)}
+
+
+def _worded(out: Output, line: Line) -> tuple[str, str]:
+    """One line and its style: the id stands last, because it is long."""
+    kind = Kind(line.kind) if line.kind in _KNOWN else None
+    mark = MARKS.get(kind, Mark.DONE) if kind is not None else Mark.DOUBT
+    at = moment(line.at)[:-4]
+    what = [
+        f"{at[11:] if out.fancy else at}  {out.marks[mark]}  {_label(line.kind):13}  {f'#{line.attempt}' if line.attempt else '':3}",
+        line.subject, line.type, line.title, line.id or "(its message has no row)",
+    ]  # fmt: skip
+    return "  ".join(clean(part) for part in what if part), STYLES.get(mark, "green" if kind in CLOSING else "")
+
+
+def _label(kind: int) -> str:
+    return Kind(kind).label if kind in _KNOWN else f"kind {kind}"
+
+
+def _kind(name: str | None) -> int | None:
+    """The number of a kind of entry.
+
+    Raises:
+        UsageError: there is no such kind; with the nearest.
+    """
+    if name is None:
+        return None
+    labels = {kind.label: kind.value for kind in Kind}
+    wanted = name.strip().lower().replace("-", " ").replace("_", " ")
+    if wanted in labels:
+        return labels[wanted]
+    near = get_close_matches(wanted, labels, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(labels)}"
+    raise UsageError(f"{name!r} is no kind of entry: {hint}")
 
 
 def _file(path: str) -> int:

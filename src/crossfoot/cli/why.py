@@ -19,18 +19,18 @@ from crossfoot.recover.why import NEEDS_SOMEBODY
 
 def why(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A message id, subject, correlation id, operation key or source|id.")
+        str, typer.Argument(metavar="NAME", help="a message id, subject, correlation id, operation key or source|id")
     ],
     db: Database = None,
     queue: QueueName = None,
-    with_payload: Annotated[bool, typer.Option("--payload", help="Print what the message carried, too.")] = False,
+    with_payload: Annotated[bool, typer.Option("--payload", help="print what the message carried, too")] = False,
     as_json: Json = False,
     color: Color = When.auto,
 ) -> None:
     """What happened to a message, when and by whom; what is still open, and what to do.
 
-        crossfoot why case-4711                  by subject: the page, or a list if there are several
-        crossfoot why bill:case-4711:3           by operation key
+        crossfoot why case-4711           a subject: its page, or a list
+        crossfoot why bill:case-4711:3    an operation key
         crossfoot why 01981f0e-5c1e-7000-8000-4c8b1f2d3e4f --json
 
     The name is tried as message id, subject, correlation id, operation key and source|id, in this order.

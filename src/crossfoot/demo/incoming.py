@@ -31,7 +31,7 @@ class Hold(msgspec.Struct):
     delivery: Delivery
     lease_until: Micros
     muted: bool = False
-    """Whether requests to extend its lease get lost."""
+    """Whether what is asked about it gets lost."""
 
 
 class FaultyReceive(Delegate):
@@ -96,11 +96,11 @@ class FaultyReceive(Delegate):
         """Have the message delivered again although `hold` is not over."""
         self._hands.show(hold.delivery)
 
-    def forget(self, receipts: Sequence[str]) -> None:
-        """These deliveries have come to their end, and its entries are in the book."""
-        for receipt in receipts:
+    def forget(self, receipt: str) -> None:
+        """This delivery has come to its end, and its entries are in the book."""
+        if receipt in self.held:
             with self._lock:
-                self.held.pop(receipt, None)
+                del self.held[receipt]
             self.shield.down(receipt)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
@@ -143,8 +143,9 @@ class FaultyReceive(Delegate):
             if hold is None or hold.act is not Act.LOSE_ACK:
                 continue
             self.shield.up(receipt)  # until the worker has booked that it got no answer
-            if self.record.note(Fault.ACK_LOST, hold.id):
-                lost.add(receipt)
+            hold.muted = hold.muted or self.record.note(Fault.ACK_LOST, hold.id)
+            if hold.muted:
+                lost.add(receipt)  # and every time it asks again
         return lost
 
 

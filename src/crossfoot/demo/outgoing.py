@@ -42,6 +42,10 @@ class Delegate:
     def retention(self) -> float | None:
         return self.inner.retention
 
+    @property
+    def max_attempts(self) -> int | None:
+        return self.inner.max_attempts
+
     async def open(self) -> None:
         await self.inner.open()
 

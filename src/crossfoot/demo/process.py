@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,9 +30,7 @@ from crossfoot.demo.plan import Act
 from crossfoot.demo.record import Record
 from crossfoot.demo.shield import Shield
 from crossfoot.queues.queue import LocalQueue
-from crossfoot.worker.lanes import Result
 from crossfoot.worker.registry import Registry
-from crossfoot.worker.settling import Settling
 from crossfoot.worker.worker import Worker
 
 
@@ -53,21 +50,6 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
 
 
-class ShieldedWorker(Worker):
-    """A worker that says when the entries of a delivery's end are durable."""
-
-    faulty: FaultyReceive
-
-    def _counted(self, settling: Settling) -> Any:
-        settle = super()._counted(settling)
-
-        async def settle_and_forget(results: Sequence[Result]) -> None:
-            await settle(results)
-            self.faulty.forget([held.delivery.receipt for held, _ in results])
-
-        return settle_and_forget
-
-
 def example() -> Crossfoot:
     """The example's service, as `examples/hospital/app.py` defines it."""
     path = log.folder() / "app.py"
@@ -79,7 +61,7 @@ def example() -> Crossfoot:
     return cast("Crossfoot", module.app)
 
 
-def worker_of(orders: Orders) -> ShieldedWorker:
+def worker_of(orders: Orders) -> Worker:
     """The example's worker, with the faults built in."""
     os.environ.update({f"CROSSFOOT_{name.upper()}": str(value) for name, value in orders.settings.items()})
     app = example()
@@ -95,8 +77,9 @@ def worker_of(orders: Orders) -> ShieldedWorker:
     for handler in app.registry:
         registry.add(msgspec.structs.replace(handler, function=hooks.around(handler), wants_transaction=True))
     pattern = app.worker().pattern
-    worker = ShieldedWorker(app.name, app.book, queue, registry, app.database, pattern=pattern)
-    worker.faulty = queue
+    worker = Worker(app.name, app.book, queue, registry, app.database, pattern=pattern)
+    worker.on_settled = lambda held: queue.forget(held.delivery.receipt)
+    queue.on_first_receive = lambda: _say(f"ready {worker.name}")
     return worker
 
 
@@ -106,7 +89,6 @@ async def work(orders: Orders) -> None:
     async with anyio.create_task_group() as tasks:
         for reason in (_signalled, _left_alone):
             tasks.start_soon(_stop_when, reason, worker)
-        worker.faulty.on_first_receive = lambda: _say(f"ready {worker.name}")
         await worker.run()
         tasks.cancel_scope.cancel()
 
@@ -136,8 +118,15 @@ async def _left_alone() -> None:
 def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     orders = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Orders)
-    anyio.run(work, orders)
-    os._exit(0)  # a thread may still wait for standard input
+    code = 0
+    try:
+        anyio.run(work, orders)
+    except BaseException:
+        logging.exception("the worker broke")
+        code = 1
+    finally:
+        logging.shutdown()
+        os._exit(code)  # a thread may still wait for standard input
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import anyio
 
@@ -21,6 +23,14 @@ MOST_AHEAD = 1_500
 _DAMAGE = (Act.MALFORM, Act.UNKNOWN_ENUM, Act.UNKNOWN_TYPE)
 
 
+class Item(NamedTuple):
+    """A message, and the fault that has happened, to whom, when it is published."""
+
+    message: Message
+    fault: Fault | None
+    id: str
+
+
 class Publisher:
     """Publishes events in order, except where the plan says otherwise.
 
@@ -34,8 +44,8 @@ class Publisher:
         self._late = late
         self._plan = plan
         self._record = record
-        self._next: list[tuple[Message, Fault | None, str]] = []
-        """For the next batch: the message, and the fault that is done when it is published, with its id."""
+        self._next: list[Item] = []
+        """For the next batch."""
         self._held_back: dict[int, Message] = {}
         """Messages whose successor goes first, by the successor's sequence."""
         self.published = 0
@@ -60,9 +70,8 @@ class Publisher:
         while (await self._app.queue.depth()).held > MOST_AHEAD:
             await anyio.sleep(0.05)
 
-    async def _publish(self, batch: Sequence[Event], successors: dict[int, int]) -> None:
-        now, self._next = self._next, []
-        late = []
+    async def _publish(self, batch: Sequence[Event], successors: Mapping[int, int]) -> None:
+        items, self._next = self._next, []
         for event in batch:
             act = self._plan.acts.get(event.sequence)
             message = message_of(event)
@@ -72,28 +81,26 @@ class Publisher:
             if act is not None:
                 self._prepare(event, message, act)
                 message = damaged(message, act, self._app.queue.capabilities.max_bytes or 0)
-            (late if act is Act.EXPIRE else now).append((message, _done(act), id_of(event)))
-        await self._send(self._app, now)
-        if late:
-            await self._send(self._late, late)
-            self.late_at += [anyio.current_time()] * len(late)
+            items.append(Item(message, _done(act), id_of(event)))
+        for late, group in groupby(items, lambda item: item.fault is Fault.EXPIRED):  # in order, whichever queue
+            await self._send(self._late if late else self._app, list(group))
 
     def _prepare(self, event: Event, message: Message, act: Act) -> None:
         """What follows in the next batch."""
         if act is Act.PUBLISH_TWICE:
-            self._next.append((message, Fault.DUPLICATE, message.id))
+            self._next.append(Item(message, Fault.DUPLICATE, message.id))
         elif act is Act.COPY_OPERATION:
-            self._next.append((copied(message), Fault.DUPLICATE, event.operation))
+            self._next.append(Item(copied(message), Fault.DUPLICATE, event.operation))
         elif act is Act.REORDER:
-            self._next.append((self._held_back.pop(event.sequence), Fault.REORDERED, message.id))
+            self._next.append(Item(self._held_back.pop(event.sequence), Fault.REORDERED, message.id))
 
-    async def _send(self, app: Crossfoot, batch: Sequence[tuple[Message, Fault | None, str]]) -> None:
-        if not batch:
-            return
-        await app.publish(*(message for message, _, _ in batch))
-        for _, fault, id_ in batch:
-            if fault is not None:
-                self._record.note(fault, id_)
+    async def _send(self, app: Crossfoot, items: Sequence[Item]) -> None:
+        await app.publish(*(item.message for item in items))
+        for item in items:
+            if item.fault is not None:
+                self._record.note(item.fault, item.id)
+        if app is self._late:
+            self.late_at += [anyio.current_time()] * len(items)
 
 
 def _done(act: Act | None) -> Fault | None:

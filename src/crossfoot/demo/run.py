@@ -27,7 +27,7 @@ from crossfoot.demo.publisher import Publisher
 from crossfoot.demo.record import Record
 from crossfoot.demo.recovery import Lost
 from crossfoot.demo.scene import Played, Scene, Watcher
-from crossfoot.demo.states import FinalStates
+from crossfoot.demo.states import FinalStates, compare
 from crossfoot.demo.workers import Crew
 from crossfoot.queues.queue import LocalQueue
 
@@ -140,7 +140,7 @@ async def reckon(app: Crossfoot, queues: dict[str, Depth]) -> Balance:
     def draw() -> Balance:
         post_all(app.book)
         with app.book.reading() as connection:
-            return take_stock(connection, app.clock.now(), depths=queues)
+            return take_stock(connection, app.clock.now(), depth_of=queues.get)
 
     return await anyio.to_thread.run_sync(draw)
 

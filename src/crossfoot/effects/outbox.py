@@ -106,6 +106,10 @@ class Outbox:
         await self._send(queue, letters)
         return len(letters)
 
+    async def waits(self, queue: Queue) -> bool:
+        """Whether anything for that queue is still to be sent, now or later."""
+        return await anyio.to_thread.run_sync(self._waits, queue.name)
+
     # ---- parts -----------------------------------------------------------------------------------------------
 
     async def _send(self, queue: Queue, letters: Sequence[Letter]) -> list[PublishAnswer]:
@@ -146,6 +150,10 @@ class Outbox:
             rows = connection.execute(sql.CLAIM_OUTBOX, parameters).fetchall()
         letters = [Letter(*(*row, claim)) for row in rows]
         return sorted(letters, key=lambda letter: letter.number)
+
+    def _waits(self, queue: str) -> bool:
+        with self._book.reading() as connection:
+            return connection.execute(sql.OUTBOX_HOLDS, (queue,)).fetchone() is not None
 
     def _put_off(self, letters: Sequence[Letter], reason: str) -> None:
         """Nothing was sent: try all of them later."""

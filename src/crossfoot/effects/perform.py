@@ -7,9 +7,9 @@ disbelieved: the operation key is read again, over a new connection, and says wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import anyio.to_thread
+import anyio
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
@@ -17,7 +17,7 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.databases.session import AsyncSession, Database, Many, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work
-from crossfoot.errors import CommitInDoubt, CrossfootError, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, TransactionMisuse
 
 
 def perform(work: Work, session: Session, database: Database) -> Kind:
@@ -169,6 +169,8 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
 
 
 def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
+    if work.hold.begin is not None:
+        work.hold.begin()
     try:
         if eager or drive(work.out_of_turn(), session):
             tx.open()
@@ -182,16 +184,32 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
 
 
 async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
+    if work.hold.begin is not None:
+        work.hold.begin()
     try:
-        if eager or await adrive(work.out_of_turn(), session):
-            await tx.open()
-        reach(Boundary.INSIDE_HANDLER)
-        result = await work.handler.function(*work.handler.arguments(work.message, tx))
+        result = await _within_deadline(work, tx, session, eager=eager)
         await tx.open()
         return await adrive(work.close(result, await session.changed()), session)
     except Decided:
         pass
     return await adrive(work.settle(_decision(work)), session)
+
+
+async def _within_deadline(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Any:
+    """What the handler returned.
+
+    Raises:
+        DeadlineExceeded: it was cancelled at its deadline.
+    """
+    seconds = work.handler.deadline
+    with anyio.move_on_after(seconds):
+        if eager or await adrive(work.out_of_turn(), session):
+            await tx.open()
+        reach(Boundary.INSIDE_HANDLER)
+        return await work.handler.function(*work.handler.arguments(work.message, tx))
+    raise DeadlineExceeded(
+        f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
+    )
 
 
 def _decision(work: Work) -> Kind:

@@ -16,6 +16,7 @@ import msgspec
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.record import record_of
+from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
 from crossfoot.effects.databases.session import All, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
@@ -42,6 +43,8 @@ class Hold(msgspec.Struct, kw_only=True):
     partition: str | None = None
     ack: Statement | None = None
     """The ack as a statement, where the queue lives in the same database."""
+    begin: Callable[[], None] | None = None
+    """Told when the handler is about to begin: its deadline runs from here."""
     fence: Callable[[], None] | None = None
     """Raises when this delivery must not commit any more (`LeaseLost`, `DeadlineExceeded`)."""
 
@@ -178,6 +181,7 @@ class Work:
             self.hold.fence()
         if self.hold.ack is not None:
             if (yield Run(*self.hold.ack)):
+                reach(Boundary.AFTER_ACK)
                 self.rows.append(self.entry(Kind.ACKED))
             elif kind is not Kind.SUPPRESSED:  # a suppressed delivery has no effect that could be lost
                 raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")

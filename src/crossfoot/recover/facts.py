@@ -66,12 +66,17 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def details(entry: Fact) -> dict[str, Any]:
     """What the entry holds for people; nothing of it is relied on."""
-    if not entry.details:
+    return told_in(entry.details)
+
+
+def told_in(text: str | None) -> dict[str, Any]:
+    """The details of an entry; text that is no JSON object is given as `text`."""
+    if not text:
         return {}
     try:
-        told = json.loads(entry.details)
+        told = json.loads(text)
     except ValueError:
-        return {"text": entry.details}
+        return {"text": text}
     return told if isinstance(told, dict) else {"text": str(told)}
 
 

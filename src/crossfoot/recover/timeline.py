@@ -17,7 +17,7 @@ from crossfoot.clock import SECOND, Micros
 from crossfoot.recover.facts import Facts, details
 from crossfoot.recover.phrases import clock_time, listed, plural, span, worker_name
 
-SILENT: Micros = 30 * SECOND
+SILENT: Micros = 15 * SECOND
 """A working worker says every few seconds that it is alive; after this long without a word it is not."""
 
 
@@ -128,9 +128,11 @@ def no_end(worker: WorkerRow | None, lease_until: Micros, now: Micros) -> str:
         return f"{name} never ended it; the lease was over at {clock_time(lease_until, now)}"
     if worker.stopped_at is not None:
         return f"{name} stopped in order at {clock_time(worker.stopped_at, now)}, and did not end it"
+    if worker.seen_at > lease_until:
+        return f"{name} let the lease run out at {clock_time(lease_until, now)}, and was still alive"
     if now - worker.seen_at > SILENT:
         return f"{name} stopped answering at {clock_time(worker.seen_at, now)}: no orderly stop"
-    return f"{name} still works, and let the lease run out at {clock_time(lease_until, now)}"
+    return f"{name} was last heard of at {clock_time(worker.seen_at, now)}; its lease is over"
 
 
 def _delivery(facts: Facts, group: list[Fact], now: Micros) -> Delivery:

@@ -40,13 +40,13 @@ class EntryLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """The operation it asked for: which message completed it, when and how."""
+    """The operation it asked for: which message completed it, when and how; `None` while nobody has."""
 
     key: str
-    completed_by: str
-    by_this: bool
-    kind: str
-    at: Micros
+    completed_by: str | None = None
+    by_this: bool = False
+    kind: str | None = None
+    at: Micros | None = None
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -58,6 +58,13 @@ class Cause(msgspec.Struct, frozen=True):
     text: str
     frames: str
     deliveries: int
+
+
+class Related(msgspec.Struct, frozen=True):
+    """Another message, and its fate in words."""
+
+    message: Row
+    fate: str
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +87,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     operation: Operation | None
     outcomes: tuple[OutcomeRow, ...]
     causes: tuple[Cause, ...]
-    parents: tuple[Relative, ...]
-    children: tuple[Relative, ...]
+    parents: tuple[Related, ...]
+    children: tuple[Related, ...]
     next: tuple[Step, ...]
 
 
@@ -90,7 +97,7 @@ def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
     fate = fate_of(facts.summary, now, patience)
     return Page(
         message=facts.row,
-        fate=fate.label if fate is not None else "unaccounted",
+        fate=_word(fate),
         reason=reason(facts, fate, now),
         needs_somebody=fate is None or fate in NEEDS_SOMEBODY,
         as_of=now,
@@ -100,8 +107,8 @@ def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
         operation=_operation(facts),
         outcomes=facts.outcomes,
         causes=tuple(_causes(facts)),
-        parents=facts.parents,
-        children=facts.children,
+        parents=tuple(map(_related, facts.parents)),
+        children=tuple(map(_related, facts.children)),
         next=tuple(advise(facts, fate)),
     )
 
@@ -120,7 +127,7 @@ def _entries(facts: Facts) -> list[EntryLine]:
 def _operation(facts: Facts) -> Operation | None:
     found = facts.operation
     if found is None:
-        return None
+        return Operation(facts.row.operation) if facts.row.operation is not None else None
     by_this = found.message == facts.row.key
     owner = facts.row.id if by_this else facts.owner.row.id if facts.owner is not None else f"message {found.message}"
     return Operation(found.key, owner, by_this, Kind(found.kind).label, found.at)
@@ -140,3 +147,11 @@ def _causes(facts: Facts) -> list[Cause]:
             Cause(fingerprint or "", cause.kind, cause.title, text, cause.frames, deliveries=counts[fingerprint])
         )  # fmt: skip
     return found
+
+
+def _related(relative: Relative) -> Related:
+    return Related(relative.row, _word(relative.fate))
+
+
+def _word(fate: Fate | None) -> str:
+    return fate.label if fate is not None else "unaccounted"

@@ -52,16 +52,21 @@ class Held:
         return self.work
 
     def start(self) -> Work:
-        """The work, about to begin: the deadline runs from here.
+        """The work, to be done now.
 
         Raises:
             LeaseLost: it waited too long in this worker.
         """
-        assert self.handler is not None and self.work is not None
+        assert self.work is not None
+        self.deadline = None
         self.fence()
+        return self.work
+
+    def begin(self) -> None:
+        """Its handler begins: the deadline runs from here."""
+        assert self.handler is not None
         if self.handler.deadline is not None:
             self.deadline = self._clock.monotonic() + self.handler.deadline
-        return self.work
 
     def fence(self) -> None:
         """Refuse a commit that comes too late.

@@ -117,6 +117,7 @@ class Intake:
             body=delivery.body,
             partition=(message.partitionkey or message.subject) if message is not None else None,
             ack=self._local.ack_statement(delivery.receipt) if self._local is not None else None,
+            begin=held.begin,
             fence=held.fence,
         )
         if held.handler is None or message is None:
@@ -124,7 +125,7 @@ class Intake:
         try:
             held.message = held.handler.typed(message)
             held.prepare()
-        except MessageError as error:
+        except Exception as error:  # noqa: BLE001 - the user's types may raise anything: this delivery failed, not the worker
             held.problem = error
 
 

@@ -19,7 +19,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import AsyncSession, Database, Session
 from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
-from crossfoot.errors import DeadlineExceeded, LeaseLost, Unavailable
+from crossfoot.errors import LeaseLost, Unavailable
 from crossfoot.worker.held import Held
 
 Result = tuple[Held, Kind | Exception | None]
@@ -154,11 +154,14 @@ class LoopLane(Lane):
             return None
         try:
             work = held.start()
-            with anyio.CancelScope(deadline=_deadline(held)) as held.cancel:
+            with anyio.CancelScope() as held.cancel:
                 return await aperform(work, session, self._database)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
-        return _cut_short(held)
+        assert held.message is not None
+        return LeaseLost(
+            f"{held.message.key}: the lease was lost while the handler ran; it was cancelled, nothing was kept"
+        )
 
     async def _together(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result] | None:
         ready, results = _ready(chunk)
@@ -185,20 +188,3 @@ def _ready(chunk: Sequence[Held]) -> tuple[list[Held], list[Result]]:
         else:
             ready.append(held)
     return ready, over
-
-
-def _deadline(held: Held) -> float:
-    assert held.handler is not None
-    return anyio.current_time() + held.handler.deadline if held.handler.deadline is not None else float("inf")
-
-
-def _cut_short(held: Held) -> Exception:
-    """Why a handler was cancelled."""
-    assert held.message is not None and held.handler is not None
-    if held.lost:
-        return LeaseLost(
-            f"{held.message.key}: the lease was lost while the handler ran; it was cancelled, nothing was kept"
-        )
-    return DeadlineExceeded(
-        f"{held.message.key}: handler {held.handler.name} was cancelled at its deadline of {held.handler.deadline} s; nothing was kept"
-    )

@@ -35,6 +35,11 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def held(self) -> list[Held]:
+        """Everything in hand."""
+        return list(self._held.values())
+
     def hold(self, helds: Sequence[Held]) -> None:
         for held in helds:
             self._held[id(held)] = held
@@ -61,6 +66,7 @@ class Leases:
         except QueueUnavailable as error:
             logger.warning("leases of %d deliveries could not be extended: %s", len(due), error)
             return 0
+        reach(Boundary.DURING_EXTENSION)
         entries = []
         for held, answer in zip(due, answers, strict=True):
             if isinstance(answer, Done):

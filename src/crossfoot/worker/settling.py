@@ -18,7 +18,8 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.store import Book, write_causes, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros
-from crossfoot.errors import QueueUnavailable, Unavailable
+from crossfoot.effects.databases.sqlite import disk_full
+from crossfoot.errors import DatabaseUnavailable, QueueUnavailable
 from crossfoot.queues.queue import Done, LocalQueue, NotDone, Order, Queue, ReceiptAnswer
 from crossfoot.sqlite import Connection
 from crossfoot.worker.failing import Failure, Step, entry_of, judge
@@ -99,8 +100,7 @@ class Settling:
 
     async def _fail(self, failed: Sequence[tuple[Held, Exception]]) -> None:
         for _, error in failed:
-            if isinstance(error, Unavailable):
-                raise error
+            self._stop_for(error)
         if not failed:
             return
         now = self._now()
@@ -110,6 +110,14 @@ class Settling:
             log(failure)
         if self._local is None:
             await self._carry_out(failures)
+
+    def _stop_for(self, error: Exception) -> None:
+        """Raise what the worker must stop for. A queue that a handler could not reach is that delivery's failure only."""
+        full = disk_full(error, self._book.path)
+        if full is not None:
+            raise full from error
+        if isinstance(error, DatabaseUnavailable):
+            raise error
 
     def _book_failures(self, failures: Sequence[Failure]) -> None:
         with self._book.writing() as connection:
@@ -128,6 +136,7 @@ class Settling:
             connection.execute(*queue.release_statement(receipt, now, failure.pause))
         elif failure.step is Step.ACK:
             if connection.execute(*queue.ack_statement(receipt)).rowcount:
+                reach(Boundary.AFTER_ACK)
                 write_entries(connection, [entry_of(failure.held, Kind.ACKED, now)])
         elif failure.step is Step.BURY:
             reach(Boundary.BEFORE_DEAD_LETTER)

@@ -15,10 +15,11 @@ from anyio.abc import TaskGroup
 
 from crossfoot.books.posting import post
 from crossfoot.books.store import Book
+from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.errors import DatabaseUnavailable, QueueUnavailable, UsageError
 from crossfoot.queues.queue import LocalQueue, Order, Queue
 from crossfoot.worker.dispatch import Dispatch
 from crossfoot.worker.held import Held
@@ -90,6 +91,8 @@ class Worker:
         self._room = anyio.Event()
         self.settled = 0
         """Deliveries that came to an end."""
+        self.on_settled: Callable[[Held], None] | None = None
+        """Called, in the event loop, with every delivery whose end is in the book."""
 
     def stop(self) -> None:
         """Finish what runs, hand the rest back, and return from `run`. To be called in the event loop."""
@@ -136,6 +139,7 @@ class Worker:
                 with dispatch.threads, dispatch.loops:
                     await self._receive(intake, leases, dispatch, outbox, until_idle)
                 lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
+            await settling.settle([(held, None) for held in leases.held])  # cut short when the grace was over
             tasks.cancel_scope.cancel()
 
     def _start_upkeep(self, tasks: TaskGroup, leases: Leases, outbox: Outbox, number: int) -> None:
@@ -183,12 +187,16 @@ class Worker:
                 if not deliveries and until_idle and await self._idle(leases, outbox):
                     return
             except QueueUnavailable as error:
+                if isinstance(error, DatabaseUnavailable):  # the queue is a table in a file that cannot be used
+                    raise
                 failures += 1
                 logger.warning("queue %s cannot be used: %s", self._queue.name, error)
                 await self._sleep(min(30.0, 0.5 * 2 ** min(failures, 6)))
                 continue
             if deliveries:
+                reach(Boundary.AFTER_RECEIVE)
                 helds = await anyio.to_thread.run_sync(intake.take, deliveries)
+                reach(Boundary.AFTER_RECEIVED_ENTRY)
                 leases.hold(helds)
                 await dispatch.take(helds)
 
@@ -222,6 +230,9 @@ class Worker:
         for queue in self._queues.values():
             if await outbox.drain(queue):
                 return False
+            if await outbox.waits(queue):  # put off, or claimed by a sender that may be dead
+                await self._sleep(0.05)
+                return False
         if len(leases):
             await self._wait_for_room()
             return False
@@ -242,6 +253,8 @@ class Worker:
                 try:
                     await job()
                 except QueueUnavailable as error:
+                    if isinstance(error, DatabaseUnavailable):
+                        raise
                     logger.warning("queue %s: %s", self._queue.name, error)
 
         tasks.start_soon(repeat)
@@ -267,6 +280,8 @@ class Worker:
                     while await outbox.drain(queue):
                         pass
                 except QueueUnavailable as error:
+                    if isinstance(error, DatabaseUnavailable):
+                        raise
                     logger.warning("queue %s cannot be sent to: %s", queue.name, error)
 
     def _wake_outbox(self) -> None:
@@ -276,6 +291,8 @@ class Worker:
         def forget(held: Held) -> None:
             leases.forget(held)
             self._room.set()
+            if self.on_settled is not None:
+                self.on_settled(held)
 
         return forget
 

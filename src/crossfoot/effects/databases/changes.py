@@ -15,7 +15,9 @@ from crossfoot.errors import TransactionMisuse
 
 _SPACE = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*"
 _CONTROL = re.compile(rf"{_SPACE}(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END)\b(.*)", re.IGNORECASE | re.DOTALL)
-_ENDING = re.compile(rf"{_SPACE}(COMMIT|END|ROLLBACK(?!{_SPACE}(?:TRANSACTION{_SPACE})?TO\b))\b", re.IGNORECASE | re.DOTALL)
+_ENDING = re.compile(
+    rf"{_SPACE}(COMMIT|END|ROLLBACK(?!{_SPACE}(?:TRANSACTION{_SPACE})?TO\b))\b", re.IGNORECASE | re.DOTALL
+)
 _WRITE = re.compile(rf"{_SPACE}(?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(
     r"""(?P<quoted>"(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\])|(?P<bare>[^\s;"'`\[\]/-]+)"""

@@ -1,4 +1,4 @@
-"""SQLAlchemy 2 on SQLite, synchronous and asynchronous: the handler gets a `Session` or an `AsyncSession`.
+"""SQLAlchemy 2 on SQLite: the handler gets a `Session`; and what the asynchronous form has in common with it.
 
 The transaction begins before the handler runs (`lazy = False`): an ORM session may emit its first statement anywhere,
 also inside a flush, and there is no good place there to find out that the operation is already complete.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio.to_thread
 from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 
@@ -54,6 +52,8 @@ class SqlAlchemyDatabase:
     async def aconnect(self) -> port.AsyncSession:
         if not isinstance(self.engine, AsyncEngine):
             raise UsageError("an asynchronous handler needs create_async_engine(...); this service has an Engine")
+        from crossfoot.effects.databases.sqlalchemy_async import AsyncSession
+
         return AsyncSession(self.engine, self.path)
 
     def close(self) -> None:
@@ -74,9 +74,15 @@ class SyncSession:
     def begin(self) -> None:
         self._turnstile.enter()
         try:
-            self._connection = self._engine.connect()
-            self._connection.begin()
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._connect()
+            try:
+                self._execute("BEGIN IMMEDIATE")
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlite_errorname", "") != "SQLITE_BUSY_SNAPSHOT":
+                    raise
+                self._give_up(error)
+                self._connect()
+                self._execute("BEGIN IMMEDIATE")
         except DBAPIError as error:
             self._let_go()
             raise explain(error.orig or error, self._engine.url.database or "") from error
@@ -113,7 +119,7 @@ class SyncSession:
 
     def answer(self, ask: port.Ask) -> Any:
         assert self._connection is not None
-        return _answer(self._connection, ask)
+        return answer(self._connection, ask)
 
     def execute(self, sql: Any, parameters: Any = ()) -> Any:
         return self.handle.execute(text(sql) if isinstance(sql, str) else sql, parameters or None)
@@ -140,6 +146,17 @@ class SyncSession:
         self._let_go()
         self._turnstile.close()
 
+    def _connect(self) -> None:
+        self._connection = self._engine.connect()
+        self._connection.begin()
+
+    def _give_up(self, error: DBAPIError) -> None:
+        """A result that nobody read to its end (an exception's traceback keeps it alive) ties the connection to an old
+        snapshot, on which SQLite begins no write transaction: leave it, and take another."""
+        assert self._connection is not None
+        self._connection.invalidate(error)
+        self._connection.close()
+
     def _execute(self, statement: str) -> None:
         assert self._connection is not None
         self._connection.exec_driver_sql(statement)
@@ -155,102 +172,6 @@ class SyncSession:
             self._turnstile.leave()
 
 
-class AsyncSession:
-    """One delivery's transactions on the user's asynchronous engine."""
-
-    handle: OrmAsyncSession
-
-    def __init__(self, engine: AsyncEngine, path: str) -> None:
-        self._engine = engine
-        self._turnstile = Turnstile(path + "-turn")
-        self._connection: AsyncConnection | None = None
-        self._counter: ChangeCounter | None = None
-
-    async def begin(self) -> None:
-        await anyio.to_thread.run_sync(self._turnstile.enter)
-        try:
-            self._connection = await self._engine.connect()
-            await self._connection.begin()
-            await self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except DBAPIError as error:
-            await self._let_go()
-            raise explain(error.orig or error, self._engine.url.database or "") from error
-        except BaseException:
-            await self._let_go()
-            raise
-
-    async def commit(self) -> None:
-        assert self._connection is not None
-        try:
-            await self._connection.commit()
-        except DBAPIError as error:
-            raise explain(error.orig or error, self._engine.url.database or "") from error
-        finally:
-            await self._let_go()
-
-    async def rollback(self) -> None:
-        try:
-            if self._connection is not None:
-                await self._connection.rollback()
-        finally:
-            await self._let_go()
-
-    async def mark(self) -> None:
-        await self._execute(port.MARK)
-
-    async def undo(self) -> None:
-        if self._counter is not None:
-            self._counter.watching = False
-        await self._execute(port.UNDO)
-
-    async def keep(self) -> None:
-        await self._execute(port.KEEP)
-
-    async def answer(self, ask: port.Ask) -> Any:
-        assert self._connection is not None
-        return await self._connection.run_sync(_answer, ask)
-
-    async def execute(self, sql: Any, parameters: Any = ()) -> Any:
-        return await self.handle.execute(text(sql) if isinstance(sql, str) else sql, parameters or None)
-
-    async def watch(self) -> None:
-        assert self._connection is not None
-        raw = (await self._connection.get_raw_connection()).driver_connection
-        assert raw is not None
-        self._counter = ChangeCounter(raw)
-        await raw.set_trace_callback(self._counter)
-        self._counter.watch()
-        self.handle = OrmAsyncSession(
-            bind=self._connection, sync_session_class=HandlerSession, join_transaction_mode="rollback_only"
-        )
-
-    async def changed(self) -> int:
-        assert self._counter is not None
-        await self.handle.flush()
-        return self._counter.changed()
-
-    async def close(self) -> None:
-        await self._let_go()
-        self._turnstile.close()
-
-    async def _execute(self, statement: str) -> None:
-        assert self._connection is not None
-        await self._connection.exec_driver_sql(statement)
-
-    async def _let_go(self) -> None:
-        connection, self._connection = self._connection, None
-        counter, self._counter = self._counter, None
-        try:
-            if connection is not None:
-                if counter is not None:
-                    raw = (await connection.get_raw_connection()).driver_connection
-                    if raw is not None:
-                        await raw.set_trace_callback(None)
-                await connection.close()
-        finally:
-            self._turnstile.leave()
-
-
 def _untrace(connection: Connection) -> None:
     if not connection.closed and not connection.invalidated:
         raw = connection.connection.driver_connection
@@ -258,7 +179,7 @@ def _untrace(connection: Connection) -> None:
             raw.set_trace_callback(None)
 
 
-def _answer(connection: Connection, ask: port.Ask) -> Any:
+def answer(connection: Connection, ask: port.Ask) -> Any:
     """Carry out one request of crossfoot's own, beneath the ORM."""
     if isinstance(ask, port.Many):
         return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows]).rowcount if ask.rows else 0

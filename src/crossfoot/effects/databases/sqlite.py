@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from typing import Any, Self
 
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
@@ -17,10 +18,40 @@ class HandlerConnection(Connection):
     guarded = False
     """Whether a handler has it."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
+
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if not self.guarded:
+            return super().execute(sql, parameters)
+        refuse_ending(sql)
+        return self._lent(super().execute(sql, parameters))
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        return self._lent(super().cursor(*args, **kwargs))
+
+    def finish(self) -> None:
+        self._take_back()
+        super().finish()
+
+    def abandon(self) -> None:
+        self._take_back()
+        super().abandon()
+
+    def _lent(self, cursor: sqlite3.Cursor) -> sqlite3.Cursor:
         if self.guarded:
-            refuse_ending(sql)
-        return super().execute(sql, parameters)
+            self._cursors.append(weakref.ref(cursor))
+        return cursor
+
+    def _take_back(self) -> None:
+        """Close the handler's cursors. One that was not read to its end (an exception's traceback keeps it alive) would
+        hold on to its snapshot, and SQLite refuses to begin a write transaction on an old one."""
+        for reference in self._cursors:
+            cursor = reference()
+            if cursor is not None:
+                cursor.close()
+        self._cursors.clear()
 
     def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
         raise TransactionMisuse(

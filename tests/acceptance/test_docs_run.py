@@ -1,0 +1,178 @@
+"""What the README and the guides tell a reader to type works as they say. Warnings are errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from crossfoot.books.entry import Kind
+from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
+from tests.acceptance.shell import QUICKSTART, crossfoot, fates, run
+from tests.servers.processes import Server
+
+pytest_plugins = ["tests.servers.fixtures"]
+
+PICTURES = sorted(path.stem for path in (ROOT / "docs" / "pictures").glob("*.svg"))
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's folder after a reader has typed what the README says."""
+    folder = Path(shutil.copytree(QUICKSTART, tmp_path_factory.mktemp("readme") / "quickstart"))
+    (block,) = [one for one in blocks(README) if one.marker == "run"]
+    done = run(["bash", "-euo", "pipefail", "-c", block.text], folder)
+    assert done.returncode == 0, f"{block.place}: {done.stderr}"
+    assert done.stdout.count("accepted") == 3
+    return folder
+
+
+# ---- snippets --------------------------------------------------------------------------------------------------------
+
+
+def test_no_snippet_of_the_readme_and_the_guides_goes_unexecuted_but_for_a_few_fragments() -> None:
+    snippets = [block for page in (README, *GUIDES) for block in blocks(page) if block.language in EXECUTABLE]
+    unexecuted = [block.place for block in snippets if block.marker == "fragment"]
+    shells = [block for block in snippets if block.language == "sh" and block.marker not in ("run", "fragment")]
+
+    assert len(unexecuted) <= len(snippets) // 5, unexecuted
+    assert not shells, "a shell block is run in a folder, or it is a fragment"
+
+
+@pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    known = {"", "fragment", "run", "file", "server"}
+
+    assert [block.place for block in blocks(page) if not block.language or block.marker not in known] == []
+
+
+FILES = [block for page in (README, *GUIDES) for block in blocks(page) if block.marker == "file"]
+
+
+@pytest.mark.parametrize("block", FILES, ids=lambda block: block.argument)
+def test_a_listing_equals_the_file_it_shows(block: Block) -> None:
+    assert block.text == (ROOT / block.argument).read_text(encoding="utf-8")
+
+
+def test_the_first_guide_does_what_it_says(tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "first-queue.md"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    (tmp_path / "reader.py").write_text(READER, encoding="utf-8")
+
+    done = run([sys.executable, "reader.py"], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert sorted(fates(tmp_path / "billing.db")) == [
+        ("case.approved", "case-2", "settled"),
+        ("case.approved", "case-3", "dead"),
+        ("case.cancelled", "case-1", "settled"),
+        ("case.changed", "case-4", "settled"),  # parked first
+        ("case.changed", "case-4", "settled"),
+        ("case.changed", "case-4", "superseded"),
+        ("case.released", "case-1", "settled"),
+        ("case.released", "case-4711", "settled"),  # sent from the script's own transaction
+        ("case.reopened", "case-1", "duplicate"),
+        ("case.reopened", "case-1", "settled"),
+    ]
+    assert fates(tmp_path / "orders.db") == [("order.placed", "order-1", "settled")]
+    with sqlite3.connect(tmp_path / "billing.db") as book:
+        (title,) = book.execute("SELECT title FROM crossfoot_causes").fetchone()
+        (parked,) = book.execute("SELECT count(*) FROM crossfoot_entries WHERE kind = ?", (Kind.PARKED,)).fetchone()
+    book.close()
+    assert (title, parked) == ("PayloadInvalid at $.amount", 1)
+
+
+READER = """
+import anyio
+from guide import app, orders
+
+async def publish():
+    await app.publish("case.released", subject="case-1", data={"amount": 5})
+    await app.publish("case.reopened", subject="case-1", sequence=1)
+    await app.publish("case.reopened", subject="case-1", sequence=1)
+    await app.publish("case.cancelled", subject="case-1")
+    await app.publish("case.approved", subject="case-2", data={"amount": 5})
+    await app.publish("case.approved", subject="case-3", data={"amount": "secret"})
+    await app.publish("case.changed", subject="case-4", sequence=2, predecessor=1)
+    await app.publish("case.changed", subject="case-4", sequence=1)
+    await orders.publish("order.placed", subject="order-1")
+
+anyio.run(publish)
+app.run(until_idle=True)
+orders.run(until_idle=True)
+anyio.run(lambda: app.publish("case.changed", subject="case-4", sequence=0))
+app.run(until_idle=True)
+orders.database.engine.dispose()
+"""
+"""What a reader of the first guide may do with it: each of its handlers gets a message."""
+
+
+@pytest.mark.server
+@pytest.mark.xdist_group("ministack")
+def test_the_guide_on_sqs_does_what_it_says(ministack: Server, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "sqs.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["sqs"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {ministack.url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "sqs-billing.db") == [("case.released", "case-4711", "settled")]
+
+
+def test_other_guides_have_no_python_that_nobody_runs() -> None:
+    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md")]
+
+    assert [guide.name for guide in others if python_of(guide).strip()] == []
+
+
+# ---- the README's claims ---------------------------------------------------------------------------------------------
+
+
+def test_the_quickstart_ends_with_five_messages_each_with_its_fate_and_one_of_them_dead(worked: Path) -> None:
+    balance = json.loads(crossfoot(worked, "balance", "--json").stdout)
+
+    assert (balance["published"], balance["unaccounted"]) == (5, 0)
+    assert {name: count for name, count in balance["fates"].items() if count} == {"settled": 3, "noop": 1, "dead": 1}
+    assert crossfoot(worked, "balance").stdout.startswith("5 published = 5 with a fate + 0 unaccounted")
+
+
+def test_why_by_the_case_lists_both_messages_and_says_which_one_is_dead(worked: Path) -> None:
+    page = crossfoot(worked, "why", "case-4713", code=1).stdout
+
+    assert "1 dead, 1 settled" in page
+    assert "NoProof at handler write_letter" in page
+
+
+def test_why_by_the_operation_tells_which_proof_was_missing(worked: Path) -> None:
+    page = " ".join(crossfoot(worked, "why", "letter:case-4713:1", code=1).stdout.split())
+
+    assert page.startswith("DEAD")
+    assert "returned without the outcome that proves it, letter.written" in page
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_show_what_the_commands_print_today(name: str, worked: Path) -> None:
+    picture = ElementTree.parse(ROOT / "docs" / "pictures" / f"{name}.svg")  # noqa: S314 - ours
+    texts = ["".join(node.itertext()) for node in picture.iter("{http://www.w3.org/2000/svg}text")]
+    title, shown = texts[0].replace("\N{NO-BREAK SPACE}", " "), " ".join(texts[1:])
+
+    printed = crossfoot(worked, *title.split()[1:], "--color=always", code=None).stdout
+
+    assert words(shown) == words(ANSI.sub("", printed)), "python docs/pictures/make.py draws it again"
+
+
+def words(page: str) -> list[str]:
+    """What is the same on every machine and on every day."""
+    bare = page.replace("\N{NO-BREAK SPACE}", " ").translate(dict.fromkeys(map(ord, "╭╮╰╯│─"), " "))
+    return [word for word in bare.split() if not re.search(r"\d", word) and word not in ("ms", "s", "min")]

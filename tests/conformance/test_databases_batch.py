@@ -1,0 +1,242 @@
+"""A batch is one transaction with a savepoint each: it ends as if its messages had been handled one by one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossfoot.books.entry import Kind
+from crossfoot.effects.proof import Noop
+from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.work import Work
+from crossfoot.errors import LeaseLost, NoProof, Unavailable
+from crossfoot.message import Message
+from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, Story, a_message, a_scene, bill, insert
+from tests.conformance.test_databases_misuse import Effect
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=FORMS, ids=repr)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    form: Form = request.param
+    async with a_scene(form, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=[form for form in FORMS if form.orm], ids=repr)
+async def orm_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with a_scene(request.param, tmp_path) as made:
+        yield made
+
+
+def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    yield insert(message)
+    tx.outcome("invoice.issued")
+    tx.send("invoice.issued", subject=message.subject)
+    raise RuntimeError("the printer is on fire")
+
+
+def swallow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    try:
+        yield Sql("INSERT INTO taken VALUES (1)")
+    except Exception:  # noqa: BLE001 - what the test is about
+        return
+
+
+def decline(message: Message, tx: Any) -> Generator[Sql, Any, Noop]:
+    yield Sql("SELECT 1")
+    return Noop("nothing to bill")
+
+
+def tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    tx.send("invoice.issued", subject=message.subject, id=f"told-{message.id}")
+    yield from ()
+
+
+def half(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    yield insert(message, "kept")
+    yield Sql("SAVEPOINT attempt")
+    yield insert(message, "undone")
+    yield Sql("ROLLBACK TO attempt")
+
+
+def end_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    yield insert(message)
+    yield Sql("COMMIT")
+
+
+def kinds_of(results: Sequence[Kind | Exception]) -> list[Kind | str]:
+    return [result if isinstance(result, Kind) else type(result).__name__ for result in results]
+
+
+class TestNeighbours:
+    """One bad message does not spoil the others."""
+
+    @pytest.mark.parametrize("bad", [fail, swallow, end_it])
+    @pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "middle", "last"])
+    async def test_a_bad_message_is_undone_and_its_neighbours_commit(
+        self, scene: Scene, bad: Story, place: int
+    ) -> None:
+        works = [scene.work(scene.handler(bill)) for _ in range(3)]
+        works[place] = scene.work(scene.handler(bad, name="bad"))
+
+        results = await scene.perform_batch(works)
+
+        assert [isinstance(result, Exception) for result in results] == [number == place for number in range(3)]
+        good = [work for number, work in enumerate(works) if number != place]
+        assert scene.effects == [work.message.id for work in good]
+        assert [scene.kinds(work) for work in good] == [[Kind.COMMITTED]] * 2
+        scene.assert_nothing_was_kept(of=works[place])
+
+    async def test_a_whole_batch_of_bad_messages_leaves_nothing_and_no_lock(self, scene: Scene) -> None:
+        works = [scene.work(scene.handler(fail)) for _ in range(3)]
+        assert kinds_of(await scene.perform_batch(works)) == ["RuntimeError"] * 3
+        for work in works:
+            scene.assert_nothing_was_kept(of=work)
+
+    async def test_a_lost_lease_undoes_its_own_work_only(self, scene: Scene) -> None:
+        messages = [a_message() for _ in range(3)]
+        deliveries = [await scene.delivered(message) for message in messages]
+        await scene.queue.release([deliveries[1].receipt])
+        works = [
+            scene.work(scene.handler(bill), message, ack=scene.queue.ack_statement(delivery.receipt))
+            for message, delivery in zip(messages, deliveries, strict=True)
+        ]
+        results = await scene.perform_batch(works)
+        assert kinds_of(results) == [Kind.COMMITTED, "LeaseLost", Kind.COMMITTED]
+        assert (await scene.queue.depth()).held == 1
+
+    async def test_a_transaction_that_broke_is_given_up_as_a_whole_and_does_not_stop_the_worker(
+        self, scene: Scene
+    ) -> None:
+        """The worker then goes through the batch one by one; an `Unavailable` would have stopped it."""
+
+        def break_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
+
+        works = [scene.work(scene.handler(story)) for story in (bill, break_it, bill)]
+        with pytest.raises(Exception, match="no such savepoint") as raised:
+            await scene.perform_batch(works)
+        assert not isinstance(raised.value, Unavailable)
+        for work in works:
+            scene.assert_nothing_was_kept(of=work)
+        assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
+
+    async def test_what_a_failed_work_had_pending_in_the_orm_session_does_not_come_with_the_next(
+        self, orm_scene: Scene
+    ) -> None:
+        scene = orm_scene
+
+        def add_and_fail(message: Message, tx: Any) -> Generator[Call, Any, None]:
+            yield Call(lambda session: session.add(Effect(id=message.id, note="pending")))
+            raise RuntimeError("before the flush")
+
+        works = [scene.work(scene.handler(story)) for story in (bill, add_and_fail, bill)]
+        assert kinds_of(await scene.perform_batch(works)) == [Kind.COMMITTED, "RuntimeError", Kind.COMMITTED]
+        assert scene.effects == [works[0].message.id, works[2].message.id]
+        assert scene.rows("SELECT details FROM crossfoot_entries") == ['{"rows":1}'] * 2
+
+
+class TestWithinABatch:
+    """What one message did, the next one sees."""
+
+    async def test_a_duplicate_within_the_batch_is_suppressed(self, scene: Scene) -> None:
+        handler = scene.handler(bill, operation="bill:{subject}")
+        works = [scene.work(handler) for _ in range(3)]
+        assert await scene.perform_batch(works) == [Kind.COMMITTED, Kind.SUPPRESSED, Kind.SUPPRESSED]
+        assert len(scene.effects) == 1
+
+    async def test_a_failure_leaves_its_operation_to_the_next_of_the_batch(self, scene: Scene) -> None:
+        works = [scene.work(scene.handler(story, operation="bill:{subject}")) for story in (fail, bill)]
+        results = await scene.perform_batch(works)
+        assert kinds_of(results) == ["RuntimeError", Kind.COMMITTED]
+        assert scene.effects == [works[1].message.id]
+
+    async def test_the_order_of_a_subject_is_kept_within_the_batch(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder(contiguous=True))
+        works = [scene.work(handler, a_message(id=str(number), sequence=number)) for number in (1, 3, 2)]
+        works.append(scene.work(handler, a_message(id="late", sequence=1)))
+        assert await scene.perform_batch(works) == [Kind.COMMITTED, Kind.PARKED, Kind.COMMITTED, Kind.SUPERSEDED]
+        assert scene.effects == ["1", "2"]
+        assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|3"]
+
+    async def test_the_fence_of_each_is_asked(self, scene: Scene) -> None:
+        def refuse() -> None:
+            raise LeaseLost("the lease is over")
+
+        works = [scene.work(scene.handler(bill), fence=fence) for fence in (None, refuse, None)]
+        assert kinds_of(await scene.perform_batch(works)) == [Kind.COMMITTED, "LeaseLost", Kind.COMMITTED]
+
+    async def test_rows_of_one_are_no_proof_of_the_next(self, scene: Scene) -> None:
+        works = [scene.work(scene.handler(story)) for story in (bill, swallow)]
+        results = await scene.perform_batch(works)
+        assert isinstance(results[1], NoProof)
+
+
+STORIES = (bill, bill, fail, swallow, decline, tell, half)
+
+
+class TestBatchEqualsPlain:
+    """The same deliveries, in one transaction or in one each, end in the same books and the same effects."""
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_whatever_the_messages(self, scene: Scene, seed: int, tmp_path: Path) -> None:
+        folder = tmp_path / "batch"
+        folder.mkdir()
+        async with a_scene(scene.form, folder) as other:
+            ends = [await plain(scene, deliveries(scene, seed))]
+            ends.append(kinds_of(await other.perform_batch(deliveries(other, seed))))
+            assert ends[0] == ends[1]
+            assert books(scene) == books(other)
+
+
+def deliveries(scene: Scene, seed: int) -> list[Work]:
+    """Twenty deliveries of which some ask for the same operation, some again, some in order."""
+    chance = random.Random(seed)
+    messages: list[Message] = []
+    works = []
+    for number in range(20):
+        if messages and chance.random() < 0.15:
+            message = chance.choice(messages)
+        else:
+            subject = f"case-{chance.randrange(12)}"
+            message = a_message(id=str(number), subject=subject, sequence=chance.randrange(1, 6))
+            messages.append(message)
+        story = chance.choice(STORIES)
+        in_order = InOrder(contiguous=True) if chance.random() < 0.3 else None
+        operation = "bill:{subject}" if chance.random() < 0.5 else None
+        works.append(scene.work(scene.handler(story, in_order=in_order, operation=operation), message))
+    return works
+
+
+async def plain(scene: Scene, works: Sequence[Work]) -> list[Kind | str]:
+    results: list[Kind | Exception] = []
+    for work in works:
+        try:
+            results.append(await scene.perform(work))
+        except Exception as error:  # noqa: BLE001 - compared below
+            results.append(error)
+    return kinds_of(results)
+
+
+def books(scene: Scene) -> dict[str, list[Any]]:
+    """Everything that was committed, but for times and numbers."""
+    return {
+        "effects": scene.rows("SELECT id, note FROM effects ORDER BY 1, 2"),
+        "operations": scene.rows(
+            "SELECT o.key, m.id, o.kind FROM crossfoot_operations o JOIN crossfoot_messages m ON m.key = o.message ORDER BY 1"
+        ),
+        "entries": scene.rows(
+            """SELECT m.id, e.kind, e.details FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message
+            ORDER BY 1, 2, 3"""
+        ),
+        "outbox": scene.rows("SELECT identity FROM crossfoot_outbox ORDER BY 1"),
+        "sequences": scene.rows("SELECT handler, subject, last FROM crossfoot_sequences ORDER BY 1, 2"),
+        "parked": scene.rows("SELECT subject, sequence, predecessor FROM crossfoot_parked ORDER BY 1, 2"),
+        "outcomes": scene.rows("SELECT name, subject FROM crossfoot_outcomes ORDER BY 1, 2"),
+    }

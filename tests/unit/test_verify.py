@@ -1,0 +1,202 @@
+"""Verify: whatever was derived from the entries is rebuilt from them, and no change to it goes unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate
+from crossfoot.books.posting import post, post_all
+from crossfoot.books.verify import MOST_SHOWN, Verification, verify
+from tests.unit.book_rig import Desk, ids
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A book with settled, dead and queued messages, posted."""
+    with closing(Desk(tmp_path / "book.db")) as desk:
+        desk.settle(*ids("settled", 5))
+        desk.bury("dead")
+        desk.publish("queued")
+        post_all(desk.book)
+        yield desk
+
+
+def verified(desk: Desk, **options: Any) -> Verification:
+    with desk.book.reading() as connection:
+        return verify(connection, desk.now, **options)
+
+
+def test_a_book_that_nobody_touched_is_clean(desk: Desk) -> None:
+    result = verified(desk)
+
+    assert result.clean
+    assert (result.messages, result.operations, result.waiting) == (7, 5, 0)
+    assert result.entries == result.posted
+
+
+def test_an_empty_book_is_clean(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path / "empty.db")) as desk:
+        assert verified(desk).clean
+
+
+CHANGES = {
+    "a flipped fate": (f"UPDATE crossfoot_messages SET fate = {Fate.NOOP.value} WHERE id = 'settled-2'", "fate", "settled-2"),
+    "a fate made up": (f"UPDATE crossfoot_messages SET fate = {Fate.SETTLED.value} WHERE id = 'queued'", "fate", "queued"),
+    "a changed due time": ("UPDATE crossfoot_messages SET due = due + 1 WHERE id = 'queued'", "fate", "queued"),
+    "forgotten marks": ("UPDATE crossfoot_messages SET marks = 0 WHERE id = 'dead'", "fate", "dead"),
+    "a deleted entry of a settled message": (
+        f"""DELETE FROM crossfoot_entries WHERE kind = {Kind.RECEIVED.value}
+        AND message = (SELECT key FROM crossfoot_messages WHERE id = 'settled-3')""",
+        "fate",
+        "settled-3",
+    ),
+    "a changed entry": (
+        f"""UPDATE crossfoot_entries SET kind = {Kind.NOOP.value} WHERE kind = {Kind.COMMITTED.value}
+        AND message = (SELECT key FROM crossfoot_messages WHERE id = 'settled-1')""",
+        "fate",
+        "settled-1",
+    ),
+    "a missing message": ("DELETE FROM crossfoot_messages WHERE id = 'settled-4'", "message removed", None),
+    "the last message missing": ("DELETE FROM crossfoot_messages WHERE id = 'queued'", "message removed", None),
+    "a changed count": ("UPDATE crossfoot_tallies SET count = count + 1 WHERE measure = 'fate settled'", "tally", None),
+    "a changed digest": ("UPDATE crossfoot_tallies SET d1 = d1 - 1 WHERE measure = 'entry acked'", "tally", None),
+    "a missing tally": ("DELETE FROM crossfoot_tallies WHERE measure = 'fate dead'", "tally", None),
+    "a tally made up": ("INSERT INTO crossfoot_tallies VALUES (60, 'q', 't', 'fate settled', 1, 2, 3)", "tally", None),
+    "a missing operation": (
+        "DELETE FROM crossfoot_operations WHERE message = (SELECT key FROM crossfoot_messages WHERE id = 'settled-5')",
+        "operation",
+        "settled-5",
+    ),
+    "an operation made up": (
+        f"""INSERT INTO crossfoot_operations (key, message, kind, at)
+        SELECT 'made up', key, {Kind.COMMITTED.value}, 0 FROM crossfoot_messages WHERE id = 'queued'""",
+        "operation",
+        "queued",
+    ),
+    "an operation of nobody": (
+        f"INSERT INTO crossfoot_operations (key, message, kind, at) VALUES ('x', 999, {Kind.COMMITTED.value}, 0)",
+        "message removed",
+        None,
+    ),
+    "a message renamed": ("UPDATE crossfoot_messages SET id = 'other' WHERE id = 'settled-1'", "digest", "other"),
+    "a message moved to another day": ("UPDATE crossfoot_messages SET at = 5 WHERE id = 'dead'", "digest", "dead"),
+    "a kind from the future": ("UPDATE crossfoot_entries SET kind = 31 WHERE id = 1", "unknown kind", "settled-1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_found_and_named(desk: Desk, change: str) -> None:
+    statement, what, id_ = CHANGES[change]
+    desk.execute(statement)
+
+    result = verified(desk)
+
+    assert not result.clean
+    assert what in result.counts
+    named = [difference.id for difference in result.differences if difference.what == what]
+    assert id_ in named
+    assert len({difference.id for difference in result.differences} - {None, id_}) == 0, "nobody else is accused"
+
+
+def test_an_entry_that_changes_no_fate_cannot_be_removed_unseen(desk: Desk) -> None:
+    desk.publish("extended")
+    desk.receive()
+    desk.receive()
+    desk.write("queued", (Kind.EXTENDED, 1, {"due": 5}), (Kind.EXTENDED, 1, {"due": 5}))
+    desk.publish("last")
+    post_all(desk.book)
+    first = f"SELECT min(id) FROM crossfoot_entries WHERE kind = {Kind.EXTENDED.value}"
+    desk.execute(f"DELETE FROM crossfoot_entries WHERE id = ({first})")
+
+    result = verified(desk)
+
+    assert list(result.counts) == ["entries removed"]
+    assert "there is no entry" in result.differences[0].text
+
+
+def test_entries_removed_from_the_end_are_missed(desk: Desk) -> None:
+    desk.execute("DELETE FROM crossfoot_entries WHERE id > (SELECT max(id) FROM crossfoot_entries) - 2")
+
+    result = verified(desk)
+
+    assert result.counts["entries removed"] == 1
+    assert "posted up to entry" in result.differences[0].text
+
+
+def test_a_difference_says_what_is_stored_and_what_it_should_be(desk: Desk) -> None:
+    desk.execute(CHANGES["a flipped fate"][0])
+
+    (difference,) = verified(desk).differences
+
+    assert difference.text == "stored as noop, and settled by its entries"
+
+
+def test_one_loss_and_one_duplicate_in_a_tally_are_told_although_the_count_is_right(desk: Desk) -> None:
+    desk.execute("UPDATE crossfoot_tallies SET d0 = d0 + 1 WHERE measure = 'fate settled'")
+
+    (difference,) = verified(desk).differences
+
+    assert "the same number of other messages" in difference.text
+
+
+def test_many_differences_are_all_counted_and_the_first_are_told(desk: Desk) -> None:
+    desk.execute("DELETE FROM crossfoot_tallies")
+    for number in range(MOST_SHOWN + 50):
+        desk.execute("INSERT INTO crossfoot_tallies VALUES (?, 'q', 't', 'fate dead', 1, 1, 1)", 60 * number)
+
+    result = verified(desk)
+
+    assert result.counts["tally"] > MOST_SHOWN
+    assert len(result.differences) == MOST_SHOWN
+
+
+def test_a_book_that_is_posted_half_is_verified_as_far_as_it_is_posted(tmp_path: Path) -> None:
+    with closing(Desk(tmp_path / "book.db")) as desk:
+        desk.settle(*ids("settled", 8))
+        while post(desk.book, group=3):
+            result = verified(desk)
+
+            assert result.clean, result.differences
+        assert result.waiting == 0
+
+
+def test_progress_is_told_to_the_end(desk: Desk) -> None:
+    told: list[tuple[int, int]] = []
+
+    verified(desk, progress=lambda done, of: told.append((done, of)))
+
+    assert told[-1] == (7, 7)
+
+
+steps = st.lists(st.tuples(st.sampled_from(sorted(Kind)), st.integers(0, 3), st.none() | st.integers(1, 9)), max_size=8)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with closing(Desk(tmp_path_factory.mktemp("archive") / "book.db")) as desk:
+        yield desk
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(histories=st.lists(steps, max_size=6), group=st.integers(1, 7))
+def test_what_was_posted_from_any_history_is_what_the_fold_says(
+    archive: Desk, histories: list[list[tuple[Kind, int, int | None]]], group: int
+) -> None:
+    """The book grows with every example, and is verified as a whole."""
+    for history in histories:
+        id_ = f"message-{len(archive.keys)}"
+        archive.story(id_, *((kind, attempt, {"due": due}) for kind, attempt, due in history))
+        if any(kind is Kind.COMMITTED for kind, *_ in history):
+            archive.complete(f"operation:{id_}", id_)
+    while post(archive.book, group=group):
+        pass
+
+    assert verified(archive).differences == ()
