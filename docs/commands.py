@@ -5,7 +5,6 @@ A command without a text, or an option without one, is an error: nothing that ca
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -53,7 +52,7 @@ def members_of(command: Any) -> dict[str, Any]:
 
 def section(name: str, command: Any) -> str:
     """What a reader needs of one command."""
-    text = inspect.cleandoc(command.help or "")
+    text = (command.help or "").strip()
     if not text:
         raise Undocumented(f"{name} has no text: write its docstring")
     parameters = [p for p in command.params if not getattr(p, "hidden", False) and p.name not in MADE_BY_TYPER]
@@ -85,10 +84,18 @@ def rows(command: Any, parameters: list[Any]) -> list[str]:
         else:
             names = [*one.opts, *one.secondary_opts]
             written = ", ".join(f"`{name}`" for name in names) + ("" if is_flag(one) else f" {shown(one, command)}")
-        default = one.default if not callable(one.default) else None
-        known = "required" if one.required else "" if default in BEYOND_WORDS else f"`{plain(default)}`"
-        lines.append(f"| {written} | {known} | {one.help.replace('|', chr(92) + '|')} |")
+        lines.append(f"| {written} | {default_of(one)} | {one.help.replace('|', chr(92) + '|')} |")
     return lines
+
+
+def default_of(one: Any) -> str:
+    """What holds where nothing is said; empty where that is nothing."""
+    if one.required:
+        return "required"
+    if one.secondary_opts:
+        return f"`{(one.opts if one.default else one.secondary_opts)[0]}`"
+    default = one.default.value if isinstance(one.default, Enum) else one.default
+    return "" if callable(default) or default in BEYOND_WORDS else f"`{default}`"
 
 
 def shown(one: Any, command: Any) -> str:
@@ -113,10 +120,6 @@ def hint_of(one: Any, command: Any) -> Any:
 
 def is_flag(one: Any) -> bool:
     return bool(getattr(one, "is_flag", False) or getattr(one, "count", False))
-
-
-def plain(value: Any) -> str:
-    return str(value.value if isinstance(value, Enum) else value)
 
 
 def anchor(name: str) -> str:

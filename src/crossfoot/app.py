@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -239,7 +239,7 @@ def _database(database: Any, settings: Settings) -> Database:
     if database is None or isinstance(database, (str, Path)):
         return SqliteDatabase(settings.database, synchronous=settings.synchronous)
     if hasattr(database, "aconnect"):
-        return database  # type: ignore[no-any-return]
+        return cast(Database, database)
     if hasattr(database, "dialect"):
         from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 

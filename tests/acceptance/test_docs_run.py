@@ -147,6 +147,10 @@ def test_the_quickstart_ends_with_five_messages_each_with_its_fate_and_one_of_th
     assert crossfoot(worked, "balance").stdout.startswith("5 published = 5 with a fate + 0 unaccounted")
 
 
+def test_the_dead_letter_is_no_finding_to_balance_and_one_to_dead_list(worked: Path) -> None:
+    assert crossfoot(worked, "dead", "list", code=1).stdout.startswith("DEAD LETTERS: 1 message")
+
+
 def test_why_by_the_case_lists_both_messages_and_says_which_one_is_dead(worked: Path) -> None:
     page = crossfoot(worked, "why", "case-4713", code=1).stdout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from crossfoot.books.posting import post_all
 from crossfoot.books.record import Record
 from crossfoot.books.stock import Part, take_stock
 from crossfoot.books.store import Book
-from crossfoot.clock import SECOND, ManualClock, Micros
+from crossfoot.clock import ManualClock, Micros
 from crossfoot.queues.embedded.sql import Statements
 from crossfoot.queues.embedded.store import EmbeddedStore
 from crossfoot.queues.queue import Delivery, Outgoing
@@ -132,7 +131,9 @@ class Desk:
     def id_of(self, delivery: Delivery) -> str:
         """The message of a delivery, by the queue's own row."""
         with self.book.reading() as connection:
-            row = connection.execute("SELECT message FROM crossfoot_queue WHERE key = ?", (delivery.broker_id,)).fetchone()
+            row = connection.execute(
+                "SELECT message FROM crossfoot_queue WHERE key = ?", (delivery.broker_id,)
+            ).fetchone()
         return str(row[0]).partition("|")[2]
 
     # ---- what it comes to ---------------------------------------------------------------------------------------------
@@ -154,13 +155,5 @@ def broken(balance: Balance) -> dict[str, tuple[str, ...]]:
     return {name: one.ids for name, one in balance.identities.items() if one.holds is False}
 
 
-def minutes(count: float) -> float:
-    return count * 60.0
-
-
-def later(at: Micros, seconds: float) -> Micros:
-    return at + round(seconds * SECOND)
-
-
-def ids(prefix: str, count: int) -> Iterable[str]:
+def ids(prefix: str, count: int) -> list[str]:
     return [f"{prefix}-{number}" for number in range(1, count + 1)]

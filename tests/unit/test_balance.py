@@ -16,7 +16,7 @@ from benchmarks.make_book import make
 from crossfoot.books.balance import ACCEPTED, LEDGER, OPERATIONS, RULES
 from crossfoot.books.custody import Depth, depth_agrees, gaps
 from crossfoot.books.digest import EMPTY, Tally, tally_of
-from crossfoot.books.entry import Kind
+from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate, fate_of, fold
 from crossfoot.books.posting import OPERATION, entry_measure, fate_measure, post
 from crossfoot.books.stock import Part, take_stock
@@ -86,7 +86,9 @@ def test_a_delivery_whose_lease_is_over_is_stalled(desk: Desk) -> None:
 
 def test_a_publish_without_an_answer_counts_against_the_books_when_it_lasts(desk: Desk) -> None:
     desk.story("asked", (Kind.PUBLISH_IN_DOUBT, 0, {"due": desk.now + SECOND}))
-    desk.execute("INSERT INTO crossfoot_outbox (message, queue, identity, body, due) VALUES (?, ?, 'x', x'', 0)", 1, QUEUE)
+    desk.execute(
+        "INSERT INTO crossfoot_outbox (message, queue, identity, body, due) VALUES (?, ?, 'x', x'', 0)", 1, QUEUE
+    )
     assert desk.balance().balanced
 
     desk.clock.advance(15 * 60 + 2)
@@ -252,7 +254,9 @@ def test_what_waits_in_the_outbox_need_not_be_in_the_queue(desk: Desk) -> None:
     desk.send("other")
     assert broken(desk.balance()) == {"holdings": ("resumed",)}
 
-    desk.execute("INSERT INTO crossfoot_outbox (message, queue, identity, body, due) VALUES (?, ?, 'x', x'', 0)", 1, QUEUE)
+    desk.execute(
+        "INSERT INTO crossfoot_outbox (message, queue, identity, body, due) VALUES (?, ?, 'x', x'', 0)", 1, QUEUE
+    )
     assert broken(desk.balance()) == {}
 
 
@@ -397,7 +401,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories=histories, hours=st.integers(0, 3))
-def test_every_message_is_counted_in_its_one_fate(archive: Desk, histories: list[list[tuple[Kind, int]]], hours: int) -> None:
+def test_every_message_is_counted_in_its_one_fate(
+    archive: Desk, histories: list[list[tuple[Kind, int]]], hours: int
+) -> None:
     """Of any history, also one that no sane system writes; every example is a queue of its own in one book."""
     queue = f"queue-{len(archive.keys)}"
     expected: Counter[str] = Counter()
@@ -427,9 +433,7 @@ def test_every_message_is_counted_in_its_one_fate(archive: Desk, histories: list
     assert balance.identities["ledger"].holds
 
 
-def _entry(kind: int, attempt: int, due: int | None):  # type: ignore[no-untyped-def]
-    from crossfoot.books.entry import Entry
-
+def _entry(kind: int, attempt: int, due: int | None) -> Entry:
     return Entry(message=1, kind=Kind(kind), attempt=attempt, due=due, at=0)
 
 
@@ -453,7 +457,9 @@ def test_no_statement_reads_all_messages_or_entries(tmp_path: Path) -> None:
             if statement.lstrip().startswith(("BEGIN", "ROLLBACK")):
                 continue
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
-            scans = [step for step in plan if re.search(r"SCAN (m|e|o|crossfoot_(messages|entries|operations))\b", step)]
+            scans = [
+                step for step in plan if re.search(r"SCAN (m|e|o|crossfoot_(messages|entries|operations))\b", step)
+            ]
 
             assert all("crossfoot_messages_unsettled" in step for step in scans), (statement, plan)
 

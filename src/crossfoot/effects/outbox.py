@@ -57,8 +57,9 @@ class Letter(msgspec.Struct, frozen=True):
             return Outgoing(key=self.identity, body=self.body, partition=self.partition)
         attributes = {BASE_ATTRIBUTE: str(self.base)}
         return Outgoing(
-            key=f"{self.identity}#{self.base}", body=self.body, partition=self.partition, attributes=attributes
-        )
+            key=self.identity, body=self.body, partition=self.partition, attributes=attributes,
+            deduplication=f"{self.identity}#{self.base}",
+        )  # fmt: skip
 
 
 class Outbox:

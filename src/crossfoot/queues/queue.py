@@ -64,8 +64,10 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """One message to publish: the encoded envelope, and what the broker may need to know about it."""
 
     key: str
-    """The message's identity, `source|id`: what answers are matched by, and the deduplication id."""
+    """The message's identity, `source|id`: what answers are matched by."""
     body: bytes
+    deduplication: str = ""
+    """What a queue that drops second publishes tells them by; the key unless given."""
     partition: str | None = None
     """Messages of one partition keep their order where the queue keeps one."""
     delay: float = 0.0

@@ -34,7 +34,7 @@ def span(micros: Micros) -> str:
         return f"{micros / 1000:.3g} ms" if micros < 99_950 else f"{micros / 1000:.0f} ms"
     seconds = micros / SECOND
     if seconds < 59.95:
-        return f"{seconds:.1f} s" if seconds < 9.95 or seconds % 1 > 0.05 else f"{seconds:.0f} s"
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     whole = round(seconds)
     for unit, size, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:

@@ -81,27 +81,35 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 def deliveries(facts: Facts, now: Micros) -> list[Delivery]:
     """Each hand-over with its end, in the order in which they were received."""
-    grouped: dict[int, list[Fact]] = {}
-    for entry in facts.entries:
-        if entry.delivery:
-            grouped.setdefault(entry.delivery, []).append(entry)
-    return [_delivery(facts, group, now) for group in grouped.values()]
+    return [_delivery(facts, group, now) for group in _grouped(facts).values()]
 
 
 def timeline(facts: Facts, fate: Fate | None, now: Micros) -> list[Moment]:
     """All entries in words, the ends that are missing where they should have been, and what is waited for."""
-    lines = [_moment(facts, entry) for entry in facts.entries]
-    for delivery in deliveries(facts, now):
+    missing = {}
+    for group in _grouped(facts).values():
+        delivery = _delivery(facts, group, now)
         if delivery.end == "no end":
-            over = delivery.lease_until or delivery.received_at
-            at = max(i for i, line in enumerate(lines) if line.delivery == delivery.number and line.at <= over)
-            missing = Moment(
-                mark=Mark.FAILED, at=over, what="no end", delivery=delivery.number, who=delivery.worker,
-                text=delivery.text,
+            missing[group[-1].number] = Moment(
+                mark=Mark.FAILED, at=delivery.lease_until or delivery.received_at, what="no end",
+                delivery=delivery.number, who=delivery.worker, text=delivery.text,
             )  # fmt: skip
-            lines.insert(at + 1, missing)
+    lines = []
+    for entry in facts.entries:
+        lines.append(_moment(facts, entry))
+        if entry.number in missing:
+            lines.append(missing[entry.number])
     pending = waiting_for(facts, fate, now)
     return [*lines, pending] if pending is not None else lines
+
+
+def _grouped(facts: Facts) -> dict[int, list[Fact]]:
+    """Entries by the hand-over they speak of."""
+    grouped: dict[int, list[Fact]] = {}
+    for entry in facts.entries:
+        if entry.delivery:
+            grouped.setdefault(entry.delivery, []).append(entry)
+    return grouped
 
 
 def waiting_for(facts: Facts, fate: Fate | None, now: Micros) -> Moment | None:

@@ -15,7 +15,7 @@ import msgspec
 from crossfoot.books.entry import RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
-from crossfoot.books.record import record_of, unreadable
+from crossfoot.books.record import Record, record_of, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.errors import EnvelopeInvalid
@@ -166,11 +166,11 @@ class Reconciliation:
                     written += 1
         return written
 
-    def _record(self, row: Held, now: Micros):  # type: ignore[no-untyped-def]
+    def _record(self, row: Held, now: Micros) -> Record:
         try:
             return record_of(decode(row.body), self._queue.name, now=row.enqueued_at or now, body=row.body)
         except EnvelopeInvalid:
             return unreadable(row.body, self._queue.name, row.broker_id, now=row.enqueued_at or now)
 
     def _identity(self, row: Held) -> str:
-        return str(self._record(row, 0).identity)
+        return self._record(row, 0).identity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from crossfoot.effects.handler import Handler, matcher
 from crossfoot.errors import HandlerConflict
@@ -51,7 +52,7 @@ class Registry:
             self._found[type_] = next((h for pattern, h in self._patterns if pattern.match(type_)), None)
         return self._found[type_]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Handler]:
         yield from self._exact.values()
         yield from (handler for _, handler in self._patterns)
 

@@ -176,7 +176,7 @@ class Settling:
     async def _ask(self, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
         receipts = [held.delivery.receipt for held in helds]
         try:
-            return await call(receipts)  # type: ignore[no-any-return]
+            return list(await call(receipts))
         except QueueUnavailable as error:
             return [NotDone(receipt, str(error), lost=False) for receipt in receipts]
 

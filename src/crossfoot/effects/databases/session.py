@@ -7,7 +7,7 @@ What crossfoot itself does in a transaction is written once, as generators that 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -134,7 +134,7 @@ def drive(steps: Steps[T], session: Session) -> T:
             else:
                 ask = steps.send(answer)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return cast(T, end.value)
 
 
 async def adrive(steps: Steps[T], session: AsyncSession) -> T:
@@ -149,4 +149,4 @@ async def adrive(steps: Steps[T], session: AsyncSession) -> T:
             else:
                 ask = steps.send(answer)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return cast(T, end.value)

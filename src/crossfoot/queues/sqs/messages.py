@@ -99,7 +99,7 @@ def entry_of(message: Outgoing, rules: Rules) -> Entry | Refused:
     if reason:
         return Refused(message.key, reason, permanent=True)
     group = group_of(message.partition or message.key) if rules.fifo else ""
-    request = request_of(text, attributes, group=group, deduplication=message.key)
+    request = request_of(text, attributes, group=group, deduplication=message.deduplication or message.key)
     if message.delay > 0:
         request["DelaySeconds"] = math.ceil(message.delay)
     return Entry(key=message.key, request=request, size=size, group=group)

@@ -1,0 +1,95 @@
+"""Ways to break crossfoot on purpose, so that the harness can show that it notices."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio.from_thread
+import msgspec
+
+from crossfoot import Crossfoot
+from crossfoot.books.entry import Kind
+from crossfoot.effects.work import Work
+from crossfoot.queues.queue import Delivery, NotDone
+from crossfoot.worker.held import Held
+from crossfoot.worker.intake import Intake
+from crossfoot.worker.settling import Settling
+
+
+def no_operation_key(app: Crossfoot) -> None:
+    """Every delivery is an operation of its own."""
+    registry: Any = app.registry
+    for type_, handler in registry._exact.items():
+        registry._exact[type_] = msgspec.structs.replace(handler, operation=lambda message: uuid.uuid4().hex)
+
+
+def ack_before_commit(app: Crossfoot) -> None:
+    """The message is acked as soon as its receipt is booked."""
+    take = Intake.take
+
+    def take_and_ack(self: Intake, deliveries: Sequence[Delivery]) -> list[Held]:
+        helds = take(self, deliveries)
+        anyio.from_thread.run(app.queue.ack, [delivery.receipt for delivery in deliveries])
+        _without_ack(helds)
+        return helds
+
+    _replace(Intake, "take", take_and_ack)
+
+
+def no_ack(app: Crossfoot) -> None:
+    """Nothing is ever acked."""
+    take = Intake.take
+
+    def take_without(self: Intake, deliveries: Sequence[Delivery]) -> list[Held]:
+        helds = take(self, deliveries)
+        _without_ack(helds)
+        return helds
+
+    async def refuse(receipts: Sequence[str]) -> list[NotDone]:
+        return [NotDone(receipt, "sabotage", lost=False) for receipt in receipts]
+
+    _replace(Intake, "take", take_without)
+    _replace(app.queue, "ack", refuse)
+
+
+def no_proof_entry(app: Crossfoot) -> None:
+    """The effect commits without the entry that says so."""
+    settle = Work._settle
+
+    def forget(self: Work, kind: Kind, details: str | None) -> Any:
+        yield from settle(self, kind, details)
+        self.rows.clear()
+
+    _replace(Work, "_settle", forget)
+
+
+def entry_before_effect(app: Crossfoot) -> None:
+    """Failures are booked after the message was handed back, not before."""
+    fail = Settling._fail
+
+    async def late(self: Settling, failed: Any) -> None:
+        await app.queue.ack([held.delivery.receipt for held, _ in failed])
+        await fail(self, failed)
+
+    _replace(Settling, "_fail", late)
+
+
+def _without_ack(helds: Sequence[Held]) -> None:
+    for held in helds:
+        if held.hold is not None:
+            held.hold.ack = None
+
+
+def _replace(owner: Any, name: str, by: Any) -> None:
+    setattr(owner, name, by)
+
+
+KINDS: dict[str, Callable[[Crossfoot], None]] = {
+    "no operation key": no_operation_key,
+    "ack before commit": ack_before_commit,
+    "no ack": no_ack,
+    "no proof entry": no_proof_entry,
+    "failures acked": entry_before_effect,
+}

@@ -1,0 +1,183 @@
+"""The processes that are killed. `python -m tests.crash.victim` forks one for every job it reads.
+
+Everything is imported before the first fork, so that a life costs milliseconds instead of a second. A victim shares
+nothing else with its parent: it opens its own connections, runs its own event loop, and dies of a real SIGKILL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import boto3
+import msgspec
+
+import crossfoot.app
+from crossfoot import Crossfoot, boundaries
+from crossfoot.boundaries import Boundary
+from crossfoot.effects.outbox import Outbox
+from crossfoot.queues.sqs.client import default_session
+from tests.crash import audit, sabotage
+from tests.crash.job import LATE, Job, Sent
+from tests.crash.service import make_app, make_tables
+
+LOOK = 0.02
+"""Seconds between two looks at the clock or at the books."""
+
+
+# ---- one life --------------------------------------------------------------------------------------------------------
+
+
+def live(job: Job) -> int:
+    """Do the job; the process's exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    random.seed()
+    make_tables(job.path)
+    app = make_app(job)
+    # A publisher that died is followed up after a second instead of a minute.
+    vars(crossfoot.app)["Outbox"] = partial(Outbox, claim=job.lease)
+    if job.sabotage:
+        sabotage.KINDS[job.sabotage](app)
+    if job.boundary:
+        boundaries.install(_killer(job))
+    return anyio.run(_ROLES[job.role], app, job)
+
+
+def _killer(job: Job) -> Any:
+    counter = itertools.count(1)
+
+    def die(boundary: Boundary) -> None:
+        if boundary == job.boundary and next(counter) == job.nth:
+            Path(job.mark).write_text(f"{boundary}\n{job.nth}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die
+
+
+async def _open(app: Crossfoot, job: Job) -> int:
+    await anyio.to_thread.run_sync(app.book.open)
+    await app.aclose()
+    return 0
+
+
+async def _publish(app: Crossfoot, job: Job) -> int:
+    with Path(job.noted).open("a", buffering=1) as noted:
+        for start in range(0, len(job.messages), 5):
+            group = job.messages[start : start + 5]
+            for message in group:
+                noted.write(f"asked {message.id}\n")
+            await app.publish(*[_message(app, message) for message in group])
+            for message in group:
+                noted.write(f"answered {message.id}\n")
+    await app.aclose()
+    return 0
+
+
+def _message(app: Crossfoot, sent: Sent) -> Any:
+    expiry = app.clock.now() - 1 if sent.type == LATE else None
+    return app.message(sent.type, id=sent.id, subject=sent.subject, expirytime=expiry)
+
+
+async def _work(app: Crossfoot, job: Job) -> int:
+    await app.worker().run(until_idle=True)
+    await app.aclose()
+    return 0
+
+
+async def _settle(app: Crossfoot, job: Job) -> int:
+    """Work until nothing is open, as somebody looking from outside can see."""
+    worker = app.worker()
+    closed = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        with anyio.move_on_after(job.patience):
+            while not closed:
+                await anyio.sleep(LOOK)
+                closed = await anyio.to_thread.run_sync(audit.is_closed, job.path) and not (await _held(app))
+        worker.stop()
+    await app.aclose()
+    return 0 if closed else 3
+
+
+async def _held(app: Crossfoot) -> int:
+    return (await app.queue.depth()).held
+
+
+_ROLES = {"open": _open, "publish": _publish, "work": _work, "settle": _settle}
+
+
+# ---- where they come from --------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Fork a victim for each line `["start", job]`, and tell how it ended for each `["wait", pid, seconds]`."""
+    _warm_up()
+    alive: set[int] = set()
+    try:
+        for line in sys.stdin:
+            ask, *rest = json.loads(line)
+            answer = _fork(rest[0], alive) if ask == "start" else _wait(rest[0], rest[1], alive)
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+    finally:
+        for pid in alive:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _warm_up() -> None:
+    """Read and import what takes long, once."""
+    default_session().client("sqs", region_name="eu-central-1", endpoint_url="http://127.0.0.1:1").close()
+    assert boto3 is not None
+    with closing(sqlite3.connect(":memory:")):
+        from alembic import command, runtime  # noqa: F401 - what a migration imports
+
+
+def _fork(text: str, alive: set[int]) -> int:
+    job = msgspec.json.decode(text, type=Job)
+    pid = os.fork()
+    if pid:
+        alive.add(pid)
+        return pid
+    code = 70
+    try:
+        os.dup2(2, 1)
+        os.close(0)
+        code = live(job)
+    except BaseException:  # noqa: BLE001 - the end of a process: whatever it was is written down and ends it
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(pid: int, seconds: float, alive: set[int]) -> int | None:
+    """Its exit code, negative for a signal; `None` when it had to be killed because it took too long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            alive.discard(pid)
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    alive.discard(pid)
+    return None
+
+
+if __name__ == "__main__":
+    serve()
