@@ -1,7 +1,7 @@
-"""Make a large book quickly: a million settled messages and a few of every other kind, posted as a worker would.
+"""How long `why` and `balance` take on a large book: a million settled messages and a few of every other kind.
 
-    python benchmarks/make_book.py /tmp/large.db --messages 1000000
-    python benchmarks/make_book.py /tmp/large.db --measure        make it unless it is there, then time why and balance
+    python benchmarks/make_book.py                      make it in build/, unless it is there, and time both
+    python benchmarks/make_book.py PATH --no-measure    make it only; also --messages, --others, --hours
 
 The entries are those of the ordinary path (published, received, committed, acked); the tallies are posted from them by
 the package's own code, so a book made here passes `crossfoot verify`.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,11 +65,13 @@ def make(path: Path, messages: int, *, others: float = 0.002, hours: float = 24.
         total += taken
         _say(f"posted {total:,} entries and operations")
     book.close()
-    _say(f"{path}: {messages:,} messages, {path.stat().st_size / 1e6:,.0f} MB\n")
+    print(f"\n{path}: {messages:,} messages, {path.stat().st_size / 1e6:,.0f} MB")
 
 
 def _write(connection: Connection, numbers: range, begin: int, step: int, every: int, worker: int) -> None:
-    rows, entries, operations = [], [], []
+    rows: list[tuple[object, ...]] = []
+    entries: list[tuple[object, ...]] = []
+    operations: list[tuple[object, ...]] = []
     for n in numbers:
         at = begin + n * step
         identity = f"{n:08x}-0000-7000-8000-{n:012x}"
@@ -100,9 +103,8 @@ def _entries(message: int, path: tuple[Step, ...], at: int, worker: int) -> Iter
 
 def measure(path: Path, messages: int, repeats: int = 15) -> None:
     """Time what a person waits for, in this process, from opening the file on: medians and worst of `repeats`."""
-    from crossfoot.recover.lookup import look_up
-
     from crossfoot.books.stock import take_stock
+    from crossfoot.recover.lookup import look_up
     from crossfoot.sqlite import connect
 
     wanted = f"{messages // 2:08x}-0000-7000-8000-{messages // 2:012x}"
@@ -134,19 +136,24 @@ def measure(path: Path, messages: int, repeats: int = 15) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"\r{text:70}", end="", flush=True)
+    if sys.stdout.isatty():
+        print(f"\r{text:70}", end="", flush=True)
 
 
-if __name__ == "__main__":
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, nargs="?", default=Path("build/large-book.db"))
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--others", type=float, default=0.002, help="share of messages that did not go the plain way")
     parser.add_argument("--hours", type=float, default=24.0, help="time over which they are spread")
-    parser.add_argument("--measure", action="store_true", help="time why and balance on it")
-    options = parser.parse_args()
-    if not options.path.exists() or not options.measure:
+    parser.add_argument("--no-measure", action="store_true", help="make it only")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options = _options()
+    if not options.path.exists():
         options.path.parent.mkdir(parents=True, exist_ok=True)
         make(options.path, options.messages, others=options.others, hours=options.hours)
-    if options.measure:
+    if not options.no_measure:
         measure(options.path, options.messages)

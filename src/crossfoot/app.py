@@ -21,8 +21,9 @@ from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.operation import operation_key
 from crossfoot.effects.outbox import Outbox
-from crossfoot.effects.producing import AsyncProducing, Producing, joined, joined_async
+from crossfoot.effects.producing import AsyncProducing, Producing, Sender, joined, joined_async
 from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
 from crossfoot.message import Message, encode
 from crossfoot.payload import Payload, payload_type_of
@@ -43,6 +44,7 @@ class Crossfoot:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, or a SQLAlchemy engine on one, with the business tables. The book lives beside them.
         queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), or a `Queue` of your own making.
+        queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
 
@@ -56,6 +58,7 @@ class Crossfoot:
         *,
         database: Any = None,
         queue: str | Queue | None = None,
+        queues: Sequence[str] = (),
         clock: Clock | None = None,
         **settings: Any,
     ) -> None:
@@ -68,10 +71,17 @@ class Crossfoot:
         self.clock = clock or SystemClock()
         self.registry = Registry()
         self.database: Database = _database(database, self.settings)
-        self.book = Book(self.database.path, clock=self.clock, synchronous=self.settings.synchronous)
+        self.book = Book(
+            self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
+        )
         if queue is None or isinstance(queue, str):
             queue = _queue(name, self.database.path, self.settings, self.clock)
         self.queue: Queue = queue
+        others = (
+            _queue(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
+            for one in queues
+        )
+        self.queues: dict[str, Queue] = {one.name: one for one in (queue, *others)}
 
     # ---- handlers ------------------------------------------------------------------------------------------------
 
@@ -103,11 +113,11 @@ class Crossfoot:
             self.registry.add(
                 Handler(
                     name=called, service=self.name, type=type, function=function,
-                    operation=operation_key(operation, handler=called),
+                    operation=operation_key(operation, handler=called, scope=self.queue.name),
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
                     payload=Payload(declared) if declared is not None else None, deadline=deadline,
-                    wants_transaction=_takes_transaction(function, called),
+                    wants_transaction=_takes_transaction(function, called), destinations=tuple(self.queues),
                 )
             )  # fmt: skip
             return function
@@ -133,6 +143,7 @@ class Crossfoot:
         Raises:
             QueueUnavailable: the queue cannot be reached; the messages are in the book and will be sent.
         """
+        refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)
         await self.queue.open()
         made = [self._made(message, attributes) for message in messages]
@@ -149,15 +160,17 @@ class Crossfoot:
             session: a `sqlite3.Connection` or a SQLAlchemy `Session` on this service's database. Where it has no
                 transaction open, one is begun here and committed at the end; where it has, the caller commits.
         """
+        refuse_inside_handler("app.transaction()")
         self.book.open()
-        with joined(session, self.name, self.queue.name, self.clock) as producing:
+        with joined(session, self._sender()) as producing:
             yield producing
 
     @asynccontextmanager
     async def atransaction(self, session: Any) -> AsyncIterator[AsyncProducing]:
         """The same for an `aiosqlite.Connection` or a SQLAlchemy `AsyncSession`."""
+        refuse_inside_handler("app.atransaction()")
         await anyio.to_thread.run_sync(self.book.open)
-        async with joined_async(session, self.name, self.queue.name, self.clock) as producing:
+        async with joined_async(session, self._sender()) as producing:
             yield producing
 
     # ---- working -------------------------------------------------------------------------------------------------
@@ -174,7 +187,7 @@ class Crossfoot:
             prefetch=s.prefetch, retry=Retry(attempts=s.attempts, base=s.backoff, cap=max(s.backoff, s.backoff_cap)),
         )  # fmt: skip
         return Worker(
-            self.name, self.book, self.queue, self.registry, self.database,
+            self.name, self.book, self.queue, self.registry, self.database, queues=self.queues,
             pattern=msgspec.structs.replace(chosen, **pattern),
         )  # fmt: skip
 
@@ -192,10 +205,14 @@ class Crossfoot:
     async def aclose(self) -> None:
         """Close the queue and the book."""
         with anyio.CancelScope(shield=True):
-            await self.queue.close()
+            for queue in self.queues.values():
+                await queue.close()
             await anyio.to_thread.run_sync(self.book.close)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
+
+    def _sender(self) -> Sender:
+        return Sender(self.name, self.queue.name, tuple(self.queues), self.clock, self.settings.payloads)
 
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
         if isinstance(message, str):
@@ -207,7 +224,7 @@ class Crossfoot:
         return message, encode(message)
 
     def _record(self, message: Message, body: bytes) -> Any:
-        return record_of(message, self.queue.name, now=self.clock.now(), body=body if self.settings.payloads else None)
+        return record_of(message, self.queue.name, now=self.clock.now(), body=self.book.kept(body))
 
     def _publish_locally(self, made: Sequence[tuple[Message, bytes]]) -> list[PublishAnswer]:
         """Into the book and into the queue in one transaction: there is no boundary in between, and no doubt."""
@@ -216,6 +233,15 @@ class Crossfoot:
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
+
+
+def refuse_inside_handler(what: str) -> None:
+    """A second transaction from inside a handler would wait for the handler's own, which waits for it."""
+    message = in_handler.get()
+    if message:
+        raise UsageError(
+            f"{what} was called in the handler of {message}: use tx.send(), which commits with the handler"
+        )
 
 
 def _takes_transaction(function: Callable[..., Any], name: str) -> bool:

@@ -20,7 +20,8 @@ CrossfootError
     ├── NoProof
     ├── LeaseLost
     ├── DeadlineExceeded
-    └── CommitInDoubt
+    ├── CommitInDoubt
+        └── WornOut
 """
 
 from __future__ import annotations
@@ -118,3 +119,7 @@ class DeadlineExceeded(DeliveryError):
 
 class CommitInDoubt(DeliveryError):
     """The commit's answer was lost; the operation key decides what happened."""
+
+
+class WornOut(DeliveryError):
+    """Delivered again and again, and no delivery came to an end: worker after worker died with it."""

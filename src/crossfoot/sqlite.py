@@ -33,6 +33,9 @@ OUTSIDE = tuple(
 )
 """Errors that no other statement would avoid."""
 
+BEGIN, COMMIT, ROLLBACK = (f"{verb} /* crossfoot */" for verb in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"))
+"""Marked, so that a handler's own COMMIT is another statement, which its connection refuses to prepare."""
+
 MINIMUM_VERSION = (3, 35, 0)
 """RETURNING needs SQLite 3.35 (2021-03-12)."""
 
@@ -85,7 +88,7 @@ class Connection(sqlite3.Connection):
         """Take the write lock."""
         self.turnstile.enter()
         try:
-            self.execute("BEGIN IMMEDIATE")
+            self.execute(BEGIN)
         except sqlite3.Error as error:
             self.turnstile.leave()
             raise explain(error, self) from error
@@ -93,7 +96,7 @@ class Connection(sqlite3.Connection):
     def finish(self) -> None:
         """Commit and let the next writer in. After an exception the outcome is unknown until it is read again."""
         try:
-            self.execute("COMMIT")
+            self.execute(COMMIT)
         except sqlite3.Error as error:
             self.abandon()
             raise explain(error, self) from error
@@ -104,7 +107,7 @@ class Connection(sqlite3.Connection):
         try:
             if self.in_transaction:
                 with suppress(sqlite3.Error):  # a rollback that SQLite did by itself leaves nothing to do
-                    self.execute("ROLLBACK")
+                    self.execute(ROLLBACK)
         finally:
             self.turnstile.leave()
 

@@ -58,11 +58,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **changes)
 
 
-def traffic(chance: random.Random, count: int, *, name: str, mostly: str = GOOD) -> tuple[Sent, ...]:
+def traffic(
+    chance: random.Random, count: int, *, name: str, mostly: str = GOOD, plain: bool = False
+) -> tuple[Sent, ...]:
     """`count` messages: most of one type, and of every other sort some.
 
     Three in ten good ones ask for an operation that another message asks for, too; one in ten is published twice.
+    Not so when they are to be `plain`: then all are good, and each is its own.
     """
+    if plain:
+        return tuple(Sent(f"{name}.{number}", GOOD, f"{name}-{number}") for number in range(count))
     messages: list[Sent] = []
     subjects: list[str] = []
     for number in range(count):

@@ -160,12 +160,22 @@ def test_there_is_nothing_to_do_about_what_is_closed_well(desk: Desk, fate: Fate
 def test_commands_in_advice_exist(desk: Desk) -> None:
     commands = set()
     for number, fate in enumerate(Fate):
-        steps = [(kind, attempt, *more) for kind, attempt, *more in STORIES[fate][0]]
-        desk.story(f"message-{number}", *steps)  # type: ignore[arg-type]
+        desk.story(f"message-{number}", *STORIES[fate][0])
         commands |= {step.command for step in page(desk, f"message-{number}").next if step.command}
 
     assert commands
     assert {command.split()[1] for command in commands} <= set(COMMANDS)
+
+
+def test_a_parked_message_that_nobody_sends_on_is_stranded(desk: Desk) -> None:
+    parked = (Kind.PARKED, 1, {"details": {"predecessor": 2}, "due": desk.now})
+    desk.story("one", PUBLISHED, RECEIVED, parked)
+    desk.clock.advance(3600)
+
+    told = page(desk, "one")
+
+    assert told.fate == "stranded"
+    assert "waited for sequence 2; that is over since 1 h, and no worker has sent it on" in told.reason
 
 
 def test_a_message_without_entries_is_unaccounted(desk: Desk) -> None:

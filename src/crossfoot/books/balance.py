@@ -249,7 +249,7 @@ def _attention(fates: Mapping[str, int], reading: Reading) -> dict[str, Attentio
 
 
 PROBLEMS = {
-    Fate.STRANDED: "published and not received in time",
+    Fate.STRANDED: "waiting, and not taken up in time",
     Fate.STALLED: "taken by a worker that did not finish",
     Fate.IN_DOUBT: "in doubt for too long",
     Fate.VANISHED: "gone from the queue without proof",

@@ -7,7 +7,7 @@ message may be between two transactions (handed to the dead letters, and not boo
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -104,7 +104,7 @@ LYING_THERE = "SELECT key, state, message FROM crossfoot_queue NOT INDEXED WHERE
 def browse(connection: Connection, queue: str, now: Micros) -> Finding:
     """Compare an embedded queue with the book, message by message. Within the caller's read transaction."""
     opened, dead = _believed(connection, queue)
-    held, aside, buried, others = _lying_there(connection, queue, opened)
+    held, aside, buried, others = _lying_there(connection, queue, {**opened, **dead})
     found = gaps(opened=opened.keys(), dead=dead.keys(), held=held, aside=aside, buried=buried)
     texts: list[str] = []
     ids: list[str] = []
@@ -159,25 +159,27 @@ def _believed(connection: Connection, queue: str) -> tuple[dict[str, int], dict[
 
 
 def _lying_there(
-    connection: Connection, queue: str, opened: Container[str]
+    connection: Connection, queue: str, believed: Collection[str]
 ) -> tuple[set[str], set[str], set[str], int]:
-    """What the embedded queue will deliver, has set aside, and has buried; and how many of the first are not `opened`.
+    """What the embedded queue will deliver, has set aside, and has buried; and how many of the first are not `believed`.
 
     A message that cannot be read has two names: the publisher's, and the one the book gives it by the queue's own key.
     """
+    own = f"queue:{queue}|"
+    unreadable = {name for name in believed if name.startswith(own)}
     held: set[str] = set()
     aside: set[str] = set()
     buried: set[str] = set()
-    others = 0
+    copies = 0
     places = (held, held, buried, aside)
     for key, state, identity in connection.execute(LYING_THERE, (queue,)):
-        alias = f"queue:{queue}|{key}"
-        places[state].update((identity, alias))
-        others += state < 2 and identity not in opened and alias not in opened
-    return held, aside, buried, others
+        name = f"{own}{key}" if unreadable and f"{own}{key}" in unreadable else identity
+        copies += state < 2 and name in held
+        places[state].add(name)
+    return held, aside, buried, copies + len(held.difference(believed))
 
 
-def _judge(connection: Connection, keys: Iterable[int], now: Micros) -> tuple[list[str], int]:
+def _judge(connection: Connection, keys: Collection[int], now: Micros) -> tuple[list[str], int]:
     """Ids of those that differ by their own entries too, and the number of those too young to be judged."""
     sure: list[str] = []
     young = 0

@@ -85,6 +85,7 @@ FATE_OF_LATEST: dict[Kind, Fate] = {
 OVERDUE: dict[Fate, Fate] = {
     Fate.QUEUED: Fate.STRANDED,
     Fate.RETRYING: Fate.STRANDED,
+    Fate.PARKED: Fate.STRANDED,
     Fate.PROCESSING: Fate.STALLED,
     Fate.INTENDED: Fate.IN_DOUBT,
 }

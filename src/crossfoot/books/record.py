@@ -56,11 +56,11 @@ def record_of(message: Message, queue: str, *, now: Micros, body: bytes | None) 
     """The record of a readable message. Its bucket follows the publisher's time, so that both halves agree on it."""
     return Record(
         queue, message.source, message.id, message.type, message.subject, message.operation,
-        message.correlationid, message.causationid, message.sequence, message.time or now, body,
+        message.correlationid, message.causationid, message.sequence, now if message.time is None else message.time, body,
     )  # fmt: skip
 
 
-def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros) -> Record:
+def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros, kept: bytes | None) -> Record:
     """The record of bytes that are no event: named by the broker's id, or else by their own digest."""
     name = broker_id or blake2b(body, digest_size=12).hexdigest()
-    return Record(queue, f"queue:{queue}", name, UNREADABLE, None, None, None, None, None, now, body)
+    return Record(queue, f"queue:{queue}", name, UNREADABLE, None, None, None, None, None, now, kept)

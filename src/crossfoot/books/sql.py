@@ -4,6 +4,8 @@ They are plain text and not expression objects because they run inside the *user
 driver that is, a few microseconds each; the tables they speak of are declared in `tables`.
 """
 
+from crossfoot.books.entry import PROOFS
+
 FIND_MESSAGE = "SELECT key FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?"
 
 INSERT_MESSAGE = """
@@ -36,6 +38,10 @@ INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, ?) ON
 """
 
 FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
+
+FIND_PROOF = (
+    f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({', '.join(str(int(k)) for k in PROOFS)}) LIMIT 1"
+)
 
 CLOSE_OPERATION = "UPDATE crossfoot_operations SET kind = ? WHERE key = ?"
 

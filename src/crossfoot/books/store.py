@@ -26,11 +26,17 @@ class Book:
     All methods are synchronous and may be called from any thread, one at a time (a lock sees to it).
     Every write method commits before it returns.
 
+    Args:
+        payloads: whether messages are kept with what they carry.
+
     Raises (any method that writes):
         DiskFull, DatabaseUnavailable: nothing of that call was kept.
     """
 
-    def __init__(self, path: str | Path, *, clock: Clock | None = None, synchronous: str = "FULL") -> None:
+    def __init__(
+        self, path: str | Path, *, clock: Clock | None = None, synchronous: str = "FULL", payloads: bool = True
+    ) -> None:
+        self.payloads = payloads
         self.path = str(path)
         self.clock = clock or SystemClock()
         self._synchronous = synchronous
@@ -79,6 +85,10 @@ class Book:
             self.open()
         assert self._connection is not None
         return self._connection
+
+    def kept(self, body: bytes) -> bytes | None:
+        """What is kept of an encoded message."""
+        return body if self.payloads else None
 
     # ---- what the worker and the publisher write -------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import cleandoc
 from io import TextIOWrapper
 from typing import Any
@@ -50,10 +49,10 @@ class _Commands(TyperGroup):
     """The commands by name; each is imported when it is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [name for name in COMMANDS if find_spec(f"crossfoot.cli.{name}")]
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return command(cmd_name) if cmd_name in self.list_commands(ctx) else None
+        return command(cmd_name) if cmd_name in COMMANDS else None
 
 
 def command(name: str) -> Any:
@@ -136,6 +135,10 @@ def _dispatch(arguments: list[str]) -> int:
     except WrongUse as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "crossfoot")
         return complain(f"{_told(error, arguments)} See {where} --help.", code=WRONG)
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # Typer makes it an exit of its own
+            raise left.__context__ from None
+        raise
     return result if isinstance(result, int) else WELL
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from crossfoot import settings
 from crossfoot.books import schema
 from crossfoot.books.posting import backlog, post
+from crossfoot.books.queries import last_number
 from crossfoot.books.store import Book
 from crossfoot.errors import DatabaseUnavailable
 from crossfoot.sqlite import Connection, Turnstile, connect, explain
@@ -38,6 +39,8 @@ def reading(database: Path | None) -> Iterator[tuple[Connection, str]]:
             f"there is no file {path}: name the book with --db, CROSSFOOT_DATABASE or `database` in crossfoot.toml; a worker "
             "or the first publish makes it"
         )
+    if os.path.isdir(path):
+        raise DatabaseUnavailable(f"{path} is a folder: name the file in it that holds the book")
     connection = _connect(path)
     try:
         yield connection, path
@@ -53,16 +56,16 @@ def catch_up(path: str, connection: Connection) -> str:
     Returns:
         Why it was not possible; empty when it was.
     """
-    total = backlog(connection)
-    if not total:
+    begin = _posted(connection)
+    target = last_number(connection)
+    if begin >= target:
         return ""
     book = Book(path)
     progress = Progress("posting", "entries")
     try:
-        done = 0
-        while taken := post(book):
-            done += taken
-            progress(min(done, total), total)
+        # Not until nothing is left: in a book that is written all the time, that may never be.
+        while post(book) and (posted := _posted(connection)) < target:
+            progress(posted - begin, target - begin)
     except DatabaseUnavailable as error:
         return str(error)
     finally:
@@ -80,6 +83,11 @@ def explained(error: sqlite3.Error, path: str) -> DatabaseUnavailable:
             f"`sqlite3 {path} .recover`"
         )
     return explain(error, path)
+
+
+def _posted(connection: Connection) -> int:
+    """The number of the entry that was posted last."""
+    return last_number(connection) - backlog(connection)
 
 
 class Progress:
@@ -119,7 +127,8 @@ def _connect(path: str) -> Connection:
         schema.check(connection, path)
     except DatabaseUnavailable as error:
         connection.close()
-        if getattr(error.__cause__, "sqlite_errorname", "") == "SQLITE_CANTOPEN" and not os.path.exists(f"{path}-wal"):
+        name = getattr(error.__cause__, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")) and not os.path.exists(f"{path}-wal"):
             return _unchanging(path)
         raise
     except BaseException:

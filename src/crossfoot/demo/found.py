@@ -90,7 +90,7 @@ QUERIES: dict[Fault, str] = {
         SELECT DISTINCT m.id FROM crossfoot_messages m JOIN deliveries d ON d.message = m.key
         WHERE d.ended_at > d.lease_until""",
     Fault.ACK_LOST: f"""
-        {_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED}
+        {_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED} AND NOT json_extract(e.details, '$.lost')
         UNION SELECT m.id FROM deliveries a JOIN deliveries b ON b.message = a.message
         JOIN crossfoot_messages m ON m.key = a.message
         WHERE a.closed AND b.began > a.ended AND b.attempt > a.attempt

@@ -26,7 +26,7 @@ def message_of(event: Event) -> Message:
             data[name] = getattr(event, name)
     return Message(
         id=id_of(event), source=SOURCE, type=type_of(event.activity), subject=event.case, sequence=event.sequence,
-        predecessor=event.predecessor, correlationid=f"case-{event.case}", data=data,
+        predecessor=event.predecessor or None, correlationid=f"case-{event.case}", data=data,
     )  # fmt: skip
 
 

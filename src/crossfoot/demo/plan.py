@@ -82,6 +82,10 @@ FAULT_OF: dict[Act, Fault] = {
 SLOW = (Act.REDELIVER, Act.OVERRUN)
 """Acts that keep a handler busy for as long as a lease: fewer of them."""
 
+ON_FIRST = (Act.LOSE_ACK, *SLOW)
+"""Acts that need a case's first event: it is never early, so that its handler runs at its first delivery, and begins
+before its transaction does."""
+
 EARLY: dict[Act, float] = {Act.EXPIRE: 0.35, Act.REDELIVER: 0.7, Act.OVERRUN: 0.7}
 """Acts that need time to show, and therefore fall into the first part of the log."""
 
@@ -115,7 +119,7 @@ def make(events: Sequence[Event], seed: int) -> Plan:
     chance.shuffle(order)
     taken: set[str] = set()
     acts: dict[int, Act] = {}
-    for act in sorted(Act, key=lambda one: (EARLY.get(one, 1.0), one is not Act.LOSE_ACK)):  # the choosiest first
+    for act in sorted(Act, key=lambda one: (one not in ON_FIRST, EARLY.get(one, 1.0))):  # the choosiest first
         for _ in range(count(act, len(events))):
             event = next((e for at, e in order if e.case not in taken and _fits(act, e, at / len(events), events)), None)
             if event is None:
@@ -147,6 +151,4 @@ def _fits(act: Act, event: Event, at: float, events: Sequence[Event]) -> bool:
     """Whether this can happen to that event, which stands at the part `at` of the log."""
     if at > EARLY.get(act, 1.0):
         return False
-    if act is Act.LOSE_ACK:
-        return event.predecessor == 0  # a first event is never parked, so its first end is its commit
-    return act is not Act.REORDER or event.predecessor > 0
+    return event.predecessor == 0 if act in ON_FIRST else act is not Act.REORDER or event.predecessor > 0

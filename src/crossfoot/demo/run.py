@@ -22,10 +22,9 @@ from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.outgoing import FaultyPublish
 from crossfoot.demo.place import Place
 from crossfoot.demo.plan import Fault, Plan
-from crossfoot.demo.progress import CLOSED, Standing
+from crossfoot.demo.progress import CLOSED
 from crossfoot.demo.publisher import Publisher
 from crossfoot.demo.record import Record
-from crossfoot.demo.recovery import Lost
 from crossfoot.demo.scene import Played, Scene, Watcher
 from crossfoot.demo.states import FinalStates, compare
 from crossfoot.demo.workers import Crew
@@ -63,25 +62,32 @@ class Count(msgspec.Struct, frozen=True):
     def unexpected(self) -> list[str]:
         return sorted(self.found - self.injected)
 
+    def problems(self, fault: Fault) -> list[str]:
+        told = []
+        if not self.injected:
+            told.append(f"{fault.value}: never happened")
+        if self.missing:
+            told.append(f"{fault.value}: injected, and not found: {', '.join(self.missing)}")
+        if self.unexpected:
+            told.append(f"{fault.value}: found, and not injected: {', '.join(self.unexpected)}")
+        return told
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it.
 
     Attributes:
         events: of the log, published.
-        after_faults: messages by fate when all faults had happened and nothing was repaired.
-        recovered: what the books named then, and what was published again.
-        seconds: from the first event to the last settled; starting and ending processes is not counted.
+        cases: of these events.
     """
 
     options: Options
     events: int
+    cases: int
+    played: Played
     balance: Balance
-    after_faults: Standing
-    recovered: list[Lost]
     faults: dict[Fault, Count]
     states: FinalStates
-    seconds: float
 
     @property
     def open(self) -> int:
@@ -91,16 +97,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def problems(self) -> list[str]:
         """Why the run is not what it should be."""
-        told = [f"{fault.value}: injected, and not found: {', '.join(c.missing)}" for fault, c in self.faults.items() if c.missing]
-        told += [f"{fault.value}: found, and not injected: {', '.join(c.unexpected)}" for fault, c in self.faults.items() if c.unexpected]
-        told += [f"{fault.value}: never happened" for fault, c in self.faults.items() if not c.injected]
-        told += [f"identity {name!r} does not hold" for name, one in self.balance.identities.items() if one.holds is False]
+        told = [text for fault, count in self.faults.items() for text in count.problems(fault)]
+        told += [
+            f"identity {name!r} does not hold" for name, one in self.balance.identities.items() if one.holds is False
+        ]
         if self.balance.unaccounted:
             told.append(f"{self.balance.unaccounted} messages are unaccounted for")
         if self.open:
             told.append(f"{self.open} messages are still open")
         if self.states.different:
-            told.append(f"{len(self.states.different)} cases end differently")
+            told.append(f"{len(self.states.different)} cases end otherwise than the log says")
         return told
 
 
@@ -149,10 +155,11 @@ def _result(
     options: Options, events: list[Event], app: Crossfoot, played: Played, balance: Balance, record: Record
 ) -> Result:
     injected, told = record.all(), found(app.book)
+    expected = log.ends(events)
     return Result(
-        options=options, events=len(events), balance=balance, after_faults=played.after_faults, recovered=played.recovered,
+        options=options, events=len(events), cases=len(expected), played=played, balance=balance,
         faults={fault: Count(frozenset(injected[fault]), frozenset(told[fault])) for fault in Fault},
-        states=compare(app.book, log.ends(events)), seconds=played.seconds,
+        states=compare(app.book, expected),
     )  # fmt: skip
 
 

@@ -35,21 +35,30 @@ class Watcher:
     """Whoever wants to know how far it is. This one does not."""
 
     def begin(self, phase: str, total: int) -> None:
-        """A phase begins; it is over when `total` messages came to an end."""
+        """A phase begins, `faults` or `repair`; it is over when so many more events have taken effect."""
 
-    def step(self, now: Standing, published: int, killed: int) -> None:
-        """How far it is."""
+    def step(self, now: Standing, published: int, killed: int, waiting: str) -> None:
+        """How far it is, and what is waited for when nothing else is left to do."""
 
     def faults_over(self, now: Standing, found: Sequence[Lost]) -> None:
         """All faults have happened; the book names these messages as lost."""
 
 
 class Played(msgspec.Struct, frozen=True):
-    """What happened: see `crossfoot.demo.run.Result`."""
+    """What happened.
+
+    Attributes:
+        after_faults: messages by fate when all faults had happened and nothing was repaired.
+        recovered: what the book named then, and what was published again.
+        seconds: from the first event to the last settled; starting and ending processes is not counted.
+        messages_per_second: settled while there was work: not counting the waits at the end, for leases to run out and
+            for a queue to forget.
+    """
 
     after_faults: Standing
     recovered: list[Lost]
     seconds: float
+    messages_per_second: float
 
 
 class Scene:
@@ -71,6 +80,9 @@ class Scene:
         self._late_settings = {**self._settings, "reconcile": 1.0, **where.late_settings}
         self._now = Standing({}, 0)
         self._killed = 0
+        self._began = 0.0
+        self._rate = 0.0
+        self._late_from = 0.0
         self._last: object = None
         self._since = 0.0
 
@@ -79,7 +91,7 @@ class Scene:
         async with anyio.create_task_group() as starting:
             for _ in range(self._workers):
                 starting.start_soon(self._crew.start, self._settings)
-        began = anyio.current_time()
+        self._began = anyio.current_time()
         watcher.begin("faults", len(events))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._publisher.run, events)
@@ -88,10 +100,10 @@ class Scene:
             await self._until_over(watcher)
         after_faults = self._now
         recovered = await self._recover({event.sequence: event for event in events}, watcher)
-        seconds = anyio.current_time() - began
+        seconds = anyio.current_time() - self._began
         await self._crew.stop()
         self._now = await anyio.to_thread.run_sync(standing, self.app.book)
-        return Played(after_faults, recovered, seconds)
+        return Played(after_faults, recovered, seconds, self._rate or self._now.done / seconds)
 
     # ---- phases --------------------------------------------------------------------------------------------------
 
@@ -101,7 +113,7 @@ class Scene:
         while found := [one for one in await anyio.to_thread.run_sync(lost, self.app.book) if one.id not in recovered]:
             if not recovered:
                 watcher.faults_over(self._now, found)
-            watcher.begin("repair", len(found))
+            watcher.begin("repair", len(log) - self._now.done)
             recovered |= {one.id: one for one in found}
             await republish(self.app, found, log)
             await self._until_over(watcher)
@@ -112,11 +124,25 @@ class Scene:
         while True:
             self._crew.check()
             self._now = await anyio.to_thread.run_sync(standing, self.app.book)
-            watcher.step(self._now, self._publisher.published, self._killed)
+            self._measure()
+            watcher.step(self._now, self._publisher.published, self._killed, self._waiting)
             if self._all_happened and not self._now.in_work and not await held([self.app.queue, self.late.queue]):
                 return
             await self._see_that_it_moves()
             await anyio.sleep(LOOK)
+
+    def _measure(self) -> None:
+        """The rate, at the first look that finds next to nothing left to do."""
+        if self._publisher.done and not self._rate and self._now.in_work < max(20, self._now.known // 100):
+            self._rate = self._now.done / (anyio.current_time() - self._began)
+
+    @property
+    def _waiting(self) -> str:
+        """What the last messages wait for."""
+        left = self._late_from - anyio.current_time()
+        if not self._publisher.done or self._now.in_work > len(self._publisher.late_at) or left < 1:
+            return ""
+        return f"waiting {left:.0f} s more, until the late queue has forgotten its messages"
 
     @property
     def _all_happened(self) -> bool:
@@ -142,7 +168,8 @@ class Scene:
         """The consumer of the late queue starts when the queue has forgotten."""
         while len(self._publisher.late_at) < len(self._plan.of(Act.EXPIRE)):
             await anyio.sleep(LOOK)
-        await anyio.sleep_until(max(self._publisher.late_at) + self._where.late_retention + 0.5)
+        self._late_from = max(self._publisher.late_at) + self._where.late_retention + 0.5
+        await anyio.sleep_until(self._late_from)
         await self._crew.start(self._late_settings, mortal=False)
 
     async def _see_that_it_moves(self) -> None:

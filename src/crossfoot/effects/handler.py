@@ -26,6 +26,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         proves: outcomes without which its return proves nothing.
         in_order: the sequence guard, if it asked for one.
         payload: makes the typed payload.
+        destinations: the queues it may send to; any, where none are named.
         deadline: seconds it may run, `None` for as long as its lease can be extended.
     """
 
@@ -39,6 +40,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     payload: Payload | None = None
     deadline: float | None = None
     wants_transaction: bool = True
+    destinations: tuple[str, ...] = ()
 
     @property
     def is_async(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.record import Record
 from crossfoot.books.store import Book, find_or_add, write_entries
@@ -24,7 +26,8 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
                     connection.execute(statement, parameters)
             except (MessageTooLarge, UsageError) as error:
                 answers.append(Refused(outgoing.key, str(error), permanent=True))
-                entries.append(Entry(message=key, kind=Kind.REFUSED, at=now))
+                details = msgspec.json.encode({"reason": str(error)}).decode()
+                entries.append(Entry(message=key, kind=Kind.REFUSED, at=now, details=details))
             else:
                 answers.append(Accepted(outgoing.key))
                 entries.append(Entry(message=key, kind=Kind.PUBLISHED, at=now, due=now))

@@ -22,14 +22,18 @@ FIELDS = ("id", "source", "type", "subject", "sequence", "correlationid", "causa
 OperationKey = Callable[[Message], str]
 
 
-def operation_key(template: str | None, *, handler: str) -> OperationKey:
+def operation_key(template: str | None, *, handler: str, scope: str = "") -> OperationKey:
     """The function that names a message's operation.
+
+    Args:
+        handler: for the errors.
+        scope: the queue's name, which makes a message on two queues two operations where no template names them.
 
     Raises:
         UsageError: the template names a field that messages do not have.
     """
     if template is None:
-        return lambda message: message.operation or f"{handler}|{message.key}"
+        return lambda message: message.operation or f"{scope or handler}|{message.key}"
     parts = _parsed(template, handler)
     if not any(field is not None for _, field in parts):
         raise UsageError(
@@ -37,14 +41,22 @@ def operation_key(template: str | None, *, handler: str) -> OperationKey:
             "such as {subject}"
         )
     readers = [(literal, _reader(field, template, handler) if field is not None else None) for literal, field in parts]
+    several = sum(field is not None for _, field in parts) > 1
+    escape = _escape("".join(literal for literal, _ in parts)) if several else str
 
     def key(message: Message) -> str:
         stated = message.operation
         if stated is not None:
             return stated
-        return "".join(literal + (read(message) if read else "") for literal, read in readers)
+        return "".join(literal + (escape(read(message)) if read else "") for literal, read in readers)
 
     return key
+
+
+def _escape(literals: str) -> Callable[[str], str]:
+    """Percent-encode in values what the template itself is made of, so that no two pairs of values give one key."""
+    table = str.maketrans({sign: f"%{ord(sign):02X}" for sign in {*literals, "%"} if not sign.isalnum()})
+    return lambda value: value.translate(table)
 
 
 def _parsed(template: str, handler: str) -> list[tuple[str, str | None]]:

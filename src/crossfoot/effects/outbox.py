@@ -30,9 +30,6 @@ from crossfoot.queues.queue import Accepted, Outgoing, PublishAnswer, Queue, Ref
 CLAIM_SECONDS = 60.0
 """How long a sender may take before another one sends the same rows; a worker takes its lease instead."""
 
-MAX_TRIES = 20
-"""Sends of one message before a refusal for now counts as one for good (about a quarter of an hour)."""
-
 BASE_ATTRIBUTE = "crossfoot-base"
 """Deliveries of a message sent again go on counting from here."""
 
@@ -170,7 +167,7 @@ class Outbox:
         entries = []
         with self._book.writing() as connection:
             for letter, answer in zip(letters, answers, strict=True):
-                kind = kind_of(answer, letter.tries)
+                kind = kind_of(answer, resumed=letter.base > 0)
                 due = now if kind in (Kind.PUBLISHED, Kind.REFUSED) else now + pause(letter.tries)
                 if kind in (Kind.PUBLISHED, Kind.REFUSED):
                     connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim))
@@ -181,15 +178,21 @@ class Outbox:
 
     def _entry(self, letter: Letter, kind: Kind, now: Micros, due: Micros, reason: str) -> Entry:
         details = _json.encode({"reason": reason}).decode() if reason else None
-        return Entry(message=letter.message, kind=kind, at=now, due=due, worker=self._worker, details=details)
+        return Entry(
+            message=letter.message, kind=kind, at=now, attempt=letter.base, due=due, worker=self._worker, details=details
+        )  # fmt: skip
 
 
-def kind_of(answer: PublishAnswer, tries: int) -> Kind:
-    """The fact that a broker's answer states."""
+def kind_of(answer: PublishAnswer, *, resumed: bool) -> Kind:
+    """The fact that a broker's answer states.
+
+    Args:
+        resumed: whether it is a message that was parked: the outbox holds its only copy, so no refusal is the last.
+    """
     if isinstance(answer, Accepted):
         return Kind.PUBLISHED
     if isinstance(answer, Refused):
-        return Kind.REFUSED if answer.permanent or tries >= MAX_TRIES else Kind.PUT_OFF
+        return Kind.REFUSED if answer.permanent and not resumed else Kind.PUT_OFF
     return Kind.PUBLISH_IN_DOUBT
 
 

@@ -16,7 +16,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.databases.session import AsyncSession, Database, Many, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
-from crossfoot.effects.work import Decided, Work
+from crossfoot.effects.work import Decided, Work, in_handler
 from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, TransactionMisuse
 
 
@@ -175,7 +175,11 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         if eager or drive(work.out_of_turn(), session):
             tx.open()
         reach(Boundary.INSIDE_HANDLER)
-        result = work.handler.function(*work.handler.arguments(work.message, tx))
+        token = in_handler.set(work.what)
+        try:
+            result = work.handler.function(*work.handler.arguments(work.message, tx))
+        finally:
+            in_handler.reset(token)
         tx.open()
         return drive(work.close(result, session.changed()), session)
     except Decided:

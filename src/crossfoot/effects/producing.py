@@ -7,30 +7,47 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import msgspec
+
 from crossfoot.books import sql
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer
-from crossfoot.effects.work import EntryRow, Sending, send
+from crossfoot.effects.work import EntryRow, Sending, destination, send
 from crossfoot.errors import UsageError
 from crossfoot.message import Message
 
 
+class Sender(msgspec.Struct, frozen=True):
+    """The service on whose behalf messages are sent.
+
+    Attributes:
+        queue: where they go unless said otherwise.
+        destinations: the queues it knows.
+        payloads: whether the book keeps what they carry.
+    """
+
+    name: str
+    queue: str
+    destinations: tuple[str, ...]
+    clock: Clock
+    payloads: bool
+
+
 class _Producing:
-    def __init__(self, session: Any, service: str, queue: str, clock: Clock) -> None:
+    def __init__(self, session: Any, service: Sender) -> None:
         self.session = session
         """The caller's own connection or session."""
         self._service = service
-        self._queue = queue
-        self._clock = clock
 
     def _steps(self, message: str | Message, to: str | None, attributes: dict[str, Any]) -> tuple[Message, Steps[None]]:
         if isinstance(message, str):
-            attributes.setdefault("source", self._service)
+            attributes.setdefault("source", self._service.name)
             message = Message(type=message, **attributes)
         elif attributes:
             raise UsageError(f"send() was given a message and also {', '.join(attributes)}: set them on the message")
-        return message, _send_and_write(Sending(message, to or self._queue), self._clock)
+        to = destination(to or self._service.queue, self._service.destinations)
+        return message, _send_and_write(Sending(message, to), self._service.clock, payloads=self._service.payloads)
 
 
 class Producing(_Producing):
@@ -57,7 +74,7 @@ class AsyncProducing(_Producing):
 
 
 @contextmanager
-def joined(session: Any, service: str, queue: str, clock: Clock) -> Iterator[Producing]:
+def joined(session: Any, service: Sender) -> Iterator[Producing]:
     """Join the caller's transaction, or begin and commit one where there is none."""
     if isinstance(session, sqlite3.Connection):
         own = not session.in_transaction
@@ -70,7 +87,7 @@ def joined(session: Any, service: str, queue: str, clock: Clock) -> Iterator[Pro
             f"app.transaction({session!r}): give a sqlite3.Connection or a SQLAlchemy Session or Connection"
         )
     try:
-        yield Producing(session, service, queue, clock)
+        yield Producing(session, service)
     except BaseException:
         if own:
             session.rollback()
@@ -80,7 +97,7 @@ def joined(session: Any, service: str, queue: str, clock: Clock) -> Iterator[Pro
 
 
 @asynccontextmanager
-async def joined_async(session: Any, service: str, queue: str, clock: Clock) -> AsyncIterator[AsyncProducing]:
+async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProducing]:
     """The asynchronous twin."""
     if hasattr(session, "run_sync"):
         own = not session.in_transaction()
@@ -91,7 +108,7 @@ async def joined_async(session: Any, service: str, queue: str, clock: Clock) -> 
     else:
         raise UsageError(f"app.atransaction({session!r}): give an aiosqlite.Connection or a SQLAlchemy AsyncSession")
     try:
-        yield AsyncProducing(session, service, queue, clock)
+        yield AsyncProducing(session, service)
     except BaseException:
         if own:
             await session.rollback()
@@ -100,9 +117,9 @@ async def joined_async(session: Any, service: str, queue: str, clock: Clock) -> 
         await session.commit()
 
 
-def _send_and_write(sending: Sending, clock: Clock) -> Steps[None]:
+def _send_and_write(sending: Sending, clock: Clock, *, payloads: bool) -> Steps[None]:
     rows: list[EntryRow] = []
-    yield from send(sending, rows, 0, clock.now())
+    yield from send(sending, rows, 0, clock.now(), payloads=payloads)
     yield Many(sql.INSERT_ENTRY, rows)
 
 

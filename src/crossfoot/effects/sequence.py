@@ -20,10 +20,12 @@ class InOrder(msgspec.Struct, frozen=True, kw_only=True):
         wait: seconds that an early event waits for its predecessor; then the gap is accepted and booked.
         contiguous: sequences of a subject rise by one; an event that does not name its `predecessor` then waits for
             the one before it. Otherwise only a named predecessor is waited for.
+        first: where sequences begin; a predecessor below it is none. Say 0 if yours begin there.
     """
 
     wait: float = 600.0
     contiguous: bool = False
+    first: int = 1
 
     def __post_init__(self) -> None:
         if not self.wait > 0:
@@ -38,25 +40,24 @@ class Turn(Enum):
     PARK = "park"
 
 
-def turn_of(last: int | None, sequence: int, predecessor: int | None, *, contiguous: bool) -> Turn:
+def turn_of(last: int | None, sequence: int, predecessor: int | None, order: InOrder) -> Turn:
     """Compare an event with the last one applied of its subject.
 
     Args:
         last: the highest sequence applied, `None` when none was.
         sequence: the event's own.
-        predecessor: the sequence that must be applied before it, if the publisher said so (0 or less: none).
-        contiguous: whether the predecessor is `sequence - 1` where it is not said.
+        predecessor: the sequence that must be applied before it, if the publisher said so.
     """
     if last is not None and sequence <= last:
         return Turn.SUPERSEDE
-    before = awaited(sequence, predecessor, contiguous=contiguous)
+    before = awaited(sequence, predecessor, order)
     if before is None or (last is not None and last >= before):
         return Turn.APPLY
     return Turn.PARK
 
 
-def awaited(sequence: int, predecessor: int | None, *, contiguous: bool) -> int | None:
+def awaited(sequence: int, predecessor: int | None, order: InOrder) -> int | None:
     """The sequence an event waits for, `None` when it is a first one or waits for nothing."""
     if predecessor is not None:
-        return predecessor if predecessor > 0 else None
-    return sequence - 1 if contiguous and sequence > 1 else None
+        return predecessor if predecessor >= order.first else None
+    return sequence - 1 if order.contiguous and sequence > order.first else None

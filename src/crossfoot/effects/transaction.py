@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
-from crossfoot.effects.work import Decided, Sending, Work
+from crossfoot.effects.work import Decided, Sending, Work, destination
 from crossfoot.errors import UsageError
 from crossfoot.message import Message, child
 
@@ -58,7 +58,8 @@ class _Facts:
             message = child(self._work.message, type=message, **attributes)
         elif attributes:
             raise UsageError(f"tx.send() was given a message and also {', '.join(attributes)}: set them on the message")
-        self._work.sendings.append(Sending(message, to or self._work.hold.queue))
+        queue = destination(to or self._work.hold.queue, self._work.handler.destinations)
+        self._work.sendings.append(Sending(message, queue))
         return message
 
     def receipt(self, system: str, reference: str) -> None:

@@ -8,7 +8,9 @@ transaction, is last: it changes no row when the lease was lost, and then everyt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextvars import ContextVar
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,12 +24,16 @@ from crossfoot.effects.databases.session import All, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.proof import Evidence, judge
 from crossfoot.effects.sequence import Turn, awaited, turn_of
-from crossfoot.errors import EnvelopeInvalid, LeaseLost
+from crossfoot.errors import EnvelopeInvalid, LeaseLost, TransactionMisuse, UsageError
 from crossfoot.message import Message, encode
 
 Statement = tuple[str, tuple[Any, ...]]
 EntryRow = tuple[Any, ...]
 _json = msgspec.json.Encoder()
+
+
+in_handler: ContextVar[str] = ContextVar("in_handler", default="")
+"""The message whose handler this code runs in, while its transaction may be open."""
 
 
 class Hold(msgspec.Struct, kw_only=True):
@@ -41,6 +47,8 @@ class Hold(msgspec.Struct, kw_only=True):
     queue: str
     body: bytes
     partition: str | None = None
+    payloads: bool = True
+    """Whether the book keeps what messages carry."""
     ack: Statement | None = None
     """The ack as a statement, where the queue lives in the same database."""
     begin: Callable[[], None] | None = None
@@ -102,9 +110,9 @@ class Work:
             return False
         if message.sequence is None or message.subject is None:
             return True
-        found = yield One(sql.FIND_SEQUENCE, (self.handler.name, message.subject))
+        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
         last = found[0] if found else None
-        return turn_of(last, message.sequence, message.predecessor, contiguous=order.contiguous) is not Turn.APPLY
+        return turn_of(last, message.sequence, message.predecessor, order) is not Turn.APPLY
 
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
@@ -139,7 +147,7 @@ class Work:
                 [(self.hold.key, name, subject, now, facts) for name, subject, facts in self.outcomes],
             )
         for sending in self.sendings:
-            yield from send(sending, self.rows, self.hold.worker, self.clock.now())
+            yield from send(sending, self.rows, self.hold.worker, self.clock.now(), payloads=self.hold.payloads)
         if self.handler.in_order is not None:
             yield from self._advance()
         yield from self._settle(kind, _json.encode(self.evidence).decode())
@@ -154,7 +162,13 @@ class Work:
         details = None
         if kind is Kind.SUPPRESSED:
             owner = yield One(sql.FIND_OPERATION, (self.operation,))
+            if owner is not None and owner[0] == self.hold.key and not (yield One(sql.FIND_PROOF, (self.hold.key,))):
+                raise TransactionMisuse(
+                    f"{self.what}: operation {self.operation!r} was committed without its entry, so its handler ended the "
+                    "transaction half-way: what it did must be looked at by a person"
+                )
             details = _details(operation=self.operation, by=owner[0] if owner else None)
+            yield from self._advance_if_next()
         elif kind is Kind.SUPERSEDED:
             yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
             details = _details(sequence=self.message.sequence)
@@ -169,6 +183,11 @@ class Work:
         return f"{self.message.type} {self.message.id}{subject}"
 
     # ---- parts -----------------------------------------------------------------------------------------------
+
+    @property
+    def _line(self) -> str:
+        """Whose sequences these are: one handler may serve several queues, and several services share a file."""
+        return f"{self.hold.queue}/{self.handler.name}"
 
     def entry(self, kind: Kind, details: str | None = None, due: Micros | None = None) -> EntryRow:
         """A row about this delivery."""
@@ -194,21 +213,31 @@ class Work:
                 f"{self.what}: handler {self.handler.name} takes events in order and needs a subject and a sequence; the "
                 "publisher must set both"
             )
-        found = yield One(sql.FIND_SEQUENCE, (self.handler.name, message.subject))
+        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
         last = found[0] if found else None
-        turn = turn_of(last, message.sequence, message.predecessor, contiguous=order.contiguous)
+        turn = turn_of(last, message.sequence, message.predecessor, order)
         if turn is Turn.PARK and (yield One(sql.GAP_ACCEPTED, self._place())):
-            self.gap = awaited(message.sequence, message.predecessor, contiguous=order.contiguous)
+            self.gap = awaited(message.sequence, message.predecessor, order)
             yield Run(sql.UNPARK, self._place())
             turn = Turn.APPLY
         return {Turn.APPLY: None, Turn.SUPERSEDE: Kind.SUPERSEDED, Turn.PARK: Kind.PARKED}[turn]
 
+    def _advance_if_next(self) -> Steps[None]:
+        """Another message completed this one's operation: if its turn has come, those behind it need not wait for it."""
+        message, order = self.message, self.handler.in_order
+        if order is None or message.sequence is None or message.subject is None:
+            return
+        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
+        last = found[0] if found else None
+        if turn_of(last, message.sequence, message.predecessor, order) is Turn.APPLY:
+            yield from self._advance()
+
     def _place(self) -> tuple[Any, ...]:
-        return (self.handler.name, self.message.subject, self.message.sequence, self.hold.key)
+        return (self._line, self.message.subject, self.message.sequence, self.hold.key)
 
     def _advance(self) -> Steps[None]:
         """Note the sequence, and send on whoever waited for it: in this transaction, so that none is forgotten."""
-        name, subject, sequence, now = self.handler.name, self.message.subject, self.message.sequence, self.clock.now()
+        name, subject, sequence, now = self._line, self.message.subject, self.message.sequence, self.clock.now()
         yield Run(sql.ADVANCE_SEQUENCE, (name, subject, sequence, now))
         for row in (yield All(sql.FOLLOWERS, (name, subject, sequence))):
             message, follower, attempt, body, partition, until, queue, source, id_ = row
@@ -221,7 +250,7 @@ class Work:
         """Keep the early message in the book; the queue need not hold it any longer."""
         message, order, hold, now = self.message, self.handler.in_order, self.hold, self.clock.now()
         assert order is not None and message.sequence is not None
-        before = awaited(message.sequence, message.predecessor, contiguous=order.contiguous)
+        before = awaited(message.sequence, message.predecessor, order)
         until = now + micros(order.wait)
         yield Run("DELETE FROM crossfoot_operations WHERE key = ? AND message = ?", (self.operation, hold.key))
         yield Run(sql.PARK, (*self._place(), before, hold.attempt, until, hold.body, hold.partition))
@@ -233,13 +262,26 @@ class Work:
             self.rows.append(self.entry(Kind.ACKED))
 
 
-def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros) -> Steps[None]:
+def destination(name: str, known: Collection[str]) -> str:
+    """The name of a queue that a service sends to.
+
+    Raises:
+        UsageError: nobody would ever drain its outbox; with the nearest name that is known.
+    """
+    if known and name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "name it in Crossfoot(queues=[...])"
+        raise UsageError(f"nothing sends to queue {name!r} here (there are {', '.join(sorted(known))}): {hint}")
+    return name
+
+
+def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: bool) -> Steps[None]:
     """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
     message = (
         sending.message if sending.message.time is not None else msgspec.structs.replace(sending.message, time=now)
     )
     body = encode(message)
-    record = record_of(message, sending.queue, now=now, body=body)
+    record = record_of(message, sending.queue, now=now, body=body if payloads else None)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
     if found is None:
         found = yield One(sql.INSERT_MESSAGE, record.row())

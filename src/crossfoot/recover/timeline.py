@@ -122,6 +122,8 @@ def waiting_for(facts: Facts, fate: Fate | None, now: Micros) -> Moment | None:
         Fate.PROCESSING: "the handler", Fate.RETRYING: "to be tried again", Fate.PARKED: "its predecessor",
         Fate.STRANDED: "to be received", Fate.STALLED: "to be received again",
     }[fate]  # fmt: skip
+    if latest.kind is Kind.PARKED and fate is Fate.STRANDED:
+        what = "to be sent on"
     due = latest.due or latest.at
     text = f"due in {span(due - now)}" if due > now else f"overdue for {span(now - due)}"
     if fate in (Fate.QUEUED, Fate.INTENDED):

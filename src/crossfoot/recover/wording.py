@@ -100,6 +100,11 @@ def _stranded(facts: Facts, latest: Fact, now: Micros) -> str:
         why = _sentence(facts.cause(latest))
         late = span(now - (latest.due or latest.at))
         return f"Its {_nth(latest)} failed, and the next try is overdue for {late}: no worker received it. {why}"
+    if latest.kind is Kind.PARKED:
+        before, late = details(latest).get("predecessor"), span(now - (latest.due or latest.at))
+        return (
+            f"It came early and waited for sequence {before}; that is over since {late}, and no worker has sent it on."
+        )
     waited = span(now - latest.at)
     return f"It has been waiting in queue {facts.row.queue} for {waited}, and no worker has received it."
 

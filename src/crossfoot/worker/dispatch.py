@@ -38,35 +38,38 @@ class Dispatch:
         self.loops: Stream
 
     async def take(self, helds: Sequence[Held]) -> None:
-        """Send deliveries on; those that cannot be handled at all are settled at once."""
-        hopeless: list[Result] = [(held, held.problem) for held in helds if held.problem is not None]
-        if hopeless:
-            await self._settling.settle(hopeless)
-            self._settled(len(hopeless))
+        """Send deliveries on; those that cannot be handled at all are settled when their turn has come."""
+        hopeless: list[Result] = []
         for held in helds:
-            if held.problem is None and self._may_begin(held):
-                self._begin(held)
+            if self._may_begin(held):
+                self._begin(held, hopeless)
+        if hopeless:
+            await self.settle(hopeless)
 
     async def settle(self, results: Sequence[Result]) -> None:
         """What lanes call when a chunk has come to its end."""
-        await self._settling.settle(results)
-        self._settled(len(results))
-        given_up: list[Result] = []
-        for held, end in results:
-            for follower in self._followers(held, ended_well=isinstance(end, Kind)):
-                try:
-                    self._begin(follower)
-                except anyio.ClosedResourceError:  # the worker stops
-                    self._lines.pop(_line(follower), None)
-                    given_up.append((follower, None))
-            if not isinstance(end, Kind):
-                given_up += [(follower, None) for follower in self._lines.pop(_line(held), ())]
-        if given_up:
-            await self._settling.settle(given_up)
+        while results:
+            await self._settling.settle(results)
+            self._settled(len(results))
+            further: list[Result] = []
+            for held, end in results:
+                if isinstance(end, Kind):
+                    for follower in self._followers(held):
+                        self._begin(follower, further)
+                else:
+                    further += [(follower, None) for follower in self._lines.pop(_line(held), ())]
+            results = further
 
-    def _begin(self, held: Held) -> None:
+    def _begin(self, held: Held, ended: list[Result]) -> None:
+        """Send one on; add it to `ended` if it cannot be handled, or the worker stops."""
+        if held.problem is not None:
+            ended.append((held, held.problem))
+            return
         assert held.handler is not None
-        (self.loops if held.handler.is_async else self.threads).send_nowait(held)
+        try:
+            (self.loops if held.handler.is_async else self.threads).send_nowait(held)
+        except anyio.ClosedResourceError:  # the worker stops
+            ended.append((held, None))
 
     def _may_begin(self, held: Held) -> bool:
         """Whether nobody of its partition is before it; else it stands in line."""
@@ -79,10 +82,10 @@ class Dispatch:
         self._lines[line] = deque()
         return True
 
-    def _followers(self, held: Held, *, ended_well: bool) -> list[Held]:
+    def _followers(self, held: Held) -> list[Held]:
         """The next of its partition, whose turn it is now."""
         line = _line(held)
-        if line not in self._lines or not ended_well:
+        if line not in self._lines:
             return []
         if not self._lines[line]:
             del self._lines[line]

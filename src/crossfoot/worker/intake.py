@@ -12,14 +12,15 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.record import Record, record_of, unreadable
 from crossfoot.books.store import Book, find_or_add
-from crossfoot.clock import Clock, Micros
+from crossfoot.clock import Micros
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.effects.work import Hold
-from crossfoot.errors import EnvelopeInvalid, MessageError, UnknownType
+from crossfoot.errors import EnvelopeInvalid, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue
 from crossfoot.worker.held import Held
 from crossfoot.worker.registry import Registry
+from crossfoot.worker.retry import Retry
 
 
 class Expired(MessageError):
@@ -35,13 +36,14 @@ class Intake:
     """
 
     def __init__(
-        self, book: Book, queue: Queue, registry: Registry, clock: Clock, worker: int, local: LocalQueue | None
+        self, book: Book, queue: Queue, registry: Registry, retry: Retry, worker: int, local: LocalQueue | None
     ) -> None:
         self._book = book
         self._queue = queue
         self._local = local
         self._registry = registry
-        self._clock = clock
+        self._retry = retry
+        self._clock = book.clock
         self._worker = worker
         self._count = 0
 
@@ -64,8 +66,9 @@ class Intake:
             message = decode(delivery.body)
         except EnvelopeInvalid as error:
             held.problem = error
-            return unreadable(delivery.body, name, delivery.broker_id, now=delivery.enqueued_at or now)
-        record = record_of(message, name, now=delivery.enqueued_at or now, body=delivery.body)
+            kept = self._book.kept(delivery.body)
+            return unreadable(delivery.body, name, delivery.broker_id, now=delivery.enqueued_at or now, kept=kept)
+        record = record_of(message, name, now=delivery.enqueued_at or now, body=self._book.kept(delivery.body))
         handler = self._registry.find(message.type)
         if handler is None:
             held.problem = UnknownType(
@@ -86,22 +89,16 @@ class Intake:
                 self._prepare(held, key)
                 if held.work is not None:
                     known = connection.execute(sql.FIND_OPERATION, (held.work.operation,)).fetchone()
-                    held.work.eager |= known is not None  # ask the operation before the handler, not after
+                    held.eager = held.work.eager = known is not None  # ask the operation before the handler, not after
+                    if known is None and self._retry.worn_out(held.attempt):
+                        held.problem = WornOut(
+                            f"{held.work.what}: delivered {held.attempt} times, and no delivery came to an end: look for a "
+                            "handler that takes its process down with it"
+                        )
                 assert held.hold is not None
                 hold = held.hold
-                rows.append(
-                    (
-                        key,
-                        int(Kind.RECEIVED),
-                        hold.attempt,
-                        hold.delivery,
-                        now,
-                        held.delivery.lease_until,
-                        self._worker,
-                        None,
-                        None,
-                    )
-                )
+                due = held.delivery.lease_until
+                rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
             connection.executemany(sql.INSERT_ENTRY, rows)
 
     def _prepare(self, held: Held, key: int) -> None:
@@ -119,6 +116,7 @@ class Intake:
             ack=self._local.ack_statement(delivery.receipt) if self._local is not None else None,
             begin=held.begin,
             fence=held.fence,
+            payloads=self._book.payloads,
         )
         if held.handler is None or message is None:
             return

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import anyio.to_thread
 import msgspec
 
-from crossfoot.books.entry import RANKS, Entry, Kind
+from crossfoot.books.entry import PROOF_MARKS, RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.record import Record, record_of, unreadable
@@ -24,6 +24,9 @@ from crossfoot.queues.queue import Held, LocalQueue, Queue
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
+
+
+_SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -47,7 +50,7 @@ class Reconciliation:
         self._queue = queue
         self._patience = patience
         self._worker = worker
-        self._was_empty = False
+        self._missed_before: set[tuple[int, int]] = set()
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished."""
@@ -77,8 +80,7 @@ class Reconciliation:
 
     async def _book_dead_letters(self) -> int:
         depth = await self._queue.depth()
-        known = await anyio.to_thread.run_sync(self._count, Fate.DEAD)
-        if depth.dead <= known:
+        if depth.dead == await anyio.to_thread.run_sync(self._count, Fate.DEAD):
             return 0
         rows = [held async for held in self._queue.dead_letters()]
         return await anyio.to_thread.run_sync(self._write_seen, rows, Kind.DEAD_LETTERED, "found in the dead letters")
@@ -88,17 +90,28 @@ class Reconciliation:
     async def _book_missing(self) -> dict[Kind, int]:
         candidates = await anyio.to_thread.run_sync(self._overdue)
         if not candidates:
+            self._missed_before.clear()
             return {}
         if self._queue.capabilities.browsing:
             held = {self._identity(row) async for row in self._queue.browse()}
             gone = [message for message in candidates if message.identity not in held]
             how = "browsed"
         else:
-            depth = await self._queue.depth()
-            empty, self._was_empty = depth.held == 0 and self._was_empty, depth.held == 0
-            gone = candidates if empty else []
-            how = "empty twice in a row"
+            gone = await self._gone_from_empty(candidates)
+            how = "empty at two looks"
+        if gone and (await self._queue.depth()).dead:
+            dead = [held async for held in self._queue.dead_letters()]
+            await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
         return await anyio.to_thread.run_sync(self._write_gone, gone, how)
+
+    async def _gone_from_empty(self, candidates: Sequence[Missing]) -> list[Missing]:
+        """Those that were missed at two looks in a row, between which nothing happened to them, at an empty queue."""
+        if (await self._queue.depth()).held:
+            self._missed_before.clear()
+            return []
+        gone = [message for message in candidates if (message.key, message.latest) in self._missed_before]
+        self._missed_before = {(message.key, message.latest) for message in candidates}
+        return gone
 
     def _overdue(self) -> list[Missing]:
         before = self._book.clock.now() - micros(self._patience)
@@ -120,15 +133,15 @@ class Reconciliation:
         details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
         with self._book.writing() as connection:
             for message in gone:
-                latest = connection.execute(
-                    "SELECT latest FROM crossfoot_messages WHERE key = ?", (message.key,)
-                ).fetchone()[0]
-                newer = connection.execute(
-                    "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?", (message.key,)
-                ).fetchone()[0]
-                if latest != message.latest or newer > message.latest // RANKS:
+                latest, newest, sent = connection.execute(
+                    f"""SELECT m.latest, max(e.attempt), max(CASE WHEN e.kind IN ({_SENT}) THEN e.at END)
+                    FROM crossfoot_messages m JOIN crossfoot_entries e ON e.message = m.key WHERE m.key = ?""",
+                    (message.key,),
+                ).fetchone()
+                if latest != message.latest or newest > message.latest // RANKS:
                     continue
-                old = retention is not None and message.at + micros(retention) <= now
+                # By when it was sent, not by when it happened: an old event may have been published a moment ago.
+                old = retention is not None and sent is not None and sent + micros(retention) <= now
                 kind = Kind.EXPIRED if old else Kind.VANISHED
                 counts[kind] += 1
                 write_entries(connection, [Entry(
@@ -149,28 +162,32 @@ class Reconciliation:
 
     def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str) -> int:
         """Book what the queue showed, for messages whose book does not say so yet."""
+        post_all(self._book)
         now, written = self._book.clock.now(), 0
         details = msgspec.json.encode({"reason": reason}).decode()
         with self._book.writing() as connection:
             for row in rows:
                 key = find_or_add(connection, self._record(row, now))
-                marks = connection.execute(
-                    "SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind = ? AND attempt >= ?",
-                    (key, int(kind), row.attempt),
+                marks, latest = connection.execute(
+                    "SELECT marks, latest FROM crossfoot_messages WHERE key = ?", (key,)
                 ).fetchone()
-                if marks is None:
-                    entry = Entry(
-                        message=key, kind=kind, at=now, attempt=row.attempt, worker=self._worker, details=details
-                    )
-                    write_entries(connection, [entry])
-                    written += 1
+                if marks & PROOF_MARKS or latest % RANKS == kind:
+                    continue
+                # The queue may have counted its deliveries anew; what is seen now comes after all that is known.
+                attempt = max(row.attempt, latest // RANKS)
+                entry = Entry(message=key, kind=kind, at=now, attempt=attempt, worker=self._worker, details=details)
+                write_entries(connection, [entry])
+                written += 1
         return written
 
     def _record(self, row: Held, now: Micros) -> Record:
         try:
-            return record_of(decode(row.body), self._queue.name, now=row.enqueued_at or now, body=row.body)
+            return record_of(
+                decode(row.body), self._queue.name, now=row.enqueued_at or now, body=self._book.kept(row.body)
+            )
         except EnvelopeInvalid:
-            return unreadable(row.body, self._queue.name, row.broker_id, now=row.enqueued_at or now)
+            kept = self._book.kept(row.body)
+            return unreadable(row.body, self._queue.name, row.broker_id, now=row.enqueued_at or now, kept=kept)
 
     def _identity(self, row: Held) -> str:
         return self._record(row, 0).identity

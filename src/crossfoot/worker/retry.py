@@ -17,11 +17,13 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempts: deliveries before a message is dead-lettered.
+        deaths: further deliveries allowed to one whose deliveries had no end: worker after worker died with it.
         base: seconds the first pause may last.
         cap: seconds any pause may last.
     """
 
     attempts: int = 5
+    deaths: int = 5
     base: float = 0.5
     cap: float = 300.0
 
@@ -40,6 +42,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """
         longest = min(self.cap, self.base * 2 ** min(attempt - 1, 40))
         return float(longest * (random.random() if chance is None else chance))
+
+    def worn_out(self, attempt: int) -> bool:
+        """Whether `attempt` should not be begun any more."""
+        return attempt > self.attempts + self.deaths
 
     def gives_up(self, attempt: int, error: BaseException) -> bool:
         """Whether `attempt` was the last."""

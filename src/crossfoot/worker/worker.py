@@ -125,7 +125,7 @@ class Worker:
     async def _work(self, number: int, until_idle: bool) -> None:
         local = self._queue if isinstance(self._queue, LocalQueue) and self._queue.is_in(self._database.path) else None
         leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
-        intake = Intake(self._book, self._queue, self._registry, self._clock, number, local)
+        intake = Intake(self._book, self._queue, self._registry, self._retry(), number, local)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
         settling = Settling(
             self._book, self._queue, self._retry(), local=local, forget=self._forgetter(leases), sent=self._wake_outbox

@@ -21,6 +21,7 @@ class HandlerConnection(Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
+        refuse_ending_by(self, while_guarded=weakref.ref(self))
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if not self.guarded:
@@ -75,6 +76,20 @@ class HandlerConnection(Connection):
     def leave(self) -> None:
         """Close, when the worker is done with it."""
         super().close()
+
+
+def refuse_ending_by(connection: sqlite3.Connection, *, while_guarded: weakref.ref[HandlerConnection]) -> None:
+    """Have SQLite itself refuse every BEGIN, COMMIT and ROLLBACK of a handler, by whatever cursor or script it comes.
+
+    Asked once per statement that is prepared; savepoints are another action, and remain the handler's.
+    """
+
+    def authorize(action: int, *_: str | None) -> int:
+        owner = while_guarded()
+        ending = action == sqlite3.SQLITE_TRANSACTION and owner is not None and owner.guarded
+        return sqlite3.SQLITE_DENY if ending else sqlite3.SQLITE_OK
+
+    connection.set_authorizer(authorize)
 
 
 class SqliteSession:

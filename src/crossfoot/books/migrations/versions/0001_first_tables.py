@@ -268,4 +268,3 @@ def upgrade() -> None:
     connection = op.get_bind()
     for statement in (*BOOK, *QUEUE):
         connection.exec_driver_sql(statement)
-

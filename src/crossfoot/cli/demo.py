@@ -1,0 +1,99 @@
+"""`crossfoot demo`: a real event log through the whole machine, faults at every boundary, and the books after it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from crossfoot.cli.demo_pages import document, show
+from crossfoot.cli.demo_progress import progress
+from crossfoot.cli.options import Color, Json
+from crossfoot.cli.output import Output, When, print_json
+from crossfoot.cli.reading import reading
+from crossfoot.demo.run import Options, Result, run
+from crossfoot.demo.scene import Watcher
+from crossfoot.errors import UsageError
+
+DEFAULT_MESSAGES = 20_000
+
+
+class Queues(StrEnum):
+    """Queues that the demo can run on."""
+
+    embedded = "embedded"
+    sqs = "sqs"
+
+
+def demo(
+    messages: Annotated[
+        int, typer.Option(help="events of the log to publish, as whole cases; all of it is 49951", min=1)
+    ] = DEFAULT_MESSAGES,
+    seed: Annotated[int, typer.Option(help="chooses which events suffer which fault, and when workers are killed")] = 7,
+    db: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="keep the book in this new file; otherwise it is thrown away at the end"),
+    ] = None,
+    queue: Annotated[
+        Queues, typer.Option(help="where messages travel: in the book's file, or on an SQS server started for the demo")
+    ] = Queues.embedded,
+    workers: Annotated[int, typer.Option(help="worker processes", min=1, max=32)] = 2,
+    as_json: Json = False,
+    color: Color = When.auto,
+) -> None:
+    """A hospital's billing log through the whole machine, with faults at every boundary, and the books after it.
+
+        crossfoot demo
+        crossfoot demo --messages 49951 --seed 11
+        crossfoot demo --db demo.db               then: crossfoot why --db demo.db event-17
+        crossfoot demo --queue sqs
+
+    Publishes real events through several worker processes, while an injector refuses and duplicates publications, loses
+    answers and acks, damages payloads, kills workers and deletes messages, and keeps a record of its own. What became
+    of every message is then read from the books alone; what the books name as lost is published again, corrected.
+
+    Exits with 0 when the books found exactly what was injected, nothing is unaccounted, and every case ended as the log
+    says; with 1 when not. On SQS it takes over a minute: that is the shortest retention there is.
+    """
+    with tempfile.TemporaryDirectory(prefix="crossfoot-demo-") as folder:
+        path = Path(folder) / "demo.db" if db is None else _new(db)
+        options = Options(
+            messages=messages, seed=seed, db=path, folder=Path(folder), queue=queue.value, workers=workers
+        )
+        with progress(options) as watcher:
+            result = _run(options, watcher)
+        with reading(path) as (connection, _):
+            if as_json:
+                print_json(document(result, connection, kept=db))
+            else:
+                show(Output(color), result, connection, kept=db)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _new(db: Path) -> Path:
+    """The file for the book, absolute.
+
+    Raises:
+        UsageError: there is something in it.
+    """
+    if db.is_dir():
+        raise UsageError(f"{db} is a folder: name a new file in it, as in {db / 'demo.db'}")
+    if db.exists() and os.path.getsize(db):
+        raise UsageError(f"{db} exists, and the demo does not write into other people's files: name a new one")
+    return db.absolute()
+
+
+def _run(options: Options, watcher: Watcher) -> Result:
+    try:
+        return anyio.run(run, options, watcher)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group

@@ -1,0 +1,30 @@
+"""One parent of victims and one SQS per test process, and the seed of this run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.crash.nursery import Nursery, a_nursery
+from tests.servers.processes import Server, running
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with a_nursery(tmp_path_factory.mktemp("victims")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def sqs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Of its own: nobody else moves its clock."""
+    with running("ministack", tmp_path_factory.mktemp("crash-sqs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Drawn anew in every run, and told by whatever fails; `CRASH_SEED` repeats one."""
+    return int(os.environ.get("CRASH_SEED") or int.from_bytes(os.urandom(4), "big"))

@@ -1,0 +1,164 @@
+"""A scene: one service on one queue, crashed a number of times, set right by clean workers, and audited."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import msgspec
+from boto3.session import Session
+
+from crossfoot.boundaries import Boundary
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import Queue
+from crossfoot.queues.sqs import SqsQueue, ensure
+from tests.crash.audit import Audit, audit
+from tests.crash.job import GOOD, Job, Sent, ids, noted_in, traffic
+from tests.crash.nursery import CREDENTIALS, Nursery
+from tests.crash.plan import plan_of
+
+PER_KILL = 14
+"""Messages for each kill: a worker holds so many that what one takes along must not be all there is."""
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """One death that was ordered."""
+
+    boundary: Boundary
+    nth: int
+    happened: bool
+    said: str = ""
+    """Why it did not happen, as far as can be told."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a scene came to."""
+
+    kills: list[Kill]
+    audit: Audit
+
+    @property
+    def missed(self) -> list[Kill]:
+        return [kill for kill in self.kills if not kill.happened]
+
+
+class Scene:
+    """Everything a crashed service leaves in one folder.
+
+    Args:
+        endpoint: where SQS is; without it the queue is embedded.
+        seed: decides the messages and the moments of death.
+        plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
+    """
+
+    def __init__(
+        self, nursery: Nursery, folder: Path, *, seed: int, endpoint: str | None = None, batch: int = 1,
+        form: str = "sqlite3", sabotage: str = "", plain: bool = False,
+    ) -> None:  # fmt: skip
+        self.nursery = nursery
+        self.folder = folder
+        self.chance = random.Random(seed)
+        self.plain = plain
+        self.published: list[Sent] = []
+        name = f"crash-{uuid4().hex[:12]}"
+        self.job = Job(
+            path=str(folder / "billing.db"), queue=f"sqs:{name}" if endpoint else "embedded", role="work",
+            endpoint=endpoint, form=form, batch=batch, sabotage=sabotage, mark=str(folder / "mark"),
+            noted=str(folder / "noted"),
+        )  # fmt: skip
+        if endpoint:
+            anyio.run(_make_queue, name, endpoint)
+
+    def traffic(self, count: int, *, name: str, mostly: str = GOOD) -> tuple[Sent, ...]:
+        return traffic(self.chance, count, name=name, mostly=mostly, plain=self.plain)
+
+    def publish(self, messages: tuple[Sent, ...]) -> None:
+        """From a process that lives."""
+        code = self.nursery.run(self.job.but(role="publish", messages=messages, sabotage=""))
+        assert code == 0, f"publishing ended with {code}:\n{self.nursery.said()}"
+        self.published += messages
+
+    def kill(self, boundary: Boundary) -> Kill:
+        """Let a process die at the boundary, the n-th time it is reached."""
+        plan = plan_of(boundary)
+        role = self.chance.choice(plan.roles(sqs=self.job.endpoint is not None))
+        nth = self.chance.randint(1, plan.most(role, batch=self.job.batch > 1))
+        job = self.job.but(role=role, boundary=boundary.value, nth=nth, pause=plan.pause)
+        if role == "publish":
+            job = job.but(messages=self.traffic(25, name=f"p{self.chance.randrange(16**6):06x}"))
+        mark = Path(self.job.mark)
+        mark.unlink(missing_ok=True)
+        code = self.nursery.run(job)
+        self._take_note(job)
+        died_there = mark.exists() and mark.read_text() == f"{boundary}\n{nth}"
+        if code == -signal.SIGKILL and died_there:
+            return Kill(boundary, nth, True)
+        return Kill(boundary, nth, False, f"{role} ended with {code}; mark: {died_there}\n{self.nursery.said(12)}")
+
+    def settle(self, patience: float = 30.0) -> int | None:
+        """Clean workers until the books are closed; 0 when they are."""
+        return self.nursery.run(self.job.but(role="settle", patience=patience), patience + 30)
+
+    def audit(self) -> Audit:
+        return audit(self.job.path, self.published, held=anyio.run(_held, self.job))
+
+    def run(self, boundaries: Sequence[Boundary], *, patience: float = 30.0) -> Outcome:
+        """Publish, kill at each of the boundaries, set right, audit."""
+        opening = [boundary for boundary in boundaries if plan_of(boundary).role == "open"]
+        kills = [self.kill(boundary) for boundary in opening]
+        rest = [boundary for boundary in boundaries if boundary not in opening]
+        mostly = plan_of(rest[0]).mostly if rest else GOOD
+        self.publish(self.traffic(PER_KILL * (len(rest) + 1), name="case", mostly=mostly))
+        kills += [self.kill(boundary) for boundary in rest]
+        code = self.settle(patience)
+        found = self.audit()
+        if code != 0:
+            found.problems.append(f"the clean worker ended with {code}:\n{self.nursery.said(25)}")
+        return Outcome(kills, found)
+
+    def _take_note(self, job: Job) -> None:
+        """A publisher that died: what it got an answer for must be there, what it asked for may be."""
+        if job.role != "publish":
+            return
+        asked, answered = noted_in(Path(job.noted))
+        in_book = {message.id for message in self._booked()}
+        self.published += [m for m in job.messages if m.id in answered or (m.id in asked and m.id in in_book)]
+        assert not in_book - asked - ids(self.published), "the book knows messages nobody asked for"
+
+    def _booked(self) -> list[Sent]:
+        with closing(sqlite3.connect(self.job.path)) as connection:
+            rows = connection.execute(
+                "SELECT id, type, subject FROM crossfoot_messages WHERE causation IS NULL"
+            ).fetchall()
+        return [Sent(*row) for row in rows]
+
+
+async def _make_queue(name: str, endpoint: str) -> None:
+    await ensure(name, endpoint_url=endpoint, session=_session())
+
+
+async def _held(job: Job) -> int:
+    queue: Queue
+    if job.endpoint:
+        queue = SqsQueue(job.queue.removeprefix("sqs:"), endpoint_url=job.endpoint, session=_session())
+    else:
+        queue = EmbeddedQueue(job.path, "billing", ordered=False)
+    await queue.open()
+    try:
+        return (await queue.depth()).held
+    finally:
+        await queue.close()
+
+
+def _session() -> Session:
+    return Session(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+    )

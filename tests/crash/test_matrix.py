@@ -1,0 +1,56 @@
+"""Killed at every boundary, on every queue, one by one and in batches: nothing is lost, doubled or unaccounted for.
+
+Here every boundary is crashed at a few times; `python -m tests.crash` does it many times and prints the table.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from crossfoot.boundaries import Boundary
+from tests.crash.job import FORMS
+from tests.crash.nursery import Nursery
+from tests.crash.plan import PLANS, boundaries, plan_of
+from tests.crash.scene import Scene
+
+KILLS = 3
+
+GROUPS = {
+    "receiving": (Boundary.AFTER_RECEIVE, Boundary.AFTER_RECEIVED_ENTRY, Boundary.DURING_EXTENSION),
+    "handling": (Boundary.INSIDE_HANDLER, Boundary.INSIDE_BATCH, Boundary.BEFORE_COMMIT),
+    "settling": (Boundary.AFTER_COMMIT, Boundary.AFTER_ACK, Boundary.DURING_POSTING),
+    "sending": (Boundary.BEFORE_SEND, Boundary.AFTER_SEND),
+    "burying": (Boundary.BEFORE_DEAD_LETTER, Boundary.AFTER_DEAD_LETTER),
+    "migrating": (Boundary.DURING_MIGRATION,),
+}
+
+
+def test_every_boundary_is_crashed_at() -> None:
+    assert set(PLANS) == set(Boundary)
+    assert sorted(boundary for group in GROUPS.values() for boundary in group) == sorted(Boundary)
+    assert all(plan_of(boundary).times > 0 for boundary in Boundary)
+
+
+@pytest.mark.crash
+@pytest.mark.server
+@pytest.mark.parametrize("queue", ["embedded", "sqs"])
+@pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
+@pytest.mark.parametrize("group", GROUPS)
+def test_killed_while(
+    group: str, batch: int, queue: str, nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, seed: int
+) -> None:
+    endpoint = request.getfixturevalue("sqs").url if queue == "sqs" else None
+    chance = random.Random(f"{seed} {group} {batch} {queue}")
+    form = chance.choice(FORMS)
+    places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1)] * KILLS
+    chance.shuffle(places)
+    scene = Scene(nursery, tmp_path, seed=chance.randrange(2**32), endpoint=endpoint, batch=batch, form=form)
+
+    outcome = scene.run(places)
+
+    story = f"CRASH_SEED={seed}, {form}: {[(kill.boundary.value, kill.nth) for kill in outcome.kills]}"
+    assert not outcome.missed, f"never reached: {outcome.missed}; {story}"
+    assert outcome.audit.clean, f"{outcome.audit}; {story}"
