@@ -33,7 +33,7 @@ MEANINGS = {
     Fate.PROCESSING: "a worker holds it",
     Fate.RETRYING: "a delivery failed; it will be tried again",
     Fate.PARKED: "early; kept in the book until its predecessor was applied",
-    Fate.STRANDED: "waiting in the queue for longer than it should",
+    Fate.STRANDED: "waiting, in the queue or parked, for longer than it should",
     Fate.STALLED: "a delivery without an end, and its lease is over",
     Fate.SETTLED: "the effect is committed, with this message's entry in the same transaction",
     Fate.NOOP: "the handler said that there was nothing to do, and why",

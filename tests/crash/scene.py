@@ -23,8 +23,8 @@ from tests.crash.job import GOOD, Job, Sent, ids, noted_in, traffic
 from tests.crash.nursery import CREDENTIALS, Nursery
 from tests.crash.plan import plan_of
 
-PER_KILL = 14
-"""Messages for each kill: a worker holds so many that what one takes along must not be all there is."""
+PER_KILL = 20
+"""Messages published before each kill: enough for every boundary to be reached as often as the plan says."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class Scene:
         self.job = Job(
             path=str(folder / "billing.db"), queue=f"sqs:{name}" if endpoint else "embedded", role="work",
             endpoint=endpoint, form=form, batch=batch, sabotage=sabotage, mark=str(folder / "mark"),
-            noted=str(folder / "noted"),
+            noted=str(folder / "noted"), lease=1.0 if endpoint else 0.5,
         )  # fmt: skip
         if endpoint:
             anyio.run(_make_queue, name, endpoint)
@@ -87,6 +87,8 @@ class Scene:
     def kill(self, boundary: Boundary) -> Kill:
         """Let a process die at the boundary, the n-th time it is reached."""
         plan = plan_of(boundary)
+        if plan.role != "open":
+            self.publish(self.traffic(PER_KILL, name=f"k{len(self.published)}", mostly=plan.mostly))
         role = self.chance.choice(plan.roles(sqs=self.job.endpoint is not None))
         nth = self.chance.randint(1, plan.most(role, batch=self.job.batch > 1))
         job = self.job.but(role=role, boundary=boundary.value, nth=nth, pause=plan.pause)
@@ -110,12 +112,8 @@ class Scene:
 
     def run(self, boundaries: Sequence[Boundary], *, patience: float = 30.0) -> Outcome:
         """Publish, kill at each of the boundaries, set right, audit."""
-        opening = [boundary for boundary in boundaries if plan_of(boundary).role == "open"]
-        kills = [self.kill(boundary) for boundary in opening]
-        rest = [boundary for boundary in boundaries if boundary not in opening]
-        mostly = plan_of(rest[0]).mostly if rest else GOOD
-        self.publish(self.traffic(PER_KILL * (len(rest) + 1), name="case", mostly=mostly))
-        kills += [self.kill(boundary) for boundary in rest]
+        kills = [self.kill(boundary) for boundary in boundaries]
+        self.publish(self.traffic(PER_KILL, name="last"))
         code = self.settle(patience)
         found = self.audit()
         if code != 0:

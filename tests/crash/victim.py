@@ -44,6 +44,7 @@ LOOK = 0.02
 def live(job: Job) -> int:
     """Do the job; the process's exit code."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("crossfoot.worker").addFilter(lambda record: "goes to the dead letters" not in record.msg)
     random.seed()
     make_tables(job.path)
     app = make_app(job)

@@ -304,7 +304,7 @@ def _never_waits(last: int | None, sequence: int, predecessor: int | None, *, co
 
 
 def _applies_the_same_again(last: int | None, sequence: int, predecessor: int | None, *, contiguous: bool) -> Turn:
-    return Turn.APPLY if last == sequence else _turn_of(last, sequence, predecessor, contiguous=contiguous)
+    return Turn.APPLY if last == sequence else _turn_of(last, sequence, predecessor, InOrder(contiguous=contiguous))
 
 
 _turn_of = sequence.turn_of

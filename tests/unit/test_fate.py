@@ -108,7 +108,7 @@ def test_what_names_no_due_time_is_never_overdue() -> None:
     assert fate_of(fold([entry(Kind.RECEIVED, 1)]), 2**60) is Fate.PROCESSING
 
 
-@pytest.mark.parametrize("kind", [Kind.PARKED, Kind.PUBLISH_IN_DOUBT, Kind.DEAD_LETTERED, Kind.COMMITTED])
+@pytest.mark.parametrize("kind", [Kind.PUBLISH_IN_DOUBT, Kind.DEAD_LETTERED, Kind.COMMITTED])
 def test_other_fates_wait_as_long_as_they_must(kind: Kind) -> None:
     assert fate_of(fold([entry(kind, 1, NOON)]), 2**60) is posted(entry(kind, 1))
 

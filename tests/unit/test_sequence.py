@@ -28,7 +28,7 @@ from crossfoot.errors import UsageError
 def test_contiguous_events_wait_for_the_one_before(
     last: int | None, sequence: int, predecessor: int | None, turn: Turn
 ) -> None:
-    assert turn_of(last, sequence, predecessor, contiguous=True) is turn
+    assert turn_of(last, sequence, predecessor, InOrder(contiguous=True)) is turn
 
 
 @pytest.mark.parametrize(
@@ -47,23 +47,23 @@ def test_contiguous_events_wait_for_the_one_before(
 def test_other_events_wait_only_for_a_predecessor_they_name(
     last: int | None, sequence: int, predecessor: int | None, turn: Turn
 ) -> None:
-    assert turn_of(last, sequence, predecessor, contiguous=False) is turn
+    assert turn_of(last, sequence, predecessor, InOrder(contiguous=False)) is turn
 
 
 def test_a_stale_event_is_superseded_whatever_it_waits_for() -> None:
-    assert turn_of(9, 5, 8, contiguous=True) is Turn.SUPERSEDE
+    assert turn_of(9, 5, 8, InOrder(contiguous=True)) is Turn.SUPERSEDE
 
 
 def test_the_first_event_waits_for_nothing() -> None:
-    assert awaited(1, None, contiguous=True) is None
-    assert awaited(0, None, contiguous=True) is None
-    assert awaited(8, 0, contiguous=True) is None, "its publisher says that it is the first"
-    assert awaited(8, None, contiguous=False) is None
+    assert awaited(1, None, InOrder(contiguous=True)) is None
+    assert awaited(0, None, InOrder(contiguous=True)) is None
+    assert awaited(8, 0, InOrder(contiguous=True)) is None, "its publisher says that it is the first"
+    assert awaited(8, None, InOrder(contiguous=False)) is None
 
 
 def test_what_is_named_goes_before_what_is_counted() -> None:
-    assert awaited(8, 3, contiguous=True) == 3
-    assert awaited(8, None, contiguous=True) == 7
+    assert awaited(8, 3, InOrder(contiguous=True)) == 3
+    assert awaited(8, None, InOrder(contiguous=True)) == 7
 
 
 @pytest.mark.parametrize("wait", [0, -1.0, float("nan")])

@@ -53,10 +53,16 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def record_of(message: Message, queue: str, *, now: Micros, body: bytes | None) -> Record:
-    """The record of a readable message. Its bucket follows the publisher's time, so that both halves agree on it."""
+    """The record of a readable message.
+
+    Args:
+        now: when it was published, as well as is known. Not the event's own `time`: the events of a backfill happened
+            long ago, each in a minute of its own.
+        body: what is kept of it.
+    """
     return Record(
         queue, message.source, message.id, message.type, message.subject, message.operation,
-        message.correlationid, message.causationid, message.sequence, now if message.time is None else message.time, body,
+        message.correlationid, message.causationid, message.sequence, now, body,
     )  # fmt: skip
 
 

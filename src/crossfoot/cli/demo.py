@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -60,6 +61,7 @@ def demo(
     Exits with 0 when the books found exactly what was injected, nothing is unaccounted, and every case ended as the log
     says; with 1 when not. On SQS it takes over a minute: that is the shortest retention there is.
     """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leave nothing behind then, either
     with tempfile.TemporaryDirectory(prefix="crossfoot-demo-") as folder:
         path = Path(folder) / "demo.db" if db is None else _new(db)
         options = Options(

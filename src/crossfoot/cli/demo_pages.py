@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
 
 from crossfoot.cli import balance
 from crossfoot.cli.output import Cell, Output, jsonable
@@ -20,9 +20,9 @@ from crossfoot.sqlite import Connection
 
 IDS_SHOWN = 3
 WORTH_READING = (
-    (Fault.REDELIVERED, "Two workers had it at once, and it took effect once"),
-    (Fault.ANSWER_LOST, "Nobody knew whether it had been published: it was sent again, and took effect once"),
-    (Fault.SWALLOWED, "Its handler swallowed an exception and returned as if all were well"),
+    (Fault.REDELIVERED, "Delivered again while it was being handled; took effect once"),
+    (Fault.ANSWER_LOST, "Published, or not? Nobody knew; sent again; took effect once"),
+    (Fault.SWALLOWED, "Its handler swallowed an exception, and all seemed well"),
 )
 """Faults of which one message's page is shown, and what it is about."""
 
@@ -55,13 +55,16 @@ def document(result: Result, connection: Connection, *, kept: Path | None) -> di
 def show(out: Output, result: Result, connection: Connection, *, kept: Path | None) -> None:
     """The result as a person reads it."""
     options = result.options
-    out.line(
+    _prose(
+        out,
         f"{result.events:,} events of {result.cases:,} cases of a hospital's billing, seed {options.seed}, queue "
-        f"{options.queue}, {plural(options.workers, 'worker process', 'worker processes')}"
+        f"{options.queue}, {plural(options.workers, 'worker process', 'worker processes')}.",
     )
     _after_faults(out, result)
+    _repaired(out, result)
     _title(out, "3", "The books at the end")
-    balance.show(_Excerpt(out), result.balance)
+    balance.show(_Excerpt(out, steps=False), result.balance)
+    out.labelled("repaired", ["what these asked for was done by the messages published in their place"])
     _faults(out, result)
     _states(out, result)
     for number, (about, page) in enumerate(_worth_reading(result, connection), 6):
@@ -74,23 +77,29 @@ def show(out: Output, result: Result, connection: Connection, *, kept: Path | No
 
 
 def _after_faults(out: Output, result: Result) -> None:
-    played = result.played
     _title(out, "1", "The books when every fault had happened")
     rows: list[list[Cell]] = [
-        [(fate, fate_style(fate)), (f"{count:,}", fate_style(fate))] for fate, count in played.after_faults.fates.items() if count
+        [(fate, fate_style(fate)), (f"{count:,}", fate_style(fate))]
+        for fate, count in result.played.after_faults.fates.items()
+        if count
     ]
     out.table(("fate", ">messages"), rows)
+
+
+def _repaired(out: Output, result: Result) -> None:
+    recovered = result.played.recovered
     _title(out, "2", "Repaired by the books")
-    by_fate: dict[str, list[str]] = {}
-    for lost in played.recovered:
-        by_fate.setdefault(lost.fate, []).append(lost.id)
-    out.line(
-        f"{plural(len(played.recovered), 'message')} had no effect, by the books alone. The sender published each of these events "
-        "again, corrected, for the same operation; whoever was parked behind them went on."
+    _prose(
+        out,
+        f"By the books alone, {plural(len(recovered), 'message')} had no effect. The sender published each of these "
+        "events again, corrected, for the same operation, and whoever was parked behind them went on.",
     )
-    out.table(
-        ("fate", ">again", "ids"), [[fate, f"{len(ids):,}", _ids(ids)] for fate, ids in by_fate.items()]
-    )  # fmt: skip
+    out.gap()
+    by_fate: dict[str, list[str]] = {}
+    for lost in sorted(recovered, key=lambda one: one.sequence):
+        by_fate.setdefault(lost.fate, []).append(lost.id)
+    rows: list[list[Cell]] = [[fate, f"{len(ids):,}", (_ids(ids), "dim")] for fate, ids in by_fate.items()]
+    out.table(("fate", ">again", "ids"), rows)
 
 
 def _faults(out: Output, result: Result) -> None:
@@ -158,13 +167,15 @@ def _worth_reading(result: Result, connection: Connection) -> Iterator[tuple[str
 
 
 class _Excerpt(Output):
-    """The same place, without the commands of pages that stand on their own."""
+    """The same place, without the commands of a page that stands on its own; `steps` are told in words, or not at all."""
 
-    def __init__(self, out: Output) -> None:
-        self.__dict__ = out.__dict__
+    def __init__(self, out: Output, *, steps: bool = True) -> None:
+        self.__dict__.update(out.__dict__)
+        self._steps = steps
 
     def commands(self, steps: Sequence[tuple[str, str | None]]) -> None:
-        self.labelled("next", [do for do, _ in steps])
+        if self._steps:
+            self.labelled("next", [do for do, _ in steps])
 
 
 def _fault(count: Count) -> dict[str, Any]:
@@ -187,6 +198,11 @@ def _title(out: Output, number: str, title: str) -> None:
     out.gap()
 
 
+def _prose(out: Output, text: str) -> None:
+    for line in textwrap.wrap(text, out.width, break_on_hyphens=False) if out.fancy else [text]:
+        out.line(line)
+
+
 def _ids(ids: Sequence[str]) -> str:
     more = len(ids) - IDS_SHOWN
     return ", ".join(ids[:IDS_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
@@ -197,5 +213,3 @@ def _by_number(id_: str) -> tuple[str, int, str]:
     head, _, tail = id_.partition("-")
     digits = tail.partition("-")[0]
     return head, int(digits) if digits.isdigit() else 0, id_
-
-

@@ -21,15 +21,16 @@ EVERY_SECONDS = 5.0
 @contextmanager
 def progress(options: Options) -> Iterator[Watcher]:
     """Whoever shows how far it is, as long as the block lasts."""
-    sys.stderr.write(
+    about = (
         f"the hospital's billing log, {options.messages:,} events at most, seed {options.seed}, queue {options.queue}, "
-        f"{plural(options.workers, 'worker process', 'worker processes')}\n"
+        f"{plural(options.workers, 'worker process', 'worker processes')}"
     )
-    sys.stderr.flush()
     if not sys.stderr.isatty():
+        sys.stderr.write(f"{about}\n")
+        sys.stderr.flush()
         yield Lines()
         return
-    bars = Bars()
+    bars = Bars(about)
     with bars.live:
         yield bars
 
@@ -62,7 +63,7 @@ class Lines(Watcher):
 class Bars(Watcher):
     """Bars, and a line of figures below them."""
 
-    def __init__(self) -> None:
+    def __init__(self, about: str) -> None:
         from rich.console import Console
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -70,12 +71,11 @@ class Bars(Watcher):
         self._bars = Progress(
             TextColumn("{task.description:<9}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(), expand=True
         )
-        self._figures = ""
+        self._about = about
+        self._figures = "starting"
         self._phase: list[Any] = []
         self._done = self._before = 0
-        self.live = Live(
-            console=Console(stderr=True), get_renderable=self._draw, refresh_per_second=8, transient=True
-        )
+        self.live = Live(console=Console(stderr=True), get_renderable=self._draw, refresh_per_second=8, transient=True)
 
     def begin(self, phase: str, total: int) -> None:
         names = ("published", "handled") if phase == "faults" else ("repaired",)
@@ -95,7 +95,7 @@ class Bars(Watcher):
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self._bars, Text(f"  {self._figures}", "dim"))
+        return Group(Text(self._about), self._bars, Text(self._figures, "dim"))
 
 
 def _told(now: Standing, killed: int) -> str:

@@ -1,21 +1,21 @@
 """Which faults the books tell of, each by a pattern of its own in the entries. Nothing else is looked at.
 
-    publish refused            an entry `refused` or `put off`
-    publish answer lost        an entry `publish in doubt`
-    duplicate publication      intended twice under one id; or suppressed because another message did it
-    redelivery while running   received again while the lease of an earlier delivery ran, and before that one's end
-    reorder within a case      intended before the event that precedes it in its case
-    exception swallowed        failed for want of proof
-    handler raises once        failed with an exception of the handler's, and proven later
-    handler raises always      failed with one, and dead
-    malformed payload          dead, because the payload does not fit its type
-    unknown enum value         dead, because a value is none of those the type lists
-    unknown type               dead, because no handler takes it
-    worker killed              a worker that never said that it stopped
-    lease overrun              a delivery that ended after its lease
-    ack lost                   an ack without an answer; or delivered again after it was proven and acked
-    retention expiry           an entry `expired`
-    deleted from the queue     an entry `vanished`
+publish refused            an entry `refused` or `put off`
+publish answer lost        an entry `publish in doubt`
+duplicate publication      intended twice under one id; or suppressed because another message did it
+redelivery while running   received again while the lease of an earlier delivery ran, and before that one's end
+reorder within a case      intended before the event that precedes it in its case
+exception swallowed        failed for want of proof
+handler raises once        failed with an exception of the handler's, and proven later
+handler raises always      failed with one, and dead
+malformed payload          dead, because the payload does not fit its type
+unknown enum value         dead, because a value is none of those the type lists
+unknown type               dead, because no handler takes it
+worker killed              a worker that never said that it stopped
+lease overrun              a delivery that ended after its lease
+ack lost                   an ack without an answer; or delivered again after it was proven and acked
+retention expiry           an entry `expired`
+deleted from the queue     an entry `vanished`
 """
 
 from __future__ import annotations

@@ -16,7 +16,17 @@ from crossfoot.demo.record import Record
 from crossfoot.demo.shield import Shield
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import key_of
-from crossfoot.queues.queue import Delivery, Done, Held, LocalQueue, NotDone, Outgoing, Queue, ReceiptAnswer, SqlStatement
+from crossfoot.queues.queue import (
+    Delivery,
+    Done,
+    Held,
+    LocalQueue,
+    NotDone,
+    Outgoing,
+    Queue,
+    ReceiptAnswer,
+    SqlStatement,
+)
 
 SILENCE = "ReadTimeoutError: the request was sent, and no answer came"
 LATER_COPY = "a later copy was received: "
@@ -42,9 +52,7 @@ class FaultyReceive(Delegate):
         hands: somebody else's, on the same queue.
     """
 
-    def __init__(
-        self, inner: Queue, acts: Mapping[str, Act], record: Record, shield: Shield, hands: Hands
-    ) -> None:
+    def __init__(self, inner: Queue, acts: Mapping[str, Act], record: Record, shield: Shield, hands: Hands) -> None:
         super().__init__(inner)
         self._acts = acts
         self._hands = hands

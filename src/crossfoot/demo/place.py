@@ -32,7 +32,8 @@ LIMIT_BYTES = 65_536
 
 STARTING_SECONDS = 30.0
 REGION = "eu-central-1"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}  # noqa: S105 - the emulator takes any
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}
+"""The emulator takes any."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def embedded(path: Path) -> AsyncIterator[Place]:
     """Both queues in the book's file, which must exist."""
-    common = {"max_bytes": LIMIT_BYTES, "ordered": False, "synchronous": SYNCHRONOUS}
+    common: dict[str, Any] = {"max_bytes": LIMIT_BYTES, "ordered": False, "synchronous": SYNCHRONOUS}
     retention = 3.0
     yield Place(
         main=EmbeddedQueue(path, SERVICE, **common),

@@ -121,7 +121,9 @@ def make(events: Sequence[Event], seed: int) -> Plan:
     acts: dict[int, Act] = {}
     for act in sorted(Act, key=lambda one: (one not in ON_FIRST, EARLY.get(one, 1.0))):  # the choosiest first
         for _ in range(count(act, len(events))):
-            event = next((e for at, e in order if e.case not in taken and _fits(act, e, at / len(events), events)), None)
+            event = next(
+                (e for at, e in order if e.case not in taken and _fits(act, e, at / len(events), events)), None
+            )
             if event is None:
                 raise UsageError(f"{len(events)} events are too few for every fault to happen: ask for more --messages")
             taken.add(event.case)

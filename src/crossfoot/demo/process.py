@@ -33,6 +33,8 @@ from crossfoot.queues.queue import LocalQueue
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.worker import Worker
 
+logger = logging.getLogger("crossfoot.demo")
+
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker process is told.
@@ -122,7 +124,7 @@ def main() -> None:
     try:
         anyio.run(work, orders)
     except BaseException:
-        logging.exception("the worker broke")
+        logger.exception("the worker broke")
         code = 1
     finally:
         logging.shutdown()

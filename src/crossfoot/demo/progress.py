@@ -44,6 +44,9 @@ class Standing(msgspec.Struct, frozen=True):
         return sum(self.fates[fate.label] for fate in (Fate.DEAD, Fate.EXPIRED, Fate.REFUSED, Fate.VANISHED))
 
 
+NOTHING_YET = Standing(dict.fromkeys((fate.label for fate in Fate), 0), 0)
+
+
 def standing(book: Book) -> Standing:
     """Post what is left, and count."""
     post_all(book)

@@ -13,6 +13,7 @@ from crossfoot.demo.log import Event
 from crossfoot.demo.messages import copied, damaged, id_of, message_of
 from crossfoot.demo.plan import FAULT_OF, Act, Fault, Plan
 from crossfoot.demo.record import Record
+from crossfoot.demo.waiting import until
 from crossfoot.message import Message
 
 BATCH = 100
@@ -67,8 +68,10 @@ class Publisher:
         self.done = True
 
     async def _keep_step(self) -> None:
-        while (await self._app.queue.depth()).held > MOST_AHEAD:
-            await anyio.sleep(0.05)
+        async def may_go_on() -> bool:
+            return (await self._app.queue.depth()).held <= MOST_AHEAD
+
+        await until(may_go_on, every=0.05)
 
     async def _publish(self, batch: Sequence[Event], successors: Mapping[int, int]) -> None:
         items, self._next = self._next, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -175,7 +176,7 @@ def _place(options: Options) -> AbstractAsyncContextManager[Place]:
 async def _scene(options: Options, where: Place, drawn: Plan, record: Record) -> AsyncIterator[Scene]:
     acts = {f"event-{sequence}": act for sequence, act in drawn.acts.items()}
     faulty = FaultyPublish(where.main, {f"{SOURCE}|{id_}": act for id_, act in acts.items()}, record)
-    settings = {"database": options.db, "synchronous": place.SYNCHRONOUS, "payloads": True}
+    settings: dict[str, Any] = {"database": options.db, "synchronous": place.SYNCHRONOUS, "payloads": True}
     app = Crossfoot(place.SERVICE, queue=faulty, **settings)
     late = Crossfoot(place.SERVICE, queue=where.late, **settings)
     crew = Crew(options.folder, acts, record, where.environment)
@@ -183,7 +184,16 @@ async def _scene(options: Options, where: Place, drawn: Plan, record: Record) ->
         await anyio.to_thread.run_sync(app.book.open)
         await app.queue.open()
         await late.queue.open()
-        yield Scene(app, late, where, Publisher(app, late, drawn, record), crew, drawn, seed=options.seed, workers=options.workers)
+        yield Scene(
+            app,
+            late,
+            where,
+            Publisher(app, late, drawn, record),
+            crew,
+            drawn,
+            seed=options.seed,
+            workers=options.workers,
+        )
     finally:
         await crew.close()
         await app.aclose()

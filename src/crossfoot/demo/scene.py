@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 
 import anyio
@@ -13,9 +14,10 @@ from crossfoot.app import Crossfoot
 from crossfoot.demo.log import Event
 from crossfoot.demo.place import Place
 from crossfoot.demo.plan import Act, Plan
-from crossfoot.demo.progress import Standing, held, in_work, standing
+from crossfoot.demo.progress import NOTHING_YET, Standing, held, in_work, standing
 from crossfoot.demo.publisher import Publisher
 from crossfoot.demo.recovery import Lost, lost, republish
+from crossfoot.demo.waiting import until
 from crossfoot.demo.workers import Crew, DemoBroken
 
 LOOK = 0.25
@@ -78,7 +80,7 @@ class Scene:
         self._workers = workers
         self._settings = {"database": app.database.path, "lease": where.lease, **WORKING, **where.settings}
         self._late_settings = {**self._settings, "reconcile": 1.0, **where.late_settings}
-        self._now = Standing({}, 0)
+        self._now = NOTHING_YET
         self._killed = 0
         self._began = 0.0
         self._rate = 0.0
@@ -153,24 +155,29 @@ class Scene:
     async def _kill(self, total: int) -> None:
         """Kill workers at the planned parts of the work, more or less, and put others in their place."""
         for part in self._plan.kills:
-            while self._share(total) < part and not (self._publisher.done and not self._now.in_work):
-                await anyio.sleep(LOOK / 5)
+            await until(partial(self._has_come_to, part, total), every=LOOK / 5)
             await anyio.sleep(self._chance.uniform(0.0, 0.3))
-            while await self._crew.kill(self._chance) is None:
-                await anyio.sleep(0.05)
+            await until(self._kill_one, every=0.05)
             self._killed += 1
             await self._crew.start(self._settings)
 
-    def _share(self, total: int) -> float:
-        return (self._now.known - self._now.in_work) / total if self._now.fates else 0.0
+    async def _kill_one(self) -> bool:
+        return await self._crew.kill(self._chance) is not None
+
+    async def _has_come_to(self, part: float, total: int) -> bool:
+        """Whether that part of the work is done, or all that can be done."""
+        handled = self._now.known - self._now.in_work
+        return handled >= part * total or (self._publisher.done and not self._now.in_work)
 
     async def _come_late(self) -> None:
         """The consumer of the late queue starts when the queue has forgotten."""
-        while len(self._publisher.late_at) < len(self._plan.of(Act.EXPIRE)):
-            await anyio.sleep(LOOK)
+        await until(self._all_are_late, every=LOOK)
         self._late_from = max(self._publisher.late_at) + self._where.late_retention + 0.5
         await anyio.sleep_until(self._late_from)
         await self._crew.start(self._late_settings, mortal=False)
+
+    async def _all_are_late(self) -> bool:
+        return len(self._publisher.late_at) == len(self._plan.of(Act.EXPIRE))
 
     async def _see_that_it_moves(self) -> None:
         moment = (self._now, self._publisher.published, self._killed)

@@ -49,9 +49,7 @@ class Crew:
         environment: on top of this process's own, whose settings for crossfoot they do not see.
     """
 
-    def __init__(
-        self, folder: Path, acts: Mapping[str, Act], record: Record, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, folder: Path, acts: Mapping[str, Act], record: Record, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._acts = dict(acts)
         self._record = record

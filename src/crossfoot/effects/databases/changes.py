@@ -9,6 +9,7 @@ ROLLBACK, or because SQLite rolled it back (INSERT OR ROLLBACK, a full disk) and
 from __future__ import annotations
 
 import re
+import sqlite3
 from typing import Any, NamedTuple, Protocol
 
 from crossfoot.errors import TransactionMisuse
@@ -66,6 +67,11 @@ class ChangeCounter:
         self._ended = ""
         self._lost = False
         self.watching = False
+
+    def authorize(self, action: int, *_: str | None) -> int:
+        """For `set_authorizer`: while a handler is watched, SQLite refuses to prepare what would end the transaction."""
+        ending = action == sqlite3.SQLITE_TRANSACTION and self.watching
+        return sqlite3.SQLITE_DENY if ending else sqlite3.SQLITE_OK
 
     def watch(self) -> None:
         """Start to count."""

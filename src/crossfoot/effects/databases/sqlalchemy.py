@@ -100,6 +100,8 @@ class SyncSession:
             self._let_go()
 
     def rollback(self) -> None:
+        if self._counter is not None:
+            self._counter.watching = False
         try:
             if self._connection is not None:
                 self._connection.rollback()
@@ -130,6 +132,7 @@ class SyncSession:
         assert raw is not None
         self._counter = ChangeCounter(raw)
         raw.set_trace_callback(self._counter)
+        raw.set_authorizer(self._counter.authorize)
         self._counter.watch()
         # Every work of a batch has a session of its own: what a failed one had pending must not come with the next.
         self.handle = HandlerSession(bind=self._connection, join_transaction_mode="rollback_only")
@@ -140,6 +143,7 @@ class SyncSession:
         raw = self._connection.connection.driver_connection
         assert raw is not None
         raw.set_trace_callback(None)
+        raw.set_authorizer(None)
         return self._counter.changed()
 
     def close(self) -> None:
@@ -177,6 +181,7 @@ def _untrace(connection: Connection) -> None:
         raw = connection.connection.driver_connection
         if raw is not None:
             raw.set_trace_callback(None)
+            raw.set_authorizer(None)
 
 
 def answer(connection: Connection, ask: port.Ask) -> Any:

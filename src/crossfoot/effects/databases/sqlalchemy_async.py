@@ -63,6 +63,8 @@ class AsyncSession:
             await self._let_go()
 
     async def rollback(self) -> None:
+        if self._counter is not None:
+            self._counter.watching = False
         try:
             if self._connection is not None:
                 await self._connection.rollback()
@@ -90,6 +92,7 @@ class AsyncSession:
     async def watch(self) -> None:
         self._counter = ChangeCounter(self._raw)
         await self._raw.set_trace_callback(self._counter)
+        await self._raw.set_authorizer(self._counter.authorize)
         self._counter.watch()
         self.handle = AsyncHandlerSession(
             bind=self._connection, sync_session_class=HandlerSession, join_transaction_mode="rollback_only"
@@ -115,6 +118,7 @@ class AsyncSession:
         try:
             if counter is not None:
                 await raw.set_trace_callback(None)
+                await raw.set_authorizer(None)
             if connection is not None:
                 await connection.close()
         finally:
