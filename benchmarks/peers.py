@@ -95,7 +95,7 @@ def huey(*, fsync: bool | None, workers: int) -> Any:
 
 
 def _encoded(app: Any, task: Any) -> bytes:
-    return app.serialize_task(task)  # type: ignore[no-any-return] - huey is untyped
+    return app.serialize_task(task)  # type: ignore[no-any-return]  # huey is untyped
 
 
 def dbos(*, concurrency: int) -> Any:

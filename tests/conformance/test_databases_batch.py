@@ -16,7 +16,7 @@ from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, NoProof, Unavailable
 from crossfoot.message import Message
 from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, Story, a_message, a_scene, bill, insert
-from tests.conformance.test_databases_misuse import Effect
+from tests.conformance.test_databases_misuse import Effect, Taken
 
 pytestmark = pytest.mark.anyio
 
@@ -141,6 +141,31 @@ class TestNeighbours:
         assert scene.effects == [works[0].message.id, works[2].message.id]
         assert scene.rows("SELECT details FROM crossfoot_entries") == ['{"rows":1}'] * 2
 
+    @pytest.mark.parametrize("caught", [False, True], ids=["raised", "swallowed"])
+    @pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "middle", "last"])
+    async def test_a_flush_that_fails_does_not_roll_its_neighbours_back(
+        self, orm_scene: Scene, caught: bool, place: int
+    ) -> None:
+        scene = orm_scene
+
+        def flush_and_fail(message: Message, tx: Any) -> Generator[Call, Any, None]:
+            yield Call(lambda session: session.add_all([Effect(id=message.id, note="half"), Taken(number=1)]))
+            try:
+                yield Call(lambda session: session.flush())
+            except Exception:
+                if not caught:
+                    raise
+
+        works = [scene.work(scene.handler(bill)) for _ in range(3)]
+        works[place] = scene.work(scene.handler(flush_and_fail, name="flush"))
+        results = await scene.perform_batch(works)
+
+        assert [isinstance(result, Exception) for result in results] == [number == place for number in range(3)]
+        good = [work for number, work in enumerate(works) if number != place]
+        assert scene.effects == [work.message.id for work in good]
+        assert [scene.kinds(work) for work in good] == [[Kind.COMMITTED]] * 2
+        scene.assert_nothing_was_kept(of=works[place])
+
 
 class TestWithinABatch:
     """What one message did, the next one sees."""
@@ -150,6 +175,12 @@ class TestWithinABatch:
         works = [scene.work(handler) for _ in range(3)]
         assert await scene.perform_batch(works) == [Kind.COMMITTED, Kind.SUPPRESSED, Kind.SUPPRESSED]
         assert len(scene.effects) == 1
+
+    async def test_the_same_message_twice_in_a_batch_is_settled_once_and_nobody_is_accused(self, scene: Scene) -> None:
+        handler, message = scene.handler(bill), a_message()
+        works = [scene.work(handler, message) for _ in range(2)]
+        assert await scene.perform_batch(works) == [Kind.COMMITTED, Kind.SUPPRESSED]
+        assert scene.effects == [message.id]
 
     async def test_a_failure_leaves_its_operation_to_the_next_of_the_batch(self, scene: Scene) -> None:
         works = [scene.work(scene.handler(story, operation="bill:{subject}")) for story in (fail, bill)]

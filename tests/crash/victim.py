@@ -78,11 +78,9 @@ async def _publish(app: Crossfoot, job: Job) -> int:
     with Path(job.noted).open("a", buffering=1) as noted:
         for start in range(0, len(job.messages), 5):
             group = job.messages[start : start + 5]
-            for message in group:
-                noted.write(f"asked {message.id}\n")
+            noted.writelines(f"asked {message.id}\n" for message in group)
             await app.publish(*[_message(app, message) for message in group])
-            for message in group:
-                noted.write(f"answered {message.id}\n")
+            noted.writelines(f"answered {message.id}\n" for message in group)
     await app.aclose()
     return 0
 

@@ -16,7 +16,7 @@ from crossfoot.effects import proof, sequence
 from crossfoot.effects.databases import changes
 from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.proof import Evidence, Noop
-from crossfoot.effects.sequence import Turn
+from crossfoot.effects.sequence import InOrder, Turn
 from crossfoot.errors import NoProof
 from tests.laws import test_law_1_one_fate as one_fate
 from tests.laws import test_law_1_real_books as real_books
@@ -295,16 +295,16 @@ LAW_6 = (
 # ---- law 9: clocks and sequences ---------------------------------------------------------------------------------
 
 
-def _last_write_wins(last: int | None, sequence: int, predecessor: int | None, *, contiguous: bool) -> Turn:
+def _last_write_wins(last: int | None, sequence: int, predecessor: int | None, order: InOrder) -> Turn:
     return Turn.APPLY
 
 
-def _never_waits(last: int | None, sequence: int, predecessor: int | None, *, contiguous: bool) -> Turn:
+def _never_waits(last: int | None, sequence: int, predecessor: int | None, order: InOrder) -> Turn:
     return Turn.SUPERSEDE if last is not None and sequence <= last else Turn.APPLY
 
 
-def _applies_the_same_again(last: int | None, sequence: int, predecessor: int | None, *, contiguous: bool) -> Turn:
-    return Turn.APPLY if last == sequence else _turn_of(last, sequence, predecessor, InOrder(contiguous=contiguous))
+def _applies_the_same_again(last: int | None, sequence: int, predecessor: int | None, order: InOrder) -> Turn:
+    return Turn.APPLY if last == sequence else _turn_of(last, sequence, predecessor, order)
 
 
 _turn_of = sequence.turn_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crossfoot.books import fate
 from crossfoot.books.entry import Entry
 from crossfoot.effects import sequence
-from crossfoot.effects.sequence import Turn
+from crossfoot.effects.sequence import InOrder, Turn
 from tests.laws.histories import histories, moments, seeds, shuffled, timed_anew
 from tests.laws.shelf import Shelf
 
@@ -98,7 +98,7 @@ def _apply(scene: Arrivals) -> list[int]:
     line = list(scene.arriving)
     while line:
         number, predecessor = line.pop(0)
-        turn = sequence.turn_of(last, number, predecessor, contiguous=scene.contiguous)
+        turn = sequence.turn_of(last, number, predecessor, InOrder(contiguous=scene.contiguous))
         if turn is Turn.PARK:
             parked[number] = (number, predecessor)
         elif turn is Turn.APPLY:
@@ -113,6 +113,6 @@ def _apply(scene: Arrivals) -> list[int]:
 
 
 def _awaited(event: tuple[int, int | None], scene: Arrivals) -> int:
-    before = sequence.awaited(*event, contiguous=scene.contiguous)
+    before = sequence.awaited(*event, InOrder(contiguous=scene.contiguous))
     assert before is not None, "an event that waits for nothing is never parked"
     return before

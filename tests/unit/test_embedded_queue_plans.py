@@ -121,7 +121,7 @@ def test_the_migration_can_execute_what_makes_the_tables() -> None:
 
 def plan(connection: sqlite3.Connection, statement: str) -> list[str]:
     parameters: object = {"queue": "orders", "now": 1} if ":now" in statement else ("1",) * statement.count("?")
-    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]  # type: ignore[arg-type] - sqlite3's stubs know no list of parameters here
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]  # type: ignore[arg-type]  # sqlite3's stubs know no list of parameters here
 
 
 def work(store: EmbeddedStore, what: str) -> int:

@@ -15,7 +15,7 @@ import typer
 from crossfoot.cli.demo_pages import document, show
 from crossfoot.cli.demo_progress import progress
 from crossfoot.cli.options import Color, Json
-from crossfoot.cli.output import Output, When, print_json
+from crossfoot.cli.output import Output, When, note, print_json
 from crossfoot.cli.reading import reading
 from crossfoot.demo.run import Options, Result, run
 from crossfoot.demo.scene import Watcher
@@ -51,7 +51,7 @@ def demo(
 
         crossfoot demo
         crossfoot demo --messages 49951 --seed 11
-        crossfoot demo --db demo.db               then: crossfoot why --db demo.db event-17
+        crossfoot demo --db demo.db
         crossfoot demo --queue sqs
 
     Publishes real events through several worker processes, while an injector refuses and duplicates publications, loses
@@ -94,6 +94,9 @@ def _new(db: Path) -> Path:
 def _run(options: Options, watcher: Watcher) -> Result:
     try:
         return anyio.run(run, options, watcher)
+    except KeyboardInterrupt:
+        note("interrupted; the worker processes are gone")
+        raise
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):

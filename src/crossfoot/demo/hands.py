@@ -63,6 +63,6 @@ class SqsHands:
         if self._client is None:
             import boto3
 
-            self._client = boto3.client("sqs", **self._options)  # type: ignore[call-overload] - boto3's stubs want each option by name
+            self._client = boto3.client("sqs", **self._options)  # type: ignore[call-overload]  # boto3's stubs want each option by name
             self._url = self._client.get_queue_url(QueueName=self._name)["QueueUrl"]
         return self._client

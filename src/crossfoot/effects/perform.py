@@ -14,6 +14,7 @@ import anyio
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
+from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, Many, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, in_handler
@@ -57,12 +58,15 @@ def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Except
         Exception: the transaction as a whole failed; do the works one by one, which finds out what was kept.
     """
     results: list[Kind | Exception] = []
+    proven: set[int] = set()
     session.begin()
     try:
         for work in works:
             session.mark()
+            work.proven = proven
             try:
                 results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
+                proven.add(work.hold.key)
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
@@ -103,12 +107,15 @@ async def aperform(work: Work, session: AsyncSession, database: Database) -> Kin
 async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[Kind | Exception]:
     """The asynchronous twin of `perform_batch`: handlers run one after another."""
     results: list[Kind | Exception] = []
+    proven: set[int] = set()
     try:
         await session.begin()
         for work in works:
             await session.mark()
+            work.proven = proven
             try:
                 results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
+                proven.add(work.hold.key)
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
@@ -184,6 +191,10 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         return drive(work.close(result, session.changed()), session)
     except Decided:
         pass
+    except Exception as error:
+        if misuse := misuse_behind(error):
+            raise misuse from error
+        raise
     return drive(work.settle(_decision(work)), session)
 
 
@@ -196,6 +207,10 @@ async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, e
         return await adrive(work.close(result, await session.changed()), session)
     except Decided:
         pass
+    except Exception as error:
+        if misuse := misuse_behind(error):
+            raise misuse from error
+        raise
     return await adrive(work.settle(_decision(work)), session)
 
 

@@ -80,7 +80,7 @@ class Work:
     """What one delivery does to the book, from the operation key to the ack."""
 
     __slots__ = ("clock", "decided", "eager", "evidence", "gap", "handler", "hold", "message", "opened", "operation",
-                 "outcomes", "receipts", "rows", "sendings")  # fmt: skip
+                 "outcomes", "proven", "receipts", "rows", "sendings")  # fmt: skip
 
     def __init__(self, handler: Handler, message: Message, hold: Hold, clock: Clock, *, eager: bool = False) -> None:
         self.handler = handler
@@ -97,6 +97,8 @@ class Work:
         self.receipts: list[str] = []
         self.rows: list[EntryRow] = []
         self.evidence = Evidence()
+        self.proven: Collection[int] = ()
+        """Messages that works before this one of the same batch have closed; their entries are not written yet."""
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class Work:
         details = None
         if kind is Kind.SUPPRESSED:
             owner = yield One(sql.FIND_OPERATION, (self.operation,))
-            if owner is not None and owner[0] == self.hold.key and not (yield One(sql.FIND_PROOF, (self.hold.key,))):
+            if owner is not None and owner[0] == self.hold.key and not (yield from self._is_proven()):
                 raise TransactionMisuse(
                     f"{self.what}: operation {self.operation!r} was committed without its entry, so its handler ended the "
                     "transaction half-way: what it did must be looked at by a person"
@@ -221,6 +223,12 @@ class Work:
             yield Run(sql.UNPARK, self._place())
             turn = Turn.APPLY
         return {Turn.APPLY: None, Turn.SUPERSEDE: Kind.SUPERSEDED, Turn.PARK: Kind.PARKED}[turn]
+
+    def _is_proven(self) -> Steps[bool]:
+        """Whether this message's proof is in the book, or about to be written with the rest of the batch."""
+        if self.hold.key in self.proven:
+            return True
+        return (yield One(sql.FIND_PROOF, (self.hold.key,))) is not None
 
     def _advance_if_next(self) -> Steps[None]:
         """Another message completed this one's operation: if its turn has come, those behind it need not wait for it."""

@@ -54,6 +54,7 @@ class AioSqliteSession:
     async def prepare(self) -> None:
         """Install the watch once: switching it per transaction would cost a thread hop each time."""
         await self.handle.set_trace_callback(self._counter)
+        await self.handle.set_authorizer(self._counter.authorize)
 
     async def begin(self) -> None:
         await self._call(self._inner.begin)

@@ -40,6 +40,21 @@ def refuse_ending(statement: str) -> None:
         )
 
 
+REFUSED = (
+    "the handler wanted to begin, commit or roll back the transaction that crossfoot owns (an ORM session rolls back when a "
+    "flush fails), which was refused: let the error out, and use a savepoint for what may fail"
+)
+
+
+def misuse_behind(error: BaseException | None) -> TransactionMisuse | None:
+    """What to tell of an error that came of SQLite's refusal to end the transaction, in whatever wrapping."""
+    while error is not None:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_AUTH":
+            return TransactionMisuse(REFUSED)
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
+
+
 class HasChanges(Protocol):
     """sqlite3's connection, or aiosqlite's."""
 
@@ -66,12 +81,19 @@ class ChangeCounter:
         self._stack: list[_Savepoint] = []
         self._ended = ""
         self._lost = False
+        self._refused = False
         self.watching = False
 
     def authorize(self, action: int, *_: str | None) -> int:
-        """For `set_authorizer`: while a handler is watched, SQLite refuses to prepare what would end the transaction."""
-        ending = action == sqlite3.SQLITE_TRANSACTION and self.watching
-        return sqlite3.SQLITE_DENY if ending else sqlite3.SQLITE_OK
+        """For `set_authorizer`: while a handler is watched, SQLite refuses to prepare what would end the transaction.
+
+        Asked once per statement that is prepared, by whatever cursor it comes; savepoints are another action, and remain
+        the handler's. A handler that catches the refusal believes to have rolled back what is still there.
+        """
+        if action != sqlite3.SQLITE_TRANSACTION or not self.watching:
+            return sqlite3.SQLITE_OK
+        self._refused = True
+        return sqlite3.SQLITE_DENY
 
     def watch(self) -> None:
         """Start to count."""
@@ -80,6 +102,7 @@ class ChangeCounter:
         self._stack.clear()
         self._ended = ""
         self._lost = False
+        self._refused = False
         self.watching = True
 
     def changed(self) -> int:
@@ -89,6 +112,8 @@ class ChangeCounter:
             TransactionMisuse: the transaction is not the one that was begun.
         """
         self.watching = False
+        if self._refused:
+            raise TransactionMisuse(REFUSED)
         if self._ended:
             raise TransactionMisuse(
                 f"the handler issued {self._ended} on the transaction that crossfoot owns: leave commit and rollback to "

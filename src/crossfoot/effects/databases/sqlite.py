@@ -21,7 +21,6 @@ class HandlerConnection(Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
-        refuse_ending_by(self, while_guarded=weakref.ref(self))
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if not self.guarded:
@@ -75,21 +74,8 @@ class HandlerConnection(Connection):
 
     def leave(self) -> None:
         """Close, when the worker is done with it."""
+        self.set_authorizer(None)
         super().close()
-
-
-def refuse_ending_by(connection: sqlite3.Connection, *, while_guarded: weakref.ref[HandlerConnection]) -> None:
-    """Have SQLite itself refuse every BEGIN, COMMIT and ROLLBACK of a handler, by whatever cursor or script it comes.
-
-    Asked once per statement that is prepared; savepoints are another action, and remain the handler's.
-    """
-
-    def authorize(action: int, *_: str | None) -> int:
-        owner = while_guarded()
-        ending = action == sqlite3.SQLITE_TRANSACTION and owner is not None and owner.guarded
-        return sqlite3.SQLITE_DENY if ending else sqlite3.SQLITE_OK
-
-    connection.set_authorizer(authorize)
 
 
 class SqliteSession:
@@ -98,6 +84,7 @@ class SqliteSession:
     def __init__(self, connection: HandlerConnection) -> None:
         self.handle = connection
         self._counter = ChangeCounter(connection)
+        connection.set_authorizer(self._counter.authorize)
 
     def begin(self) -> None:
         self.handle.begin()
@@ -139,6 +126,7 @@ class SqliteSession:
 
     def _unwatch(self) -> None:
         self.handle.guarded = False
+        self._counter.watching = False
         self.handle.set_trace_callback(None)
 
 
