@@ -13,9 +13,6 @@ from typing import Any
 
 from benchmarks.load import Meter
 
-SERVICE = "billing"
-TYPE = "case.released"
-
 EFFECT_TABLE = "CREATE TABLE invoices (case_id TEXT, amount INTEGER)"
 EFFECT = "INSERT INTO invoices (case_id, amount) VALUES (?, ?)"
 

@@ -147,8 +147,7 @@ class Crossfoot:
         await anyio.to_thread.run_sync(self.book.open)
         await self.queue.open()
         made = [self._made(message, attributes) for message in messages]
-        local = isinstance(self.queue, LocalQueue) and await anyio.to_thread.run_sync(self.queue.is_in, self.book.path)
-        if local:
+        if isinstance(self.queue, LocalQueue) and self.queue.is_in(self.book.path):
             return await anyio.to_thread.run_sync(self._publish_locally, made)
         records = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return await Outbox(self.book, {self.queue.name: self.queue}).publish(records, self.queue)

@@ -29,8 +29,7 @@ CHECKPOINT_TRIES, CHECKPOINT_WAIT_MS = 50, 20
 """How often, and for how long each time, a checkpoint waits for readers: a second in all, then the next one tries."""
 
 OUTSIDE = tuple(
-    f"SQLITE_{name}"
-    for name in ("FULL", "IOERR", "READONLY", "PERM", "CANTOPEN", "NOTADB", "CORRUPT", "BUSY", "LOCKED")
+    f"SQLITE_{name}" for name in ("FULL", "IOERR", "READONLY", "PERM", "CANTOPEN", "NOTADB", "CORRUPT", "BUSY", "LOCKED")
 )
 """Errors that no other statement would avoid."""
 
@@ -151,7 +150,6 @@ def connect_as(kind: type[C], path: str | Path, *, synchronous: str = "FULL", re
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA temp_store = MEMORY")  # or the savepoints of a batch spill pages into a file
         connection.turnstile = Turnstile("" if read_only or path == ":memory:" else path + "-turn")
     except (sqlite3.Error, OSError) as error:
         sqlite3.Connection.close(connection)

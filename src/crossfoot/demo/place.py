@@ -109,7 +109,8 @@ async def sqs(folder: Path) -> AsyncIterator[Place]:
                 environment=CREDENTIALS,
             )
         finally:
-            _end(process)
+            process.kill()
+            process.wait()
 
 
 def _start(output: Any) -> tuple[subprocess.Popen[bytes], str]:
@@ -124,15 +125,9 @@ def _start(output: Any) -> tuple[subprocess.Popen[bytes], str]:
         if _answers(port):
             return process, f"http://{HOST}:{port}"
         time.sleep(0.05)
-    _end(process)
-    raise QueueUnavailable(f"MiniStack did not start within {STARTING_SECONDS:g} s: see {output.name}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+    raise QueueUnavailable(f"MiniStack did not start within {STARTING_SECONDS:g} s: see {output.name}")
 
 
 def _answers(port: int) -> bool:

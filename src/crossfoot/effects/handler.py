@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from fnmatch import translate
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from crossfoot.message import Message
 from crossfoot.payload import Payload
 
 
-class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class Handler(msgspec.Struct, frozen=True, kw_only=True):
     """One function and its policy.
 
     Attributes:
@@ -43,7 +42,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     wants_transaction: bool = True
     destinations: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(inspect.unwrap(self.function))
 

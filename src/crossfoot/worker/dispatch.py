@@ -51,8 +51,6 @@ class Dispatch:
         while results:
             await self._settling.settle(results)
             self._settled(len(results))
-            if not self._lines:
-                return
             further: list[Result] = []
             for held, end in results:
                 if isinstance(end, Kind):
