@@ -34,11 +34,13 @@ INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 TWO_ENTRIES = ENTRY + ", (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-OPERATION = "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, 23, ?) ON CONFLICT (key) DO NOTHING"
+OPERATION = (
+    "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, 23, ?) ON CONFLICT (key) DO NOTHING"
+)
 REMOVE = "DELETE FROM crossfoot_queue WHERE key = ? AND token = ?"
 
 RECEIVED, ACKED, COMMITTED = 6, 12, 23
-TOKEN = "by-hand-------------"
+TOKEN = "by-hand-------------"  # noqa: S105 - a lease token of the queue, not a secret
 LEASE = 30_000_000
 PROOF = '{"rows":1}'
 

@@ -94,7 +94,9 @@ def check(app: Crossfoot, path: str, messages: int, *, books: bool = True) -> st
     with app.book.reading() as connection:
         (left,) = connection.execute("SELECT count(*) FROM crossfoot_queue").fetchone()
         settled, operations = (
-            connection.execute("SELECT coalesce(sum(count), 0) FROM crossfoot_tallies WHERE measure = ?", (m,)).fetchone()[0]
+            connection.execute(
+                "SELECT coalesce(sum(count), 0) FROM crossfoot_tallies WHERE measure = ?", (m,)
+            ).fetchone()[0]
             for m in ("fate settled", "operation")
         )
     if left:

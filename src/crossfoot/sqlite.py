@@ -29,7 +29,8 @@ CHECKPOINT_TRIES, CHECKPOINT_WAIT_MS = 50, 20
 """How often, and for how long each time, a checkpoint waits for readers: a second in all, then the next one tries."""
 
 OUTSIDE = tuple(
-    f"SQLITE_{name}" for name in ("FULL", "IOERR", "READONLY", "PERM", "CANTOPEN", "NOTADB", "CORRUPT", "BUSY", "LOCKED")
+    f"SQLITE_{name}"
+    for name in ("FULL", "IOERR", "READONLY", "PERM", "CANTOPEN", "NOTADB", "CORRUPT", "BUSY", "LOCKED")
 )
 """Errors that no other statement would avoid."""
 

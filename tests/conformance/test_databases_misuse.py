@@ -161,7 +161,6 @@ class TestByStatement:
             scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)
 
-
     async def test_a_handler_that_catches_the_refusal_does_not_keep_what_it_meant_to_roll_back(
         self, driver_scene: Scene
     ) -> None:

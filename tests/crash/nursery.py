@@ -60,7 +60,8 @@ class Nursery:
         return "\n".join(self.log.read_text().splitlines()[-lines:])
 
     def _ask(self, *what: object) -> int | None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(what) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -81,7 +82,8 @@ def a_nursery(folder: Path) -> Iterator[Nursery]:
     try:
         yield Nursery(process, log)
     finally:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.close()
         process.wait(timeout=10)
         process.stdout.close()

@@ -46,9 +46,7 @@ class TestSabotage:
         assert outcome.audit.doubled
         assert not outcome.audit.lost
 
-    def test_without_operation_keys_a_crash_after_a_send_doubles_what_the_message_leads_to(
-        self, crashed: Run
-    ) -> None:
+    def test_without_operation_keys_a_crash_after_a_send_doubles_what_the_message_leads_to(self, crashed: Run) -> None:
         outcome = crashed("embedded", Boundary.AFTER_SEND, "no operation key", patience=20)
         assert not outcome.missed
         assert [one for one in outcome.audit.doubled if one.startswith("receipts ")]

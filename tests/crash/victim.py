@@ -75,7 +75,7 @@ async def _open(app: Crossfoot, job: Job) -> int:
 
 
 async def _publish(app: Crossfoot, job: Job) -> int:
-    with Path(job.noted).open("a", buffering=1) as noted:
+    with Path(job.noted).open("a", buffering=1) as noted:  # noqa: ASYNC230 - the victim writes what it did before it dies
         for start in range(0, len(job.messages), 5):
             group = job.messages[start : start + 5]
             noted.writelines(f"asked {message.id}\n" for message in group)

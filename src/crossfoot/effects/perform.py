@@ -176,12 +176,10 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
 
 
 def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
-    if work.hold.begin is not None:
-        work.hold.begin()
     try:
         if eager or drive(work.out_of_turn(), session):
             tx.open()
-        reach(Boundary.INSIDE_HANDLER)
+        _begin(work)
         token = in_handler.set(work.what)
         try:
             result = work.handler.function(*work.handler.arguments(work.message, tx))
@@ -199,10 +197,11 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
 
 
 async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
-    if work.hold.begin is not None:
-        work.hold.begin()
     try:
-        result = await _within_deadline(work, tx, session, eager=eager)
+        if eager or await adrive(work.out_of_turn(), session):
+            await tx.open()
+        _begin(work)
+        result = await _within_deadline(work, tx)
         await tx.open()
         return await adrive(work.close(result, await session.changed()), session)
     except Decided:
@@ -214,7 +213,14 @@ async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, e
     return await adrive(work.settle(_decision(work)), session)
 
 
-async def _within_deadline(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Any:
+def _begin(work: Work) -> None:
+    """The handler begins, and its deadline with it: what it waited for before was not its own doing."""
+    if work.hold.begin is not None:
+        work.hold.begin()
+    reach(Boundary.INSIDE_HANDLER)
+
+
+async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
     """What the handler returned.
 
     Raises:
@@ -222,9 +228,6 @@ async def _within_deadline(work: Work, tx: AsyncTransaction, session: AsyncSessi
     """
     seconds = work.handler.deadline
     with anyio.move_on_after(seconds):
-        if eager or await adrive(work.out_of_turn(), session):
-            await tx.open()
-        reach(Boundary.INSIDE_HANDLER)
         return await work.handler.function(*work.handler.arguments(work.message, tx))
     raise DeadlineExceeded(
         f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
