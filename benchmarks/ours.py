@@ -11,12 +11,11 @@ import anyio
 
 from benchmarks import limit, without_books
 from benchmarks.load import Meter
-from benchmarks.workload import EFFECT, Variant, check_effects, create_effect_table, subject
+from benchmarks.publish import publish_elsewhere
+from benchmarks.workload import EFFECT, SERVICE, TYPE, Variant, check_effects, create_effect_table
 from crossfoot import Crossfoot
 from crossfoot.books.posting import post_all
 
-SERVICE = "billing"
-TYPE = "case.released"
 BATCH = 100
 
 Attach = Callable[[Crossfoot], None]
@@ -71,20 +70,13 @@ def as_async_engine(path: str) -> Any:
     return create_async_engine(f"sqlite+aiosqlite:///{path}")
 
 
-async def publish(app: Crossfoot, messages: int, first: int = 0) -> None:
-    """Publish so many messages, a thousand a call, and post what that wrote."""
-    for start in range(first, first + messages, 1_000):
-        numbers = range(start, min(start + 1_000, first + messages))
-        await app.publish(*[app.message(TYPE, subject=subject(n), data={"amount": n}) for n in numbers])
-    await anyio.to_thread.run_sync(post_all, app.book)
-
-
 def prepared(folder: str, messages: int, attach: Attach, database: Callable[[str], Any]) -> tuple[Crossfoot, str]:
     path = os.path.join(folder, "job.db")
     create_effect_table(path)
+    publish_elsewhere(path, messages)
     app = Crossfoot(SERVICE, database=database(path), synchronous="FULL")
     attach(app)
-    anyio.run(publish, app, messages)
+    app.book.open()
     return app, path
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 from benchmarks.load import Meter
 
+SERVICE = "billing"
+TYPE = "case.released"
+
 EFFECT_TABLE = "CREATE TABLE invoices (case_id TEXT, amount INTEGER)"
 EFFECT = "INSERT INTO invoices (case_id, amount) VALUES (?, ?)"
 

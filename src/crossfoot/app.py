@@ -97,7 +97,7 @@ class Crossfoot:
             proves: outcomes without which a return proves nothing.
             in_order: take each subject's events in order, see `InOrder`.
             payload: a msgspec struct, pydantic model or dataclass that `message.data` is made into.
-            deadline: seconds it may run.
+            deadline: seconds it may run, its waits for the database included.
             name: what books and pages call it; the function's name unless given.
 
         Raises:
@@ -147,7 +147,8 @@ class Crossfoot:
         await anyio.to_thread.run_sync(self.book.open)
         await self.queue.open()
         made = [self._made(message, attributes) for message in messages]
-        if isinstance(self.queue, LocalQueue) and self.queue.is_in(self.book.path):
+        local = isinstance(self.queue, LocalQueue) and await anyio.to_thread.run_sync(self.queue.is_in, self.book.path)
+        if local:
             return await anyio.to_thread.run_sync(self._publish_locally, made)
         records = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return await Outbox(self.book, {self.queue.name: self.queue}).publish(records, self.queue)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -146,16 +147,36 @@ def connect_as(kind: type[C], path: str | Path, *, synchronous: str = "FULL", re
     except sqlite3.Error as error:
         raise explain(error, path) from error
     try:
+        connection.turnstile = Turnstile("" if read_only or path == ":memory:" else path + "-turn")
         if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _log_ahead(connection)
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         connection.execute("PRAGMA foreign_keys = OFF")
-        connection.turnstile = Turnstile("" if read_only or path == ":memory:" else path + "-turn")
+        connection.execute("PRAGMA temp_store = MEMORY")  # or the savepoints of a batch spill pages into a file
     except (sqlite3.Error, OSError) as error:
         sqlite3.Connection.close(connection)
         raise explain(error, path) from error
     return connection
+
+
+def _log_ahead(connection: Connection) -> None:
+    """Switch a file to write-ahead logging, once in its life. SQLite does not wait for a lock while it switches: we do."""
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        return
+    connection.turnstile.enter()
+    try:
+        until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY") or time.monotonic() > until:
+                    raise
+                time.sleep(CHECKPOINT_WAIT_MS / 1000)
+    finally:
+        connection.turnstile.leave()
 
 
 def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LIMIT_BYTES) -> bool:

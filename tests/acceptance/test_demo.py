@@ -45,8 +45,9 @@ def demo(folder: Path, *arguments: str) -> dict[str, Any]:
         [str(BIN / "crossfoot"), "demo", "--json", *arguments],
         cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"exit {done.returncode}: {done.stdout[:3000]} {done.stderr[-3000:]}"
+    assert done.stdout, f"exit {done.returncode}: {done.stderr[-3000:]}"
     document: dict[str, Any] = json.loads(done.stdout)
+    assert (done.returncode, document["problems"], document["final_states"]["different"]) == (0, [], []), done.stderr
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     return document
 

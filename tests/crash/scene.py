@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -102,6 +103,10 @@ class Scene:
         if code == -signal.SIGKILL and died_there:
             return Kill(boundary, nth, True)
         return Kill(boundary, nth, False, f"{role} ended with {code}; mark: {died_there}\n{self.nursery.said(12)}")
+
+    def pids(self, count: int, **changes: Any) -> list[int]:
+        """Start so many workers at once."""
+        return [self.nursery.start(self.job.but(**changes)) for _ in range(count)]
 
     def settle(self, patience: float = 30.0) -> int | None:
         """Clean workers until the books are closed; 0 when they are."""

@@ -39,7 +39,7 @@ def make_app(job: Job) -> Crossfoot:
     queue = job.queue if job.queue.startswith("sqs:") else "embedded"
     app = Crossfoot(
         "billing", database=_database(job), queue=queue, endpoint=job.endpoint, region="eu-central-1",
-        lease=job.lease, wait=0.2, concurrency=2, batch=job.batch, prefetch=4, attempts=2, backoff=0.05,
+        lease=job.lease, wait=0.2, concurrency=2, batch=job.batch, prefetch=4,
         reconcile=0.4, grace=5.0, synchronous="NORMAL",
     )  # fmt: skip
     effect, receipt = _handlers(job)
@@ -115,7 +115,9 @@ def _wait_at(hold: str) -> None:
     """Say that a handler is here, once, and stay until somebody removes the file."""
     if not hold:
         return
-    here = Path(hold)
+    here, passed = Path(hold), Path(hold).with_suffix(".passed")
+    if passed.exists():
+        return
     try:
         here.touch(exist_ok=False)
     except FileExistsError:
@@ -123,7 +125,7 @@ def _wait_at(hold: str) -> None:
     until = time.monotonic() + 60
     while here.exists() and time.monotonic() < until:
         time.sleep(0.01)
-    here.with_suffix(".passed").touch()
+    passed.touch()
 
 
 def _broken(message: Message, tx: Any) -> None:

@@ -16,6 +16,7 @@ import sqlite3
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,13 @@ from crossfoot import Crossfoot, boundaries
 from crossfoot.boundaries import Boundary
 from crossfoot.effects.outbox import Outbox
 from crossfoot.queues.sqs.client import default_session
+from crossfoot.worker.retry import Retry
+from crossfoot.worker.worker import Worker
 from tests.crash import audit, sabotage
 from tests.crash.job import LATE, Job, Sent
 from tests.crash.service import make_app, make_tables
 
-LOOK = 0.02
+LOOK = 0.05
 """Seconds between two looks at the clock or at the books."""
 
 
@@ -75,14 +78,18 @@ async def _open(app: Crossfoot, job: Job) -> int:
 
 
 async def _publish(app: Crossfoot, job: Job) -> int:
-    with Path(job.noted).open("a", buffering=1) as noted:  # noqa: ASYNC230 - the victim writes what it did before it dies
-        for start in range(0, len(job.messages), 5):
-            group = job.messages[start : start + 5]
-            noted.writelines(f"asked {message.id}\n" for message in group)
-            await app.publish(*[_message(app, message) for message in group])
-            noted.writelines(f"answered {message.id}\n" for message in group)
+    for start in range(0, len(job.messages), 5):
+        group = job.messages[start : start + 5]
+        _note(job, "asked", group)
+        await app.publish(*[_message(app, message) for message in group])
+        _note(job, "answered", group)
     await app.aclose()
     return 0
+
+
+def _note(job: Job, what: str, messages: Sequence[Sent]) -> None:
+    with Path(job.noted).open("a") as noted:
+        noted.writelines(f"{what} {message.id}\n" for message in messages)
 
 
 def _message(app: Crossfoot, sent: Sent) -> Any:
@@ -91,14 +98,16 @@ def _message(app: Crossfoot, sent: Sent) -> Any:
 
 
 async def _work(app: Crossfoot, job: Job) -> int:
-    await app.worker().run(until_idle=True)
+    await _worker(app).run(until_idle=True)
     await app.aclose()
     return 0
 
 
 async def _settle(app: Crossfoot, job: Job) -> int:
     """Work until nothing is open, as somebody looking from outside can see."""
-    worker = app.worker()
+    worker = _worker(app)
+    await anyio.to_thread.run_sync(app.book.open)
+    await app.queue.open()
     closed = False
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.run)
@@ -109,6 +118,11 @@ async def _settle(app: Crossfoot, job: Job) -> int:
         worker.stop()
     await app.aclose()
     return 0 if closed else 3
+
+
+def _worker(app: Crossfoot) -> Worker:
+    """A message may be in the hands of many that die before somebody lives through it."""
+    return app.worker(retry=Retry(attempts=2, deaths=1_000, base=0.05))
 
 
 async def _held(app: Crossfoot) -> int:

@@ -75,18 +75,25 @@ ON CONFLICT (bucket, queue, type, measure)
 DO UPDATE SET count = count + excluded.count, d0 = d0 + excluded.d0, d1 = d1 + excluded.d1
 """
 
+# What moved, summed over the messages that moved alike: a handful of rows, so that naming the measures costs nothing.
+_SUM = """
+INSERT INTO temp.summed (bucket, queue, type, was, fate, had, marks, n, d0, d1)
+SELECT bucket, queue, type, was, fate, had, marks, count(*), sum(d0), sum(d1)
+FROM temp.moved GROUP BY bucket, marks, fate, had, was, type, queue
+"""
+
 _TALLY_FATES = f"""
 INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
-SELECT bucket, queue, type, CASE fate {_FATE_NAMES} END, sum(n), sum(n * d0), sum(n * d1) FROM (
-  SELECT bucket, queue, type, fate, 1 AS n, d0, d1 FROM temp.moved WHERE fate <> was AND fate <> 0
-  UNION ALL SELECT bucket, queue, type, was, -1, d0, d1 FROM temp.moved WHERE fate <> was AND was <> 0)
+SELECT bucket, queue, type, CASE fate {_FATE_NAMES} END, sum(n), sum(d0), sum(d1) FROM (
+  SELECT bucket, queue, type, fate, n, d0, d1 FROM temp.summed WHERE fate <> was AND fate <> 0
+  UNION ALL SELECT bucket, queue, type, was, -n, -d0, -d1 FROM temp.summed WHERE fate <> was AND was <> 0)
 GROUP BY 1, 2, 3, 4 {_ADD}
 """
 
 _TALLY_KINDS = f"""
 INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
-SELECT bucket, queue, type, k.measure, count(*), sum(d0), sum(d1)
-FROM temp.moved JOIN (SELECT column1 AS kind, column2 AS measure FROM (VALUES {_KINDS})) k
+SELECT bucket, queue, type, k.measure, sum(n), sum(d0), sum(d1)
+FROM temp.summed JOIN (SELECT column1 AS kind, column2 AS measure FROM (VALUES {_KINDS})) k
   ON marks & ~had & (1 << k.kind)
 GROUP BY 1, 2, 3, 4 {_ADD}
 """
@@ -103,6 +110,8 @@ _TEMPORARY = """
 CREATE TEMP TABLE IF NOT EXISTS gathered (message INTEGER PRIMARY KEY, marks INT, latest INT, due INT);
 CREATE TEMP TABLE IF NOT EXISTS moved (message INTEGER PRIMARY KEY, bucket INT, queue TEXT, type TEXT, d0 INT, d1 INT,
   had INT, was INT, marks INT, latest INT, due INT, fate INT);
+CREATE TEMP TABLE IF NOT EXISTS summed (bucket INT, queue TEXT, type TEXT, was INT, fate INT, had INT, marks INT,
+  n INT, d0 INT, d1 INT);
 """
 
 _CURSOR = "SELECT value FROM crossfoot_facts WHERE name = ?"
@@ -161,9 +170,11 @@ def _post_entries(connection: Connection, group: int) -> int:
         connection.execute(statement)
     connection.execute("DELETE FROM temp.gathered")
     connection.execute("DELETE FROM temp.moved")
+    connection.execute("DELETE FROM temp.summed")
     connection.execute(_GATHER, (after, upto))
     connection.execute(_JOIN)
     connection.execute(_KEEP)
+    connection.execute(_SUM)
     connection.execute(_TALLY_FATES)
     connection.execute(_TALLY_KINDS)
     connection.execute(_MOVE_CURSOR, ("posted entries", str(upto)))

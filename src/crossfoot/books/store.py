@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crossfoot.books import schema, sql
 from crossfoot.books.cause import Cause
@@ -18,6 +18,8 @@ from crossfoot.books.entry import Entry
 from crossfoot.books.record import Record
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.sqlite import Connection, connect, truncate_wal
+
+T = TypeVar("T")
 
 
 class Book:
@@ -146,7 +148,15 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
 
 def write_entries(connection: Connection, entries: Iterable[Entry]) -> None:
     """Within the caller's transaction."""
-    connection.executemany(sql.INSERT_ENTRY, [entry_row(entry) for entry in entries])
+    write_rows(connection, [entry_row(entry) for entry in entries])
+
+
+def write_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Entries as rows, a group in one statement. Within the caller's transaction."""
+    whole = len(rows) - len(rows) % sql.GROUP
+    for first in range(0, whole, sql.GROUP):
+        connection.execute(sql.INSERT_ENTRIES, [value for row in rows[first : first + sql.GROUP] for value in row])
+    connection.executemany(sql.INSERT_ENTRY, rows[whole:])
 
 
 def write_causes(connection: Connection, causes: Iterable[Cause], now: int) -> None:
@@ -160,3 +170,29 @@ def find_or_add(connection: Connection, record: Record) -> int:
     if found is None:
         found = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
     return int(found[0])
+
+
+def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[int]:
+    """The keys of messages, in order, looked up in groups. Within the caller's transaction."""
+    keys: list[int] = []
+    for group in _groups(records):
+        names = [(r.id, r.source, r.queue) if r is not None else (None, None, None) for r in group]
+        found = dict(connection.execute(sql.FIND_MESSAGES, [value for name in names for value in name]).fetchall())
+        keys += [
+            found[place] if place in found else find_or_add(connection, record)
+            for place, record in enumerate(group)
+            if record is not None
+        ]
+    return keys
+
+
+def completed(connection: Connection, operations: Sequence[str]) -> set[str]:
+    """Those of the operations that are completed, looked up in groups."""
+    return {key for group in _groups(operations) for (key,) in connection.execute(sql.FIND_OPERATIONS, group)}
+
+
+def _groups(items: Sequence[T]) -> Iterator[list[T | None]]:
+    """In groups of the size that the statements have."""
+    for first in range(0, len(items), sql.GROUP):
+        group: list[T | None] = list(items[first : first + sql.GROUP])
+        yield group + [None] * (sql.GROUP - len(group))

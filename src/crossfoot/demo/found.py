@@ -70,7 +70,8 @@ _PROVEN = f"EXISTS (SELECT 1 FROM crossfoot_entries d WHERE d.message = m.key AN
 
 QUERIES: dict[Fault, str] = {
     Fault.REFUSED: f"{_MESSAGES} WHERE e.kind IN ({_numbers(Kind.REFUSED, Kind.PUT_OFF)})",
-    Fault.ANSWER_LOST: f"{_MESSAGES} WHERE e.kind = {Kind.PUBLISH_IN_DOUBT}",
+    Fault.ANSWER_LOST: f"""
+        {_MESSAGES} WHERE e.kind = {Kind.PUBLISH_IN_DOUBT} AND json_extract(e.details, '$.lapsed') IS NULL""",
     Fault.DUPLICATE: f"""
         {_MESSAGES} WHERE e.kind = {Kind.INTENDED} GROUP BY m.key HAVING count(*) > 1
         UNION SELECT json_extract(details, '$.operation') FROM crossfoot_entries

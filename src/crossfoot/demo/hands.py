@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Protocol
 
 from crossfoot.queues.queue import Delivery
@@ -57,7 +58,8 @@ class SqsHands:
 
     def show(self, delivery: Delivery) -> None:
         client = self._sqs()
-        client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=delivery.receipt, VisibilityTimeout=0)
+        with suppress(client.exceptions.ReceiptHandleIsInvalid, client.exceptions.MessageNotInflight):
+            client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=delivery.receipt, VisibilityTimeout=0)
 
     def _sqs(self) -> Any:
         if self._client is None:

@@ -23,6 +23,9 @@ AFTER_THE_LEASE = 0.3
 LOOK_AGAIN = 0.02
 """Seconds between two looks for a second delivery; the lease is cut short again every tenth time."""
 
+GIVE_UP_SECONDS = 25.0
+"""How long a handler waits to be overtaken; then it goes on, and that fault has not happened."""
+
 Function = Callable[..., Any]
 
 
@@ -106,7 +109,8 @@ class Hooks:
             return
         second = f"{LATER_COPY}{message.id} {hold.delivery.attempt + 1}"
         looks = 0
-        while self._clock.now() < hold.lease_until - micros(1.0):
+        give_up_at = self._clock.now() + micros(GIVE_UP_SECONDS)
+        while self._clock.now() < min(give_up_at, hold.lease_until - micros(1.0)):
             if self._record.signalled(second):
                 self._record.note(Fault.REDELIVERED, message.id)
                 return

@@ -109,8 +109,7 @@ async def sqs(folder: Path) -> AsyncIterator[Place]:
                 environment=CREDENTIALS,
             )
         finally:
-            process.kill()
-            process.wait()
+            _end(process)
 
 
 def _start(output: Any) -> tuple[subprocess.Popen[bytes], str]:
@@ -125,9 +124,15 @@ def _start(output: Any) -> tuple[subprocess.Popen[bytes], str]:
         if _answers(port):
             return process, f"http://{HOST}:{port}"
         time.sleep(0.05)
+    _end(process)
+    raise QueueUnavailable(f"MiniStack did not start within {STARTING_SECONDS:g} s: see {output.name}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-    raise QueueUnavailable(f"MiniStack did not start within {STARTING_SECONDS:g} s: see {output.name}")
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _answers(port: int) -> bool:

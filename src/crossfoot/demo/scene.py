@@ -27,10 +27,14 @@ STILL_SECONDS = 60.0
 """If nothing changes in the book for so long beyond any wait there is, the demo gives up and says what hangs."""
 
 WORKING = {
-    "concurrency": 4, "prefetch": 32, "wait": 1.0, "grace": 30.0, "reconcile": 2.0,
+    "concurrency": 4, "prefetch": 100, "wait": 1.0, "grace": 30.0, "reconcile": 2.0,
     "attempts": 5, "backoff": 0.05, "backoff_cap": 0.5,
 }  # fmt: skip
-"""How the demo's workers work: like others, but less patient."""
+"""How the demo's workers work: like others, but less patient. A handler that waits for its own second delivery holds up
+those behind it in its lane, 63 at most, and there must be room left to receive that delivery."""
+
+ALONE = {"prefetch": 260}
+"""A single worker must have that room when all its lanes are held up."""
 
 
 class Watcher:
@@ -78,7 +82,8 @@ class Scene:
         self._plan = plan
         self._chance = Random(f"crossfoot demo kills {seed}")
         self._workers = workers
-        self._settings = {"database": app.database.path, "lease": where.lease, **WORKING, **where.settings}
+        alone = ALONE if workers == 1 else {}
+        self._settings = {"database": app.database.path, "lease": where.lease, **WORKING, **alone, **where.settings}
         self._late_settings = {**self._settings, "reconcile": 1.0, **where.late_settings}
         self._now = NOTHING_YET
         self._killed = 0

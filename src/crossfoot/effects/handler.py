@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from fnmatch import translate
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from crossfoot.message import Message
 from crossfoot.payload import Payload
 
 
-class Handler(msgspec.Struct, frozen=True, kw_only=True):
+class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One function and its policy.
 
     Attributes:
@@ -27,7 +28,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         in_order: the sequence guard, if it asked for one.
         payload: makes the typed payload.
         destinations: the queues it may send to; any, where none are named.
-        deadline: seconds it may run, `None` for as long as its lease can be extended.
+        deadline: seconds it may run, its waits for the database included; `None`: as long as its lease can be extended.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     wants_transaction: bool = True
     destinations: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(inspect.unwrap(self.function))
 

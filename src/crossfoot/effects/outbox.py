@@ -6,7 +6,8 @@ A message is *intended* in the transaction that decided on it, then sent, then b
     refused    for good: refused, and out; for now: put off, and tried again later
     no answer  in doubt, and sent again under the same id: a second copy ends as a duplicate, a lost first one is healed
 
-A claim is a lease on outbox rows. A sender that dies leaves rows whose claim runs out, and the next one sends them.
+A claim is a lease on outbox rows. A sender that dies leaves rows whose claim runs out; nobody knows whether it had sent
+them, so that is booked as doubt, and the next one sends them.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class Outbox:
         claim = _token()
         parameters |= {"claim": claim, "until": now + self._claim_for}
         with self._book.writing() as connection:
+            lapsed = connection.execute(sql.LAPSED_CLAIMS, parameters).fetchall()
             rows = connection.execute(sql.CLAIM_OUTBOX, parameters).fetchall()
+            write_entries(connection, [self._doubt(message, base, now) for message, base in lapsed])
         letters = [Letter(*(*row, claim)) for row in rows]
         return sorted(letters, key=lambda letter: letter.number)
 
@@ -175,6 +178,14 @@ class Outbox:
                     connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
                 entries.append(self._entry(letter, kind, now, due, getattr(answer, "reason", "")))
             write_entries(connection, entries)
+
+    def _doubt(self, message: int, base: int, now: Micros) -> Entry:
+        """A sender took it up and was not heard of again: it may have been sent, and is sent once more."""
+        details = _json.encode({"reason": "its sender was not heard of again", "lapsed": True}).decode()
+        return Entry(
+            message=message, kind=Kind.PUBLISH_IN_DOUBT, at=now, attempt=base, due=now + self._claim_for,
+            worker=self._worker, details=details,
+        )  # fmt: skip
 
     def _entry(self, letter: Letter, kind: Kind, now: Micros, due: Micros, reason: str) -> Entry:
         details = _json.encode({"reason": reason}).decode() if reason else None

@@ -14,11 +14,12 @@ import anyio
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
+from crossfoot.effects.batch import ack, claim, disclaim, write
 from crossfoot.effects.databases.changes import misuse_behind
-from crossfoot.effects.databases.session import AsyncSession, Database, Many, One, Run, Session, Steps, adrive, drive
+from crossfoot.effects.databases.session import AsyncSession, Database, One, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, in_handler
-from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, LeaseLost, TransactionMisuse
 
 
 def perform(work: Work, session: Session, database: Database) -> Kind:
@@ -57,13 +58,22 @@ def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Except
     Raises:
         Exception: the transaction as a whole failed; do the works one by one, which finds out what was kept.
     """
+    try:
+        return _batch(works, session, grouped=True)
+    except LeaseLost:
+        return _batch([work.again() for work in works], session, grouped=False)
+
+
+def _batch(works: Sequence[Work], session: Session, *, grouped: bool) -> list[Kind | Exception]:
     results: list[Kind | Exception] = []
     proven: set[int] = set()
     session.begin()
     try:
+        if grouped:
+            drive(claim(works), session)
         for work in works:
             session.mark()
-            work.proven = proven
+            work.proven, work.acks_later = proven, grouped
             try:
                 results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
                 proven.add(work.hold.key)
@@ -71,8 +81,10 @@ def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Except
             except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
                 session.undo()
+                drive(disclaim(work), session)
                 results.append(error)
             session.keep()
+        drive(ack(works), session)
         drive(write(works), session)
         reach(Boundary.BEFORE_COMMIT)
         session.commit()
@@ -106,13 +118,22 @@ async def aperform(work: Work, session: AsyncSession, database: Database) -> Kin
 
 async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[Kind | Exception]:
     """The asynchronous twin of `perform_batch`: handlers run one after another."""
+    try:
+        return await _abatch(works, session, grouped=True)
+    except LeaseLost:
+        return await _abatch([work.again() for work in works], session, grouped=False)
+
+
+async def _abatch(works: Sequence[Work], session: AsyncSession, *, grouped: bool) -> list[Kind | Exception]:
     results: list[Kind | Exception] = []
     proven: set[int] = set()
     try:
         await session.begin()
+        if grouped:
+            await adrive(claim(works), session)
         for work in works:
             await session.mark()
-            work.proven = proven
+            work.proven, work.acks_later = proven, grouped
             try:
                 results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
                 proven.add(work.hold.key)
@@ -120,8 +141,10 @@ async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[K
             except Exception as error:  # noqa: BLE001 - returned as this work's result
                 work.rows.clear()
                 await session.undo()
+                await adrive(disclaim(work), session)
                 results.append(error)
             await session.keep()
+        await adrive(ack(works), session)
         await adrive(write(works), session)
         reach(Boundary.BEFORE_COMMIT)
         with anyio.CancelScope(shield=True):
@@ -132,15 +155,6 @@ async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[K
         raise
     reach(Boundary.AFTER_COMMIT)
     return results
-
-
-def write(works: Sequence[Work]) -> Steps[None]:
-    """Write the entries of all works: the last statement before the commit."""
-    rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
-    if len(rows) == 2:
-        yield Run(sql.INSERT_TWO_ENTRIES, (*rows[0], *rows[1]))
-    elif rows:
-        yield Many(sql.INSERT_ENTRY, rows)
 
 
 def committed_after_all(work: Work, database: Database, error: Exception) -> bool:

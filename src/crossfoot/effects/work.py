@@ -29,6 +29,7 @@ from crossfoot.message import Message, encode
 
 Statement = tuple[str, tuple[Any, ...]]
 EntryRow = tuple[Any, ...]
+NOTHING = Evidence()
 _json = msgspec.json.Encoder()
 
 
@@ -79,8 +80,8 @@ class Decided(BaseException):
 class Work:
     """What one delivery does to the book, from the operation key to the ack."""
 
-    __slots__ = ("clock", "decided", "eager", "evidence", "gap", "handler", "hold", "message", "opened", "operation",
-                 "outcomes", "proven", "receipts", "rows", "sendings")  # fmt: skip
+    __slots__ = ("acks_later", "claimed", "clock", "decided", "eager", "evidence", "gap", "handler", "hold", "message",
+                 "opened", "operation", "outcomes", "proven", "receipts", "rows", "sendings", "sends")  # fmt: skip
 
     def __init__(self, handler: Handler, message: Message, hold: Hold, clock: Clock, *, eager: bool = False) -> None:
         self.handler = handler
@@ -96,9 +97,19 @@ class Work:
         self.sendings: list[Sending] = []
         self.receipts: list[str] = []
         self.rows: list[EntryRow] = []
-        self.evidence = Evidence()
+        self.evidence = NOTHING
+        self.sends = False
+        """Whether its transaction puts anything into the outbox."""
+        self.claimed = False
+        """Whether its operation was claimed with those of its batch."""
+        self.acks_later = False
+        """Whether its ack is carried out with those of its batch."""
         self.proven: Collection[int] = ()
         """Messages that works before this one of the same batch have closed; their entries are not written yet."""
+
+    def again(self) -> Work:
+        """The same work from its beginning, after a rollback."""
+        return Work(self.handler, self.message, self.hold, self.clock, eager=self.eager)
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
@@ -119,10 +130,10 @@ class Work:
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
         self.opened = True
-        inserted = yield Run(
-            sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now())
+        claimed = self.claimed or (
+            yield Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
         )
-        if not inserted:
+        if not claimed:
             self.decided = Kind.SUPPRESSED
         elif self.handler.in_order is not None:
             self.decided = yield from self._turn()
@@ -149,6 +160,7 @@ class Work:
                 [(self.hold.key, name, subject, now, facts) for name, subject, facts in self.outcomes],
             )
         for sending in self.sendings:
+            self.sends = True
             yield from send(sending, self.rows, self.hold.worker, self.clock.now(), payloads=self.hold.payloads)
         if self.handler.in_order is not None:
             yield from self._advance()
@@ -201,7 +213,9 @@ class Work:
         if self.hold.fence is not None:
             self.hold.fence()
         if self.hold.ack is not None:
-            if (yield Run(*self.hold.ack)):
+            if self.acks_later:
+                self.rows.append(self.entry(Kind.ACKED))
+            elif (yield Run(*self.hold.ack)):
                 reach(Boundary.AFTER_ACK)
                 self.rows.append(self.entry(Kind.ACKED))
             elif kind is not Kind.SUPPRESSED:  # a suppressed delivery has no effect that could be lost
@@ -252,6 +266,7 @@ class Work:
             yield Run(sql.UNPARK, (name, subject, follower, message))
             if until:  # else it was sent on already, when its patience was over
                 parked = Waiting(message, attempt, body, partition, queue, f"{source}|{id_}")
+                self.sends = True
                 yield from resume(self.rows, parked, self.hold.worker, now)
 
     def _park(self) -> Steps[None]:
@@ -260,12 +275,12 @@ class Work:
         assert order is not None and message.sequence is not None
         before = awaited(message.sequence, message.predecessor, order)
         until = now + micros(order.wait)
-        yield Run("DELETE FROM crossfoot_operations WHERE key = ? AND message = ?", (self.operation, hold.key))
+        yield Run(sql.DROP_OPERATION, (self.operation, hold.key))
         yield Run(sql.PARK, (*self._place(), before, hold.attempt, until, hold.body, hold.partition))
         details = _details(predecessor=before, sequence=message.sequence)
         self.rows.append(self.entry(Kind.PARKED, details, until))
         if hold.ack is not None:
-            if not (yield Run(*hold.ack)):
+            if not self.acks_later and not (yield Run(*hold.ack)):
                 raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
             self.rows.append(self.entry(Kind.ACKED))
 

@@ -3,10 +3,15 @@
 A queue that keeps the order of a partition may hand over several messages of one partition at once. They are handled
 one after the other, whatever lanes are free; when one fails, those behind it are handed back, because it must come
 again before they do.
+
+A handler that takes events in order has such lines too, whatever its queue: of what is in hand, the events of one
+subject are handled by rising sequence. Otherwise two free lanes would decide by chance which of two events that arrived
+together is the stale one. When one fails, those behind it go on: whether they wait for it is the sequence guard's to say.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -40,6 +45,8 @@ class Dispatch:
     async def take(self, helds: Sequence[Held]) -> None:
         """Send deliveries on; those that cannot be handled at all are settled when their turn has come."""
         hopeless: list[Result] = []
+        if not self._ordered and any(held.handler is not None and held.handler.in_order is not None for held in helds):
+            helds = sorted(helds, key=_sequence)
         for held in helds:
             if self._may_begin(held):
                 self._begin(held, hopeless)
@@ -51,13 +58,15 @@ class Dispatch:
         while results:
             await self._settling.settle(results)
             self._settled(len(results))
+            if not self._lines:
+                return
             further: list[Result] = []
             for held, end in results:
-                if isinstance(end, Kind):
+                if end is not None and (isinstance(end, Kind) or not self._ordered):
                     for follower in self._followers(held):
                         self._begin(follower, further)
                 else:
-                    further += [(follower, None) for follower in self._lines.pop(_line(held), ())]
+                    further += [(follower, None) for follower in self._lines.pop(self._line(held), ())]
             results = further
 
     def _begin(self, held: Held, ended: list[Result]) -> None:
@@ -73,18 +82,21 @@ class Dispatch:
 
     def _may_begin(self, held: Held) -> bool:
         """Whether nobody of its partition is before it; else it stands in line."""
-        line = _line(held)
-        if not self._ordered or not line:
+        line = self._line(held)
+        if not line:
             return True
         if line in self._lines:
-            self._lines[line].append(held)
+            if self._ordered:
+                self._lines[line].append(held)
+            else:
+                insort(self._lines[line], held, key=_sequence)
             return False
         self._lines[line] = deque()
         return True
 
     def _followers(self, held: Held) -> list[Held]:
         """The next of its partition, whose turn it is now."""
-        line = _line(held)
+        line = self._line(held)
         if line not in self._lines:
             return []
         if not self._lines[line]:
@@ -92,6 +104,14 @@ class Dispatch:
             return []
         return [self._lines[line].popleft()]
 
+    def _line(self, held: Held) -> str:
+        """The name of the line it stands in; empty where it waits for nobody."""
+        if self._ordered:
+            return (held.hold.partition or "") if held.hold is not None else ""
+        if held.handler is None or held.handler.in_order is None or held.message is None or held.problem is not None:
+            return ""
+        return f"{held.handler.name}|{held.message.subject}"
 
-def _line(held: Held) -> str:
-    return (held.hold.partition or "") if held.hold is not None else ""
+
+def _sequence(held: Held) -> int:
+    return (held.message.sequence or 0) if held.message is not None else 0

@@ -76,18 +76,27 @@ class Held:
             DeadlineExceeded: the handler took longer than it was given.
         """
         now = self._clock.monotonic()
-        what = self.message.key if self.message is not None else self.delivery.broker_id
         if self.lost or (self.strict and now >= self.lease_over):
             raise LeaseLost(
-                f"{what}: the lease was over before the commit, and somebody else may hold it; nothing was kept: make the "
-                "handler faster, or the lease longer"
+                f"{self._what}: the lease was over before the commit, and somebody else may hold it; nothing was kept: make "
+                "the handler faster, or the lease longer"
             )
         if self.deadline is not None and now > self.deadline:
             over = now - self.deadline
-            raise DeadlineExceeded(f"{what}: the handler ran {over:.2f} s over its deadline; nothing was kept")
+            raise DeadlineExceeded(f"{self._what}: the handler ran {over:.2f} s over its deadline; nothing was kept")
+
+    def part(self) -> None:
+        """Let go of what refers back here, so that all of it is freed now and not by the garbage collector."""
+        self.work = None
+        if self.hold is not None:
+            self.hold.begin = self.hold.fence = None
 
     def lose(self) -> None:
         """The broker says that the lease is void."""
         self.lost = True
         if self.cancel is not None:
             self.cancel.cancel()
+
+    @property
+    def _what(self) -> str:
+        return self.message.key if self.message is not None else self.delivery.broker_id

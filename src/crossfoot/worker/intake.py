@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.record import Record, record_of, unreadable
-from crossfoot.books.store import Book, find_or_add
+from crossfoot.books.store import Book, completed, find_or_add_all, write_rows
 from crossfoot.clock import Micros
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.effects.work import Hold
@@ -56,6 +55,7 @@ class Intake:
             left = (delivery.lease_until - now) / 1_000_000
             held = Held(delivery, self._clock, monotonic + left, strict=self._local is None)
             records.append(self._read(held, now))
+            self._prepare(held)
             helds.append(held)
         self._write(helds, records, now)
         return helds
@@ -82,31 +82,36 @@ class Intake:
         return record
 
     def _write(self, helds: Sequence[Held], records: Sequence[Record], now: Micros) -> None:
-        rows = []
         with self._book.writing() as connection:
-            for held, record in zip(helds, records, strict=True):
-                key = find_or_add(connection, record)
-                self._prepare(held, key)
-                if held.work is not None:
-                    known = connection.execute(sql.FIND_OPERATION, (held.work.operation,)).fetchone()
-                    held.eager = held.work.eager = known is not None  # ask the operation before the handler, not after
-                    if known is None and self._retry.worn_out(held.attempt):
-                        held.problem = WornOut(
-                            f"{held.work.what}: delivered {held.attempt} times, and no delivery came to an end: look for a "
-                            "handler that takes its process down with it"
-                        )
-                assert held.hold is not None
+            rows = []
+            for held, key in zip(helds, find_or_add_all(connection, records), strict=True):
                 hold = held.hold
+                assert hold is not None
+                hold.key = key
                 due = held.delivery.lease_until
                 rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
-            connection.executemany(sql.INSERT_ENTRY, rows)
+            write_rows(connection, rows)
+            done = completed(connection, [held.work.operation for held in helds if held.work is not None])
+        for held in helds:
+            if held.work is not None:
+                self._judge(held, known=held.work.operation in done)
 
-    def _prepare(self, held: Held, key: int) -> None:
+    def _judge(self, held: Held, *, known: bool) -> None:
+        """Whether to ask the operation before the handler, and whether to try the handler at all."""
+        assert held.work is not None
+        held.eager = held.work.eager = known
+        if not known and self._retry.worn_out(held.attempt):
+            held.problem = WornOut(
+                f"{held.work.what}: delivered {held.attempt} times, and no delivery came to an end: look for a handler that "
+                "takes its process down with it"
+            )
+
+    def _prepare(self, held: Held) -> None:
         """Give the delivery its number, and name its operation; what fails here fails like the handler would."""
         delivery, message = held.delivery, held.message
         self._count += 1
         held.hold = Hold(
-            key=key,
+            key=0,  # given by the book, see `_write`
             delivery=self._worker << 32 | self._count,
             attempt=delivery.attempt + _base(delivery),
             worker=self._worker,
@@ -129,5 +134,7 @@ class Intake:
 
 def _base(delivery: Delivery) -> int:
     """Deliveries before the message was sent again; anything unreadable there counts as none."""
+    if not delivery.attributes:
+        return 0
     text = delivery.attributes.get(BASE_ATTRIBUTE, "0")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0

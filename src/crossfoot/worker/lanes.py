@@ -19,6 +19,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import AsyncSession, Database, Session
 from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
+from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, Unavailable
 from crossfoot.worker.held import Held
 
@@ -28,7 +29,7 @@ Result = tuple[Held, Kind | Exception | None]
 MOMENT = 0.05
 """Seconds a chunk should take at most."""
 
-MAX_CHUNK = 64
+MAX_CHUNK = 256
 
 
 class Settle(Protocol):
@@ -114,9 +115,9 @@ class ThreadLane(Lane):
             return error
 
     def _together(self, session: Session, chunk: Sequence[Held]) -> list[Result] | None:
-        ready, results = _ready(chunk)
+        ready, works, results = _ready(chunk)
         try:
-            kinds = perform_batch([held.start() for held in ready], session)
+            kinds = perform_batch(works, session)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
@@ -164,9 +165,9 @@ class LoopLane(Lane):
         )
 
     async def _together(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result] | None:
-        ready, results = _ready(chunk)
+        ready, works, results = _ready(chunk)
         try:
-            kinds = await aperform_batch([held.start() for held in ready], session)
+            kinds = await aperform_batch(works, session)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - as above
@@ -176,15 +177,16 @@ class LoopLane(Lane):
         return results + list(zip(ready, kinds, strict=True))
 
 
-def _ready(chunk: Sequence[Held]) -> tuple[list[Held], list[Result]]:
-    """Those that may begin; and the results of those whose lease ran out while they waited here."""
+def _ready(chunk: Sequence[Held]) -> tuple[list[Held], list[Work], list[Result]]:
+    """Those that may begin, with their work; and the results of those whose lease ran out while they waited here."""
     ready: list[Held] = []
+    works: list[Work] = []
     over: list[Result] = []
     for held in chunk:
         try:
-            held.fence()
+            works.append(held.start())
         except LeaseLost as error:
             over.append((held, error))
         else:
             ready.append(held)
-    return ready, over
+    return ready, works, over

@@ -35,12 +35,12 @@ class Settling:
 
     Args:
         local: the queue again, if it lives in the effect's own database.
-        forget: called with every delivery that is no longer in this worker's hands.
+        forget: called with deliveries that are no longer in this worker's hands.
         sent: called when a transaction may have put messages into the outbox.
     """
 
     def __init__(
-        self, book: Book, queue: Queue, retry: Retry, *, local: LocalQueue | None, forget: Callable[[Held], None],
+        self, book: Book, queue: Queue, retry: Retry, *, local: LocalQueue | None, forget: Callable[[Sequence[Held]], None],
         sent: Callable[[], None],
     ) -> None:  # fmt: skip
         self._book = book
@@ -56,16 +56,15 @@ class Settling:
         Raises:
             DiskFull, DatabaseUnavailable: the book cannot be written: the worker must stop, and nothing was acked.
         """
+        if any(held.work is not None and held.work.sends for held, _ in results):
+            self._sent()
         try:
             if self._local is None:
                 await self._ack([held for held, end in results if isinstance(end, Kind)])
             await self._hand_back([held for held, end in results if end is None])
             await self._fail([(held, end) for held, end in results if isinstance(end, Exception)])
         finally:
-            for held, _ in results:
-                self._forget(held)
-        if any(end is Kind.COMMITTED for _, end in results):
-            self._sent()
+            self._forget([held for held, _ in results])
         if self._local is not None and self._queue.capabilities.order is Order.KEY:
             self._local.wake()  # the next of a partition may be received now
 

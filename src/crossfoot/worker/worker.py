@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -20,7 +20,7 @@ from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
 from crossfoot.errors import DatabaseUnavailable, QueueUnavailable, UsageError
-from crossfoot.queues.queue import LocalQueue, Order, Queue
+from crossfoot.queues.queue import Delivery, LocalQueue, Order, Queue
 from crossfoot.worker.dispatch import Dispatch
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
@@ -87,6 +87,7 @@ class Worker:
         self._registry = registry
         self._database = database
         self._stopping = anyio.Event()
+        self._receiving: anyio.CancelScope | None = None
         self._to_send = anyio.Event()
         self._room = anyio.Event()
         self.settled = 0
@@ -97,6 +98,8 @@ class Worker:
     def stop(self) -> None:
         """Finish what runs, hand the rest back, and return from `run`. To be called in the event loop."""
         self._stopping.set()
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def run(self, *, until_idle: bool = False) -> None:
         """Work.
@@ -123,7 +126,7 @@ class Worker:
             await anyio.to_thread.run_sync(self._finish, number)
 
     async def _work(self, number: int, until_idle: bool) -> None:
-        local = self._queue if isinstance(self._queue, LocalQueue) and self._queue.is_in(self._database.path) else None
+        local = await anyio.to_thread.run_sync(self._local_queue)
         leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
         intake = Intake(self._book, self._queue, self._registry, self._retry(), number, local)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
@@ -141,6 +144,11 @@ class Worker:
                 lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
             await settling.settle([(held, None) for held in leases.held])  # cut short when the grace was over
             tasks.cancel_scope.cancel()
+
+    def _local_queue(self) -> LocalQueue | None:
+        """The queue, if it lies in the effects' own file. Looks at the disk."""
+        queue = self._queue
+        return queue if isinstance(queue, LocalQueue) and queue.is_in(self._database.path) else None
 
     def _start_upkeep(self, tasks: TaskGroup, leases: Leases, outbox: Outbox, number: int) -> None:
         """Everything that goes on beside receiving and handling."""
@@ -176,13 +184,13 @@ class Worker:
     ) -> None:
         failures = 0
         while not self._stopping.is_set():
+            most = self._queue.capabilities.max_receive
             room = self._capacity - len(leases)
-            if room <= 0:
+            if room < min(most, self._capacity // 2):  # rather one large receive than many small ones
                 await self._wait_for_room()
                 continue
-            limit = min(room, self._queue.capabilities.max_receive)
             try:
-                deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self.pattern.wait)
+                deliveries = await self._unless_stopping(min(room, most), 0.0 if until_idle else self.pattern.wait)
                 failures = 0
                 if not deliveries and until_idle and await self._idle(leases, outbox):
                     return
@@ -209,20 +217,11 @@ class Worker:
     def _capacity(self) -> int:
         return max(self.pattern.prefetch, self.pattern.batch) + self.pattern.concurrency * self.pattern.batch
 
-    async def _unless_stopping(self, limit: int, wait: float) -> list[Any]:
+    async def _unless_stopping(self, limit: int, wait: float) -> list[Delivery]:
         """Receive, but do not wait out a long poll when the worker is to stop."""
-        got: list[Any] = []
-        async with anyio.create_task_group() as both:
-
-            async def watch() -> None:
-                await self._stopping.wait()
-                both.cancel_scope.cancel()
-
-            both.start_soon(watch)
-            try:
-                got = await self._queue.receive(limit, lease=self.pattern.lease, wait=wait)
-            finally:
-                both.cancel_scope.cancel()
+        got: list[Delivery] = []
+        with anyio.CancelScope() as self._receiving:
+            got = await self._queue.receive(limit, lease=self.pattern.lease, wait=wait)
         return got
 
     async def _idle(self, leases: Leases, outbox: Outbox) -> bool:
@@ -287,12 +286,14 @@ class Worker:
     def _wake_outbox(self) -> None:
         self._to_send.set()
 
-    def _forgetter(self, leases: Leases) -> Callable[[Held], None]:
-        def forget(held: Held) -> None:
-            leases.forget(held)
+    def _forgetter(self, leases: Leases) -> Callable[[Sequence[Held]], None]:
+        def forget(helds: Sequence[Held]) -> None:
+            for held in helds:
+                leases.forget(held)
+                if self.on_settled is not None:
+                    self.on_settled(held)
+                held.part()
             self._room.set()
-            if self.on_settled is not None:
-                self.on_settled(held)
 
         return forget
 

@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
 
 class Many(NamedTuple):
-    """Execute once per row; answered with nothing."""
+    """Execute once per row; answered with the number of rows changed."""
 
     sql: str
     rows: Sequence[Row]

@@ -1,0 +1,66 @@
+"""What a batch does for all its messages at once: claim their operations before, ack them and write their entries after.
+
+One statement for a group costs a fraction of one statement each, and inside a message's savepoint SQLite would copy
+every page that it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crossfoot.books import sql
+from crossfoot.books.entry import Kind
+from crossfoot.boundaries import Boundary, reach
+from crossfoot.effects.databases.session import All, Many, Run, Steps
+from crossfoot.effects.work import Work
+from crossfoot.errors import LeaseLost
+
+
+def claim(works: Sequence[Work]) -> Steps[None]:
+    """Claim the operations of a batch, in whole groups. Each of the others, taken or left over, is claimed in its turn."""
+    for first in range(0, len(works) - sql.GROUP + 1, sql.GROUP):
+        group = works[first : first + sql.GROUP]
+        now = group[0].clock.now()
+        rows = [(work.operation, work.hold.key, int(Kind.COMMITTED), now) for work in group]
+        inserted = {tuple(row) for row in (yield All(sql.INSERT_OPERATIONS, [value for row in rows for value in row]))}
+        for work in group:
+            name = (work.operation, work.hold.key)
+            work.claimed = name in inserted
+            inserted.discard(name)  # a second delivery of the same message did not claim it
+
+
+def disclaim(work: Work) -> Steps[None]:
+    """The work failed: its operation is open to whoever comes next, perhaps in this batch."""
+    if work.claimed:
+        work.claimed = False
+        yield Run(sql.DROP_OPERATION, (work.operation, work.hold.key))
+
+
+def ack(works: Sequence[Work]) -> Steps[None]:
+    """Ack those that ended well, where acks ride in the transaction.
+
+    Raises:
+        LeaseLost: not all of them are still ours. Whose are not is found by doing it again with each ack in its savepoint.
+    """
+    acks = [work.hold.ack for work in works if work.acks_later and work.rows and work.hold.ack is not None]
+    if not acks:
+        return
+    acked = 0
+    for statement in {statement for statement, _ in acks}:
+        acked += yield Many(statement, [parameters for each, parameters in acks if each == statement])
+    if acked != len(acks):
+        raise LeaseLost(f"{len(acks) - acked} of {len(acks)} deliveries of a batch are with somebody else by now")
+    reach(Boundary.AFTER_ACK)
+
+
+def write(works: Sequence[Work]) -> Steps[None]:
+    """Write the entries of all works: the last statements before the commit."""
+    rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
+    if len(rows) == 2:
+        yield Run(sql.INSERT_TWO_ENTRIES, (*rows[0], *rows[1]))
+        return
+    whole = len(rows) - len(rows) % sql.GROUP
+    for first in range(0, whole, sql.GROUP):
+        yield Run(sql.INSERT_ENTRIES, [value for row in rows[first : first + sql.GROUP] for value in row])
+    if whole < len(rows):
+        yield Many(sql.INSERT_ENTRY, rows[whole:])

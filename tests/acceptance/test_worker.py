@@ -1,0 +1,319 @@
+"""What a worker does with a message: one sentence a test, over every form of database where the form could matter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from crossfoot import Crossfoot, Noop
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate
+from crossfoot.clock import SECOND
+from crossfoot.errors import HandlerConflict, QueueUnavailable, UsageError
+from crossfoot.message import Message
+from crossfoot.queues.queue import Outgoing
+from tests.acceptance.service_rig import FORMS, Service, a_service
+from tests.conformance.database_rig import Call, Sql, bill, insert
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=FORMS, ids=repr)
+async def service(request: pytest.FixtureRequest, tmp_path: Path, no_blocking_calls: None) -> AsyncIterator[Service]:
+    async with a_service(request.param, tmp_path) as made:
+        yield made
+
+
+def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    yield insert(message)
+    raise RuntimeError("the printer is on fire")
+
+
+def fail_once(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    seen = getattr(fail_once, "seen", set())
+    fail_once.seen = seen | {message.id}  # type: ignore[attr-defined] # the handler's memory of the first time
+    if message.id not in seen:
+        raise RuntimeError("the printer is warming up")
+    yield insert(message)
+
+
+class Amount(msgspec.Struct):
+    amount: int
+
+
+class TestSuccess:
+    """A message that can be handled."""
+
+    async def test_it_settles_with_proof_before_its_ack(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work()
+        assert service.fate(message) is Fate.SETTLED
+        assert service.kinds(message) == [Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED]
+        assert (await service.app.queue.depth()).held == 0
+
+    async def test_a_noop_settles_it_with_a_reason(self, service: Service) -> None:
+        def decline(message: Message, tx: Any) -> Generator[Sql, Any, Noop]:
+            yield from ()
+            return Noop("nothing to bill")
+
+        service.handle("case.released", decline)
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work()
+        assert service.fate(message) is Fate.NOOP
+        details = service.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.NOOP.value)
+        assert details == ['{"reason":"nothing to bill"}']
+
+    @pytest.mark.parametrize("batch", [1, 8], ids=["plain", "batch"])
+    async def test_a_second_message_for_the_same_operation_ends_as_a_duplicate(
+        self, service: Service, batch: int
+    ) -> None:
+        service.handle("case.released", bill, operation="bill:{subject}")
+        messages = await service.publish("case.released", *["case-1"] * 3)
+        await service.work(batch=batch)
+        assert len(service.effects) == 1
+        fates = sorted(service.fate(message) for message in messages)
+        assert fates == [Fate.SETTLED, Fate.DUPLICATE, Fate.DUPLICATE]
+
+    @pytest.mark.parametrize("batch", [1, 8], ids=["plain", "batch"])
+    async def test_a_message_published_twice_settles_once(self, service: Service, batch: int) -> None:
+        service.handle("case.released", bill)
+        message = service.app.message("case.released", subject="case-1")
+        await service.app.publish(message, message)
+        await service.work(batch=batch)
+        assert service.effects == [message.id]
+        assert service.fate(message) is Fate.SETTLED
+        assert Kind.FAILED not in service.kinds(message)
+
+
+class TestRetry:
+    """A message whose handler fails."""
+
+    async def test_it_is_tried_again_after_a_pause_and_then_settles(self, service: Service) -> None:
+        service.handle("case.released", fail_once)
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work(attempts=3, base=0.2)
+
+        assert service.fate(message) is Fate.SETTLED
+        rows = service.rows("SELECT kind, at, due FROM crossfoot_entries WHERE kind IN (6, 10) ORDER BY id")
+        (_, _, _), (_, failed_at, due), (_, again_at, _) = rows
+        assert 0 <= due - failed_at <= 0.2 * SECOND, "full jitter: anything from nothing to the base"
+        assert again_at >= due - 5_000, "not before its pause is over"
+
+    async def test_pauses_grow_and_never_pass_their_bound(self, service: Service) -> None:
+        service.handle("case.released", fail)
+        messages = await service.publish("case.released", *[f"case-{number}" for number in range(12)])
+        await service.work(attempts=4, base=0.02)
+        rows = service.rows(
+            "SELECT attempt, due - at FROM crossfoot_entries WHERE kind = ? AND attempt < 4", Kind.FAILED.value
+        )
+        assert len(rows) == 3 * len(messages)
+        for attempt, pause in rows:
+            assert 0 <= pause <= 0.02 * 2 ** (attempt - 1) * SECOND
+        assert max(pause for attempt, pause in rows if attempt == 3) > 0.02 * SECOND, "the third may last longer"
+
+    async def test_after_its_last_attempt_it_lies_in_the_dead_letters_with_its_cause(self, service: Service) -> None:
+        service.handle("case.released", fail)
+        messages = await service.publish("case.released", "case-1", "case-2")
+        await service.work(attempts=3)
+
+        assert service.effects == []
+        ((fingerprint, title),) = service.causes().items()
+        assert "RuntimeError" in title
+        for message in messages:
+            assert service.fate(message) is Fate.DEAD
+            assert service.kinds(message).count(Kind.FAILED) == 3
+        reasons = service.rows("SELECT dead_reason FROM crossfoot_queue WHERE state = 2")
+        assert len(reasons) == 2
+        assert all(reason.endswith(f"[{fingerprint}]") for reason in reasons)
+
+    async def test_the_neighbours_of_a_failing_message_settle(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        service.handle("case.broken", fail)
+        await service.publish("case.released", "case-1", "case-2")
+        (broken,) = await service.publish("case.broken", "case-3")
+        good = await service.publish("case.released", "case-4")
+        await service.work(batch=8)
+        assert service.fate(broken) is Fate.DEAD
+        assert len(service.effects) == 3
+        assert service.fate(good[0]) is Fate.SETTLED
+
+    async def test_a_queue_that_a_handler_cannot_reach_is_that_deliverys_failure(self, service: Service) -> None:
+        def call_out(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            raise QueueUnavailable("the other team's queue does not answer")
+
+        service.handle("case.broken", call_out)
+        service.handle("case.released", bill)
+        await service.publish("case.broken", "case-1")
+        (message,) = await service.publish("case.released", "case-2")
+        await service.work()
+        assert service.effects == [message.id]
+
+    async def test_a_result_left_unread_by_a_failure_does_not_stop_the_worker(self, service: Service) -> None:
+        def leave_unread(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            result = yield Sql("SELECT number FROM taken UNION ALL SELECT 2 UNION ALL SELECT 3")
+            assert result is None, "in the middle of reading"
+
+        service.handle("case.broken", leave_unread)
+        service.handle("case.released", bill)
+        await service.publish("case.broken", "case-1", "case-2")
+        good = await service.publish("case.released", "case-3", "case-4")
+        await service.work()
+        assert sorted(service.effects) == sorted(message.id for message in good)
+
+
+class TestPoison:
+    """A message that no later delivery can mend goes to the dead letters at once."""
+
+    async def test_bytes_that_are_no_envelope(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        await service.publish("case.released", "case-1")
+        await service.app.queue.publish([Outgoing(key="stray|1", body=b"\xff not an event")])
+        await service.work(attempts=5)
+        rows = service.rows("SELECT fate, key FROM crossfoot_messages WHERE type = 'unreadable'")
+        assert [fate for fate, _ in rows] == [Fate.DEAD]
+        deliveries = service.rows("SELECT count(*) FROM crossfoot_entries WHERE message = ? AND kind = 6", rows[0][1])
+        assert deliveries == [1]
+        assert len(service.effects) == 1
+
+    async def test_a_payload_that_does_not_fit_and_the_place_is_its_cause(self, service: Service) -> None:
+        service.handle("case.released", bill, payload=Amount)
+        (wrong,) = await service.publish("case.released", "case-1", data={"amount": "much"})
+        (right,) = await service.publish("case.released", "case-2", data={"amount": 120})
+        await service.work(attempts=5)
+        assert service.fate(wrong) is Fate.DEAD
+        assert service.kinds(wrong).count(Kind.RECEIVED) == 1
+        assert "$.amount" in next(iter(service.causes().values()))
+        assert service.effects == [right.id]
+
+    async def test_a_message_without_what_its_operation_key_needs(self, service: Service) -> None:
+        service.handle("case.released", bill, operation="bill:{data.order}")
+        (message,) = await service.publish("case.released", "case-1", data={"amount": 1})
+        await service.work(attempts=5)
+        assert service.fate(message) is Fate.DEAD
+        assert service.kinds(message).count(Kind.RECEIVED) == 1
+
+    async def test_a_payload_type_that_raises_anything_fails_its_delivery_and_not_the_worker(
+        self, service: Service
+    ) -> None:
+        class Odd(msgspec.Struct):
+            amount: int
+
+            def __post_init__(self) -> None:
+                raise ZeroDivisionError("somebody else's bug")
+
+        service.handle("case.odd", bill, payload=Odd)
+        service.handle("case.released", bill, name="bill-2")
+        (odd,) = await service.publish("case.odd", "case-1", data={"amount": 1})
+        (message,) = await service.publish("case.released", "case-2")
+        await service.work()
+        assert service.fate(odd) is Fate.DEAD
+        assert service.effects == [message.id]
+
+
+class TestInOrder:
+    """Events of one subject that are in hand together take effect by their sequence, whatever lanes are free."""
+
+    async def test_none_is_called_stale_because_a_later_one_was_quicker(self, service: Service) -> None:
+        service.handle("case.changed", bill, in_order=True)
+        messages = [
+            service.app.message("case.changed", subject=f"case-{case}", sequence=number)
+            for number in (3, 1, 4, 2)
+            for case in range(5)
+        ]
+        await service.app.publish(*messages)
+        await service.work(concurrency=4)
+        assert {service.fate(message) for message in messages} == {Fate.SETTLED}
+        sequence = {message.id: (message.subject, message.sequence or 0) for message in messages}
+        for case in range(5):
+            applied = [number for subject, number in map(sequence.get, service.effects) if subject == f"case-{case}"]
+            assert applied == [1, 2, 3, 4]
+
+    async def test_one_that_fails_does_not_hold_up_those_behind_it(self, service: Service) -> None:
+        def fail_first(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            if message.sequence == 1:
+                raise RuntimeError("the first one always fails")
+            yield insert(message)
+
+        service.handle("case.changed", fail_first, in_order=True)
+        messages = [service.app.message("case.changed", subject="case-1", sequence=number) for number in (1, 2, 3)]
+        await service.app.publish(*messages)
+        await service.work(concurrency=4, attempts=1)
+        assert [service.fate(message) for message in messages] == [Fate.DEAD, Fate.SETTLED, Fate.SETTLED]
+
+
+class TestOthers:
+    """Messages nobody wants, or nobody knows."""
+
+    async def test_an_unknown_type_is_handed_back_for_a_newer_version_and_dies_at_last(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.reopened", "case-1")
+        await service.work(attempts=3)
+        assert service.fate(message) is Fate.DEAD
+        assert service.kinds(message).count(Kind.FAILED) == 3
+        assert next(iter(service.causes().values())).startswith("UnknownType")
+
+    async def test_a_newer_version_that_comes_in_time_handles_it(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.reopened", "case-1")
+        async with service.working(attempts=1_000, base=0.05):
+            from tests.acceptance.service_rig import eventually
+
+            await eventually(lambda: Kind.FAILED in service.kinds(message), "the old version to hand it back")
+        service.handle("case.reopened", bill, name="reopen")
+        await service.work(attempts=1_000)
+        assert service.fate(message) is Fate.SETTLED
+
+    async def test_an_expired_message_is_booked_as_expired_and_never_reaches_its_handler(
+        self, service: Service
+    ) -> None:
+        service.handle("case.released", bill)
+        past = service.app.clock.now() - SECOND
+        (message,) = await service.publish("case.released", "case-1", expirytime=past)
+        await service.work()
+        assert service.fate(message) is Fate.EXPIRED
+        assert service.effects == []
+        assert (await service.app.queue.depth()).held == 0
+
+    async def test_a_handler_that_changes_the_row_factory_does_not_disturb_the_next_one(self, service: Service) -> None:
+        if service.form.orm:
+            return  # a session has none
+
+        def as_dicts(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+            def change(connection: Any) -> None:
+                connection.row_factory = lambda cursor, row: {"first": row[0]}
+
+            yield Call(change)
+            yield insert(message)
+            tx.send("case.released", subject=message.subject)
+
+        service.handle("case.opened", as_dicts)
+        service.handle("case.released", bill)
+        await service.publish("case.opened", "case-1", "case-2")
+        await service.work()
+        assert len(service.effects) == 4
+
+
+class TestRegistering:
+    """Wrong use is told at once, with the remedy."""
+
+    async def test_a_type_has_one_handler(self, tmp_path: Path) -> None:
+        app = Crossfoot("billing", database=str(tmp_path / "billing.db"))
+
+        @app.handler("case.released")
+        def first(message: Message, tx: Any) -> None: ...
+
+        with pytest.raises(HandlerConflict, match=r"first and second both take 'case\.released'"):
+
+            @app.handler("case.released")
+            def second(message: Message, tx: Any) -> None: ...
+
+    async def test_a_service_without_handlers_has_nothing_to_run(self, tmp_path: Path) -> None:
+        app = Crossfoot("billing", database=str(tmp_path / "billing.db"))
+        with pytest.raises(UsageError, match="no handler to run"):
+            await app.worker().run(until_idle=True)

@@ -1,0 +1,210 @@
+"""Deadlines and leases: what takes too long is cut short or fenced, and what is alive keeps its lease."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate
+from crossfoot.message import Message
+from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
+
+pytestmark = pytest.mark.anyio
+
+BATCHES = pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
+
+
+@pytest.fixture(params=[form for form in FORMS if form.is_async], ids=repr)
+async def loop_service(
+    request: pytest.FixtureRequest, tmp_path: Path, no_blocking_calls: None
+) -> AsyncIterator[Service]:
+    async with a_service(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=[form for form in FORMS if not form.is_async], ids=repr)
+async def thread_service(
+    request: pytest.FixtureRequest, tmp_path: Path, no_blocking_calls: None
+) -> AsyncIterator[Service]:
+    async with a_service(request.param, tmp_path) as made:
+        yield made
+
+
+INSERT = "INSERT INTO effects (id, note) VALUES (:id, '')"
+
+
+def slow_to(subject: str, wait: Callable[[], Awaitable[None]]) -> Any:
+    """An asynchronous handler that waits for one subject, after it has written."""
+
+    async def slow(message: Message, tx: Any) -> None:
+        await tx.execute(INSERT, {"id": message.id})
+        if message.subject == subject:
+            await wait()
+
+    return slow
+
+
+class TestDeadlines:
+    """A handler has so many seconds and no more."""
+
+    @BATCHES
+    async def test_an_asynchronous_handler_is_cancelled_at_its_deadline(
+        self, loop_service: Service, batch: int
+    ) -> None:
+        service = loop_service
+        service.app.handler("case.released", deadline=0.2)(slow_to("case-stuck", anyio.sleep_forever))
+        good = await service.publish("case.released", "case-1", "case-2")
+        (stuck,) = await service.publish("case.released", "case-stuck")
+        good += await service.publish("case.released", "case-3")
+        started = time.monotonic()
+        await service.work(batch=batch, attempts=2, concurrency=1)  # another lane would wait for its lock
+
+        assert time.monotonic() - started < 10
+        assert service.fate(stuck) is Fate.DEAD
+        assert all(title.startswith("DeadlineExceeded") for title in service.causes().values())
+        assert sorted(service.effects) == sorted(message.id for message in good)
+        assert {service.fate(message) for message in good} == {Fate.SETTLED}
+
+    @BATCHES
+    async def test_a_handler_that_swallows_its_cancellation_is_fenced(self, loop_service: Service, batch: int) -> None:
+        service = loop_service
+
+        async def stubborn() -> None:
+            try:
+                await anyio.sleep_forever()
+            except BaseException:  # noqa: BLE001 - the bug
+                return
+
+        service.app.handler("case.released", deadline=0.1)(slow_to("case-stuck", stubborn))
+        stuck, good = await service.publish("case.released", "case-stuck", "case-1")
+        await service.work(batch=batch, attempts=2, concurrency=1)
+        assert service.fate(stuck) is Fate.DEAD
+        assert service.effects == [good.id]
+
+    @BATCHES
+    async def test_a_synchronous_handler_cannot_be_cancelled_and_is_fenced(
+        self, thread_service: Service, batch: int
+    ) -> None:
+        service = thread_service
+
+        @service.app.handler("case.released", deadline=0.15)
+        def slow(message: Message, tx: Any) -> None:
+            tx.execute(INSERT, {"id": message.id})
+            if message.subject == "case-stuck":
+                time.sleep(0.3)
+
+        good = await service.publish("case.released", "case-1", "case-2")
+        (stuck,) = await service.publish("case.released", "case-stuck")
+        await service.work(batch=batch, attempts=2, concurrency=1)
+        assert service.fate(stuck) is Fate.DEAD
+        assert all(title.startswith("DeadlineExceeded") for title in service.causes().values())
+        assert sorted(service.effects) == sorted(message.id for message in good)
+
+    async def test_in_a_batch_each_deadline_runs_from_where_its_own_handler_begins(
+        self, thread_service: Service
+    ) -> None:
+        service = thread_service
+
+        @service.app.handler("case.released", deadline=0.4)
+        def slowish(message: Message, tx: Any) -> None:
+            tx.execute(INSERT, {"id": message.id})
+            time.sleep(0.15)
+
+        await service.publish("case.released", *[f"case-{number}" for number in range(4)])
+        await service.work(batch=4, concurrency=1)
+        assert len(service.effects) == 4
+        assert service.rows("SELECT 1 FROM crossfoot_entries WHERE kind = ?", Kind.FAILED.value) == []
+
+
+class TestLeases:
+    """Nobody else gets a message while its handler is alive; nobody commits it after it was given away."""
+
+    async def test_a_handler_slower_than_its_lease_is_not_joined_by_a_second_one(self, loop_service: Service) -> None:
+        service = loop_service
+
+        @service.app.handler("case.released")
+        async def slow(message: Message, tx: Any) -> None:
+            await anyio.sleep(1.2)
+            await tx.execute(INSERT, {"id": message.id})
+
+        await self.assert_kept(service)
+
+    async def test_nor_is_a_synchronous_one(self, thread_service: Service) -> None:
+        service = thread_service
+
+        @service.app.handler("case.released")
+        def slow(message: Message, tx: Any) -> None:
+            time.sleep(1.2)
+            tx.execute(INSERT, {"id": message.id})
+
+        await self.assert_kept(service)
+
+    async def assert_kept(self, service: Service) -> None:
+        (message,) = await service.publish("case.released", "case-slow")
+        async with service.working(lease=0.4), service.working(lease=0.4):
+            await eventually(lambda: service.effects, "the slow handler to commit")
+        kinds = service.kinds(message)
+        assert kinds.count(Kind.RECEIVED) == 1
+        assert service.effects == [message.id]
+        if not service.form.orm:  # there the open transaction keeps everybody from the queue, who would extend included
+            assert kinds.count(Kind.EXTENDED) >= 2
+
+    async def test_when_the_lease_is_lost_an_asynchronous_handler_is_cancelled_and_nothing_is_kept(
+        self, tmp_path: Path, no_blocking_calls: None
+    ) -> None:
+        async with a_service(FORMS[1], tmp_path) as service:
+            running = anyio.Event()
+
+            async def wait_long() -> None:
+                running.set()
+                await anyio.sleep(30)
+
+            @service.app.handler("case.released")
+            async def slow(message: Message, tx: Any) -> None:
+                await wait_long()
+                await tx.execute(INSERT, {"id": message.id})
+
+            (message,) = await service.publish("case.released", "case-1")
+            async with service.working(lease=0.6):
+                await running.wait()
+                take_away(service.path)
+                await eventually(lambda: Kind.FAILED in service.kinds(message), "the heartbeat to notice")
+            assert service.effects == []
+            assert all(title.startswith("LeaseLost") for title in service.causes().values())
+
+    @BATCHES
+    async def test_when_the_lease_is_lost_a_synchronous_handler_is_fenced(
+        self, tmp_path: Path, no_blocking_calls: None, batch: int
+    ) -> None:
+        async with a_service(FORMS[0], tmp_path) as service:
+            running, go_on = threading.Event(), threading.Event()
+
+            @service.app.handler("case.released")
+            def slow(message: Message, tx: Any) -> None:
+                running.set()
+                go_on.wait(10)
+                tx.execute(INSERT, {"id": message.id})
+
+            (message,) = await service.publish("case.released", "case-1")
+            async with service.working(lease=30.0, batch=batch):
+                await eventually(running.is_set, "the handler to run")
+                take_away(service.path)
+                go_on.set()
+                await eventually(lambda: Kind.FAILED in service.kinds(message), "the late commit to be refused")
+            assert service.effects == []
+            assert all(title.startswith("LeaseLost") for title in service.causes().values())
+
+
+def take_away(path: Path) -> None:
+    """Another consumer gets the message, as if the lease had run out."""
+    with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
+        connection.execute("UPDATE crossfoot_queue SET token = 'somebody-else-------' WHERE state = 0")
