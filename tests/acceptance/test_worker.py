@@ -34,7 +34,7 @@ def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
 
 
 def fail_once(message: Message, tx: Any) -> Generator[Sql, Any, None]:
-    seen = getattr(fail_once, "seen", set())
+    seen: set[str] = getattr(fail_once, "seen", set())
     fail_once.seen = seen | {message.id}  # type: ignore[attr-defined] # the handler's memory of the first time
     if message.id not in seen:
         raise RuntimeError("the printer is warming up")
@@ -229,9 +229,9 @@ class TestInOrder:
         await service.app.publish(*messages)
         await service.work(concurrency=4)
         assert {service.fate(message) for message in messages} == {Fate.SETTLED}
-        sequence = {message.id: (message.subject, message.sequence or 0) for message in messages}
+        made = {message.id: message for message in messages}
         for case in range(5):
-            applied = [number for subject, number in map(sequence.get, service.effects) if subject == f"case-{case}"]
+            applied = [made[id_].sequence for id_ in service.effects if made[id_].subject == f"case-{case}"]
             assert applied == [1, 2, 3, 4]
 
     async def test_one_that_fails_does_not_hold_up_those_behind_it(self, service: Service) -> None:

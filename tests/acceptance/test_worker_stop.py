@@ -48,18 +48,15 @@ class Gate:
 
 
 def register(service: Service, gate: Gate) -> None:
-    if service.form.is_async:
+    async def awork(message: Message, tx: Any) -> None:
+        await gate.wait_async()
+        await tx.execute(INSERT, {"id": message.id})
 
-        @service.app.handler("case.released")
-        async def work(message: Message, tx: Any) -> None:
-            await gate.wait_async()
-            await tx.execute(INSERT, {"id": message.id})
-    else:
+    def work(message: Message, tx: Any) -> None:
+        gate.wait()
+        tx.execute(INSERT, {"id": message.id})
 
-        @service.app.handler("case.released")
-        def work(message: Message, tx: Any) -> None:
-            gate.wait()
-            tx.execute(INSERT, {"id": message.id})
+    service.app.handler("case.released")(awork if service.form.is_async else work)
 
 
 @pytest.mark.parametrize("batch", [1, 2], ids=["plain", "batch"])

@@ -99,9 +99,13 @@ class Reconciliation:
         else:
             gone = await self._gone_from_empty(candidates)
             how = "empty at two looks"
-        if gone and (await self._queue.depth()).dead:
+        if gone and (buried := (await self._queue.depth()).dead):
             dead = [held async for held in self._queue.dead_letters()]
             await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
+            if (
+                len(dead) < buried
+            ):  # some are hidden, by somebody else's look for instance: the missing may be among them
+                return {}
         return await anyio.to_thread.run_sync(self._write_gone, gone, how)
 
     async def _gone_from_empty(self, candidates: Sequence[Missing]) -> list[Missing]:

@@ -39,8 +39,9 @@ REASON = "crossfoot-reason"
 ATTEMPT = "crossfoot-attempt"
 _REASON_CHARACTERS = 500
 
-BROWSE_SECONDS = 60
-"""For how long a dead letter that was looked at stays hidden, should this process die before it puts it back."""
+BROWSE_SECONDS, BROWSE_SECONDS_EACH, BROWSE_SECONDS_AT_MOST = 10, 0.05, 600
+"""For how long dead letters that are looked at stay hidden, should this process die before it puts them back: long enough
+to see them all, ten a request, and no longer, because nobody else sees them meanwhile."""
 
 _log = logging.getLogger("crossfoot.queues.sqs")
 
@@ -97,8 +98,9 @@ class DeadLetters:
         """Every dead letter once. Of one FIFO group the service shows ten at a time; what was not seen is logged."""
         seen: set[str] = set()
         taken: list[str] = []
+        hidden = min(BROWSE_SECONDS_AT_MOST, round(BROWSE_SECONDS + BROWSE_SECONDS_EACH * await self.count()))
         try:
-            while fresh := [one for one in await self._look() if one["MessageId"] not in seen]:
+            while fresh := [one for one in await self._look(hidden) if one["MessageId"] not in seen]:
                 for one in fresh:
                     seen.add(one["MessageId"])
                     taken.append(one["ReceiptHandle"])
@@ -106,16 +108,16 @@ class DeadLetters:
                     yield _held(one)
         finally:
             with CancelScope(shield=True):
-                await self._put_back(taken)
+                await self._put_back(taken, hidden)
         if self._rules.fifo:
             await self._say_what_is_missing(len(seen))
 
-    async def _look(self) -> list[Mapping[str, Any]]:
+    async def _look(self, hidden: int) -> list[Mapping[str, Any]]:
         def receive(sqs: SQSClient) -> list[Any]:
             response = sqs.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=BATCH,
-                VisibilityTimeout=BROWSE_SECONDS,
+                VisibilityTimeout=hidden,
                 WaitTimeSeconds=1,
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
                 MessageAttributeNames=[ATTEMPT],
@@ -127,13 +129,13 @@ class DeadLetters:
         except (NoAnswer, Rejected) as error:
             raise QueueUnavailable(f"dead-letter queue {self.name} could not be read: {error}. Try again") from error
 
-    async def _put_back(self, receipts: list[str]) -> None:
+    async def _put_back(self, receipts: list[str], hidden: int) -> None:
         if not receipts:
             return
         try:
             await self._settler.hide(receipts, 0)
         except QueueUnavailable as error:
-            _log.warning("%d dead letters stay hidden for up to %d s: %s", len(receipts), BROWSE_SECONDS, error)
+            _log.warning("%d dead letters stay hidden for up to %d s: %s", len(receipts), hidden, error)
 
     async def _say_what_is_missing(self, seen: int) -> None:
         if (count := await self.count()) > seen:
