@@ -238,11 +238,9 @@ class Crossfoot:
 
 def refuse_inside_handler(what: str) -> None:
     """A second transaction from inside a handler would wait for the handler's own, which waits for it."""
-    message = in_handler.get()
-    if message:
-        raise UsageError(
-            f"{what} was called in the handler of {message}: use tx.send(), which commits with the handler"
-        )
+    work = in_handler.get()
+    if work is not None:
+        raise UsageError(f"{what} was called in the handler of {work}: use tx.send(), which commits with the handler")
 
 
 def _takes_transaction(function: Callable[..., Any], name: str) -> bool:

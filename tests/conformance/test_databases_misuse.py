@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from pathlib import Path
@@ -176,6 +177,33 @@ class TestByStatement:
 
         work = scene.work(scene.handler(then(asynchronous if scene.form.is_async else sync)))
         with pytest.raises(TransactionMisuse):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    async def test_nor_one_that_catches_what_tx_execute_says(self, driver_scene: Scene) -> None:
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            with suppress(Exception):
+                yield Sql("ROLLBACK")
+
+        work = driver_scene.work(driver_scene.handler(story))
+        with pytest.raises(TransactionMisuse):
+            await driver_scene.perform(work)
+        driver_scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(driver_scene)
+
+    async def test_savepoints_by_a_cursor_made_around_the_connection_are_found_out(self, driver_scene: Scene) -> None:
+        """What they undid was not counted, so what was counted proves nothing."""
+        scene = driver_scene
+        if scene.form.is_async:
+            return  # an aiosqlite connection gives out no cursor but its own
+
+        def around(connection: Any) -> None:
+            sqlite3.Cursor(connection).execute("SAVEPOINT mine")
+
+        work = scene.work(scene.handler(then(around)))
+        with pytest.raises(TransactionMisuse, match="savepoints"):
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)

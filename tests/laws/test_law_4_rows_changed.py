@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfoot.effects.databases.changes import ChangeCounter
+from crossfoot.effects.databases.sqlite import HandlerConnection
+from crossfoot.sqlite import connect_as
 
 NAMES = ("a", "A", '"a"', '"a b"', "[c b]", "`b`", "'it''s'", '"d""e"', '"to"', "B")
 """Three of them are one name, and two end in the same word."""
@@ -46,6 +48,25 @@ def _statement(code: int) -> str:
 PROGRAMS = st.binary(max_size=40).map(lambda code: [_statement(2 * one + at % 2) for at, one in enumerate(code)])
 
 
+TABLES = (
+    "CREATE TABLE invoices (number INTEGER NOT NULL)",
+    "CREATE TABLE orders (number INTEGER)",
+    "CREATE TABLE audit (number INTEGER)",
+    "CREATE TRIGGER audited AFTER INSERT ON orders BEGIN INSERT INTO audit VALUES (new.number); END",
+)
+
+LEFT = "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM audit)"
+
+
+@pytest.fixture(scope="module")
+def lent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HandlerConnection]:
+    made = connect_as(HandlerConnection, tmp_path_factory.mktemp("lent") / "business.db", synchronous="OFF")
+    for statement in TABLES:
+        made.execute(statement)
+    yield made
+    made.leave()
+
+
 @pytest.fixture(scope="module")
 def connection() -> Iterator[sqlite3.Connection]:
     with closing(business()) as made:
@@ -55,14 +76,8 @@ def connection() -> Iterator[sqlite3.Connection]:
 def business() -> sqlite3.Connection:
     """A business database, empty."""
     made = sqlite3.connect(":memory:", isolation_level=None)
-    made.executescript(
-        """
-        CREATE TABLE invoices (number INTEGER NOT NULL);
-        CREATE TABLE orders (number INTEGER);
-        CREATE TABLE audit (number INTEGER);
-        CREATE TRIGGER audited AFTER INSERT ON orders BEGIN INSERT INTO audit VALUES (new.number); END;
-        """
-    )
+    for statement in TABLES:
+        made.execute(statement)
     return made
 
 
@@ -77,9 +92,31 @@ def test_rows_changed_are_net_of_what_savepoints_undid(connection: sqlite3.Conne
             with suppress(sqlite3.Error):  # a handler that swallows what goes wrong
                 connection.execute(statement)
         changed = counter.changed()
-        left = "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM audit)"
 
-        assert changed == connection.execute(left).fetchone()[0]
+        assert changed == connection.execute(LEFT).fetchone()[0]
     finally:
         connection.set_trace_callback(None)
         connection.execute("ROLLBACK")
+
+
+@given(program=PROGRAMS, by_cursor=st.booleans())
+def test_a_watch_that_begins_when_it_is_needed_counts_the_same(
+    lent: HandlerConnection, program: list[str], by_cursor: bool
+) -> None:
+    """Through a connection as handlers get it, on which nothing is traced before there is a reason."""
+    lent.set_trace_callback(None)
+    lent.counter.tracing = False
+    lent.begin()
+    try:
+        lent.counter.watch()
+        lent.guarded = True
+        for statement in program:
+            with suppress(sqlite3.Error):
+                (lent.cursor() if by_cursor else lent).execute(statement)
+        lent.guarded = False
+        changed = lent.counter.changed()
+
+        assert changed == lent.execute(LEFT).fetchone()[0]
+    finally:
+        lent.guarded = False
+        lent.abandon()

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -233,10 +234,15 @@ def test_a_reader_that_is_never_idle_lets_the_log_grow_and_truncating_keeps_it_s
     path: Path, connection: Connection
 ) -> None:
     limit, rows, rounds = 256 * 1024, 16, 100
-    with never_idle(path) as reads:
-        for _ in range(rounds):
+    with closing(connect(path, read_only=True)) as one, closing(connect(path, read_only=True)) as other:
+        for begins, ends in islice(cycle([(one, other), (other, one)]), rounds):
+            begins.execute("BEGIN")
+            count(begins)
             insert(connection, rows)
-        grown = wal_size(path)
+            if ends.in_transaction:
+                ends.execute("COMMIT")
+    grown = wal_size(path)
+    with never_idle(path) as reads:
         largest = 0
         for _ in range(rounds):
             truncate_wal(connection, path, over=limit)

@@ -48,7 +48,10 @@ def operation_key(template: str | None, *, handler: str, scope: str = "") -> Ope
         stated = message.operation
         if stated is not None:
             return stated
-        return "".join(literal + (escape(read(message)) if read else "") for literal, read in readers)
+        name = ""
+        for literal, read in readers:
+            name += literal + escape(read(message)) if read else literal
+        return name
 
     return key
 

@@ -194,7 +194,7 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         if eager or drive(work.out_of_turn(), session):
             tx.open()
         _begin(work)
-        token = in_handler.set(work.what)
+        token = in_handler.set(work)
         try:
             result = work.handler.function(*work.handler.arguments(work.message, tx))
         finally:
@@ -241,8 +241,12 @@ async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
         DeadlineExceeded: it was cancelled at its deadline.
     """
     seconds = work.handler.deadline
-    with anyio.move_on_after(seconds):
-        return await work.handler.function(*work.handler.arguments(work.message, tx))
+    token = in_handler.set(work)
+    try:
+        with anyio.move_on_after(seconds):
+            return await work.handler.function(*work.handler.arguments(work.message, tx))
+    finally:
+        in_handler.reset(token)
     raise DeadlineExceeded(
         f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
     )

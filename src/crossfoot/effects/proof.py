@@ -48,7 +48,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     gap: int | None = None
 
 
-def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: str) -> Kind:
+def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: object) -> Kind:
     """Whether the evidence is proof.
 
     Args:

@@ -95,14 +95,15 @@ class Transaction(_Facts):
 
     def open(self) -> None:
         """Begin, claim the operation, and start to count what the handler changes. Once."""
-        if self._work.decided is not None:
-            _leave(self._work)
-        if self._work.opened:
+        work = self._work
+        if work.decided is not None:
+            _leave(work)
+        if work.opened:
             return
         if not self._begun:
             self._session.begin()
-        if drive(self._work.open(), self._session) is not None:
-            _leave(self._work)
+        if not work.begins_claimed() and drive(work.open(), self._session) is not None:
+            _leave(work)
         self._session.watch()
 
 
@@ -135,14 +136,15 @@ class AsyncTransaction(_Facts):
 
     async def open(self) -> None:
         """Begin, claim the operation, and start to count what the handler changes. Once."""
-        if self._work.decided is not None:
-            _leave(self._work)
-        if self._work.opened:
+        work = self._work
+        if work.decided is not None:
+            _leave(work)
+        if work.opened:
             return
         if not self._begun:
             await self._session.begin()
-        if await adrive(self._work.open(), self._session) is not None:
-            _leave(self._work)
+        if not work.begins_claimed() and await adrive(work.open(), self._session) is not None:
+            _leave(work)
         await self._session.watch()
 
 

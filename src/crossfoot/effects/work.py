@@ -29,12 +29,13 @@ from crossfoot.message import Message, encode
 
 Statement = tuple[str, tuple[Any, ...]]
 EntryRow = tuple[Any, ...]
-NOTHING = Evidence()
+ROWS = tuple(Evidence(rows) for rows in range(8))
+"""What most handlers leave: a few rows, and nothing else."""
 _json = msgspec.json.Encoder()
 
 
-in_handler: ContextVar[str] = ContextVar("in_handler", default="")
-"""The message whose handler this code runs in, while its transaction may be open."""
+in_handler: ContextVar[Work | None] = ContextVar("in_handler", default=None)
+"""The work whose handler this code runs in, while its transaction may be open."""
 
 
 class Hold(msgspec.Struct, kw_only=True):
@@ -97,7 +98,7 @@ class Work:
         self.sendings: list[Sending] = []
         self.receipts: list[str] = []
         self.rows: list[EntryRow] = []
-        self.evidence = NOTHING
+        self.evidence = ROWS[0]
         self.sends = False
         """Whether its transaction puts anything into the outbox."""
         self.claimed = False
@@ -146,11 +147,8 @@ class Work:
             NoProof: nothing shows that the work was done.
             LeaseLost: the ack in the transaction found the message gone or with somebody else.
         """
-        self.evidence = Evidence(
-            rows, tuple(o[0] for o in self.outcomes), tuple(s.message.type for s in self.sendings), tuple(self.receipts),
-            getattr(result, "reason", ""), self.gap,
-        )  # fmt: skip
-        kind = judge(result, self.evidence, self.handler.proves, what=self.what)
+        self.evidence = self._evidence(result, rows)
+        kind = judge(result, self.evidence, self.handler.proves, what=self)
         if kind is not Kind.COMMITTED:
             yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
         if self.outcomes:
@@ -189,7 +187,17 @@ class Work:
         yield from self._settle(kind, details)
         return kind
 
+    def begins_claimed(self) -> bool:
+        """Whether there is nothing left to ask before the handler: its batch claimed its operation, and it keeps no order."""
+        if not self.claimed or self.handler.in_order is not None:
+            return False
+        self.opened = True
+        return True
+
     # ---- what a page and an error call it --------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return self.what
 
     @property
     def what(self) -> str:
@@ -197,6 +205,15 @@ class Work:
         return f"{self.message.type} {self.message.id}{subject}"
 
     # ---- parts -----------------------------------------------------------------------------------------------
+
+    def _evidence(self, result: Any, rows: int) -> Evidence:
+        reason = getattr(result, "reason", "")
+        if not (self.outcomes or self.sendings or self.receipts or reason or self.gap is not None):
+            return ROWS[rows] if rows < len(ROWS) else Evidence(rows)
+        return Evidence(
+            rows, tuple(o[0] for o in self.outcomes), tuple(s.message.type for s in self.sendings), tuple(self.receipts),
+            reason, self.gap,
+        )  # fmt: skip
 
     @property
     def _line(self) -> str:

@@ -215,7 +215,8 @@ class Worker:
 
     @property
     def _capacity(self) -> int:
-        return max(self.pattern.prefetch, self.pattern.batch) + self.pattern.concurrency * self.pattern.batch
+        """Deliveries in hand at most: what the lanes work on, and enough for the next turn, taken in by large receives."""
+        return max(self.pattern.prefetch, 2 * self.pattern.batch) + self.pattern.concurrency * self.pattern.batch
 
     async def _unless_stopping(self, limit: int, wait: float) -> list[Delivery]:
         """Receive, but do not wait out a long poll when the worker is to stop."""

@@ -7,7 +7,6 @@ from typing import Any, Self
 import aiosqlite
 
 from crossfoot.effects.databases import sqlite
-from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask
 from crossfoot.effects.databases.sqlite import answer
 from crossfoot.errors import TransactionMisuse
@@ -49,12 +48,7 @@ class AioSqliteSession:
     def __init__(self, connection: HandlerConnection, inner: InnerConnection) -> None:
         self.handle = connection
         self._inner = inner
-        self._counter = ChangeCounter(inner)
-
-    async def prepare(self) -> None:
-        """Install the watch once: switching it per transaction would cost a thread hop each time."""
-        await self.handle.set_trace_callback(self._counter)
-        await self.handle.set_authorizer(self._counter.authorize)
+        self._counter = inner.counter
 
     async def begin(self) -> None:
         await self._call(self._inner.begin)
@@ -113,6 +107,4 @@ async def open_session(path: str, synchronous: str) -> AioSqliteSession:
 
     connection = HandlerConnection(connector, iter_chunk_size=64)
     await connection
-    session = AioSqliteSession(connection, opened[0])
-    await session.prepare()
-    return session
+    return AioSqliteSession(connection, opened[0])

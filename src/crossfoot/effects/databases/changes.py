@@ -4,12 +4,17 @@
 savepoint and swallows it would look as if it had worked. So the statements are watched for savepoints, and what a
 rollback undid is taken off again. The same watch sees a transaction that ended under the handler: by its own COMMIT or
 ROLLBACK, or because SQLite rolled it back (INSERT OR ROLLBACK, a full disk) and the handler went on as if it had not.
+
+The watch is a trace callback, which costs more than a short statement. Where the statements pass through connections and
+cursors of ours, it is installed when it is first needed, and then stays: before a statement that handles savepoints, and
+after one that failed, since a transaction is only lost by a statement that raises.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from crossfoot.errors import TransactionMisuse
@@ -38,6 +43,17 @@ def refuse_ending(statement: str) -> None:
             f"the handler called for {found[1].upper()} on the transaction that crossfoot owns: leave commit and rollback to "
             "crossfoot, and use a savepoint for what may fail"
         )
+
+
+@lru_cache(maxsize=256)
+def needs_watch(statement: str) -> bool:
+    """Whether a statement of the handler's handles savepoints.
+
+    Raises:
+        TransactionMisuse: it would end the transaction; it was not executed.
+    """
+    refuse_ending(statement)
+    return _CONTROL.match(statement) is not None
 
 
 REFUSED = (
@@ -82,7 +98,10 @@ class ChangeCounter:
         self._ended = ""
         self._lost = False
         self._refused = False
+        self._missed = False
         self.watching = False
+        self.tracing = True
+        """Whether this is called for every statement; what is not is told by `authorize` of savepoints it did not see."""
 
     def authorize(self, action: int, *_: str | None) -> int:
         """For `set_authorizer`: while a handler is watched, SQLite refuses to prepare what would end the transaction.
@@ -90,10 +109,26 @@ class ChangeCounter:
         Asked once per statement that is prepared, by whatever cursor it comes; savepoints are another action, and remain
         the handler's. A handler that catches the refusal believes to have rolled back what is still there.
         """
-        if action != sqlite3.SQLITE_TRANSACTION or not self.watching:
+        if not self.watching:
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_SAVEPOINT and not self.tracing:
+            self._missed = True
+        if action != sqlite3.SQLITE_TRANSACTION:
             return sqlite3.SQLITE_OK
         self._refused = True
         return sqlite3.SQLITE_DENY
+
+    def look(self, statement: str) -> bool:
+        """Whether a statement that the handler is about to execute must be traced.
+
+        Raises:
+            TransactionMisuse: it would end the transaction; it was not executed, and `changed` will say so again.
+        """
+        try:
+            return needs_watch(statement)
+        except TransactionMisuse:
+            self._refused = True
+            raise
 
     def watch(self) -> None:
         """Start to count."""
@@ -103,6 +138,7 @@ class ChangeCounter:
         self._ended = ""
         self._lost = False
         self._refused = False
+        self._missed = False
         self.watching = True
 
     def changed(self) -> int:
@@ -123,6 +159,11 @@ class ChangeCounter:
             raise TransactionMisuse(
                 "the transaction was rolled back while the handler ran, and the handler caught the error that said so "
                 "(INSERT OR ROLLBACK does that, and a full disk): let that error out, nothing was kept"
+            )
+        if self._missed:
+            raise TransactionMisuse(
+                "the handler used savepoints by a cursor that it made around the connection, so nobody counted what they undid: "
+                "use tx.execute(), connection.execute() or connection.cursor()"
             )
         return self._connection.total_changes - self._base - self._undone
 

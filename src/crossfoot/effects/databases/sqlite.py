@@ -6,10 +6,33 @@ import sqlite3
 import weakref
 from typing import Any, Self
 
-from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
+from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import DiskFull, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
+
+
+class HandlerCursor(sqlite3.Cursor):
+    """A cursor of a handler's, which tells its connection of what must be watched."""
+
+    connection: HandlerConnection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        connection = self.connection
+        if connection.guarded and connection.counter.look(sql):
+            connection.trace()
+        try:
+            return super().execute(sql, parameters)
+        except sqlite3.Error:
+            connection.trace()
+            raise
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        try:
+            return super().executemany(sql, parameters)
+        except sqlite3.Error:
+            self.connection.trace()
+            raise
 
 
 class HandlerConnection(Connection):
@@ -21,15 +44,34 @@ class HandlerConnection(Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
+        self.counter = ChangeCounter(self)
+        self.counter.tracing = False
+        self.set_authorizer(self.counter.authorize)
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if not self.guarded:
             return super().execute(sql, parameters)
-        refuse_ending(sql)
-        return self._lent(super().execute(sql, parameters))
+        cursor: HandlerCursor = self.cursor()
+        return cursor.execute(sql, parameters)
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        return self._lent(super().cursor(*args, **kwargs))
+    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+        if not self.guarded:
+            return super().executemany(sql, parameters)
+        cursor: HandlerCursor = self.cursor()
+        return cursor.executemany(sql, parameters)
+
+    def cursor(self, factory: Any = HandlerCursor) -> Any:
+        if not self.guarded:
+            return super().cursor()
+        if factory is not HandlerCursor:
+            self.trace()
+        return self._lent(super().cursor(factory))
+
+    def trace(self) -> None:
+        """Have every statement watched from now on, see `changes`."""
+        if not self.counter.tracing:
+            self.counter.tracing = True
+            self.set_trace_callback(self.counter)
 
     def finish(self) -> None:
         self._take_back()
@@ -40,8 +82,7 @@ class HandlerConnection(Connection):
         super().abandon()
 
     def _lent(self, cursor: sqlite3.Cursor) -> sqlite3.Cursor:
-        if self.guarded:
-            self._cursors.append(weakref.ref(cursor))
+        self._cursors.append(weakref.ref(cursor))
         return cursor
 
     def _take_back(self) -> None:
@@ -83,8 +124,7 @@ class SqliteSession:
 
     def __init__(self, connection: HandlerConnection) -> None:
         self.handle = connection
-        self._counter = ChangeCounter(connection)
-        connection.set_authorizer(self._counter.authorize)
+        self._counter = connection.counter
 
     def begin(self) -> None:
         self.handle.begin()
@@ -97,14 +137,14 @@ class SqliteSession:
         self.handle.abandon()
 
     def mark(self) -> None:
-        self.handle.execute(MARK)
+        sqlite3.Connection.execute(self.handle, MARK)
 
     def undo(self) -> None:
         self._unwatch()
         self.handle.execute(UNDO)
 
     def keep(self) -> None:
-        self.handle.execute(KEEP)
+        sqlite3.Connection.execute(self.handle, KEEP)
 
     def answer(self, ask: Ask) -> Any:
         return answer(self.handle, ask)
@@ -114,7 +154,6 @@ class SqliteSession:
 
     def watch(self) -> None:
         self._counter.watch()
-        self.handle.set_trace_callback(self._counter)
         self.handle.guarded = True
 
     def changed(self) -> int:
@@ -127,7 +166,6 @@ class SqliteSession:
     def _unwatch(self) -> None:
         self.handle.guarded = False
         self._counter.watching = False
-        self.handle.set_trace_callback(None)
 
 
 def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
