@@ -20,7 +20,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from crossfoot.books.entry import Kind
 from crossfoot.worker.held import Held
-from crossfoot.worker.lanes import Result
+from crossfoot.worker.lanes import Load, Result
 from crossfoot.worker.settling import Settling
 
 Stream = MemoryObjectSendStream[Held]
@@ -39,8 +39,15 @@ class Dispatch:
         self._ordered = ordered
         self._settled = settled
         self._lines: dict[str, deque[Held]] = {}
+        self.load = Load()
         self.threads: Stream
         self.loops: Stream
+
+    @property
+    def starved(self) -> bool:
+        """Whether a lane is idle, and nothing waits for it."""
+        waiting = sum(stream.statistics().current_buffer_used for stream in (self.threads, self.loops))
+        return not waiting and self.load.working < self.load.lanes
 
     async def take(self, helds: Sequence[Held]) -> None:
         """Send deliveries on; those that cannot be handled at all are settled when their turn has come."""

@@ -46,6 +46,12 @@ class Intake:
         self._worker = worker
         self._count = 0
 
+    @property
+    def remote(self) -> bool:
+        """Whether receiving waits for another machine. Where it does not it would only take turns with the handlers, for the
+        lock of the one file, and for the interpreter's: then it is better done when they are through."""
+        return self._local is None
+
     def take(self, deliveries: Sequence[Delivery]) -> list[Held]:
         """Read deliveries, and write that this worker holds them."""
         monotonic, now = self._clock.monotonic(), self._clock.now()

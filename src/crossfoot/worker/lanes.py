@@ -54,6 +54,14 @@ class Pace:
         self._each = each if each > self._each else self._each / 2 + each / 2
 
 
+class Load:
+    """How many lanes there are, and how many of them are at work."""
+
+    def __init__(self) -> None:
+        self.lanes = 0
+        self.working = 0
+
+
 class Lane:
     """What both kinds of lane share: where work comes from, and where results go.
 
@@ -63,8 +71,10 @@ class Lane:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, settle: Settle, *, batch: int, stopping: Callable[[], bool]
+        self, database: Database, clock: Clock, settle: Settle, load: Load, *, batch: int, stopping: Callable[[], bool]
     ) -> None:
+        load.lanes += 1
+        self._load = load
         self._database = database
         self._clock = clock
         self._settle = settle
@@ -92,7 +102,9 @@ class ThreadLane(Lane):
                 chunk = self._more(held, source, self._batch if self._batch > 1 else self._pace.chunk)
                 started = self._clock.monotonic()
                 with anyio.CancelScope(shield=True):  # a thread cannot be cancelled: wait for it, and keep its results
+                    self._load.working += 1
                     results = await anyio.to_thread.run_sync(self._work, session, chunk, limiter=limiter)
+                    self._load.working -= 1
                     self._pace.learn(self._clock.monotonic() - started, len(chunk))
                     await self._settle(results)
         finally:
@@ -136,7 +148,11 @@ class LoopLane(Lane):
         try:
             async for held in source:
                 chunk = self._more(held, source, self._batch)
-                results = await self._work(session, chunk)
+                self._load.working += 1
+                try:
+                    results = await self._work(session, chunk)
+                finally:
+                    self._load.working -= 1
                 with anyio.CancelScope(shield=True):
                     await self._settle(results)
         finally:

@@ -169,7 +169,7 @@ class Worker:
                 if any(handler.is_async is wanted for handler in self._registry):
                     for _ in range(self.pattern.concurrency):
                         lane = kind(
-                            self._database, self._clock, dispatch.settle, batch=self.pattern.batch,
+                            self._database, self._clock, dispatch.settle, dispatch.load, batch=self.pattern.batch,
                             stopping=self._stopping.is_set,
                         )  # fmt: skip
                         lanes.start_soon(self._run_lane, lane, receive.clone())
@@ -186,7 +186,8 @@ class Worker:
         while not self._stopping.is_set():
             most = self._queue.capabilities.max_receive
             room = self._capacity - len(leases)
-            if room < min(most, self._capacity // 2):  # rather one large receive than many small ones
+            # Rather one large receive than many small ones; and none that only takes turns with the handlers.
+            if room < min(most, self._capacity // 2) or not (intake.remote or dispatch.starved):
                 await self._wait_for_room()
                 continue
             try:

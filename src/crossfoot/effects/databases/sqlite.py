@@ -12,6 +12,9 @@ from crossfoot.errors import DiskFull, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
 
+_execute = sqlite3.Cursor.execute
+
+
 class HandlerCursor(sqlite3.Cursor):
     """A cursor of a handler's, which tells its connection of what must be watched."""
 
@@ -51,8 +54,14 @@ class HandlerConnection(Connection):
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if not self.guarded:
             return super().execute(sql, parameters)
-        cursor: HandlerCursor = self.cursor()
-        return cursor.execute(sql, parameters)
+        if self.counter.look(sql):
+            self.trace()
+        cursor = self._lent(super().cursor(HandlerCursor))
+        try:
+            return _execute(cursor, sql, parameters)
+        except sqlite3.Error:
+            self.trace()
+            raise
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         if not self.guarded:
