@@ -145,10 +145,10 @@ class Crossfoot:
         """
         refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)
-        await self.queue.open()
         made = [self._made(message, attributes) for message in messages]
         local = isinstance(self.queue, LocalQueue) and await anyio.to_thread.run_sync(self.queue.is_in, self.book.path)
         if local:
+            await self.queue.open()
             return await anyio.to_thread.run_sync(self._publish_locally, made)
         records = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return await Outbox(self.book, {self.queue.name: self.queue}).publish(records, self.queue)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.make_book import make
+from benchmarks.large_book import make
 from crossfoot.books.balance import ACCEPTED, LEDGER, OPERATIONS, RULES
 from crossfoot.books.custody import Depth, depth_agrees, gaps
 from crossfoot.books.digest import EMPTY, Tally, tally_of
@@ -469,3 +469,21 @@ def test_causes_are_booked_with_their_failures(desk: Desk) -> None:
 
     with desk.book.reading() as connection:
         assert connection.execute("SELECT title FROM crossfoot_causes").fetchall() == [(CAUSE.title,)]
+
+
+def test_a_parked_message_that_nobody_keeps_is_named_and_so_is_one_kept_for_nothing(desk: Desk) -> None:
+    published = (Kind.PUBLISHED, 0)
+    keep = """INSERT INTO crossfoot_parked (handler, subject, sequence, message, predecessor, attempt, until, body)
+        VALUES ('billing/bill', 'case-1', ?, ?, 1, 1, ?, x'')"""
+    fine = desk.story("fine", published, (Kind.RECEIVED, 1), (Kind.PARKED, 1, {"due": desk.now + 600 * SECOND}))
+    desk.execute(keep, 2, fine, desk.now + 600 * SECOND)
+    assert desk.balance().identities["parked"].holds
+
+    desk.story("forgotten", published, (Kind.RECEIVED, 1), (Kind.PARKED, 1, {"due": desk.now + 600 * SECOND}))
+    other = desk.story("settled", published, (Kind.RECEIVED, 1), (Kind.COMMITTED, 1), (Kind.ACKED, 1))
+    desk.execute(keep, 3, other, desk.now + 600 * SECOND)
+
+    identity = desk.balance().identities["parked"]
+    assert not identity.holds
+    assert identity.ids == ("forgotten", "settled")
+    assert "nothing will send them on" in " ".join(identity.notes)

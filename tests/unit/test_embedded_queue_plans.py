@@ -23,6 +23,10 @@ PLANS = {
         sql.LOOK,
         "SEARCH crossfoot_queue USING COVERING INDEX crossfoot_queue_claim (queue=? AND state=? AND visible_at<?)",
     ),
+    "oldest": (
+        sql.OLDEST,
+        "SEARCH crossfoot_queue USING COVERING INDEX crossfoot_queue_claim (queue=? AND state=? AND visible_at<?)",
+    ),
     "claim": (
         sql.CLAIM,
         "SEARCH crossfoot_queue USING COVERING INDEX crossfoot_queue_claim (queue=? AND state=? AND visible_at<?)",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -167,6 +168,36 @@ def test_a_writer_that_cannot_begin_lets_the_next_one_in(path: Path, connection:
         insert(other)
     insert(connection)
     assert count(connection) == 2
+
+
+def test_nobody_waits_for_ever_for_a_writer_that_is_frozen_and_the_turn_that_came_too_late_is_given_away(
+    path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(connect(path)) as impatient, closing(connect(path)) as third:
+        connection.begin()
+        monkeypatch.setattr("crossfoot.sqlite.BUSY_TIMEOUT_MS", 200)
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable, match=r"app\.db stayed locked by another writer.*end it"):
+                impatient.begin()
+        monkeypatch.undo()
+        connection.finish()
+
+        insert(third)
+        insert(impatient)
+        insert(connection)
+        assert count(third) == 3
+
+
+def test_a_turn_that_comes_in_time_is_taken_however_often_one_waited(path: Path, connection: Connection) -> None:
+    with closing(connect(path)) as other:
+        for _ in range(20):
+            connection.begin()
+            waiting = threading.Thread(target=insert, args=(other,))
+            waiting.start()
+            time.sleep(0.005)
+            connection.finish()
+            waiting.join(30)
+        assert count(connection) == 20
 
 
 def test_a_turnstile_of_nothing_lets_everybody_pass() -> None:

@@ -78,6 +78,7 @@ TITLES = {
     "operations": "operations in the business database = messages settled",
     "acks": "every ack has its proof",
     "holdings": "held by the queue = open and dead fates",
+    "parked": "kept for their predecessors = parked fates",
     "ledger": "ledger = journal",
 }
 """The identities, in the order in which they are shown."""

@@ -146,6 +146,40 @@ def compare_depth(connection: Connection, queue: str, depth: Depth) -> Finding:
     return Finding(identity="holdings", queue=queue, holds=fits and dead_fit, text=text)
 
 
+PARKED = f"""
+SELECT m.key FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
+WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = {Fate.PARKED.value} AND m.queue = ?
+"""
+
+KEPT = """
+SELECT p.message FROM crossfoot_parked p JOIN crossfoot_messages m ON m.key = p.message WHERE p.until > 0 AND m.queue = ?
+"""
+
+
+def compare_parked(connection: Connection, queue: str) -> Finding:
+    """Compare the messages whose fate is parked with those that the book keeps for their predecessors, by id.
+
+    Both are written in one transaction, so there is no moment at which they differ; only the ledger may lag.
+    """
+    parked = {key for (key,) in connection.execute(PARKED, (queue,))}
+    kept = {key for (key,) in connection.execute(KEPT, (queue,))}
+    found: dict[str, list[str]] = {"parked, and not kept: nothing will send them on": [], "kept, and not parked": []}
+    for key, row in queries.rows_of(connection, parked ^ kept).items():
+        if (posted_fate(fold(queries.entries_of(connection, key))) is Fate.PARKED) is (key not in kept):
+            found["kept, and not parked" if key in kept else "parked, and not kept: nothing will send them on"].append(
+                row.id
+            )
+    ids = sorted(id_ for those in found.values() for id_ in those)
+    return Finding(
+        identity="parked",
+        queue=queue,
+        holds=not ids,
+        text="; ".join(f"{len(those):,} {what}" for what, those in found.items() if those),
+        ids=tuple(ids[:MOST_IDS]),
+        count=len(ids),
+    )
+
+
 def _believed(connection: Connection, queue: str) -> tuple[dict[str, int], dict[str, int]]:
     """Messages that the book believes in the queue, and among its dead letters: key by identity."""
     opened: dict[str, int] = {}

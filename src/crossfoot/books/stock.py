@@ -15,7 +15,7 @@ import msgspec
 
 from crossfoot.books import opening, queries
 from crossfoot.books.balance import JUSTIFIED, RULES, Balance, Finding, Overdue, Reading, draw_up
-from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_depth
+from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_depth, compare_parked
 from crossfoot.books.digest import EMPTY, Tally
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import OVERDUE, PATIENCE, Fate, Patience, grace
@@ -81,7 +81,7 @@ def take_stock(
 
     Args:
         connection: on the book, in no transaction.
-        part: which part of the book is wanted. The identities `acks`, `holdings` and `ledger` are about whole queues.
+        part: which part of the book is wanted. The identities `acks`, `holdings`, `parked` and `ledger` are about whole queues.
         depth_of: asks a queue that is not in this file what it holds (`None`: nobody knows where it is); without it no
             queue is compared with what it holds.
         patience: when open messages are called overdue.
@@ -102,6 +102,7 @@ def take_stock(
         ]
         findings.append(_acks(connection, part.queue))
         findings += [_holdings(connection, queue, now, queue in own, depth_of) for queue in queues]
+        findings += [compare_parked(connection, queue) for queue in queues]
         rows, ledger = _ledger(connection, sums, part)
         return draw_up(
             Reading(

@@ -17,6 +17,7 @@ from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Entry
 from crossfoot.books.record import Record
 from crossfoot.clock import Clock, SystemClock
+from crossfoot.errors import UsageError
 from crossfoot.sqlite import Connection, connect, truncate_wal
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Book:
         self._synchronous = synchronous
         self._lock = threading.RLock()
         self._connection: Connection | None = None
+        self._pid = 0
 
     def open(self) -> Book:
         """Connect, and create or migrate the tables.
@@ -60,7 +62,7 @@ class Book:
                 except BaseException:
                     connection.close()
                     raise
-                self._connection = connection
+                self._connection, self._pid = connection, os.getpid()
         return self
 
     def close(self) -> None:
@@ -86,6 +88,11 @@ class Book:
         if self._connection is None:
             self.open()
         assert self._connection is not None
+        if self._pid != os.getpid():
+            raise UsageError(
+                f"book {self.path} was opened before this process was forked, and SQLite's connections do not survive that: "
+                "make the Crossfoot object, or publish for the first time, in the child"
+            )
         return self._connection
 
     def kept(self, body: bytes) -> bytes | None:

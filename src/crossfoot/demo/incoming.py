@@ -188,6 +188,9 @@ class FaultyLocalReceive(FaultyReceive):
     def wake(self) -> None:
         self.inner.wake()
 
+    async def oldest(self) -> Micros | None:
+        return await self.inner.oldest()
+
     async def expired(self, limit: int = 100) -> list[Held]:
         return await self.inner.expired(limit)
 

@@ -113,6 +113,9 @@ class Outbox:
 
     async def _send(self, queue: Queue, letters: Sequence[Letter]) -> list[PublishAnswer]:
         try:
+            await (
+                queue.open()
+            )  # not before the intention: a queue that cannot be reached is one more reason to remember
             answers = await queue.publish([letter.outgoing() for letter in letters])
         except QueueUnavailable as error:
             await anyio.to_thread.run_sync(self._put_off, letters, str(error))

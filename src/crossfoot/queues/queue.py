@@ -250,6 +250,10 @@ class LocalQueue(Queue, Protocol):
         """After a commit with `publish_statements`: there is something to receive."""
         ...
 
+    async def oldest(self) -> Micros | None:
+        """Since when the message that is delivered next has been ready, `None` when none is."""
+        ...
+
     async def expired(self, limit: int = 100) -> list[Held]:
         """Messages past the queue's retention, which it no longer delivers."""
         ...

@@ -3,6 +3,9 @@
 Three things happen to messages without anybody telling us: the queue's retention drops them, its redrive policy moves
 them to the dead letters, and somebody deletes them. Each is found by identity where the queue can be browsed, and
 where it cannot, by the one moment at which its depth proves something: when it is empty.
+
+A long queue is not searched. It delivers what is ready longest first, so only what should have been delivered before
+the message at its head can be missing; what is behind the head waits, or is found missing when the head has passed it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 _SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
 
 
+MOST_CANDIDATES = 10_000
+"""Messages looked for at once; the next round goes on behind them."""
+
+
 class Missing(msgspec.Struct, frozen=True):
     """A message that should be in the queue and is not."""
 
@@ -51,6 +58,7 @@ class Reconciliation:
         self._patience = patience
         self._worker = worker
         self._missed_before: set[tuple[int, int]] = set()
+        self._after = 0
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished."""
@@ -88,25 +96,32 @@ class Reconciliation:
     # ---- gone without a word -------------------------------------------------------------------------------------
 
     async def _book_missing(self) -> dict[Kind, int]:
-        candidates = await anyio.to_thread.run_sync(self._overdue)
+        browsing = self._queue.capabilities.browsing
+        if not browsing and (await self._queue.depth()).held:
+            self._missed_before.clear()
+            return {}
+        head = await self._queue.oldest() if isinstance(self._queue, LocalQueue) else None
+        candidates = await anyio.to_thread.run_sync(self._overdue, head)
         if not candidates:
             self._missed_before.clear()
             return {}
-        if self._queue.capabilities.browsing:
-            held = {self._identity(row) async for row in self._queue.browse()}
-            gone = [message for message in candidates if message.identity not in held]
-            how = "browsed"
-        else:
-            gone = await self._gone_from_empty(candidates)
-            how = "empty at two looks"
+        gone = await self._not_seen(candidates) if browsing else await self._gone_from_empty(candidates)
+        how = "browsed" if browsing else "empty at two looks"
         if gone and (buried := (await self._queue.depth()).dead):
             dead = [held async for held in self._queue.dead_letters()]
             await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
-            if (
-                len(dead) < buried
-            ):  # some are hidden, by somebody else's look for instance: the missing may be among them
+            if len(dead) < buried:  # some hide, from somebody else's look for instance: the missing may be among them
                 return {}
         return await anyio.to_thread.run_sync(self._write_gone, gone, how)
+
+    async def _not_seen(self, candidates: Sequence[Missing]) -> list[Missing]:
+        """Those that the queue does not show."""
+        missing = {message.identity: message for message in candidates}
+        async for row in self._queue.browse():
+            missing.pop(self._identity(row), None)
+            if not missing:
+                break
+        return list(missing.values())
 
     async def _gone_from_empty(self, candidates: Sequence[Missing]) -> list[Missing]:
         """Those that were missed at two looks in a row, between which nothing happened to them, at an empty queue."""
@@ -117,16 +132,20 @@ class Reconciliation:
         self._missed_before = {(message.key, message.latest) for message in candidates}
         return gone
 
-    def _overdue(self) -> list[Missing]:
-        before = self._book.clock.now() - micros(self._patience)
+    def _overdue(self, head: Micros | None) -> list[Missing]:
+        """Messages that the queue should have delivered before the one at its head."""
+        now = self._book.clock.now()
+        before = (now if head is None else min(now, head)) - micros(self._patience)
         marks = ", ".join("?" * len(IN_CUSTODY))
         with self._book.reading() as connection:
             rows = connection.execute(
                 f"""SELECT key, source || '|' || id, at, latest FROM crossfoot_messages INDEXED BY crossfoot_messages_unsettled
-                WHERE fate IN ({marks}) AND fate <> {Fate.SETTLED.value} AND due < ? AND queue = ?
-                  AND NOT EXISTS (SELECT 1 FROM crossfoot_outbox o WHERE o.message = key)""",
-                (*map(int, IN_CUSTODY), before, self._queue.name),
+                WHERE fate IN ({marks}) AND fate <> {Fate.SETTLED.value} AND due < ? AND queue = ? AND key > ?
+                  AND NOT EXISTS (SELECT 1 FROM crossfoot_outbox o WHERE o.message = key)
+                ORDER BY key LIMIT {MOST_CANDIDATES}""",
+                (*map(int, IN_CUSTODY), before, self._queue.name, self._after),
             ).fetchall()
+        self._after = rows[-1][0] if len(rows) == MOST_CANDIDATES else 0
         return [Missing(*row) for row in rows]
 
     def _write_gone(self, gone: Sequence[Missing], how: str) -> dict[Kind, int]:

@@ -11,7 +11,6 @@ from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, Asyn
 from crossfoot.errors import DiskFull, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
-
 _execute = sqlite3.Cursor.execute
 
 

@@ -165,6 +165,9 @@ class EmbeddedQueue:
     async def depth(self) -> Depth:
         return await self._run(self._store.depth)
 
+    async def oldest(self) -> Micros | None:
+        return await self._run(self._store.oldest)
+
     async def browse(self) -> AsyncIterator[Held]:
         async for held in self._pages(self._store.held):
             yield held

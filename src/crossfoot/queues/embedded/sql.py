@@ -48,6 +48,11 @@ SELECT 1 FROM crossfoot_queue INDEXED BY crossfoot_queue_claim
 WHERE queue = ? AND state = 0 AND visible_at <= ? LIMIT 1
 """
 
+OLDEST = """
+SELECT visible_at FROM crossfoot_queue INDEXED BY crossfoot_queue_claim
+WHERE queue = ? AND state = 0 AND visible_at <= ? ORDER BY visible_at LIMIT 1
+"""
+
 CLAIM = """
 UPDATE crossfoot_queue SET attempts = attempts + 1, token = ?, visible_at = ?, changed_at = ?
 WHERE key IN (

@@ -239,6 +239,12 @@ class EmbeddedStore:
             as_of=now,
         )
 
+    def oldest(self) -> Micros | None:
+        """Since when the message that is delivered next has been ready."""
+        with self._file.reading() as (connection, now):
+            rows = connection.execute(sql.OLDEST, (self.name, now)).fetchall()
+        return int(rows[0][0]) if rows else None
+
     def held(self, after: int = 0, limit: int = 100) -> Page:
         """The next messages held, by key; every page is a read of its own, so that the log can be emptied between."""
         with self._file.reading() as (connection, now):

@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from anyio import to_thread
+from anyio import Lock, to_thread
 
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.errors import QueueUnavailable, UsageError
@@ -85,6 +85,7 @@ class SqsQueue:
         if not 0 < poll <= LONGEST_POLL or timeout <= 0:
             raise UsageError(f"queue {queue}: `poll` is {poll:g} s, of 1 to {LONGEST_POLL}; `timeout` is {timeout:g} s")
         self._name = queue.rsplit("/", 1)[-1]
+        self._opening = Lock()
         self._address = queue
         self._clock = clock or SystemClock()
         self._poll = poll
@@ -128,8 +129,11 @@ class SqsQueue:
             QueueUnavailable: it does not exist, cannot be reached, or refuses us.
             UsageError: boto3, credentials or region are missing.
         """
-        if self._client is not None:
-            return
+        async with self._opening:
+            if self._client is None:
+                await self._open()
+
+    async def _open(self) -> None:
         client = await to_thread.run_sync(lambda: Client(self._name, **self._options))
         try:
             url = self._address if "://" in self._address else await _url_of(client, self._name)

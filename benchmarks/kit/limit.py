@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.workload import EFFECT
+from benchmarks.kit.workload import EFFECT
 
 CLAIM = """
 UPDATE crossfoot_queue SET attempts = attempts + 1, token = ?, visible_at = ?, changed_at = ?

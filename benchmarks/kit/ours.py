@@ -9,10 +9,10 @@ from typing import Any
 
 import anyio
 
-from benchmarks import limit, without_books
-from benchmarks.load import Meter
-from benchmarks.publish import publish_elsewhere
-from benchmarks.workload import EFFECT, SERVICE, TYPE, Variant, check_effects, create_effect_table
+from benchmarks.kit import limit, without_books
+from benchmarks.kit.load import Meter
+from benchmarks.kit.publish import publish_elsewhere
+from benchmarks.kit.workload import EFFECT, SERVICE, TYPE, Variant, check_effects, create_effect_table
 from crossfoot import Crossfoot
 from crossfoot.books.posting import post_all
 

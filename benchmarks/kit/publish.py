@@ -1,6 +1,6 @@
 """Fills a queue, in a process of its own: what measures then begins as small as a worker does.
 
-python -m benchmarks.publish DATABASE MESSAGES [FIRST]
+python -m benchmarks.kit.publish DATABASE MESSAGES [FIRST]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import anyio
 import anyio.to_thread
 
-from benchmarks.workload import SERVICE, TYPE, subject
+from benchmarks.kit.workload import SERVICE, TYPE, subject
 from crossfoot import Crossfoot
 from crossfoot.books.posting import post_all
 
@@ -28,7 +28,7 @@ async def publish(path: str, messages: int, first: int) -> None:
 
 def publish_elsewhere(path: str, messages: int, first: int = 0) -> None:
     """The same, in another process; returns when it is done."""
-    subprocess.run([sys.executable, "-m", "benchmarks.publish", path, str(messages), str(first)], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.kit.publish", path, str(messages), str(first)], check=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.load import Meter
+from benchmarks.kit.load import Meter
 
 SERVICE = "billing"
 TYPE = "case.released"

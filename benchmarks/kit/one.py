@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: python -m benchmarks.one VARIANT MESSAGES FOLDER prints one JSON object."""
+"""One measurement in a process of its own: python -m benchmarks.kit.one VARIANT MESSAGES FOLDER prints one JSON object."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import sys
 import tempfile
 
-from benchmarks import ours, peers
-from benchmarks.load import Meter, flush_micros
-from benchmarks.workload import by_name
+from benchmarks.kit import ours, peers
+from benchmarks.kit.load import Meter, flush_micros
+from benchmarks.kit.workload import by_name
 
 ALL = by_name([*ours.VARIANTS, *peers.VARIANTS])
 

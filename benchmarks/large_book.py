@@ -1,7 +1,7 @@
 """How long `why` and `balance` take on a large book: a million settled messages and a few of every other kind.
 
-    python benchmarks/make_book.py                      make it in build/, unless it is there, and time both
-    python benchmarks/make_book.py PATH --no-measure    make it only; also --messages, --others, --hours
+    python benchmarks/large_book.py                      make it in build/, unless it is there, and time both
+    python benchmarks/large_book.py PATH --no-measure    make it only; also --messages, --others, --hours
 
 The entries are those of the ordinary path (published, received, committed, acked); the tallies are posted from them by
 the package's own code, so a book made here passes `crossfoot verify`.

@@ -12,8 +12,8 @@ import sqlite3
 import threading
 from typing import Any
 
-from benchmarks.load import Meter
-from benchmarks.workload import EFFECT, Variant, check_effects, create_effect_table, subject
+from benchmarks.kit.load import Meter
+from benchmarks.kit.workload import EFFECT, Variant, check_effects, create_effect_table, subject
 
 PATIENCE = 300.0
 """Seconds after which a peer that does not finish is given up."""
