@@ -56,7 +56,7 @@ def assert_well(document: dict[str, Any]) -> None:
     assert document["problems"] == []
     assert document["unaccounted"] == 0
     assert {name: one["holds"] for name, one in document["identities"].items()} == dict.fromkeys(
-        ("accepted", "operations", "acks", "holdings", "ledger"), True
+        ("accepted", "operations", "acks", "holdings", "parked", "ledger"), True
     )
     for name, fault in document["faults"].items():
         assert fault["injected"] == fault["found"] == len(fault["ids"]) > 0, name

@@ -94,9 +94,15 @@ def timeline(facts: Facts, fate: Fate | None, now: Micros) -> list[Moment]:
                 mark=Mark.FAILED, at=delivery.lease_until or delivery.received_at, what="no end",
                 delivery=delivery.number, who=delivery.worker, text=delivery.text,
             )  # fmt: skip
-    lines = []
+    lines: list[Moment] = []
+    said = ""
     for entry in facts.entries:
-        lines.append(_moment(facts, entry))
+        moment = _moment(facts, entry)
+        if entry.cause:
+            lines.append(moment if moment.text != said else msgspec.structs.replace(moment, text="of the same cause"))
+            said = moment.text
+        else:
+            lines.append(moment)
         if entry.number in missing:
             lines.append(missing[entry.number])
     pending = waiting_for(facts, fate, now)
