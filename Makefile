@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types contracts check bench build lock lock-check clean
+.PHONY: help setup demo demos test crash lint format types contracts check bench build lock lock-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ demo: .venv/.ready-$(if $(findstring sqs,$(ARGS)),dev,demo) ## the main job on a
 
 test: .venv/.ready-dev ## all tests; options in ARGS='-k balance'
 	$(BIN)/pytest -n $(JOBS) --dist loadscope $(ARGS)
+
+crash: .venv/.ready-dev ## the crash matrix in full: 20 kills at every boundary; options in ARGS='--queue sqs --kills 50'
+	$(BIN)/python -m tests.crash $(ARGS)
+
+demos: .venv/.ready-dev ## the demo at full size, over seeds and queues; options in ARGS='--seeds 1,2,3'
+	$(BIN)/python -m tests.demos $(ARGS)
 
 lint: .venv/.ready-dev ## ruff: rules and formatting
 	$(BIN)/ruff check .
