@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from crossfoot.books import digest, fate, posting
+from crossfoot.books import sql as statements
 from crossfoot.books.digest import Tally
 from crossfoot.books.entry import PROOFS, Entry, Kind
 from crossfoot.books.fate import FATE_OF_LATEST, Fate, Summary
-from crossfoot.effects import proof, sequence
+from crossfoot.effects import outbox, perform, proof, sequence
+from crossfoot.effects import work as work_module
 from crossfoot.effects.databases import changes
 from crossfoot.effects.databases.changes import ChangeCounter
+from crossfoot.effects.databases.sqlite import SqliteSession
 from crossfoot.effects.proof import Evidence, Noop
 from crossfoot.effects.sequence import InOrder, Turn
+from crossfoot.effects.work import Work
 from crossfoot.errors import NoProof
+from crossfoot.worker.retry import Retry
+from crossfoot.worker.settling import Settling
+from crossfoot.worker.worker import Worker
 from tests.laws import test_law_1_one_fate as one_fate
 from tests.laws import test_law_1_real_books as real_books
+from tests.laws import test_law_2_write_ahead as write_ahead
+from tests.laws import test_law_3_once as once
 from tests.laws import test_law_4_no_proof_no_ack as no_proof
 from tests.laws import test_law_4_rows_changed as rows_changed
 from tests.laws import test_law_5_in_doubt as in_doubt
 from tests.laws import test_law_6_the_books_balance as balance
+from tests.laws import test_law_7_bounded as bounded
 from tests.laws import test_law_9_no_wall_clocks as clocks
 from tests.laws import test_law_posting_is_the_fold as posted
 from tests.laws.planting import caught_by, means, replaced, sql
@@ -337,6 +347,89 @@ LAW_9 = (
 )
 
 
+# ---- law 2: write ahead ----------------------------------------------------------------------------------------------
+
+
+def _no_entries(*_: Any) -> Iterator[Any]:
+    return iter(())
+
+
+LAW_2 = (
+    *caught_by(
+        write_ahead.test_every_ack_dead_letter_hand_back_and_publish_finds_its_reason_in_the_book,
+        write_ahead.SCENES,
+        ("the effect commits without its entry", replaced(perform, "write", _no_entries)),
+        ("a failure is carried out and not booked", replaced(Settling, "_book_failures", lambda *_: None)),
+        ("a message is sent before anybody intended it", replaced(outbox, "write_entries", lambda *_: None)),
+    ),
+)
+
+
+# ---- law 3: once -----------------------------------------------------------------------------------------------------
+
+
+def _claims_for_everybody(works: Sequence[Work]) -> Iterator[Any]:
+    for work in works:
+        work.claimed = True
+    return iter(())
+
+
+def _keeps_what_failed(self: SqliteSession) -> None:
+    self._unwatch()
+
+
+def _commits_what_died(self: SqliteSession) -> None:
+    self._unwatch()
+    if self.handle.in_transaction:
+        self.handle.finish()
+
+
+LAW_3 = (
+    *caught_by(
+        once.test_every_operation_has_its_effect_once_whatever_comes_and_however_it_is_grouped,
+        once.GROUPS,
+        (
+            "an operation that is complete is claimed again",
+            replaced(
+                statements,
+                "INSERT_OPERATION",
+                statements.INSERT_OPERATION.replace("NOTHING", "UPDATE SET at = excluded.at"),
+            ),
+        ),
+        ("a batch claims operations without asking", replaced(perform, "claim", _claims_for_everybody)),
+        ("a work of a batch that failed keeps its claim", replaced(perform, "disclaim", lambda work: iter(()))),
+        ("a work of a batch that failed is not undone", replaced(SqliteSession, "undo", _keeps_what_failed)),
+        ("what died before its commit is committed", replaced(SqliteSession, "rollback", _commits_what_died)),
+        ("the entries are left out", replaced(perform, "write", _no_entries)),
+        ("what is sent is left out", replaced(work_module, "send", lambda *_, **__: iter(()))),
+    ),
+)
+
+
+# ---- law 7: bounded --------------------------------------------------------------------------------------------------
+
+LAW_7 = (
+    *caught_by(
+        bounded.test_a_worker_takes_no_more_than_it_was_told_and_runs_no_more_at_once,
+        bounded.BOUNDS,
+        ("a worker takes whatever there is", replaced(Worker, "_capacity", 1_000)),
+        (
+            "a message is tried once more than allowed",
+            replaced(Retry, "gives_up", lambda self, n, _: n > self.attempts),
+        ),
+    ),
+    *caught_by(
+        bounded.test_pauses_keep_to_their_cap_and_attempts_come_to_an_end,
+        bounded.RETRIES,
+        (
+            "pauses grow without bound",
+            replaced(Retry, "pause", lambda self, n, chance: self.base * 2.0 ** min(n - 1, 99) * chance),
+        ),
+        ("it never gives up", replaced(Retry, "gives_up", lambda *_: False)),
+    ),
+)
+
+
 # ---- posting -----------------------------------------------------------------------------------------------------
 
 
@@ -390,4 +483,4 @@ POSTING = (
     ),
 )
 
-SEEDED_BUGS = (*LAW_1, *LAW_4, *LAW_5, *LAW_6, *LAW_9, *POSTING)
+SEEDED_BUGS = (*LAW_1, *LAW_2, *LAW_3, *LAW_4, *LAW_5, *LAW_6, *LAW_7, *LAW_9, *POSTING)

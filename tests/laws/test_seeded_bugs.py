@@ -18,6 +18,7 @@ from tests.laws.planting import SeededBug
 from tests.laws.seeded_bugs import SEEDED_BUGS
 from tests.laws.shelf import Shelf
 from tests.laws.test_law_1_real_books import SPLIT_OVER
+from tests.laws.test_law_3_once import Till
 from tests.laws.test_law_4_rows_changed import business
 
 # Found or not, by the same examples each time; what is found need not be small.
@@ -34,7 +35,8 @@ def resources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
     with ExitStack() as stack:
         shelves = [stack.enter_context(closing(Shelf(folder / f"{number}.db"))) for number in range(SPLIT_OVER + 1)]
         connection = stack.enter_context(closing(business()))
-        yield {"shelves": shelves, "shelf": shelves[0], "connection": connection}
+        till = stack.enter_context(closing(Till(folder / "till.db")))
+        yield {"shelves": shelves, "shelf": shelves[0], "connection": connection, "till": till}
 
 
 @pytest.mark.parametrize("bug", SEEDED_BUGS, ids=lambda bug: bug.says)
