@@ -213,7 +213,9 @@ class Crossfoot:
     # ---- parts ---------------------------------------------------------------------------------------------------
 
     def _sender(self) -> Sender:
-        return Sender(self.name, self.queue.name, tuple(self.queues), self.clock, self.settings.payloads)
+        return Sender(
+            self.name, self.database.path, self.queue.name, tuple(self.queues), self.clock, self.settings.payloads
+        )
 
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
         if isinstance(message, str):

@@ -21,7 +21,8 @@ CrossfootError
     ├── LeaseLost
     ├── DeadlineExceeded
     ├── CommitInDoubt
-        └── WornOut
+    ├── HandlerQuit
+    └── WornOut
 """
 
 from __future__ import annotations
@@ -119,6 +120,10 @@ class DeadlineExceeded(DeliveryError):
 
 class CommitInDoubt(DeliveryError):
     """The commit's answer was lost; the operation key decides what happened."""
+
+
+class HandlerQuit(DeliveryError):
+    """The handler raised what would end its process or its task, and not only its delivery: that is not its to decide."""
 
 
 class WornOut(DeliveryError):

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import anyio
 import pytest
 from boto3.session import Session
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession as AsyncOrmSession
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session as OrmSession
 
 from crossfoot import Crossfoot
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.errors import QueueUnavailable, TransactionMisuse, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.sqs import SqsQueue, ensure
 from tests.servers.processes import Server
@@ -78,3 +85,117 @@ def test_a_book_that_was_open_when_the_process_was_forked_is_not_used_by_the_chi
     _, status = os.waitpid(child, 0)
     app.book.close()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+# ---- within somebody else's transaction ------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def a_producer(kind: str, path: Path) -> AsyncIterator[tuple[Crossfoot, Any]]:
+    """The service, and a connection or session as a web request would have it."""
+    app = Crossfoot("billing", database=path)
+    app.book.open()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS cases (id TEXT)")
+        connection.commit()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(app.aclose)
+        if kind == "sqlite3":
+            yield app, stack.enter_context(closing(sqlite3.connect(path)))
+        elif kind == "aiosqlite":
+            yield app, await stack.enter_async_context(aiosqlite.connect(path))
+        elif kind == "sqlalchemy":
+            engine = create_engine(f"sqlite:///{path}")
+            stack.callback(engine.dispose)
+            yield app, stack.enter_context(OrmSession(engine))
+        else:
+            async_engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+            stack.push_async_callback(async_engine.dispose)
+            yield app, await stack.enter_async_context(AsyncOrmSession(async_engine))
+
+
+async def _produce(app: Crossfoot, session: Any, *, fail: bool = False) -> None:
+    """A business row and a message, in one transaction."""
+    insert: Any = "INSERT INTO cases VALUES ('case-1')"
+    if isinstance(session, (OrmSession, AsyncOrmSession)):
+        insert = text(insert)
+    if isinstance(session, (aiosqlite.Connection, AsyncOrmSession)):
+        async with app.atransaction(session) as atx:
+            await session.execute(insert)
+            await atx.send("case.released", subject="case-1")
+            if fail:
+                raise RuntimeError("after the send")
+    else:
+        with app.transaction(session) as tx:
+            session.execute(insert)
+            tx.send("case.released", subject="case-1")
+            if fail:
+                raise RuntimeError("after the send")
+
+
+KINDS = pytest.mark.parametrize("kind", ["sqlite3", "aiosqlite", "sqlalchemy", "sqlalchemy-async"])
+
+
+@KINDS
+async def test_what_a_request_sends_commits_with_its_rows_and_reaches_a_handler(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "billing.db"
+    handled: list[str | None] = []
+    async with a_producer(kind, path) as (app, session):
+        await _produce(app, session)
+        assert rows(path, "SELECT id FROM cases") == [("case-1",)]
+        assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(1,)]
+
+        @app.handler("case.released")
+        def bill(message: Message, tx: Any) -> None:
+            handled.append(message.subject)
+            tx.outcome("invoice.issued")
+
+        with anyio.fail_after(30):
+            await app.worker(wait=0.05).run(until_idle=True)
+    assert handled == ["case-1"]
+
+
+@KINDS
+async def test_what_a_request_sends_is_undone_with_its_rows(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer(kind, path) as (app, session):
+        with pytest.raises(RuntimeError, match="after the send"):
+            await _produce(app, session, fail=True)
+    for table in ("cases", "crossfoot_outbox", "crossfoot_messages", "crossfoot_entries"):
+        assert rows(path, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
+@KINDS
+async def test_a_connection_to_another_file_is_refused_before_anything_is_written(tmp_path: Path, kind: str) -> None:
+    async with (
+        a_producer(kind, tmp_path / "shop.db") as (_, session),
+        a_producer(kind, tmp_path / "billing.db") as (app, _),
+    ):
+        with pytest.raises(UsageError, match=r"billing\.db.*shop\.db"):
+            await _produce(app, session)
+    assert rows(tmp_path / "shop.db", "SELECT count(*) FROM cases") == [(0,)]
+
+
+async def test_a_send_that_was_not_awaited_is_found_out_and_nothing_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer("aiosqlite", path) as (app, session):
+
+        async def forget() -> None:
+            async with app.atransaction(session) as tx:
+                await session.execute("INSERT INTO cases VALUES ('case-1')")
+                tx.send("case.released", subject="case-1")  # type: ignore[unused-coroutine] # the mistake
+
+        with pytest.raises(TransactionMisuse, match=r"tx\.send\(\) was called and not awaited"):
+            await forget()
+    assert rows(path, "SELECT count(*) FROM cases") == [(0,)]
+
+
+async def test_a_callers_own_transaction_is_left_to_the_caller(tmp_path: Path) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer("sqlite3", path) as (app, connection):
+        connection.execute("BEGIN")
+        with app.transaction(connection) as tx:
+            tx.send("case.released", subject="case-1")
+        assert connection.in_transaction
+        connection.rollback()
+        assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(0,)]

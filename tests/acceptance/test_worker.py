@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 import pytest
 
@@ -15,7 +17,11 @@ from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND
 from crossfoot.errors import HandlerConflict, QueueUnavailable, UsageError
 from crossfoot.message import Message
-from crossfoot.queues.queue import Outgoing
+from crossfoot.queues.queue import Delivery, Outgoing
+from crossfoot.worker.held import Held
+from crossfoot.worker.intake import Intake
+from crossfoot.worker.retry import Retry
+from crossfoot.worker.settling import Settling
 from tests.acceptance.service_rig import FORMS, Service, a_service
 from tests.conformance.database_rig import Call, Sql, bill, insert
 
@@ -165,6 +171,71 @@ class TestRetry:
         good = await service.publish("case.released", "case-3", "case-4")
         await service.work()
         assert sorted(service.effects) == sorted(message.id for message in good)
+
+
+class TestBlame:
+    """What a message is not to blame for is not counted against it; and what its handler may not do is."""
+
+    async def test_deliveries_that_were_handed_back_unbegun_use_up_no_attempt(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        for _ in range(12):
+            async with service.working(attempts=1, concurrency=1) as worker:
+                worker.stop()
+            (delivery,) = await service.app.queue.receive(1, lease=30.0)
+            helds = await anyio.to_thread.run_sync(_taken, service, delivery)
+            settling = Settling(
+                service.app.book,
+                service.app.queue,
+                Retry(attempts=1),
+                local=None,
+                forget=lambda _: None,
+                sent=lambda: None,
+            )
+            await settling.settle([(held, None) for held in helds])
+        assert service.kinds(message).count(Kind.RELEASED) == 12
+        await service.work(attempts=1)
+        assert service.fate(message) is Fate.SETTLED
+
+    @pytest.mark.parametrize(
+        "what", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()], ids=repr
+    )
+    async def test_a_handler_that_would_end_its_process_or_its_task_fails_its_delivery_only(
+        self, service: Service, what: BaseException
+    ) -> None:
+        def quit_once(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            if message.subject == "case-bad":
+                raise what
+
+        service.handle("case.released", quit_once)
+        bad, good = await service.publish("case.released", "case-bad", "case-1")
+        await service.work(attempts=2)
+        assert service.effects == [good.id]
+        assert service.fate(bad) is Fate.DEAD
+        assert [title.partition(" ")[0] for title in service.causes().values()] == ["HandlerQuit"]
+
+    async def test_a_forgotten_await_is_no_effect_and_said_so(self, service: Service) -> None:
+        if not service.form.is_async:
+            return  # there is nothing to await
+
+        @service.app.handler("case.released")
+        async def forget(message: Message, tx: Any) -> None:
+            tx.execute("INSERT INTO effects (id, note) VALUES (:id, '')", {"id": message.id})
+            tx.outcome("invoice.issued")
+
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work(attempts=1)
+        assert service.fate(message) is Fate.DEAD
+        assert service.effects == []
+        (details,) = service.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.FAILED.value)
+        assert "tx.execute() was called and not awaited" in details
+
+
+def _taken(service: Service, delivery: Delivery) -> list[Held]:
+    number = service.app.book.start_worker("hands-back", "billing")
+    intake = Intake(service.app.book, service.app.queue, service.app.registry, Retry(attempts=1), number, None)
+    return intake.take([delivery])
 
 
 class TestPoison:

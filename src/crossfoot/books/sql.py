@@ -4,7 +4,7 @@ They are plain text and not expression objects because they run inside the *user
 driver that is, a few microseconds each; the tables they speak of are declared in `tables`.
 """
 
-from crossfoot.books.entry import PROOFS
+from crossfoot.books.entry import PROOFS, Kind
 
 GROUP = 25
 """Rows that one statement for a group takes. Where it looks up, fewer are filled up with NULL, which is no name."""
@@ -57,6 +57,10 @@ ON CONFLICT (key) DO NOTHING RETURNING key, message
 DROP_OPERATION = "DELETE FROM crossfoot_operations WHERE key = ? AND message = ?"
 
 FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
+
+COUNT_RELEASED = f"""
+SELECT count(DISTINCT delivery) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RELEASED.value} AND attempt > ?
+"""
 
 FIND_PROOF = (
     f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({', '.join(str(int(k)) for k in PROOFS)}) LIMIT 1"

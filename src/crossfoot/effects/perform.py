@@ -6,6 +6,7 @@ disbelieved: the operation key is read again, over a new connection, and says wh
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, in_handler
-from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, LeaseLost, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
 
 
 def perform(work: Work, session: Session, database: Database) -> Kind:
@@ -197,6 +198,10 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         token = in_handler.set(work)
         try:
             result = work.handler.function(*work.handler.arguments(work.message, tx))
+        except (Exception, Decided):
+            raise
+        except BaseException as error:
+            raise _quit(work, error) from error
         finally:
             in_handler.reset(token)
         tx.open()
@@ -216,6 +221,7 @@ async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, e
             await tx.open()
         _begin(work)
         result = await _within_deadline(work, tx)
+        tx.check()
         await tx.open()
         return await adrive(work.close(result, await session.changed()), session)
     except Decided:
@@ -245,10 +251,29 @@ async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
     try:
         with anyio.move_on_after(seconds):
             return await work.handler.function(*work.handler.arguments(work.message, tx))
+    except (Exception, Decided):
+        raise
+    except BaseException as error:
+        if isinstance(error, anyio.get_cancelled_exc_class()) and _is_cancelled():
+            raise
+        raise _quit(work, error) from error
     finally:
         in_handler.reset(token)
     raise DeadlineExceeded(
         f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
+    )
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked this task to end; the handler may also have waited for another one that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _quit(work: Work, error: BaseException) -> HandlerQuit:
+    return HandlerQuit(
+        f"{work.what}: handler {work.handler.name} raised {type(error).__name__}({error}), which is not for one delivery to "
+        "raise: raise an exception, or return"
     )
 
 

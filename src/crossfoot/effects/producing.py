@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
+from anyio import to_thread
 
 from crossfoot.books import sql
 from crossfoot.clock import Clock
+from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer
 from crossfoot.effects.work import EntryRow, Sending, destination, send
@@ -25,9 +28,11 @@ class Sender(msgspec.Struct, frozen=True):
         queue: where they go unless said otherwise.
         destinations: the queues it knows.
         payloads: whether the book keeps what they carry.
+        path: the file of its book.
     """
 
     name: str
+    path: str
     queue: str
     destinations: tuple[str, ...]
     clock: Clock
@@ -61,11 +66,26 @@ class Producing(_Producing):
 
 
 class AsyncProducing(_Producing):
-    """The same, for event loops."""
+    """The same, for event loops: here `send` writes at once, and must be awaited."""
 
-    async def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
+    def __init__(self, session: Any, service: Sender) -> None:
+        super().__init__(session, service)
+        self._calls = Calls()
+
+    def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Coroutine[Any, Any, Message]:
         """Send a message if, and only if, the caller's transaction commits. Durable with it; sent by the relay."""
         made, steps = self._steps(message, to, attributes)
+        return self._calls.note("tx.send", self._send(made, steps))
+
+    def check(self) -> None:
+        """See that every message was really sent.
+
+        Raises:
+            TransactionMisuse: a `send` was not awaited.
+        """
+        self._calls.check("app.atransaction()")
+
+    async def _send(self, made: Message, steps: Steps[None]) -> Message:
         if hasattr(self.session, "run_sync"):
             await self.session.run_sync(lambda session: _run(steps, session))
         else:
@@ -87,6 +107,7 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
             f"app.transaction({session!r}): give a sqlite3.Connection or a SQLAlchemy Session or Connection"
         )
     try:
+        same_file(_main_file(session), service)
         yield Producing(session, service)
     except BaseException:
         if own:
@@ -107,14 +128,44 @@ async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProd
             await session.execute("BEGIN IMMEDIATE")
     else:
         raise UsageError(f"app.atransaction({session!r}): give an aiosqlite.Connection or a SQLAlchemy AsyncSession")
+    producing = AsyncProducing(session, service)
     try:
-        yield AsyncProducing(session, service)
+        await _check_file(session, service)
+        yield producing
+        producing.check()
     except BaseException:
         if own:
             await session.rollback()
         raise
     if own:
         await session.commit()
+
+
+def same_file(file: str, service: Sender) -> None:
+    """See that a connection leads to the book of the service that sends.
+
+    Raises:
+        UsageError: it does not, so that what is sent would never be found; with both files.
+    """
+    if os.path.realpath(file) != os.path.realpath(service.path):
+        raise UsageError(
+            f"service {service.name} keeps its book in {service.path}, and this connection is to {file or 'a database in memory'}: "
+            "give a connection to the service's own database"
+        )
+
+
+def _main_file(session: Any) -> str:
+    """The file of a connection's main database; empty for one in memory."""
+    row = _answer(session, One("SELECT file FROM pragma_database_list WHERE name = 'main'"))
+    return str(row[0] or "") if row is not None else ""
+
+
+async def _check_file(session: Any, service: Sender) -> None:
+    if hasattr(session, "run_sync"):
+        file = await session.run_sync(_main_file)
+    else:
+        file = await session._execute(_main_file, session._conn)
+    await to_thread.run_sync(same_file, file, service)
 
 
 def _send_and_write(sending: Sending, clock: Clock, *, payloads: bool) -> Steps[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 import msgspec
 
+from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
 from crossfoot.effects.work import Decided, Sending, Work, destination
 from crossfoot.errors import UsageError
@@ -114,6 +116,7 @@ class AsyncTransaction(_Facts):
         super().__init__(work)
         self._session = session
         self._begun = begun
+        self._calls = Calls()
 
     @property
     def connection(self) -> Any:
@@ -125,14 +128,25 @@ class AsyncTransaction(_Facts):
     session = connection
     """The user's own SQLAlchemy session, inside the transaction."""
 
-    async def begin(self) -> None:
-        """Begin now, so that `connection` can be used; `execute` does it by itself."""
-        await self.open()
+    def begin(self) -> Coroutine[Any, Any, None]:
+        """Begin now, so that `connection` can be used; `execute` does it by itself. To be awaited."""
+        return self._calls.note("tx.begin", self.open())
 
-    async def execute(self, sql: Any, parameters: Any = ()) -> Any:
-        """Execute a statement in the transaction; returns the driver's cursor or result."""
+    def execute(self, sql: Any, parameters: Any = ()) -> Coroutine[Any, Any, Any]:
+        """Execute a statement in the transaction; gives the driver's cursor or result. To be awaited."""
+        return self._calls.note("tx.execute", self._execute(sql, parameters))
+
+    async def _execute(self, sql: Any, parameters: Any) -> Any:
         await self.open()
         return await self._session.execute(sql, parameters)
+
+    def check(self) -> None:
+        """See that the handler awaited what must be awaited.
+
+        Raises:
+            TransactionMisuse: it did not, and what it called for never happened.
+        """
+        self._calls.check(self._work)
 
     async def open(self) -> None:
         """Begin, claim the operation, and start to count what the handler changes. Once."""

@@ -62,9 +62,9 @@ def judge(held: Held, error: Exception, retry: Retry, now: Micros) -> Failure:
     cause = cause_of(error, held.handler.name if held.handler is not None else "")
     if isinstance(error, LeaseLost):
         return Failure(held, entry_of(held, Kind.FAILED, now, due=now, cause=cause), cause, Step.NOTHING)
-    if retry.gives_up(held.attempt, error) and not isinstance(error, CommitInDoubt):
+    if (retry.gives_up(held.tried, error) or retry.is_last(held.attempt)) and not isinstance(error, CommitInDoubt):
         return Failure(held, entry_of(held, Kind.FAILED, now, due=now, cause=cause), cause, Step.BURY)
-    pause = retry.pause(held.attempt)
+    pause = retry.pause(held.tried)
     kind = Kind.COMMIT_IN_DOUBT if isinstance(error, CommitInDoubt) else Kind.FAILED
     return Failure(held, entry_of(held, kind, now, due=now + micros(pause), cause=cause), cause, Step.RELEASE, pause)
 

@@ -19,13 +19,15 @@ class Held:
     """
 
     __slots__ = ("_clock", "attempt", "cancel", "deadline", "delivery", "eager", "handler", "hold", "lease_over", "lost",
-                 "message", "problem", "strict", "work")  # fmt: skip
+                 "message", "problem", "released", "strict", "work")  # fmt: skip
 
     def __init__(self, delivery: Delivery, clock: Clock, lease_over: float, *, strict: bool) -> None:
         self._clock = clock
         self.delivery = delivery
         self.attempt = delivery.attempt
         """Deliveries since the message was last sent, by the broker's count."""
+        self.released = 0
+        """How many of them were handed back unbegun; the message is not to blame for those."""
         self.lease_over = lease_over
         """When the lease ends, by the monotonic clock."""
         self.strict = strict
@@ -40,6 +42,11 @@ class Held:
         self.work: Work | None = None
         self.deadline: float | None = None
         self.cancel: anyio.CancelScope | None = None
+
+    @property
+    def tried(self) -> int:
+        """Deliveries that count against the message: this one, and those that failed or never came to an end."""
+        return self.attempt - self.released
 
     def prepare(self) -> Work:
         """A fresh piece of work for this delivery.

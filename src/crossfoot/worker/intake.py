@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.record import Record, record_of, unreadable
 from crossfoot.books.store import Book, completed, find_or_add_all, write_rows
@@ -96,6 +97,9 @@ class Intake:
                 hold.key = key
                 due = held.delivery.lease_until
                 rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
+                if held.attempt > 1:
+                    base = hold.attempt - held.attempt
+                    held.released = connection.execute(sql.COUNT_RELEASED, (key, base)).fetchone()[0]
             write_rows(connection, rows)
             done = completed(connection, [held.work.operation for held in helds if held.work is not None])
         for held in helds:
@@ -106,9 +110,9 @@ class Intake:
         """Whether to ask the operation before the handler, and whether to try the handler at all."""
         assert held.work is not None
         held.eager = held.work.eager = known
-        if not known and self._retry.worn_out(held.attempt):
+        if not known and self._retry.worn_out(held.tried):
             held.problem = WornOut(
-                f"{held.work.what}: delivered {held.attempt} times, and no delivery came to an end: look for a handler that "
+                f"{held.work.what}: delivered {held.tried} times, and no delivery came to an end: look for a handler that "
                 "takes its process down with it"
             )
 

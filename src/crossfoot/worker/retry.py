@@ -16,13 +16,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Exponential backoff with full jitter (Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015).
 
     Attributes:
-        attempts: deliveries before a message is dead-lettered.
+        attempts: deliveries before a message is dead-lettered; those that were handed back unbegun do not count.
+        most: deliveries of any kind after which the queue itself moves it, and says no cause; `None` for never.
         deaths: further deliveries allowed to one whose deliveries had no end: worker after worker died with it.
         base: seconds the first pause may last.
         cap: seconds any pause may last.
     """
 
     attempts: int = 5
+    most: int | None = None
     deaths: int = 5
     base: float = 0.5
     cap: float = 300.0
@@ -46,6 +48,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def worn_out(self, attempt: int) -> bool:
         """Whether `attempt` should not be begun any more."""
         return attempt > self.attempts + self.deaths
+
+    def is_last(self, attempt: int) -> bool:
+        """Whether the queue would not deliver again: then the message is buried here, with its cause."""
+        return self.most is not None and attempt >= self.most
 
     def gives_up(self, attempt: int, error: BaseException) -> bool:
         """Whether `attempt` was the last."""

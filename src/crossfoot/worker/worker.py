@@ -210,9 +210,8 @@ class Worker:
                 await dispatch.take(helds)
 
     def _retry(self) -> Retry:
-        """The stricter of our patience and the queue's: at its last delivery we bury a message ourselves, with its cause."""
-        retry, most = self.pattern.retry, self._queue.max_attempts
-        return retry if most is None else msgspec.structs.replace(retry, attempts=min(retry.attempts, most))
+        """Our patience, and the queue's."""
+        return msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts)
 
     @property
     def _capacity(self) -> int:

@@ -6,11 +6,10 @@ also inside a flush, and there is no good place there to find out that the opera
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, TextClause, event, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 
@@ -18,6 +17,9 @@ from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.sqlite import Turnstile, explain
+
+if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 class SqlAlchemyDatabase:
@@ -50,7 +52,7 @@ class SqlAlchemyDatabase:
         return SyncSession(self.engine, self.path)
 
     async def aconnect(self) -> port.AsyncSession:
-        if not isinstance(self.engine, AsyncEngine):
+        if isinstance(self.engine, Engine):
             raise UsageError("an asynchronous handler needs create_async_engine(...); this service has an Engine")
         from crossfoot.effects.databases.sqlalchemy_async import AsyncSession
 
