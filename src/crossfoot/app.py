@@ -26,6 +26,7 @@ from crossfoot.effects.sequence import InOrder
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
 from crossfoot.message import Message, encode
+from crossfoot.message.envelope import is_uri
 from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue
@@ -64,6 +65,11 @@ class Crossfoot:
     ) -> None:
         if not name or not name.strip():
             raise UsageError("a service needs a name, as in Crossfoot('billing'): its book and its queue are called so")
+        if not is_uri(name):
+            raise UsageError(
+                f"{name!r} cannot be a service's name: it is the source of its messages, which CloudEvents wants to be a URI "
+                "reference: use letters, digits, '-', '.' and '/'"
+            )
         self.name = name
         stated = queue if isinstance(queue, str) else None
         path = str(database) if isinstance(database, (str, Path)) else None
@@ -105,10 +111,14 @@ class Crossfoot:
             UsageError: the operation names a field that messages do not have.
         """
 
+        if not isinstance(type, str):
+            raise UsageError("a handler takes a message type: write @app.handler('case.released') above it")
+
         def register(function: F) -> F:
             called = name or getattr(function, "__name__", "")
             if not called:
                 raise UsageError(f"{function!r} has no name: give it one with name=...")
+            _fits(self.database, function, called)
             declared = payload if payload is not None else payload_type_of(function)
             self.registry.add(
                 Handler(
@@ -236,6 +246,20 @@ class Crossfoot:
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
+
+
+def _fits(database: Database, function: Callable[..., Any], name: str) -> None:
+    """Whether an engine, where there is one, can serve a handler of this kind."""
+    engine = getattr(database, "engine", None)
+    if engine is None:
+        return
+    is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+    if is_async is not hasattr(engine, "sync_engine"):
+        wanted = "create_async_engine(...)" if is_async else "create_engine(...)"
+        kind = "asynchronous" if is_async else "synchronous"
+        raise UsageError(
+            f"handler {name} is {kind}, and the service's database is a {type(engine).__name__}: use {wanted}"
+        )
 
 
 def refuse_inside_handler(what: str) -> None:

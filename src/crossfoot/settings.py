@@ -55,6 +55,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap: float = 300.0
 
     def __post_init__(self) -> None:
+        if "://" in self.database:
+            raise UsageError(
+                f"database = {self.database!r} is a URL, and the name of a SQLite file is wanted; for SQLAlchemy give the engine: "
+                "Crossfoot(..., database=create_engine(...))"
+            )
+        for name in ("attempts", "concurrency", "batch", "prefetch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: it must be at least 1")
         if self.synchronous not in ("FULL", "NORMAL", "EXTRA"):
             raise UsageError(f"synchronous = {self.synchronous!r}: SQLite knows FULL, NORMAL and EXTRA")
 
@@ -77,6 +85,7 @@ def load(folder: Path | None = None, environment: Mapping[str, str] | None = Non
     environment = os.environ if environment is None else environment
     path = (folder or Path()) / FILE
     merged: dict[str, Any] = {}
+    said: dict[str, str] = {}
     for origin, values in (
         (str(path), _file(path)),
         ("the environment", _variables(environment)),
@@ -85,10 +94,14 @@ def load(folder: Path | None = None, environment: Mapping[str, str] | None = Non
         for name, value in values.items():
             if value is not None:
                 merged[_known(name, origin)] = value
-    try:
-        return msgspec.convert(merged, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"a setting has the wrong kind of value: {error}") from error
+                said[name] = origin
+    for name, value in merged.items():
+        try:
+            msgspec.convert({name: value}, Settings, strict=False)
+        except msgspec.ValidationError as error:
+            expected = str(error).partition(" - at ")[0].partition(",")[0].lower()
+            raise UsageError(f"{said[name]} sets {name} = {value!r}: {expected}") from error
+    return msgspec.convert(merged, Settings, strict=False)
 
 
 def _file(path: Path) -> dict[str, Any]:

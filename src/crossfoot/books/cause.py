@@ -76,9 +76,10 @@ def _frames(error: BaseException) -> list[str]:
 
 
 def _words(error: BaseException) -> str:
-    """What the exception says, as text that any database keeps."""
+    """What the exception says, as text that any database keeps; of SQLAlchemy's, without statement and parameters."""
+    behind = getattr(error, "orig", None) if type(error).__module__.startswith("sqlalchemy.") else None
     try:
-        text = str(error)
+        text = f"{type(behind).__name__}: {behind}" if isinstance(behind, BaseException) else str(error)
     except Exception as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
         text = f"(its text cannot be had: {type(second).__name__})"
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

@@ -7,6 +7,7 @@ fate that imply it. Results are plain structs; what they mean is decided elsewhe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from crossfoot.books.entry import RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import Micros
+from crossfoot.errors import UsageError
 from crossfoot.sqlite import Connection
 
 # ---- one message ---------------------------------------------------------------------------------------------------
@@ -295,3 +297,22 @@ def dead_causes(
 def _line_parameters(number: int, limit: int, filters: dict[str, Any]) -> dict[str, Any]:
     nothing = {"type": None, "subject": None, "queue": None, "kind": None}
     return {"number": number, "limit": limit, **nothing, **filters}
+
+
+def check_names(connection: Connection, *, queue: str | None, type_: str | None) -> None:
+    """See that a filter names what the book knows: an empty answer to a misspelt name would look like good news.
+
+    Raises:
+        UsageError: it does not; with the nearest name.
+    """
+    for what, asked, query in (
+        ("queue", queue, "SELECT queue FROM crossfoot_tallies UNION SELECT queue FROM crossfoot_queue_counts"),
+        ("type", type_, "SELECT DISTINCT type FROM crossfoot_tallies"),
+    ):
+        if asked is None:
+            continue
+        known = [str(row[0]) for row in connection.execute(query)]
+        if asked not in known:
+            near = get_close_matches(asked, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(sorted(known)[:10]) or 'none yet'}"
+            raise UsageError(f"the book knows no {what} {asked!r}: {hint}")

@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 from inspect import cleandoc
 from io import TextIOWrapper
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -40,8 +41,8 @@ HELP = """Every message ends in exactly one provable fate, and the books balance
 Exit codes: 0 all is well; 1 something was found (or the thing asked for was not); 2 wrong use, or a book, queue or disk
 that cannot be used; 70 a fault in crossfoot itself.
 
-Every command takes --json, and --color=always where colours should survive a pipe. The book is ./crossfoot.db, unless
-crossfoot.toml (database = "...") or CROSSFOOT_DATABASE or --db names another.
+Every command takes --json; those that show pages take --color=always, where colours should survive a pipe. The book is
+./crossfoot.db, unless crossfoot.toml (database = "...") or CROSSFOOT_DATABASE or --db names another.
 """
 
 
@@ -99,8 +100,18 @@ def _filled(text: str) -> str:
 app = typer.Typer(cls=_Commands, add_completion=False)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"crossfoot {version('crossfoot')}")
+        raise typer.Exit
+
+
 @app.callback(help=HELP)
-def _root() -> None:
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
     pass
 
 

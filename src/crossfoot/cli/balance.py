@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from msgspec import to_builtins
 
+from crossfoot.books import queries
 from crossfoot.books.balance import WARNINGS, Balance, Identity
 from crossfoot.books.fate import Fate
 from crossfoot.books.stock import Part, take_stock
@@ -74,8 +75,11 @@ def balance(
     """
     now = time.time_ns() // 1000
     part = Part(queue=queue, type=type_, since=when(since, now), until=when(until, now))
+    if part.since is not None and part.until is not None and part.since >= part.until:
+        raise UsageError(f"--since {since} is not before --until {until}: no message was published in between")
     with reading(db) as (connection, path):
         behind = catch_up(path, connection)
+        queries.check_names(connection, queue=queue, type_=type_)
         ask = None if no_queue else partial(depth_of, path=path)
         drawn = take_stock(connection, time.time_ns() // 1000, part=part, depth_of=ask)
     if behind:
@@ -83,7 +87,7 @@ def balance(
     if as_json:
         print_json({"balanced": drawn.balanced, **to_builtins(drawn)})
     else:
-        show(Output(color), drawn)
+        show(Output(color, db=db), drawn)
     if not drawn.balanced:
         raise typer.Exit(1)
 

@@ -44,6 +44,7 @@ def list_dead(
     with reading(db) as (connection, path):
         if behind := catch_up(path, connection):
             note(f"not everything could be posted, so newer ones may be missing: {behind}")
+        queries.check_names(connection, queue=queue, type_=type_)
         causes = queries.dead_causes(connection, queue=queue, type=type_)
         letters = (
             [] if by_cause and not as_json else queries.dead_letters(connection, queue=queue, type=type_, limit=limit)
@@ -52,7 +53,7 @@ def list_dead(
     if as_json:
         print_json(_document(count, causes, letters))
     else:
-        out = Output(color)
+        out = Output(color, db=db)
         out.heading(
             "DEAD LETTERS" if count else "NO DEAD LETTERS", plural(count, "message"), style="red" if count else "green"
         )
@@ -92,7 +93,7 @@ def show_dead(
     if as_json:
         print_json(as_document(found) | ({"payload": payload(body)} if with_payload else {}))
     else:
-        show_page(Output(color), page, body=body, with_body=with_payload)
+        show_page(Output(color, db=db), page, body=body, with_body=with_payload)
 
 
 def _document(

@@ -5,9 +5,23 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 from crossfoot.app import Crossfoot
-from crossfoot.errors import UsageError
+from crossfoot.errors import CrossfootError, UsageError
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in the user's own code, and where."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return text
+    frames = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    return f"{text} ({frames[0]})" if frames else text
 
 
 def load_app(target: str) -> Crossfoot:
@@ -19,6 +33,10 @@ def load_app(target: str) -> Crossfoot:
     module_name, _, name = target.partition(":")
     if not module_name or not name:
         raise UsageError(f"{target!r} does not name a service: write MODULE:NAME, as in billing:app")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UsageError(
+            f"{module_name!r} is no module's name: write it as in an import, billing:app or shop.billing:app"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -29,6 +47,10 @@ def load_app(target: str) -> Crossfoot:
         raise UsageError(
             f"there is no module {module_name!r} here ({os.getcwd()}) or among the installed packages"
         ) from error
+    except CrossfootError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{module_name} could not be imported: {_told(error)}") from error
     app = getattr(module, name, None)
     if app is None:
         names = [key for key, value in vars(module).items() if isinstance(value, Crossfoot)]

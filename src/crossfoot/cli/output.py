@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +25,9 @@ TIMES = frozenset(
     ("at", "due", "as_of", "received_at", "ended_at", "lease_until", "first_at", "last_at", "published_at", "dead_at")
 )
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""
+
+READING = ("why", "balance", "tail", "verify", "dead")
+"""Commands that take `--db`."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
@@ -43,9 +48,11 @@ class Output:
 
     Args:
         color: `always` wins over NO_COLOR, which wins over FORCE_COLOR; a pipe is plain unless told otherwise.
+        db: the book as it was named by `--db`; the commands shown name it, too.
     """
 
-    def __init__(self, color: When = When.auto) -> None:
+    def __init__(self, color: When = When.auto, *, db: Path | None = None) -> None:
+        self._db = f" --db {shlex.quote(str(db))}" if db is not None else ""
         environment = os.environ
         terminal = sys.stdout.isatty() and environment.get("TERM") != "dumb"
         forced = color is When.always or (bool(environment.get("FORCE_COLOR")) and color is When.auto)
@@ -124,7 +131,8 @@ class Output:
         for number, (do, command) in enumerate(steps):
             self.labelled("" if number and self.fancy else "next", [do])
             if command is not None:
-                self.line(f"  $ {clean(command)}", "bold")
+                named = self._db if command.split(" ")[1:2] and command.split(" ")[1] in READING else ""
+                self.line(f"  $ {clean(command + named)}", "bold")
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, as it is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 from crossfoot.books.fate import Fate
@@ -70,8 +72,21 @@ def show_listed(out: Output, found: Found, now: int) -> None:
     out.gap()
     wanted = bad or found.listed[0]
     out.commands(
-        [("see the first that needs somebody" if bad else "see one of them", f"crossfoot why {wanted.message.id}")]
+        [("see the first that needs somebody" if bad else "see one of them", f"crossfoot why {_name(found, wanted)}")]
     )
+
+
+def _name(found: Found, wanted: Listed) -> str:
+    """The message's id, with its source or its queue where the id alone means several."""
+    alike = [line.message for line in found.listed if line.message.id == wanted.message.id]
+    one = wanted.message
+    name = one.id if len(alike) == 1 else f"{one.source}|{one.id}"
+    queue = (
+        f" --queue {shlex.quote(one.queue)}"
+        if len({line.queue for line in alike if line.source == one.source}) > 1
+        else ""
+    )
+    return shlex.quote(name) + queue
 
 
 def _listed(line: Listed, now: int, *, narrow: bool) -> list[Cell]:

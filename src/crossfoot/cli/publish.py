@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.cli.loading import load_app
+from crossfoot.cli.output import note
 from crossfoot.errors import EnvelopeInvalid, UsageError
 from crossfoot.message import Message, decode
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
@@ -29,6 +31,7 @@ def publish(
     subject: Annotated[str | None, typer.Option("--subject", "-s", help="the entity it concerns")] = None,
     sequence: Annotated[int | None, typer.Option(help="its order within the subject")] = None,
     operation: Annotated[str | None, typer.Option(help="the operation key, if the handler does not make one")] = None,
+    source: Annotated[str | None, typer.Option(help="who sends it; the service's name unless given")] = None,
     message_id: Annotated[str | None, typer.Option("--id", help="its id; a new one unless given")] = None,
     correlation: Annotated[str | None, typer.Option(help="the flow it belongs to")] = None,
     file: Annotated[
@@ -44,12 +47,19 @@ def publish(
     Exits with 1 when the queue refused one, or gave no answer.
     """
     app = load_app(target)
+    if type_ is not None and len(app.registry) and app.registry.find(type_) is None:
+        near = get_close_matches(type_, [handler.type for handler in app.registry], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        note(f"no handler of {app.name} takes {type_!r}{hint}")
     if (file is None) == (type_ is None):
         raise UsageError("publish needs either a TYPE or --file: name what to send, once")
     if file is not None:
         groups: Iterator[list[Message]] = _from_file(file)
     else:
-        attributes = {"subject": subject, "sequence": sequence, "operation": operation, "correlationid": correlation}
+        attributes = {
+            "subject": subject, "sequence": sequence, "operation": operation, "correlationid": correlation,
+            "source": source,
+        }  # fmt: skip
         stated: dict[str, Any] = {name: value for name, value in attributes.items() if value is not None}
         if message_id is not None:
             stated["id"] = message_id

@@ -60,9 +60,10 @@ def tail(
     """
     filters = {"type": type_, "subject": subject, "queue": queue, "kind": _kind(kind)}
     with reading(db) as (connection, path):
+        queries.check_names(connection, queue=queue, type_=None)
         number = queries.last_number(connection)
         lines = queries.last_lines(connection, last, **filters) if last else []
-        out = Output(color)
+        out = Output(color, db=db)
         _print(out, lines, as_json)
         try:
             if follow:

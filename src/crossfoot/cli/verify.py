@@ -34,7 +34,7 @@ def verify(db: Database = None, as_json: Json = False, color: Color = When.auto)
     if as_json:
         print_json({"clean": result.clean, **{name: getattr(result, name) for name in result.__struct_fields__}})
     else:
-        show(Output(color), result)
+        show(Output(color, db=db), result)
     if not result.clean:
         raise typer.Exit(1)
 

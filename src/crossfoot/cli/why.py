@@ -51,9 +51,9 @@ def why(
             "is it the right book (--db), and is it spelled in full?"
         )
     elif found.page is not None:
-        show_page(Output(color), found.page, body=body, with_body=with_payload)
+        show_page(Output(color, db=db), found.page, body=body, with_body=with_payload)
     else:
-        show_listed(Output(color), found, now)
+        show_listed(Output(color, db=db), found, now)
     if not well(found):
         raise typer.Exit(1)
 

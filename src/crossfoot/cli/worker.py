@@ -12,6 +12,8 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.cli.loading import load_app
+from crossfoot.cli.output import note
+from crossfoot.recover.phrases import plural
 from crossfoot.worker.worker import Worker
 
 
@@ -37,15 +39,22 @@ def worker(
     """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     app = load_app(target)
     stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
     pattern = {name: value for name, value in stated.items() if value is not None}
     worker = app.worker(**pattern)
+    if not until_idle:
+        note(f"{worker.name} works queue {app.queue.name}; Ctrl-C stops it in order")
     anyio.run(_work, app, worker, until_idle)
     if as_json:
-        typer.echo(msgspec.json.encode({"worker": worker.name, "deliveries": worker.settled}).decode())
+        told = {"worker": worker.name, "deliveries": worker.ends.total(), "ends": dict(worker.ends)}
+        typer.echo(msgspec.json.encode(told).decode())
     else:
-        typer.echo(f"{worker.name}: {worker.settled} deliveries came to an end")
+        ends = ", ".join(f"{count:,} {end}" for end, count in worker.ends.most_common())
+        typer.echo(
+            f"{worker.name}: {plural(worker.ends.total(), 'delivery', 'deliveries')}{': ' + ends if ends else ''}"
+        )
 
 
 async def _work(app: Crossfoot, worker: Worker, until_idle: bool) -> None:

@@ -60,4 +60,5 @@ def _publish(facts: Facts) -> str:
     row = facts.row
     subject = f" --subject {shlex.quote(row.subject)}" if row.subject else ""
     sequence = f" --sequence {row.sequence}" if row.sequence is not None else ""
-    return f"crossfoot publish MODULE:NAME {shlex.quote(row.type)} --id {shlex.quote(row.id)}{subject}{sequence} --data '...'"
+    identity = f" --source {shlex.quote(row.source)} --id {shlex.quote(row.id)}"
+    return f"crossfoot publish MODULE:NAME {shlex.quote(row.type)}{identity}{subject}{sequence} --data '...'"

@@ -124,8 +124,8 @@ def waiting_for(facts: Facts, fate: Fate | None, now: Micros) -> Moment | None:
     if fate is None or fate.closed or latest is None:
         return None
     what = {
-        Fate.INTENDED: "to be sent", Fate.IN_DOUBT: "an answer", Fate.QUEUED: "to be received",
-        Fate.PROCESSING: "the handler", Fate.RETRYING: "to be tried again", Fate.PARKED: "its predecessor",
+        Fate.INTENDED: "to be sent", Fate.IN_DOUBT: "for an answer", Fate.QUEUED: "to be received",
+        Fate.PROCESSING: "for the handler", Fate.RETRYING: "to be tried again", Fate.PARKED: "for its predecessor",
         Fate.STRANDED: "to be received", Fate.STALLED: "to be received again",
     }[fate]  # fmt: skip
     if latest.kind is Kind.PARKED and fate is Fate.STRANDED:
@@ -134,7 +134,7 @@ def waiting_for(facts: Facts, fate: Fate | None, now: Micros) -> Moment | None:
     text = f"due in {span(due - now)}" if due > now else f"overdue for {span(now - due)}"
     if fate in (Fate.QUEUED, Fate.INTENDED):
         text = f"for {span(now - latest.at)}"
-    return Moment(mark=Mark.OPEN, at=max(now, latest.at), what=f"waits for {what}", text=text)
+    return Moment(mark=Mark.OPEN, at=max(now, latest.at), what=f"waits {what}", text=text)
 
 
 def no_end(worker: WorkerRow | None, lease_until: Micros, now: Micros) -> str:

@@ -31,10 +31,10 @@ class Dispatch:
 
     Args:
         ordered: whether the queue keeps the order of a partition.
-        settled: called with the number of deliveries that came to an end.
+        settled: called with deliveries that came to an end.
     """
 
-    def __init__(self, settling: Settling, *, ordered: bool, settled: Callable[[int], None]) -> None:
+    def __init__(self, settling: Settling, *, ordered: bool, settled: Callable[[Sequence[Result]], None]) -> None:
         self._settling = settling
         self._ordered = ordered
         self._settled = settled
@@ -64,7 +64,7 @@ class Dispatch:
         """What lanes call when a chunk has come to its end."""
         while results:
             await self._settling.settle(results)
-            self._settled(len(results))
+            self._settled(results)
             if not self._lines:
                 return
             further: list[Result] = []

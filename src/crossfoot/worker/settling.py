@@ -220,4 +220,7 @@ def heed(answer: ReceiptAnswer, failure: Failure, wanted: str) -> None:
 
 
 def name_of(held: Held) -> str:
-    return held.message.key if held.message is not None else held.delivery.broker_id
+    message = held.message
+    if message is None:
+        return held.delivery.broker_id
+    return f"{message.key} ({message.type}{', ' + message.subject if message.subject else ''})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
+from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary, reach
@@ -24,7 +26,7 @@ from crossfoot.queues.queue import Delivery, LocalQueue, Order, Queue
 from crossfoot.worker.dispatch import Dispatch
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
-from crossfoot.worker.lanes import LoopLane, ThreadLane
+from crossfoot.worker.lanes import LoopLane, Result, ThreadLane
 from crossfoot.worker.leases import Leases
 from crossfoot.worker.parking import resume_overdue
 from crossfoot.worker.reconcile import Reconciliation
@@ -90,8 +92,8 @@ class Worker:
         self._receiving: anyio.CancelScope | None = None
         self._to_send = anyio.Event()
         self._room = anyio.Event()
-        self.settled = 0
-        """Deliveries that came to an end."""
+        self.ends: Counter[str] = Counter()
+        """Deliveries that came to an end, by what it was: the kind of the entry, `failed`, or `handed back`."""
         self.on_settled: Callable[[Held], None] | None = None
         """Called, in the event loop, with every delivery whose end is in the book."""
 
@@ -298,8 +300,9 @@ class Worker:
 
         return forget
 
-    def _count(self, settled: int) -> None:
-        self.settled += settled
+    def _count(self, results: Sequence[Result]) -> None:
+        for _, end in results:
+            self.ends[end.label if isinstance(end, Kind) else "handed back" if end is None else "failed"] += 1
 
     async def _wait_for_room(self) -> None:
         self._room = anyio.Event()
