@@ -17,6 +17,10 @@ FILE = "crossfoot.toml"
 PREFIX = "CROSSFOOT_"
 
 
+CENTURY = 100 * 366 * 86_400.0
+"""Seconds; what is longer, or endless, is no time that can be waited."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set, with its default.
 
@@ -60,9 +64,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"database = {self.database!r} is a URL, and the name of a SQLite file is wanted; for SQLAlchemy give the engine: "
                 "Crossfoot(..., database=create_engine(...))"
             )
-        for name in ("attempts", "concurrency", "batch", "prefetch"):
+        for name in ("attempts", "concurrency", "batch", "prefetch", "max_bytes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: it must be at least 1")
+        for name in ("retention", "lease", "wait", "grace", "reconcile", "backoff", "backoff_cap"):
+            if not 0 <= getattr(self, name) <= CENTURY:
+                raise UsageError(f"{name} = {getattr(self, name)}: give seconds, from 0 to a century")
         if self.synchronous not in ("FULL", "NORMAL", "EXTRA"):
             raise UsageError(f"synchronous = {self.synchronous!r}: SQLite knows FULL, NORMAL and EXTRA")
 

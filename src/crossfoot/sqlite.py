@@ -161,7 +161,7 @@ class Connection(sqlite3.Connection):
         """Take the write lock."""
         self.turnstile.enter()
         try:
-            self.execute(BEGIN)
+            sqlite3.Connection.execute(self, BEGIN)
         except sqlite3.Error as error:
             self.turnstile.leave()
             raise explain(error, self) from error
@@ -169,7 +169,7 @@ class Connection(sqlite3.Connection):
     def finish(self) -> None:
         """Commit and let the next writer in. After an exception the outcome is unknown until it is read again."""
         try:
-            self.execute(COMMIT)
+            sqlite3.Connection.execute(self, COMMIT)
         except sqlite3.Error as error:
             self.abandon()
             raise explain(error, self) from error
@@ -180,7 +180,7 @@ class Connection(sqlite3.Connection):
         try:
             if self.in_transaction:
                 with suppress(sqlite3.Error):  # a rollback that SQLite did by itself leaves nothing to do
-                    self.execute(ROLLBACK)
+                    sqlite3.Connection.execute(self, ROLLBACK)
         finally:
             self.turnstile.leave()
 
@@ -221,10 +221,12 @@ def connect_as(kind: type[C], path: str | Path, *, synchronous: str = "FULL", re
         connection.turnstile = Turnstile("" if read_only or path == ":memory:" else path + TURN)
         if not read_only:
             _log_ahead(connection)
-            connection.execute(f"PRAGMA synchronous = {synchronous}")
-            connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA temp_store = MEMORY")  # or the savepoints of a batch spill pages into a file
+            sqlite3.Connection.execute(connection, f"PRAGMA synchronous = {synchronous}")
+            sqlite3.Connection.execute(connection, f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        sqlite3.Connection.execute(connection, "PRAGMA foreign_keys = OFF")
+        sqlite3.Connection.execute(
+            connection, "PRAGMA temp_store = MEMORY"
+        )  # or the savepoints of a batch spill pages into a file
     except (sqlite3.Error, OSError) as error:
         sqlite3.Connection.close(connection)
         raise explain(error, path) from error
@@ -233,14 +235,14 @@ def connect_as(kind: type[C], path: str | Path, *, synchronous: str = "FULL", re
 
 def _log_ahead(connection: Connection) -> None:
     """Switch a file to write-ahead logging, once in its life. SQLite does not wait for a lock while it switches: we do."""
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+    if sqlite3.Connection.execute(connection, "PRAGMA journal_mode").fetchone()[0] == "wal":
         return
     connection.turnstile.enter()
     try:
         until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
         while True:
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                sqlite3.Connection.execute(connection, "PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
                 if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY") or time.monotonic() > until:
@@ -265,14 +267,15 @@ def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LI
     connection.turnstile.enter()
     try:
         # Many short waits: within one long wait, readers that overlap would keep it from ever starting afresh.
-        connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
+        sqlite3.Connection.execute(connection, f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
         return any(
-            not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] for _ in range(CHECKPOINT_TRIES)
+            not sqlite3.Connection.execute(connection, "PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            for _ in range(CHECKPOINT_TRIES)
         )
     except sqlite3.Error as error:
         raise explain(error, connection) from error
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        sqlite3.Connection.execute(connection, f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.turnstile.leave()
 
 
@@ -289,7 +292,7 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL") or (isinstance(error, OSError) and error.errno == 28):
         return DiskFull(
-            f"the disk that holds {path} is full ({text}): free some space, then start again; nothing was acked"
+            f"the disk that holds {path} is full ({text}): free some space, then start again; nothing more is acked"
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or isinstance(error, PermissionError):
         return DatabaseUnavailable(
@@ -310,7 +313,7 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
 
 def _path_of(connection: sqlite3.Connection) -> str:
     try:
-        return str(connection.execute("PRAGMA database_list").fetchone()[2]) or ":memory:"
+        return str(sqlite3.Connection.execute(connection, "PRAGMA database_list").fetchone()[2]) or ":memory:"
     except sqlite3.Error:
         return "the database"
 

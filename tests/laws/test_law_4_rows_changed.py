@@ -62,7 +62,7 @@ LEFT = "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM orders) +
 def lent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HandlerConnection]:
     made = connect_as(HandlerConnection, tmp_path_factory.mktemp("lent") / "business.db", synchronous="OFF")
     for statement in TABLES:
-        made.execute(statement)
+        sqlite3.Connection.execute(made, statement)
     yield made
     made.leave()
 
@@ -104,7 +104,7 @@ def test_a_watch_that_begins_when_it_is_needed_counts_the_same(
     lent: HandlerConnection, program: list[str], by_cursor: bool
 ) -> None:
     """Through a connection as handlers get it, on which nothing is traced before there is a reason."""
-    lent.set_trace_callback(None)
+    sqlite3.Connection.set_trace_callback(lent, None)
     lent.counter.tracing = False
     lent.begin()
     try:
@@ -116,7 +116,7 @@ def test_a_watch_that_begins_when_it_is_needed_counts_the_same(
         lent.guarded = False
         changed = lent.counter.changed()
 
-        assert changed == lent.execute(LEFT).fetchone()[0]
+        assert changed == sqlite3.Connection.execute(lent, LEFT).fetchone()[0]
     finally:
         lent.guarded = False
         lent.abandon()

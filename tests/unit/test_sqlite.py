@@ -181,7 +181,14 @@ def test_nobody_waits_for_ever_for_a_writer_that_is_frozen_and_the_turn_that_cam
                 impatient.begin()
         monkeypatch.undo()
         connection.finish()
+        line = impatient.turnstile._line
+        assert line is not None
+        until = time.monotonic() + 10
+        while line._under_way:
+            assert time.monotonic() < until, "its turn never came"
+            time.sleep(0.001)
 
+        monkeypatch.setattr("crossfoot.sqlite.BUSY_TIMEOUT_MS", 2_000)
         insert(third)
         insert(impatient)
         insert(connection)
@@ -488,7 +495,7 @@ def test_on_a_full_disk_the_commit_fails_as_disk_full_and_all_that_was_committed
 
     assert report["error"] == "DiskFull"
     assert "the disk that holds" in report["says"]
-    assert "free some space, then start again; nothing was acked" in report["says"]
+    assert "free some space, then start again; nothing more is acked" in report["says"]
     assert report["committed"] > 0
     assert report["committed"] == report["kept"] == report["after"]
     assert not report["open"]

@@ -80,7 +80,7 @@ def _words(error: BaseException) -> str:
     behind = getattr(error, "orig", None) if type(error).__module__.startswith("sqlalchemy.") else None
     try:
         text = f"{type(behind).__name__}: {behind}" if isinstance(behind, BaseException) else str(error)
-    except Exception as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
+    except BaseException as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
         text = f"(its text cannot be had: {type(second).__name__})"
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 

@@ -209,7 +209,8 @@ def _lying_there(
     for key, state, identity in connection.execute(LYING_THERE, (queue,)):
         name = f"{own}{key}" if unreadable and f"{own}{key}" in unreadable else identity
         copies += state < 2 and name in held
-        places[state].add(name)
+        if 0 <= state < len(places):  # a state that no queue has: then its message is missing everywhere
+            places[state].add(name)
     return held, aside, buried, copies + len(held.difference(believed))
 
 

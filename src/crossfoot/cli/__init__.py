@@ -6,6 +6,8 @@ its own. Whatever a command raises ends here, as one message on standard error a
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -122,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code and raises nothing."""
+    _give_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an odd character in a message must not end the page
@@ -133,11 +136,23 @@ def run(arguments: list[str]) -> int:
         return complain(str(error), code=FOUND if isinstance(error, NotFound) else WRONG)
     except BrokenPipeError:
         return reader_left()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT) or error.filename is not None:
+            raise
+        reader_left()
+        return complain(f"the output cannot be written: {error.strerror}", code=WRONG)
     except (KeyboardInterrupt, typer.Abort):
         return complain("interrupted", code=INTERRUPTED)
     except Exception:  # noqa: BLE001 - the last line of defence: a bug is shown whole, and has an exit code of its own
         traceback.print_exc()
         return complain("this is a fault in crossfoot: please report it with the lines above", code=FAULT)
+
+
+def _give_streams() -> None:
+    """Where the shell has closed one (`>&-`), what is written to it goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of the process
 
 
 def _dispatch(arguments: list[str]) -> int:

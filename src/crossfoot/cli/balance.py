@@ -85,19 +85,21 @@ def balance(
     if behind:
         note(f"not everything could be posted, so this is the balance up to entry {drawn.posted:,}: {behind}")
     if as_json:
-        print_json({"balanced": drawn.balanced, **to_builtins(drawn)})
+        print_json({"balanced": drawn.balanced and not behind, **to_builtins(drawn)})
     else:
-        show(Output(color, db=db), drawn)
-    if not drawn.balanced:
+        show(Output(color, db=db), drawn, behind=behind)
+    if not drawn.balanced or behind:
         raise typer.Exit(1)
 
 
-def show(out: Output, drawn: Balance) -> None:
-    """The books as a person reads them."""
+def show(out: Output, drawn: Balance, *, behind: str = "") -> None:
+    """The books as a person reads them; `behind` says why newer entries are not in them."""
     told = "; ".join(drawn.problems) if drawn.problems else "every message has a fate, and the books balance"
+    if behind:
+        told = f"what came after entry {drawn.posted:,} is not counted, so nobody knows whether the books balance"
     out.heading(
         f"{drawn.published:,} published = {sum(drawn.fates.values()):,} with a fate + {drawn.unaccounted:,} unaccounted",
-        f"{told}.", [f"as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems else "green",
+        f"{told}.", [f"as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
     )  # fmt: skip
     out.gap()
     names = list(drawn.queues)

@@ -14,7 +14,7 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.cli.loading import load_app
-from crossfoot.cli.output import note
+from crossfoot.cli.output import clean, note
 from crossfoot.errors import EnvelopeInvalid, UsageError
 from crossfoot.message import Message, decode
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
@@ -81,10 +81,9 @@ async def _publish(app: Crossfoot, groups: Iterator[list[Message]]) -> list[Publ
 
 
 def _payload(text: str) -> Any:
-    raw = sys.stdin.buffer.read() if text == "-" else text.encode()
     try:
-        return msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(sys.stdin.buffer.read() if text == "-" else text.encode())
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(
             f"--data is not JSON ({error}): quote it for the shell, as in --data '{{\"amount\": 120}}'"
         ) from error
@@ -119,7 +118,7 @@ def _report(answers: list[PublishAnswer], as_json: bool) -> None:
         counts = {word: sum(row["answer"] == word for row in rows) for word in ("accepted", "refused", "in doubt")}
         typer.echo(", ".join(f"{count} {word}" for word, count in counts.items() if count))
     for row in rows if len(rows) <= 10 else [row for row in rows if row["answer"] != "accepted"]:
-        typer.echo(f"{row['answer']}  {row['message']}" + (f"  ({row['reason']})" if row["reason"] else ""))
+        typer.echo(clean(f"{row['answer']}  {row['message']}" + (f"  ({row['reason']})" if row["reason"] else "")))
 
 
 def _word(answer: PublishAnswer) -> str:

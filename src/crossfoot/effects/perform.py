@@ -20,7 +20,7 @@ from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, in_handler
-from crossfoot.errors import CommitInDoubt, CrossfootError, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
 
 
 def perform(work: Work, session: Session, database: Database) -> Kind:
@@ -172,7 +172,7 @@ def committed_after_all(work: Work, database: Database, error: Exception) -> boo
         finally:
             session.rollback()
             session.close()
-    except CrossfootError as second:
+    except Exception as second:  # noqa: BLE001 - whatever it was, the key was not read, and nobody knows
         _doubt(work, error, second)
 
 
@@ -186,24 +186,26 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
         finally:
             await session.rollback()
             await session.close()
-    except CrossfootError as second:
+    except Exception as second:  # noqa: BLE001 - as above
         _doubt(work, error, second)
 
 
 def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
+    token = in_handler.set(work)
     try:
         if eager or drive(work.out_of_turn(), session):
             tx.open()
         _begin(work)
-        token = in_handler.set(work)
         try:
             result = work.handler.function(*work.handler.arguments(work.message, tx))
         except (Exception, Decided):
             raise
         except BaseException as error:
+            if _only_decided(error):
+                raise Decided(_decision(work)) from error
             raise _quit(work, error) from error
         finally:
-            in_handler.reset(token)
+            tx.end()
         tx.open()
         return drive(work.close(result, session.changed()), session)
     except Decided:
@@ -212,10 +214,13 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         if misuse := misuse_behind(error):
             raise misuse from error
         raise
+    finally:
+        in_handler.reset(token)
     return drive(work.settle(_decision(work)), session)
 
 
 async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
+    token = in_handler.set(work)
     try:
         if eager or await adrive(work.out_of_turn(), session):
             await tx.open()
@@ -230,6 +235,8 @@ async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, e
         if misuse := misuse_behind(error):
             raise misuse from error
         raise
+    finally:
+        in_handler.reset(token)
     return await adrive(work.settle(_decision(work)), session)
 
 
@@ -247,18 +254,19 @@ async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
         DeadlineExceeded: it was cancelled at its deadline.
     """
     seconds = work.handler.deadline
-    token = in_handler.set(work)
     try:
         with anyio.move_on_after(seconds):
             return await work.handler.function(*work.handler.arguments(work.message, tx))
     except (Exception, Decided):
         raise
     except BaseException as error:
+        if _only_decided(error):
+            raise Decided(_decision(work)) from error
         if isinstance(error, anyio.get_cancelled_exc_class()) and _is_cancelled():
             raise
         raise _quit(work, error) from error
     finally:
-        in_handler.reset(token)
+        tx.end()
     raise DeadlineExceeded(
         f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
     )
@@ -268,6 +276,11 @@ def _is_cancelled() -> bool:
     """Whether somebody asked this task to end; the handler may also have waited for another one that was cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _only_decided(error: BaseException) -> bool:
+    """Whether a task group passes on that the book has decided without the handler."""
+    return isinstance(error, BaseExceptionGroup) and error.split(Decided)[1] is None
 
 
 def _quit(work: Work, error: BaseException) -> HandlerQuit:

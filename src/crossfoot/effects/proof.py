@@ -61,6 +61,13 @@ def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: obj
     """
     if isinstance(result, Noop):
         return Kind.NOOP
+    if result is not None and hasattr(result, "__await__"):
+        if hasattr(result, "close"):
+            result.close()
+        raise NoProof(
+            f"{what}: the handler returned something that must be awaited, and is no `async def` itself, so what it called for "
+            "never happened"
+        )
     if proves:
         missing = [name for name in proves if name not in evidence.outcomes]
         if missing:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Coroutine
-from typing import Any, NoReturn
+from typing import Any
 
+import anyio
 import msgspec
 
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
 from crossfoot.effects.work import Decided, Sending, Work, destination
-from crossfoot.errors import UsageError
+from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.message import Message, child
 
 _json = msgspec.json.Encoder(enc_hook=str)
@@ -21,6 +23,32 @@ class _Facts:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._over = False
+        self._broken: Exception | None = None
+
+    def end(self) -> None:
+        """The handler has returned: whatever it left running must not reach the transaction any more."""
+        self._over = True
+
+    def _usable(self) -> None:
+        """See that a handler may still use this.
+
+        Raises:
+            TransactionMisuse: it has returned.
+        """
+        if self._over:
+            raise TransactionMisuse(
+                f"{self._work.what}: its handler has returned, and something it left running uses its transaction still: wait for "
+                "all threads and tasks before returning (asyncio.gather leaves the others running when one fails: use a task group)"
+            )
+
+    def _break(self, error: BaseException) -> None:
+        """The transaction could not be opened; a handler that goes on all the same must not find it open."""
+        self._broken = (
+            error
+            if isinstance(error, Exception)
+            else TransactionMisuse(f"{self._work.what}: its transaction was left while it was being opened")
+        )
 
     @property
     def message(self) -> Message:
@@ -40,6 +68,7 @@ class _Facts:
             subject: whom it concerns; the message's subject unless said otherwise.
             facts: figures worth keeping; anything JSON can express (others as text).
         """
+        self._usable()
         if not name:
             raise UsageError("an outcome needs a name, as in tx.outcome('invoice.issued')")
         self._work.outcomes.append(
@@ -55,6 +84,7 @@ class _Facts:
             to: the queue's name; the queue this message came from unless said otherwise.
             attributes: `data`, `subject` and other attributes of a message to make.
         """
+        self._usable()
         if isinstance(message, str):
             attributes.setdefault("source", self._work.handler.service)
             message = child(self._work.message, type=message, **attributes)
@@ -66,6 +96,7 @@ class _Facts:
 
     def receipt(self, system: str, reference: str) -> None:
         """Name the receipt of an external system as evidence that it did its part."""
+        self._usable()
         if not system or not reference:
             raise UsageError(
                 "a receipt needs the system's name and its reference, as in tx.receipt('stripe', charge.id)"
@@ -80,10 +111,12 @@ class Transaction(_Facts):
         super().__init__(work)
         self._session = session
         self._begun = begun
+        self._opening = threading.Lock()
 
     @property
     def connection(self) -> Any:
         """The user's own connection, inside the transaction."""
+        self._usable()
         self.open()
         return self._session.handle
 
@@ -92,21 +125,33 @@ class Transaction(_Facts):
 
     def execute(self, sql: Any, parameters: Any = ()) -> Any:
         """Execute a statement in the transaction; returns the driver's cursor or result."""
+        self._usable()
         self.open()
         return self._session.execute(sql, parameters)
 
     def open(self) -> None:
         """Begin, claim the operation, and start to count what the handler changes. Once."""
         work = self._work
-        if work.decided is not None:
-            _leave(work)
-        if work.opened:
+        if work.opened and work.decided is None:
             return
+        with self._opening:
+            if self._broken is not None:
+                raise self._broken
+            if work.decided is None and not work.opened:
+                try:
+                    self._open(work)
+                except BaseException as error:
+                    self._break(error)
+                    raise
+        if work.decided is not None:
+            raise Decided(work.decided)
+
+    def _open(self, work: Work) -> None:
         if not self._begun:
             self._session.begin()
-        if not work.begins_claimed() and drive(work.open(), self._session) is not None:
-            _leave(work)
-        self._session.watch()
+        if work.begins_claimed() or drive(work.open(), self._session) is None:
+            self._session.watch()
+            work.opened = True
 
 
 class AsyncTransaction(_Facts):
@@ -117,10 +162,12 @@ class AsyncTransaction(_Facts):
         self._session = session
         self._begun = begun
         self._calls = Calls()
+        self._opening = anyio.Lock()
 
     @property
     def connection(self) -> Any:
         """The user's own connection; `await tx.begin()` first unless a statement ran already."""
+        self._usable()
         if not self._work.opened:
             raise UsageError("the transaction has not begun: call `await tx.begin()` before using tx.connection")
         return self._session.handle
@@ -130,14 +177,17 @@ class AsyncTransaction(_Facts):
 
     def begin(self) -> Coroutine[Any, Any, None]:
         """Begin now, so that `connection` can be used; `execute` does it by itself. To be awaited."""
+        self._usable()
         return self._calls.note("tx.begin", self.open())
 
     def execute(self, sql: Any, parameters: Any = ()) -> Coroutine[Any, Any, Any]:
         """Execute a statement in the transaction; gives the driver's cursor or result. To be awaited."""
+        self._usable()
         return self._calls.note("tx.execute", self._execute(sql, parameters))
 
     async def _execute(self, sql: Any, parameters: Any) -> Any:
         await self.open()
+        self._usable()
         return await self._session.execute(sql, parameters)
 
     def check(self) -> None:
@@ -149,19 +199,25 @@ class AsyncTransaction(_Facts):
         self._calls.check(self._work)
 
     async def open(self) -> None:
-        """Begin, claim the operation, and start to count what the handler changes. Once."""
+        """Begin, claim the operation, and start to count what the handler changes. Once, whoever comes meanwhile."""
         work = self._work
-        if work.decided is not None:
-            _leave(work)
-        if work.opened:
+        if work.opened and work.decided is None:
             return
+        async with self._opening:
+            if self._broken is not None:
+                raise self._broken
+            if work.decided is None and not work.opened:
+                try:
+                    await self._open(work)
+                except BaseException as error:
+                    self._break(error)
+                    raise
+        if work.decided is not None:
+            raise Decided(work.decided)
+
+    async def _open(self, work: Work) -> None:
         if not self._begun:
             await self._session.begin()
-        if not work.begins_claimed() and await adrive(work.open(), self._session) is not None:
-            _leave(work)
-        await self._session.watch()
-
-
-def _leave(work: Work) -> NoReturn:
-    assert work.decided is not None
-    raise Decided(work.decided)
+        if work.begins_claimed() or await adrive(work.open(), self._session) is None:
+            await self._session.watch()
+            work.opened = True

@@ -131,7 +131,6 @@ class Work:
 
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
-        self.opened = True
         claimed = self.claimed or (
             yield Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
         )
@@ -184,18 +183,15 @@ class Work:
                 )
             details = _details(operation=self.operation, by=owner[0] if owner else None)
             yield from self._advance_if_next()
-        elif kind is Kind.SUPERSEDED:
-            yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
+        elif kind is Kind.SUPERSEDED:  # it completed nothing: a later event may ask for the same operation
+            yield Run(sql.DROP_OPERATION, (self.operation, self.hold.key))
             details = _details(sequence=self.message.sequence)
         yield from self._settle(kind, details)
         return kind
 
     def begins_claimed(self) -> bool:
         """Whether there is nothing left to ask before the handler: its batch claimed its operation, and it keeps no order."""
-        if not self.claimed or self.handler.in_order is not None:
-            return False
-        self.opened = True
-        return True
+        return self.claimed and self.handler.in_order is None
 
     # ---- what a page and an error call it --------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +47,7 @@ def _resolved(handler: Callable[..., Any], name: str, annotation: str) -> Any:
     Of this one parameter only: the others' may well name what is imported for type checkers alone.
     """
     function = _function(handler)
-    nonlocals = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+    nonlocals = _closed_over(function) if inspect.isfunction(function) else {}
     written = SimpleNamespace(__annotations__={name: annotation})
     try:
         hints = typing.get_type_hints(written, getattr(function, "__globals__", {}), {**nonlocals}, include_extras=True)
@@ -83,3 +84,12 @@ def _has_fields(cls: Any) -> bool:
 def name_of(thing: Any) -> str:
     """How an error calls a type or a handler."""
     return repr(thing) if typing.get_origin(thing) else getattr(thing, "__qualname__", repr(thing))
+
+
+def _closed_over(function: Any) -> dict[str, Any]:
+    """The names of the functions around it that it uses; one that is defined further down has no value yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found

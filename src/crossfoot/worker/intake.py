@@ -53,14 +53,20 @@ class Intake:
         lock of the one file, and for the interpreter's: then it is better done when they are through."""
         return self._local is None
 
-    def take(self, deliveries: Sequence[Delivery]) -> list[Held]:
-        """Read deliveries, and write that this worker holds them."""
+    def take(self, deliveries: Sequence[Delivery], lease_over: float = float("inf")) -> list[Held]:
+        """Read deliveries, and write that this worker holds them.
+
+        Args:
+            lease_over: when their leases end at the latest, by the monotonic clock: counted from before they were asked for,
+                whatever a wall clock that was set meanwhile makes of it.
+        """
         monotonic, now = self._clock.monotonic(), self._clock.now()
         helds = []
         records = []
         for delivery in deliveries:
             left = (delivery.lease_until - now) / 1_000_000
             held = Held(delivery, self._clock, monotonic + left, strict=self._local is None)
+            held.lease_over = min(held.lease_over, lease_over)
             records.append(self._read(held, now))
             self._prepare(held)
             helds.append(held)

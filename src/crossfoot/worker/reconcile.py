@@ -32,6 +32,9 @@ IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 _SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
 
 
+THOROUGH = 10
+"""Every so many looks dead letters are compared by identity, although their count is what it should be."""
+
 MOST_CANDIDATES = 10_000
 """Messages looked for at once; the next round goes on behind them."""
 
@@ -59,6 +62,7 @@ class Reconciliation:
         self._worker = worker
         self._missed_before: set[tuple[int, int]] = set()
         self._after = 0
+        self._looks = 0
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished."""
@@ -88,7 +92,9 @@ class Reconciliation:
 
     async def _book_dead_letters(self) -> int:
         depth = await self._queue.depth()
-        if depth.dead == await anyio.to_thread.run_sync(self._count, Fate.DEAD):
+        self._looks += 1
+        same = depth.dead == await anyio.to_thread.run_sync(self._count, Fate.DEAD)
+        if same and (not depth.dead or self._looks % THOROUGH):  # one gone and one come make the same count
             return 0
         rows = [held async for held in self._queue.dead_letters()]
         return await anyio.to_thread.run_sync(self._write_seen, rows, Kind.DEAD_LETTERED, "found in the dead letters")
@@ -129,7 +135,7 @@ class Reconciliation:
             self._missed_before.clear()
             return []
         gone = [message for message in candidates if (message.key, message.latest) in self._missed_before]
-        self._missed_before = {(message.key, message.latest) for message in candidates}
+        self._missed_before |= {(message.key, message.latest) for message in candidates}  # of other pages, too
         return gone
 
     def _overdue(self, head: Micros | None) -> list[Missing]:

@@ -37,6 +37,10 @@ from crossfoot.worker.settling import Settling
 logger = logging.getLogger("crossfoot.worker")
 
 
+MOST, LONGEST = 10_000, 366 * 86_400.0
+"""Of anything that is counted, and seconds of any wait: more is a slip of the pen."""
+
+
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker works. Times in seconds.
 
@@ -61,11 +65,13 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "batch", "prefetch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UsageError(f"{name} must be from 1 to {MOST:,}, not {getattr(self, name)}")
         for name in ("lease", "grace", "reconcile"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= LONGEST:
+                raise UsageError(f"{name} must be more than 0 seconds, and a year at most, not {getattr(self, name)}")
+        if not 0 <= self.wait <= LONGEST:
+            raise UsageError(f"wait must be 0 seconds or more, and a year at most, not {self.wait}")
 
 
 class Worker:
@@ -192,6 +198,7 @@ class Worker:
             if room < min(most, self._capacity // 2) or not (intake.remote or dispatch.starved):
                 await self._wait_for_room()
                 continue
+            asked = self._clock.monotonic()
             try:
                 deliveries = await self._unless_stopping(min(room, most), 0.0 if until_idle else self.pattern.wait)
                 failures = 0
@@ -206,7 +213,7 @@ class Worker:
                 continue
             if deliveries:
                 reach(Boundary.AFTER_RECEIVE)
-                helds = await anyio.to_thread.run_sync(intake.take, deliveries)
+                helds = await anyio.to_thread.run_sync(intake.take, deliveries, asked + self.pattern.lease)
                 reach(Boundary.AFTER_RECEIVED_ENTRY)
                 leases.hold(helds)
                 await dispatch.take(helds)

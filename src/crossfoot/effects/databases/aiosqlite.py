@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, Self
 
 import aiosqlite
 
-from crossfoot.effects.databases import sqlite
+from crossfoot.effects.databases import sqlite as plain
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask
 from crossfoot.effects.databases.sqlite import answer
+from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse
 from crossfoot.sqlite import connect_as
 
 
 class HandlerConnection(aiosqlite.Connection):
-    """What a handler gets; commit, rollback and scripts are refused by the connection beneath."""
+    """What a handler gets; commit, rollback and scripts are refused by the connection beneath.
+
+    Attributes:
+        lent_to: the work whose handler may use it; a task that another handler left running may not.
+    """
+
+    lent_to: object = None
+
+    async def _execute(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.lent_to is not None and in_handler.get() is not self.lent_to:
+            raise TransactionMisuse(plain.OVER)
+        execute: Any = super()._execute
+        return await execute(fn, *args, **kwargs)
 
     async def __aenter__(self) -> Self:
         raise TransactionMisuse(
@@ -30,7 +44,7 @@ class HandlerConnection(aiosqlite.Connection):
         await super().close()
 
 
-class InnerConnection(sqlite.HandlerConnection):
+class InnerConnection(plain.HandlerConnection):
     """The connection in the thread, which aiosqlite closes by its `close`."""
 
     leaving = False
@@ -61,14 +75,14 @@ class AioSqliteSession:
         await self._call(self._inner.abandon)
 
     async def mark(self) -> None:
-        await self._call(self._inner.execute, MARK)
+        await self._call(sqlite3.Connection.execute, self._inner, MARK)
 
     async def undo(self) -> None:
         self._unwatch()
-        await self._call(self._inner.execute, UNDO)
+        await self._call(sqlite3.Connection.execute, self._inner, UNDO)
 
     async def keep(self) -> None:
-        await self._call(self._inner.execute, KEEP)
+        await self._call(sqlite3.Connection.execute, self._inner, KEEP)
 
     async def answer(self, ask: Ask) -> Any:
         return await self._call(answer, self._inner, ask)
@@ -79,6 +93,7 @@ class AioSqliteSession:
     async def watch(self) -> None:
         self._counter.watch()
         self._inner.guarded = True
+        self.handle.lent_to = in_handler.get()
 
     async def changed(self) -> int:
         self._unwatch()
@@ -88,13 +103,14 @@ class AioSqliteSession:
         await self.handle.leave(self._inner)
 
     def _unwatch(self) -> None:
+        self.handle.lent_to = None
         self._inner.guarded = False
         self._counter.watching = False
 
     async def _call(self, function: Any, *arguments: Any) -> Any:
         """Run in the connection's thread, in line with the handler's own statements."""
-        execute: Any = self.handle._execute  # aiosqlite has no public way into its thread
-        return await execute(function, *arguments)
+        execute: Any = aiosqlite.Connection._execute  # it has no public way into its thread
+        return await execute(self.handle, function, *arguments)
 
 
 async def open_session(path: str, synchronous: str) -> AioSqliteSession:

@@ -14,17 +14,22 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from crossfoot.errors import TransactionMisuse
 
+_CHANGES = (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE)
+
 _SPACE = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*"
-_CONTROL = re.compile(rf"{_SPACE}(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END)\b(.*)", re.IGNORECASE | re.DOTALL)
+_LEAD = rf"(?:\ufeff|;|{_SPACE[3:-2]})*"
+"""What SQLite passes over before a statement."""
+_CONTROL = re.compile(rf"{_LEAD}(SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END)\b(.*)", re.IGNORECASE | re.DOTALL)
 _ENDING = re.compile(
-    rf"{_SPACE}(COMMIT|END|ROLLBACK(?!{_SPACE}(?:TRANSACTION{_SPACE})?TO\b))\b", re.IGNORECASE | re.DOTALL
+    rf"{_LEAD}(COMMIT|END|ROLLBACK(?!{_SPACE}(?:TRANSACTION{_SPACE})?TO\b))\b", re.IGNORECASE | re.DOTALL
 )
-_WRITE = re.compile(rf"{_SPACE}(?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b", re.IGNORECASE | re.DOTALL)
+_WRITE = re.compile(rf"{_LEAD}(?:INSERT|UPDATE|DELETE|REPLACE|WITH)\b", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(
     r"""(?P<quoted>"(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\])|(?P<bare>[^\s;"'`\[\]/-]+)"""
     r"|--[^\n]*|/\*.*?(?:\*/|$)",
@@ -64,11 +69,24 @@ REFUSED = (
 
 def misuse_behind(error: BaseException | None) -> TransactionMisuse | None:
     """What to tell of an error that came of SQLite's refusal to end the transaction, in whatever wrapping."""
-    while error is not None:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_AUTH":
-            return TransactionMisuse(REFUSED)
-        error = getattr(error, "orig", None) or error.__cause__
+    if any(getattr(one, "sqlite_errorname", "") == "SQLITE_AUTH" for one in chain(error)):
+        return TransactionMisuse(REFUSED)
     return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on; each once, since a chain may end in itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "orig", None) or error.__cause__
+
+
+LOST = (
+    "the transaction was rolled back while the handler ran, and the handler caught the error that said so (INSERT OR ROLLBACK does "
+    "that, and a full disk): let that error out, nothing was kept"
+)
 
 
 class HasChanges(Protocol):
@@ -113,6 +131,9 @@ class ChangeCounter:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_SAVEPOINT and not self.tracing:
             self._missed = True
+        if action in _CHANGES and not self._connection.in_transaction:  # by a cursor made around the connection
+            self._lost = True
+            return sqlite3.SQLITE_DENY
         if action != sqlite3.SQLITE_TRANSACTION:
             return sqlite3.SQLITE_OK
         self._refused = True
@@ -156,10 +177,7 @@ class ChangeCounter:
                 "crossfoot (executescript() and `with connection:` commit, too), and use a savepoint for what may fail"
             )
         if self._lost or not self._connection.in_transaction:
-            raise TransactionMisuse(
-                "the transaction was rolled back while the handler ran, and the handler caught the error that said so "
-                "(INSERT OR ROLLBACK does that, and a full disk): let that error out, nothing was kept"
-            )
+            raise TransactionMisuse(LOST)
         if self._missed:
             raise TransactionMisuse(
                 "the handler used savepoints by a cursor that it made around the connection, so nobody counted what they undid: "

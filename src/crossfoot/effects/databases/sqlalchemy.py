@@ -15,11 +15,16 @@ from sqlalchemy.orm import Session as OrmSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
+from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.sqlite import Turnstile, explain
 
 if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+ENDED = "crossfoot: its handler has returned"
+"""In a session's `info`."""
 
 
 class SqlAlchemyDatabase:
@@ -142,6 +147,7 @@ class SyncSession:
     def changed(self) -> int:
         assert self._connection is not None and self._counter is not None
         self.handle.flush()
+        self.handle.info[ENDED] = True
         raw = self._connection.connection.driver_connection
         assert raw is not None
         raw.set_trace_callback(None)
@@ -219,7 +225,15 @@ def _refuse_commit(session: OrmSession) -> None:
         session.commit()  # says why not
 
 
+@event.listens_for(HandlerSession, "before_flush")
+def _refuse_late_flush(session: OrmSession, *_: Any) -> None:
+    if session.info.get(ENDED):
+        raise TransactionMisuse(OVER)
+
+
 @event.listens_for(HandlerSession, "do_orm_execute")
 def _refuse_ending(state: ORMExecuteState) -> None:
+    if state.session.info.get(ENDED):
+        raise TransactionMisuse(OVER)
     if isinstance(state.statement, TextClause):
         refuse_ending(state.statement.text)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter
-from crossfoot.effects.databases.sqlalchemy import HandlerSession, answer
+from crossfoot.effects.databases.sqlalchemy import ENDED, HandlerSession, answer
 from crossfoot.sqlite import Turnstile, explain
 
 
@@ -101,6 +101,7 @@ class AsyncSession:
     async def changed(self) -> int:
         assert self._counter is not None
         await self.handle.flush()
+        self.handle.info[ENDED] = True
         return self._counter.changed()
 
     async def close(self) -> None:

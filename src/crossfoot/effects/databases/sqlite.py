@@ -6,12 +6,20 @@ import sqlite3
 import weakref
 from typing import Any, Self
 
-from crossfoot.effects.databases.changes import ChangeCounter
+from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import DiskFull, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
 _execute = sqlite3.Cursor.execute
+
+OVER = (
+    "the connection was used by something that a handler left running after it returned: wait for all threads and tasks before "
+    "returning"
+)
+
+MOST_CURSORS = 1_000
+"""Cursors of one transaction that are remembered before those that are gone are forgotten."""
 
 
 class HandlerCursor(sqlite3.Cursor):
@@ -21,8 +29,7 @@ class HandlerCursor(sqlite3.Cursor):
 
     def execute(self, sql: str, parameters: Any = (), /) -> Self:
         connection = self.connection
-        if connection.guarded and connection.counter.look(sql):
-            connection.trace()
+        connection.admit(sql)
         try:
             return super().execute(sql, parameters)
         except sqlite3.Error:
@@ -30,6 +37,7 @@ class HandlerCursor(sqlite3.Cursor):
             raise
 
     def executemany(self, sql: str, parameters: Any, /) -> Self:
+        self.connection.admit(sql)
         try:
             return super().executemany(sql, parameters)
         except sqlite3.Error:
@@ -48,13 +56,10 @@ class HandlerConnection(Connection):
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
         self.counter = ChangeCounter(self)
         self.counter.tracing = False
-        self.set_authorizer(self.counter.authorize)
+        sqlite3.Connection.set_authorizer(self, self.counter.authorize)
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        if not self.guarded:
-            return super().execute(sql, parameters)
-        if self.counter.look(sql):
-            self.trace()
+        self.admit(sql)
         cursor = self._lent(super().cursor(HandlerCursor))
         try:
             return _execute(cursor, sql, parameters)
@@ -63,23 +68,27 @@ class HandlerConnection(Connection):
             raise
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
-        if not self.guarded:
-            return super().executemany(sql, parameters)
         cursor: HandlerCursor = self.cursor()
         return cursor.executemany(sql, parameters)
 
     def cursor(self, factory: Any = HandlerCursor) -> Any:
         if not self.guarded:
-            return super().cursor()
+            raise TransactionMisuse(OVER)
         if factory is not HandlerCursor:
             self.trace()
         return self._lent(super().cursor(factory))
+
+    def set_trace_callback(self, *_: Any, **__: Any) -> None:
+        raise TransactionMisuse("the handler set a trace callback: the connection's own is crossfoot's")
+
+    def set_authorizer(self, *_: Any, **__: Any) -> None:
+        raise TransactionMisuse("the handler set an authorizer: the connection's own is crossfoot's")
 
     def trace(self) -> None:
         """Have every statement watched from now on, see `changes`."""
         if not self.counter.tracing:
             self.counter.tracing = True
-            self.set_trace_callback(self.counter)
+            sqlite3.Connection.set_trace_callback(self, self.counter)
 
     def finish(self) -> None:
         self._take_back()
@@ -89,7 +98,22 @@ class HandlerConnection(Connection):
         self._take_back()
         super().abandon()
 
+    def admit(self, sql: str) -> None:
+        """Let a statement of the handler's pass, and see that it is watched if it must be.
+
+        Raises:
+            TransactionMisuse: the handler has returned; or the transaction is gone, and a write would be durable by itself.
+        """
+        if not self.guarded:
+            raise TransactionMisuse(OVER)
+        if not self.in_transaction:
+            raise TransactionMisuse(LOST)
+        if self.counter.look(sql):
+            self.trace()
+
     def _lent(self, cursor: sqlite3.Cursor) -> sqlite3.Cursor:
+        if len(self._cursors) > MOST_CURSORS:
+            self._cursors = [reference for reference in self._cursors if reference() is not None]
         self._cursors.append(weakref.ref(cursor))
         return cursor
 
@@ -123,7 +147,7 @@ class HandlerConnection(Connection):
 
     def leave(self) -> None:
         """Close, when the worker is done with it."""
-        self.set_authorizer(None)
+        sqlite3.Connection.set_authorizer(self, None)
         super().close()
 
 
@@ -149,7 +173,7 @@ class SqliteSession:
 
     def undo(self) -> None:
         self._unwatch()
-        self.handle.execute(UNDO)
+        sqlite3.Connection.execute(self.handle, UNDO)
 
     def keep(self) -> None:
         sqlite3.Connection.execute(self.handle, KEEP)
@@ -178,12 +202,13 @@ class SqliteSession:
 
 def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
     """Carry out one request of crossfoot's own."""
+    plain = sqlite3.Connection  # and not what a handler's connection makes of these methods
     try:
         if isinstance(ask, Run):
-            return connection.execute(ask.sql, ask.parameters).rowcount
+            return plain.execute(connection, ask.sql, ask.parameters).rowcount
         if isinstance(ask, Many):
-            return connection.executemany(ask.sql, ask.rows).rowcount
-        cursor = connection.cursor()
+            return plain.executemany(connection, ask.sql, ask.rows).rowcount
+        cursor = plain.cursor(connection)
         cursor.row_factory = None  # the connection's own may be the handler's
         cursor.execute(ask.sql, ask.parameters)
         return cursor.fetchone() if isinstance(ask, One) else cursor.fetchall()
@@ -193,13 +218,12 @@ def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
 
 def disk_full(error: BaseException | None, path: str) -> DiskFull | None:
     """The error to stop for when a full disk is behind `error`, in whatever wrapping a driver or a handler gave it."""
-    while error is not None:
-        if isinstance(error, DiskFull):
-            return error
-        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
-            found = explain(error, path) if isinstance(error, sqlite3.Error) else None
+    for one in chain(error):
+        if isinstance(one, DiskFull):
+            return one
+        if isinstance(one, sqlite3.Error) and getattr(one, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+            found = explain(one, path)
             return found if isinstance(found, DiskFull) else None
-        error = getattr(error, "orig", None) or error.__cause__
     return None
 
 
