@@ -57,7 +57,7 @@ class Turnstile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644) if path else -1
+        self._fd = -1
         self._line: _Line | None = None
 
     def enter(self) -> None:
@@ -67,7 +67,9 @@ class Turnstile:
             DatabaseUnavailable: a writer does not come to its end.
         """
         if self._fd < 0:
-            return
+            if not self._path:
+                return
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if self._line is None:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,7 +161,10 @@ class Connection(sqlite3.Connection):
 
     def begin(self) -> None:
         """Take the write lock."""
-        self.turnstile.enter()
+        try:
+            self.turnstile.enter()
+        except OSError as error:
+            raise explain(error, self) from error
         try:
             sqlite3.Connection.execute(self, BEGIN)
         except sqlite3.Error as error:

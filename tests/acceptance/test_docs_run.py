@@ -79,6 +79,7 @@ def test_the_first_guide_does_what_it_says(tmp_path: Path) -> None:
         ("case.changed", "case-4", "superseded"),
         ("case.released", "case-1", "settled"),
         ("case.released", "case-4711", "settled"),  # sent from the script's own transaction
+        ("case.released", "case-4712", "settled"),  # and from an event loop
         ("case.reopened", "case-1", "duplicate"),
         ("case.reopened", "case-1", "settled"),
     ]

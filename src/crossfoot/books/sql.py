@@ -87,6 +87,23 @@ WHERE number IN (SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue
 RETURNING number, message, identity, body, partition, base, tries
 """
 
+HELD_UP = """
+  AND (partition IS NULL OR NOT EXISTS (
+    SELECT 1 FROM crossfoot_outbox before
+    WHERE before.queue = :queue AND before.due > :now AND before.partition = crossfoot_outbox.partition
+      AND before.number < crossfoot_outbox.number))
+"""
+"""Where a queue keeps the order of a partition: nothing is sent before what comes first, and was claimed or put off."""
+
+OUTBOX_BEFORE = """
+SELECT 1 FROM crossfoot_outbox b
+WHERE b.partition = ? AND b.number < ? AND b.queue = (SELECT queue FROM crossfoot_messages WHERE key = ?) LIMIT 1
+"""
+
+OUTBOX_DUE_IN_ORDER = OUTBOX_DUE.replace(" LIMIT 1", HELD_UP + " LIMIT 1")
+
+CLAIM_OUTBOX_IN_ORDER = CLAIM_OUTBOX.replace(" ORDER BY number", HELD_UP + " ORDER BY number")
+
 LAPSED_CLAIMS = """
 SELECT message, base FROM crossfoot_outbox
 WHERE claim IS NOT NULL AND number IN (

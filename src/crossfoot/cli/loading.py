@@ -11,7 +11,7 @@ from crossfoot.app import Crossfoot
 from crossfoot.errors import CrossfootError, UsageError
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """What went wrong in the user's own code, and where."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):
@@ -49,7 +49,7 @@ def load_app(target: str) -> Crossfoot:
         ) from error
     except CrossfootError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{module_name} could not be imported: {_told(error)}") from error
     app = getattr(module, name, None)
     if app is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from typing import Annotated
 
@@ -63,7 +64,11 @@ async def _work(app: Crossfoot, worker: Worker, until_idle: bool) -> None:
 
             async def heed_signals() -> None:
                 with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                    async for _ in signals:
+                    async for number in signals:
+                        if worker.stopping:  # told twice: at once, as if it were killed, which loses nothing
+                            signal.signal(number, signal.SIG_DFL)
+                            os.kill(os.getpid(), number)
+                        note("stopping: waits for the handlers that run; once more ends it at once")
                         worker.stop()
 
             tasks.start_soon(heed_signals)

@@ -26,10 +26,12 @@ from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.queue import Accepted, Outgoing, PublishAnswer, Queue, Refused
+from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused
 
 CLAIM_SECONDS = 60.0
 """How long a sender may take before another one sends the same rows; a worker takes its lease instead."""
+
+BEHIND = "an earlier message of its partition is still to be sent: the relay sends both, in order"
 
 BASE_ATTRIBUTE = "crossfoot-base"
 """Deliveries of a message sent again go on counting from here."""
@@ -89,8 +91,18 @@ class Outbox:
             QueueUnavailable: nothing was sent now; the intention is durable and the relay will send it.
         """
         letters = await anyio.to_thread.run_sync(self._intend, records)
+        behind: set[int] = set()
+        if queue.capabilities.order is Order.KEY:
+            behind = await anyio.to_thread.run_sync(self._behind, letters)
+            waiting = [letter for letter in letters if letter.number in behind]
+            if waiting:
+                await anyio.to_thread.run_sync(self._put_off, waiting, BEHIND)
         reach(Boundary.BEFORE_SEND)
-        return await self._send(queue, letters)
+        answers = iter(await self._send(queue, [letter for letter in letters if letter.number not in behind]))
+        return [
+            Refused(letter.identity, BEHIND, permanent=False) if letter.number in behind else next(answers)
+            for letter in letters
+        ]
 
     async def drain(self, queue: Queue, *, limit: int = 100) -> int:
         """Send what is due for one queue. Returns how many rows were taken up; 0 when there is nothing to send.
@@ -98,7 +110,8 @@ class Outbox:
         Raises:
             QueueUnavailable: nothing was sent; the rows are tried again when their claim runs out.
         """
-        letters = await anyio.to_thread.run_sync(self._claim, queue.name, limit)
+        in_order = queue.capabilities.order is Order.KEY
+        letters = await anyio.to_thread.run_sync(self._claim, queue.name, limit, in_order)
         if not letters:
             return 0
         reach(Boundary.BEFORE_SEND)
@@ -112,6 +125,8 @@ class Outbox:
     # ---- parts -----------------------------------------------------------------------------------------------
 
     async def _send(self, queue: Queue, letters: Sequence[Letter]) -> list[PublishAnswer]:
+        if not letters:
+            return []
         try:
             await (
                 queue.open()
@@ -140,17 +155,32 @@ class Outbox:
             write_entries(connection, entries)
         return letters
 
-    def _claim(self, queue: str, limit: int) -> list[Letter]:
+    def _behind(self, letters: Sequence[Letter]) -> set[int]:
+        """Numbers of letters whose partition has an earlier one, not of this call, that is still to be sent."""
+        first = letters[0].number
+        with self._book.reading() as connection:
+            return {
+                letter.number
+                for letter in letters
+                if letter.partition is not None
+                and connection.execute(sql.OUTBOX_BEFORE, (letter.partition, first, letter.message)).fetchone()
+                is not None
+            }
+
+    def _claim(self, queue: str, limit: int, in_order: bool) -> list[Letter]:
+        due, take = (sql.OUTBOX_DUE, sql.CLAIM_OUTBOX)
+        if in_order:
+            due, take = (sql.OUTBOX_DUE_IN_ORDER, sql.CLAIM_OUTBOX_IN_ORDER)
         now = self._book.clock.now()
         parameters: dict[str, Any] = {"queue": queue, "now": now, "limit": limit}
         with self._book.reading() as connection:  # no write lock is taken while there is nothing to send
-            if connection.execute(sql.OUTBOX_DUE, parameters).fetchone() is None:
+            if connection.execute(due, parameters).fetchone() is None:
                 return []
         claim = _token()
         parameters |= {"claim": claim, "until": now + self._claim_for}
         with self._book.writing() as connection:
             lapsed = connection.execute(sql.LAPSED_CLAIMS, parameters).fetchall()
-            rows = connection.execute(sql.CLAIM_OUTBOX, parameters).fetchall()
+            rows = connection.execute(take, parameters).fetchall()
             write_entries(connection, [self._doubt(message, base, now) for message, base in lapsed])
         letters = [Letter(*(*row, claim)) for row in rows]
         return sorted(letters, key=lambda letter: letter.number)

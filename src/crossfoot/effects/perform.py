@@ -7,6 +7,7 @@ disbelieved: the operation key is read again, over a new connection, and says wh
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -196,6 +197,7 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         if eager or drive(work.out_of_turn(), session):
             tx.open()
         _begin(work)
+        process = os.getpid()
         try:
             result = work.handler.function(*work.handler.arguments(work.message, tx))
         except (Exception, Decided):
@@ -206,6 +208,8 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
             raise _quit(work, error) from error
         finally:
             tx.end()
+            if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
+                os._exit(70)
         tx.open()
         return drive(work.close(result, session.changed()), session)
     except Decided:

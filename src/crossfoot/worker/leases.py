@@ -53,10 +53,14 @@ class Leases:
         A lease that the broker calls void is lost: its handler is cancelled where that is possible, and fenced off
         its commit in any case. A request without an answer changes nothing here: the lease runs on as last known.
         """
-        soon = self._clock.monotonic() + self.lease * 2 / 3
+        now = self._clock.monotonic()
+        soon = now + self.lease * 2 / 3
         due = [
-            held for held in self._held.values() if held.lease_over <= soon and not held.lost and held.hold is not None
-        ]
+            held for held in self._held.values()
+            if held.lease_over <= soon and not held.lost and held.hold is not None
+            # A handler that goes on after its deadline may not commit any more; somebody else may try.
+            and (held.deadline is None or now <= held.deadline)
+        ]  # fmt: skip
         if not due:
             return 0
         asked, asked_wall = self._clock.monotonic(), self._clock.now()

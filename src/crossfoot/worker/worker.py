@@ -109,6 +109,11 @@ class Worker:
         if self._receiving is not None:
             self._receiving.cancel()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
     async def run(self, *, until_idle: bool = False) -> None:
         """Work.
 
@@ -141,14 +146,15 @@ class Worker:
         settling = Settling(
             self._book, self._queue, self._retry(), local=local, forget=self._forgetter(leases), sent=self._wake_outbox
         )
+        reconciliation = Reconciliation(self._book, self._queue, worker=number)
         ordered = self._queue.capabilities.order is Order.KEY
         dispatch = Dispatch(settling, ordered=ordered, settled=self._count)
         async with anyio.create_task_group() as tasks:
-            self._start_upkeep(tasks, leases, outbox, number)
+            self._start_upkeep(tasks, leases, outbox, reconciliation, number)
             async with anyio.create_task_group() as lanes:
                 self._start_lanes(lanes, dispatch)
                 with dispatch.threads, dispatch.loops:
-                    await self._receive(intake, leases, dispatch, outbox, until_idle)
+                    await self._receive(intake, leases, dispatch, outbox, reconciliation if until_idle else None)
                 lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
             await settling.settle([(held, None) for held in leases.held])  # cut short when the grace was over
             tasks.cancel_scope.cancel()
@@ -158,9 +164,10 @@ class Worker:
         queue = self._queue
         return queue if isinstance(queue, LocalQueue) and queue.is_in(self._database.path) else None
 
-    def _start_upkeep(self, tasks: TaskGroup, leases: Leases, outbox: Outbox, number: int) -> None:
+    def _start_upkeep(
+        self, tasks: TaskGroup, leases: Leases, outbox: Outbox, reconciliation: Reconciliation, number: int
+    ) -> None:
         """Everything that goes on beside receiving and handling."""
-        reconciliation = Reconciliation(self._book, self._queue, worker=number)
         self._start(tasks, leases.beat, self.pattern.lease / 6)
         self._start(tasks, self._posting, 0.5)
         self._start(tasks, lambda: self._tidy(number), 5.0)
@@ -188,8 +195,9 @@ class Worker:
             await lane.run(source)
 
     async def _receive(
-        self, intake: Intake, leases: Leases, dispatch: Dispatch, outbox: Outbox, until_idle: bool
+        self, intake: Intake, leases: Leases, dispatch: Dispatch, outbox: Outbox, until_idle: Reconciliation | None
     ) -> None:
+        """Receive until told to stop, or until idle, where there is something to be done then."""
         failures = 0
         while not self._stopping.is_set():
             most = self._queue.capabilities.max_receive
@@ -203,6 +211,7 @@ class Worker:
                 deliveries = await self._unless_stopping(min(room, most), 0.0 if until_idle else self.pattern.wait)
                 failures = 0
                 if not deliveries and until_idle and await self._idle(leases, outbox):
+                    await until_idle.run()  # what the queue has forgotten is no more to do, and must not look so
                     return
             except QueueUnavailable as error:
                 if isinstance(error, DatabaseUnavailable):  # the queue is a table in a file that cannot be used
