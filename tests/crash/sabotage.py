@@ -29,8 +29,8 @@ def ack_before_commit(app: Crossfoot) -> None:
     """The message is acked as soon as its receipt is booked."""
     take = Intake.take
 
-    def take_and_ack(self: Intake, deliveries: Sequence[Delivery]) -> list[Held]:
-        helds = take(self, deliveries)
+    def take_and_ack(self: Intake, deliveries: Sequence[Delivery], *lease: float) -> list[Held]:
+        helds = take(self, deliveries, *lease)
         anyio.from_thread.run(app.queue.ack, [delivery.receipt for delivery in deliveries])
         _without_ack(helds)
         return helds
@@ -42,8 +42,8 @@ def no_ack(app: Crossfoot) -> None:
     """Nothing is ever acked."""
     take = Intake.take
 
-    def take_without(self: Intake, deliveries: Sequence[Delivery]) -> list[Held]:
-        helds = take(self, deliveries)
+    def take_without(self: Intake, deliveries: Sequence[Delivery], *lease: float) -> list[Held]:
+        helds = take(self, deliveries, *lease)
         _without_ack(helds)
         return helds
 

@@ -87,19 +87,21 @@ def balance(
     if as_json:
         print_json({"balanced": drawn.balanced and not behind, **to_builtins(drawn)})
     else:
-        show(Output(color, db=db), drawn, behind=behind)
+        show(Output(color, db=db), drawn, path, behind=behind)
     if not drawn.balanced or behind:
         raise typer.Exit(1)
 
 
-def show(out: Output, drawn: Balance, *, behind: str = "") -> None:
+def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
     """The books as a person reads them; `behind` says why newer entries are not in them."""
     told = "; ".join(drawn.problems) if drawn.problems else "every message has a fate, and the books balance"
+    if not drawn.published and not drawn.problems:
+        told = "nothing was ever published here"
     if behind:
         told = f"what came after entry {drawn.posted:,} is not counted, so nobody knows whether the books balance"
     out.heading(
         f"{drawn.published:,} published = {sum(drawn.fates.values()):,} with a fate + {drawn.unaccounted:,} unaccounted",
-        f"{told}.", [f"as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
+        f"{told}.", [f"{path}, as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
     )  # fmt: skip
     out.gap()
     names = list(drawn.queues)
@@ -133,6 +135,11 @@ def _next(drawn: Balance) -> Iterator[tuple[str, str | None]]:
             yield "see what the dead letters died of", "crossfoot dead list --by-cause"
         elif found.ids:
             yield f"see what became of the first {label} one", f"crossfoot why {found.ids[0]}"
+    if drawn.fates.get(Fate.DUPLICATE.label):
+        yield (
+            "see which were asked for twice, and took effect once",
+            "crossfoot tail -n 1000 --no-follow --kind duplicate",
+        )
     if any(identity.holds is False for identity in drawn.identities.values()):
         yield "rebuild the book from its entries and compare", "crossfoot verify"
 

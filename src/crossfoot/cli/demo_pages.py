@@ -63,7 +63,7 @@ def show(out: Output, result: Result, connection: Connection, *, kept: Path | No
     _after_faults(out, result)
     _repaired(out, result)
     _title(out, "3", "The books at the end")
-    balance.show(_Excerpt(out, steps=False), result.balance)
+    balance.show(_Excerpt(out, steps=False), result.balance, str(kept or "a book that is gone when this ends"))
     out.labelled("repaired", ["what these asked for was done by the messages published in their place"])
     _faults(out, result)
     _states(out, result)

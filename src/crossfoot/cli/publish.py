@@ -118,7 +118,12 @@ def _report(answers: list[PublishAnswer], as_json: bool) -> None:
         counts = {word: sum(row["answer"] == word for row in rows) for word in ("accepted", "refused", "in doubt")}
         typer.echo(", ".join(f"{count} {word}" for word, count in counts.items() if count))
     for row in rows if len(rows) <= 10 else [row for row in rows if row["answer"] != "accepted"]:
-        typer.echo(clean(f"{row['answer']}  {row['message']}" + (f"  ({row['reason']})" if row["reason"] else "")))
+        typer.echo(
+            clean(
+                f"{row['answer']}  {str(row['message']).partition('|')[2]}"
+                + (f"  ({row['reason']})" if row["reason"] else "")
+            )
+        )
 
 
 def _word(answer: PublishAnswer) -> str:

@@ -130,6 +130,7 @@ def _kind(name: str | None) -> int | None:
     if name is None:
         return None
     labels = {kind.label: kind.value for kind in Kind}
+    labels["duplicate"] = Kind.SUPPRESSED.value  # the fate that it leads to
     wanted = name.strip().lower().replace("-", " ").replace("_", " ")
     if wanted in labels:
         return labels[wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from typing import Annotated
 
 import anyio
@@ -45,7 +46,7 @@ def worker(
     stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
     pattern = {name: value for name, value in stated.items() if value is not None}
     worker = app.worker(**pattern)
-    if not until_idle:
+    if not until_idle and sys.stderr.isatty():
         note(f"{worker.name} works queue {app.queue.name}; Ctrl-C stops it in order")
     anyio.run(_work, app, worker, until_idle)
     if as_json:

@@ -182,9 +182,11 @@ class Work:
                     "transaction half-way: what it did must be looked at by a person"
                 )
             details = _details(operation=self.operation, by=owner[0] if owner else None)
+            yield Run(sql.NAME_OPERATION, (self.operation, self.hold.key))
             yield from self._advance_if_next()
         elif kind is Kind.SUPERSEDED:  # it completed nothing: a later event may ask for the same operation
             yield Run(sql.DROP_OPERATION, (self.operation, self.hold.key))
+            yield Run(sql.NAME_OPERATION, (self.operation, self.hold.key))
             details = _details(sequence=self.message.sequence)
         yield from self._settle(kind, details)
         return kind

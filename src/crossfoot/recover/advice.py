@@ -18,7 +18,7 @@ class Step(msgspec.Struct, frozen=True):
     command: str | None = None
 
 
-AGAIN = "once that is mended, send it again under the same id; the operation key keeps it from happening twice"
+AGAIN = "once that is mended, send it again under the same id, with its payload: what took effect before does not again"
 
 
 def advise(facts: Facts, fate: Fate | None) -> list[Step]:
@@ -31,6 +31,12 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
         return [Step("rebuild the book from its entries and see what is missing", "crossfoot verify")]
     if fate is Fate.DEAD:
         show = Step("look at what it carried", f"crossfoot dead show {name} --payload")
+        if facts.owner is not None and facts.owner.row.key != facts.row.key:
+            owner = shlex.quote(facts.owner.row.id)
+            return [
+                show,
+                Step("nothing need be sent: another message completed its operation", f"crossfoot why {owner}"),
+            ]
         return [show, Step("see which others died of the same cause", "crossfoot dead list --by-cause"), again]
     if fate is Fate.STRANDED:
         return [work, Step("see whether others wait, too", f"crossfoot balance --queue {queue}")]

@@ -290,8 +290,6 @@ class Worker:
     async def _relay(self, outbox: Outbox) -> None:
         """Send what transactions put into the outbox: when told, and once a second in case nobody told."""
         while True:
-            with anyio.move_on_after(1.0):
-                await self._to_send.wait()
             self._to_send = anyio.Event()
             for queue in self._queues.values():
                 try:
@@ -301,6 +299,8 @@ class Worker:
                     if isinstance(error, DatabaseUnavailable):
                         raise
                     logger.warning("queue %s cannot be sent to: %s", queue.name, error)
+            with anyio.move_on_after(1.0):
+                await self._to_send.wait()
 
     def _wake_outbox(self) -> None:
         self._to_send.set()
