@@ -70,12 +70,12 @@ class Turnstile:
             if not self._path:
                 return
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if self._line is None:
+        if self._line is None or not self._line.under_way:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                self._line = _Line(self._fd)
+                self._line = self._line or _Line(self._fd)
         if not self._line.wait(BUSY_TIMEOUT_MS / 1000):
             raise DatabaseUnavailable(
                 f"{self._path.removesuffix(TURN)} stayed locked by another writer for {BUSY_TIMEOUT_MS / 1000:.0f} s: find the "
@@ -102,7 +102,8 @@ class _Line:
         self._asked: SimpleQueue[bool] = SimpleQueue()
         self._got = threading.Semaphore(0)
         self._guard = threading.Lock()
-        self._under_way = False
+        self.under_way = False
+        """Whether it stands in line now, perhaps for somebody who has gone."""
         self._wanted = False
         threading.Thread(target=self._stand, name="crossfoot turnstile", daemon=True).start()
 
@@ -110,13 +111,13 @@ class _Line:
         """Whether the turn came in time."""
         with self._guard:
             self._wanted = True
-            if not self._under_way:
-                self._under_way = True
+            if not self.under_way:
+                self.under_way = True
                 self._asked.put(True)
         if self._got.acquire(timeout=seconds):
             return True
         with self._guard:
-            if self._under_way:
+            if self.under_way:
                 self._wanted = False
                 return False
         return self._got.acquire()  # it came at the last moment
@@ -128,7 +129,7 @@ class _Line:
         while self._asked.get():
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             with self._guard:
-                self._under_way = False
+                self.under_way = False
                 if self._wanted:
                     self._got.release()
                 else:

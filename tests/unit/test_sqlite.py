@@ -184,7 +184,7 @@ def test_nobody_waits_for_ever_for_a_writer_that_is_frozen_and_the_turn_that_cam
         line = impatient.turnstile._line
         assert line is not None
         until = time.monotonic() + 10
-        while line._under_way:
+        while line.under_way:
             assert time.monotonic() < until, "its turn never came"
             time.sleep(0.001)
 

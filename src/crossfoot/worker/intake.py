@@ -49,8 +49,8 @@ class Intake:
 
     @property
     def remote(self) -> bool:
-        """Whether receiving waits for another machine. Where it does not it would only take turns with the handlers, for the
-        lock of the one file, and for the interpreter's: then it is better done when they are through."""
+        """Whether receiving waits for another machine. Where it does not, it takes turns with the handlers for the lock of the
+        one file: in batches, which seldom wait for the disk, it is better done when they are through."""
         return self._local is None
 
     def take(self, deliveries: Sequence[Delivery], lease_over: float = float("inf")) -> list[Held]:

@@ -203,7 +203,8 @@ class Worker:
             most = self._queue.capabilities.max_receive
             room = self._capacity - len(leases)
             # Rather one large receive than many small ones; and none that only takes turns with the handlers.
-            if room < min(most, self._capacity // 2) or not (intake.remote or dispatch.starved):
+            in_turns = self.pattern.batch > 1 and not intake.remote
+            if room < min(most, self._capacity // 2) or (in_turns and not dispatch.starved):
                 await self._wait_for_room()
                 continue
             asked = self._clock.monotonic()
