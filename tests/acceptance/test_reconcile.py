@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio.to_thread
+import msgspec
 import pytest
 from boto3.session import Session
 
@@ -18,6 +19,8 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.clock import ManualClock
 from crossfoot.message import Message
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import Capabilities
 from crossfoot.queues.sqs import SqsQueue, ensure
 from crossfoot.worker.reconcile import Reconciliation
 from tests.servers.processes import Server
@@ -82,6 +85,39 @@ class TestEmbedded:
         await Reconciliation(app.book, app.queue).run()
         await Reconciliation(app.book, app.queue).run()
         assert fate(app, message) is Fate.EXPIRED
+
+
+class Blind(EmbeddedQueue):
+    """A queue that can only be counted."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(super().capabilities, browsing=False)
+
+
+async def test_more_missing_than_are_looked_for_at_once_are_all_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossfoot.worker.reconcile.MOST_CANDIDATES", 2)
+    clock = ManualClock()
+    with closing(Crossfoot("other", database=tmp_path / "queue.db").book) as other:
+        await anyio.to_thread.run_sync(other.open)
+    queue = Blind(tmp_path / "queue.db", "billing", clock=clock)
+    app = Crossfoot("billing", database=tmp_path / "billing.db", queue=queue, clock=clock)
+    messages = [app.message("case.released", subject=f"case-{number}") for number in range(5)]
+    await app.publish(*messages)
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
+        connection.execute("DELETE FROM crossfoot_queue")
+        connection.commit()
+    clock.advance(60)
+    reconciliation = Reconciliation(app.book, queue)
+    await reconciliation.run()
+    await anyio.to_thread.run_sync(post_all, app.book)
+    assert {fate(app, message) for message in messages} == {Fate.QUEUED}, "one look at an empty queue proves nothing"
+    for _ in range(8):
+        await reconciliation.run()
+    assert {fate(app, message) for message in messages} == {Fate.VANISHED}
+    await app.aclose()
 
 
 @pytest.mark.server

@@ -305,6 +305,17 @@ class TestInOrder:
             applied = [made[id_].sequence for id_ in service.effects if made[id_].subject == f"case-{case}"]
             assert applied == [1, 2, 3, 4]
 
+    async def test_a_stale_event_does_not_keep_its_operation_from_a_later_one(self, service: Service) -> None:
+        service.handle("case.changed", bill, in_order=True, operation="{subject}:{data.what}")
+        made = [
+            service.app.message("case.changed", subject="case-1", sequence=number, data={"what": what})
+            for number, what in ((2, "address"), (1, "close"), (3, "close"))
+        ]
+        for message in made:  # one at a time, so that the first is really stale
+            await service.app.publish(message)
+            await service.work(concurrency=1)
+        assert [service.fate(message) for message in made] == [Fate.SETTLED, Fate.SUPERSEDED, Fate.SETTLED]
+
     async def test_one_that_fails_does_not_hold_up_those_behind_it(self, service: Service) -> None:
         def fail_first(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             if message.sequence == 1:
