@@ -33,7 +33,8 @@ class Book:
         payloads: whether messages are kept with what they carry.
 
     Raises (any method that writes):
-        DiskFull, DatabaseUnavailable: nothing of that call was kept.
+        DiskFull, DatabaseUnavailable: nothing of that call was kept; whether it was, where the commit itself gave no answer, is
+            known when it is read again.
     """
 
     def __init__(

@@ -4,7 +4,7 @@
     operation="charge:{data.order_id}"             fields of the payload
 
 One operation is completed once, whoever asks for it and however often. A message that states its own `operation` is
-taken at its word; without template or statement the message itself is the operation, per handler.
+taken at its word; without template or statement the message itself is the operation, once on each queue.
 """
 
 from __future__ import annotations
