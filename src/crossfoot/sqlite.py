@@ -160,6 +160,26 @@ class Connection(sqlite3.Connection):
             raise
         self.finish()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Everything read inside is of one moment. Writers do not wait for it, nor it for them.
+
+        Raises:
+            DatabaseUnavailable: the file is locked, damaged or gone.
+        """
+        try:
+            sqlite3.Connection.execute(self, "BEGIN")
+            try:
+                yield self
+            finally:
+                # A commit, because temporary tables must keep what was put into them. SQLite may have ended it by itself.
+                if self.in_transaction:
+                    sqlite3.Connection.execute(self, "COMMIT")
+        except sqlite3.Error as error:
+            if is_outside(error):
+                raise explain(error, self) from error
+            raise
+
     def begin(self) -> None:
         """Take the write lock."""
         try:
@@ -308,7 +328,12 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
         return DatabaseUnavailable(f"{path} cannot be opened ({text}): check that its folder exists and may be written")
     if name.startswith("SQLITE_NOTADB"):
         return DatabaseUnavailable(f"{path} is not a SQLite database: name another file, or move this one away")
-    if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT")):
+    if name.startswith("SQLITE_CORRUPT"):
+        return DatabaseUnavailable(
+            f"{path} is damaged ({text}): stop its workers, copy the file, then restore a backup, or save what can be read with "
+            f"`sqlite3 {path} .recover`"
+        )
+    if name.startswith("SQLITE_IOERR"):
         return DatabaseUnavailable(f"{path} cannot be read or written ({text}): look at the disk, and at its backup")
     if name.startswith("SQLITE_BUSY"):
         return DatabaseUnavailable(

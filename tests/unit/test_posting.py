@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from crossfoot.books.record import BUCKET, Record
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary
 from crossfoot.clock import SECOND
+from crossfoot.sqlite import Connection
 
 NOON = 1_700_000_000 * SECOND
 
@@ -178,6 +180,51 @@ def test_nothing_is_posted_twice_when_posting_dies_half_way(book: Book) -> None:
     assert post_all(book) == len(happy(key))
     assert fate_of(book, key) is Fate.SETTLED
     assert by_measure(book)["fate settled"].count == 1
+
+
+class Interrupted(Book):
+    """Somebody else does something between what it gathered and what it writes."""
+
+    meanwhile: Callable[[], object]
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        self.meanwhile()
+        with super().writing() as connection:
+            yield connection
+
+
+def interrupted(book: Book, meanwhile: Callable[[], object]) -> Book:
+    poster = Interrupted(book.path, synchronous="OFF")
+    poster.meanwhile = meanwhile
+    return poster
+
+
+def test_a_writer_need_not_wait_for_a_poster_and_what_it_wrote_meanwhile_is_posted_next(book: Book) -> None:
+    (key,) = book.keys_of([record("one")])
+    book.append([entry(key, Kind.PUBLISHED)])
+    with closing(interrupted(book, lambda: book.append([entry(key, Kind.RECEIVED, 1)]))) as poster:
+        assert post(poster) == 1
+
+    assert fate_of(book, key) is Fate.QUEUED
+    assert post_all(book) == 1
+    assert fate_of(book, key) is Fate.PROCESSING
+
+
+def test_what_another_process_posted_meanwhile_is_not_posted_again(book: Book) -> None:
+    (key,) = book.keys_of([record("one")])
+    book.append([entry(key, Kind.PUBLISHED)])
+
+    def overtake() -> None:
+        post(book)
+        book.append([entry(key, Kind.RECEIVED, 1), entry(key, Kind.COMMITTED, 1), entry(key, Kind.ACKED, 1)])
+
+    with closing(interrupted(book, overtake)) as poster:
+        assert post(poster) == 3
+
+    one = tally_of("tests|one")
+    kinds = (Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED)
+    assert by_measure(book) == {fate_measure(Fate.SETTLED): one} | {entry_measure(kind): one for kind in kinds}
 
 
 POSTER = """

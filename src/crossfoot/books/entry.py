@@ -8,6 +8,7 @@ does not care about order, repetition or which process wrote what (see `fate`).
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cached_property
 
 import msgspec
 
@@ -64,7 +65,7 @@ class Kind(IntEnum):
     COMMITTED = 23
     """The effect and this entry were committed in one transaction."""
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The kind in words, as pages and `--json` show it."""
         return self.name.lower().replace("_", " ")

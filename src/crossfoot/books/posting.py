@@ -7,9 +7,15 @@ tables, and `verify` rebuilds everything from the entries with the Python ones a
 
 Entries are numbered by the database in the order in which they are committed (SQLite has one writer), so a cursor
 never steps over one. Several processes may post: each group is one transaction that moves the cursor.
+
+Half of the work, gathering a group and joining it with its messages, is done before that transaction, in a snapshot
+that holds up no writer. What it found is still true if nobody has moved the cursor since: entries are only added, and
+only posting changes what was joined.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from crossfoot.books.digest import Tally
 from crossfoot.books.entry import PROOFS, RANKS, Kind
@@ -131,10 +137,14 @@ def post(book: Book, *, group: int = GROUP) -> int:
     with book.reading() as connection:
         if not _waiting(connection):
             return 0
-    with book.writing() as connection:
-        taken = _post_entries(connection, group) + _post_operations(connection, group)
-        reach(Boundary.DURING_POSTING)
-        return taken
+        with connection.snapshot():
+            gathered = _gather(connection, group)
+        with book.writing():
+            if _cursor(connection, "posted entries") != gathered.after:  # another process has posted them meanwhile
+                gathered = _gather(connection, group)
+            taken = _post_entries(connection, gathered) + _post_operations(connection, group)
+            reach(Boundary.DURING_POSTING)
+            return taken
 
 
 def post_all(book: Book) -> int:
@@ -159,26 +169,38 @@ def _cursor(connection: Connection, name: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _post_entries(connection: Connection, group: int) -> int:
+class _Gathered(NamedTuple):
+    """A group of entries that lies in the temporary tables, joined with the messages it speaks of."""
+
+    after: int
+    upto: int
+
+
+def _gather(connection: Connection, group: int) -> _Gathered:
     after = _cursor(connection, "posted entries")
-    upto = connection.execute(
+    last = connection.execute(
         "SELECT max(id) FROM (SELECT id FROM crossfoot_entries WHERE id > ? ORDER BY id LIMIT ?)", (after, group)
     ).fetchone()[0]
-    if upto is None:
-        return 0
+    gathered = _Gathered(after, after if last is None else int(last))
     for statement in _TEMPORARY.strip().split(";\n"):
         connection.execute(statement)
     connection.execute("DELETE FROM temp.gathered")
     connection.execute("DELETE FROM temp.moved")
     connection.execute("DELETE FROM temp.summed")
-    connection.execute(_GATHER, (after, upto))
+    connection.execute(_GATHER, gathered)
     connection.execute(_JOIN)
-    connection.execute(_KEEP)
     connection.execute(_SUM)
+    return gathered
+
+
+def _post_entries(connection: Connection, gathered: _Gathered) -> int:
+    if gathered.upto == gathered.after:
+        return 0
+    connection.execute(_KEEP)
     connection.execute(_TALLY_FATES)
     connection.execute(_TALLY_KINDS)
-    connection.execute(_MOVE_CURSOR, ("posted entries", str(upto)))
-    return int(upto) - after
+    connection.execute(_MOVE_CURSOR, ("posted entries", str(gathered.upto)))
+    return gathered.upto - gathered.after
 
 
 def _post_operations(connection: Connection, group: int) -> int:

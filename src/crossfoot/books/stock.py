@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -86,7 +85,7 @@ def take_stock(
             queue is compared with what it holds.
         patience: when open messages are called overdue.
     """
-    with _snapshot(connection):
+    with connection.snapshot():
         sums = _sums(connection, part)
         own = {
             row[0]: dict(zip(("accepted", "acked", "removed", "dead", "expired"), row[1:], strict=True))
@@ -112,16 +111,6 @@ def take_stock(
                 findings=(*findings, ledger),
             )
         )  # fmt: skip
-
-
-@contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
-    """Everything read inside is of one moment."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _sums(connection: Connection, part: Part) -> dict[str, dict[str, Tally]]:

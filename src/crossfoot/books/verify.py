@@ -108,11 +108,8 @@ def verify(connection: Connection, now: Micros, progress: Progress = lambda done
         connection: on the book, in no transaction.
         progress: called every few thousand messages.
     """
-    connection.execute("BEGIN")
-    try:
+    with connection.snapshot():
         return _Verifier(connection).run(now, progress)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 class _Verifier:

@@ -45,7 +45,7 @@ def reading(database: Path | None) -> Iterator[tuple[Connection, str]]:
     try:
         yield connection, path
     except sqlite3.Error as error:
-        raise explained(error, path) from error
+        raise explain(error, path) from error
     finally:
         connection.close()
 
@@ -72,17 +72,6 @@ def catch_up(path: str, connection: Connection) -> str:
         progress.close()
         book.close()
     return ""
-
-
-def explained(error: sqlite3.Error, path: str) -> DatabaseUnavailable:
-    """The error a person can act on."""
-    name = getattr(error, "sqlite_errorname", None) or ""
-    if name.startswith("SQLITE_CORRUPT"):
-        return DatabaseUnavailable(
-            f"{path} is damaged ({error}): stop its workers, copy the file, then restore a backup, or save what can be read with "
-            f"`sqlite3 {path} .recover`"
-        )
-    return explain(error, path)
 
 
 def _posted(connection: Connection) -> int:

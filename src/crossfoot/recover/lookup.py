@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import msgspec
 
@@ -69,7 +67,7 @@ def look_up(
         connection: on the book, in no transaction. Nothing needs to be posted: the entries themselves are folded.
         queue: only messages of this queue (a message published to three has three fates).
     """
-    with _snapshot(connection):
+    with connection.snapshot():
         for kind in KINDS_OF_NAME:
             rows = queries.named(connection, kind, name, FOLDED, queue)
             if len(rows) == 1:
@@ -79,16 +77,6 @@ def look_up(
                 count = len(rows) if len(rows) < FOLDED else queries.count_named(connection, kind, name, queue)
                 return _list(connection, rows, Found(name=name, kind=kind, count=count), now, patience)
     return Found(name=name, kind="", count=0)
-
-
-@contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
-    """Everything read inside is of one moment."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def _list(connection: Connection, rows: list[Row], found: Found, now: Micros, patience: Patience) -> Found:

@@ -89,6 +89,7 @@ class Worker:
         self.name = f"{service}-{socket.gethostname()}-{os.getpid()}"
         self._service = service
         self._book = book
+        self._ledger = book.another()
         self._clock: Clock = book.clock
         self._queue = queue
         self._queues = {**(queues or {}), queue.name: queue}
@@ -209,7 +210,8 @@ class Worker:
                 continue
             asked = self._clock.monotonic()
             try:
-                deliveries = await self._unless_stopping(min(room, most), 0.0 if until_idle else self.pattern.wait)
+                limit = self._whole(min(room, most))
+                deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self.pattern.wait)
                 failures = 0
                 if not deliveries and until_idle and await self._idle(leases, outbox):
                     await until_idle.run()  # what the queue has forgotten is no more to do, and must not look so
@@ -236,6 +238,10 @@ class Worker:
     def _capacity(self) -> int:
         """Deliveries in hand at most: what the lanes work on, and enough for the next turn, taken in by large receives."""
         return max(self.pattern.prefetch, 2 * self.pattern.batch) + self.pattern.concurrency * self.pattern.batch
+
+    def _whole(self, limit: int) -> int:
+        """As many deliveries as make whole batches: the last one would be committed half empty."""
+        return limit - limit % self.pattern.batch or limit
 
     async def _unless_stopping(self, limit: int, wait: float) -> list[Delivery]:
         """Receive, but do not wait out a long poll when the worker is to stop."""
@@ -279,7 +285,7 @@ class Worker:
         tasks.start_soon(repeat)
 
     async def _posting(self) -> None:
-        while await anyio.to_thread.run_sync(post, self._book):
+        while await anyio.to_thread.run_sync(post, self._ledger):
             pass
         if await anyio.to_thread.run_sync(resume_overdue, self._book):
             self._wake_outbox()
@@ -332,8 +338,9 @@ class Worker:
 
     def _finish(self, number: int) -> None:
         """Post what is left, and say that this worker stopped in order."""
-        while post(self._book):
+        while post(self._ledger):
             pass
+        self._ledger.close()
         self._book.stop_worker(number)
 
 

@@ -44,7 +44,7 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 """Seconds between two looks of a waiting receive, doubling from the first to the longest."""
 
-MAX_RECEIVE = 256
+MAX_RECEIVE = 1_000
 
 FORTNIGHT = 14 * 86_400.0
 
