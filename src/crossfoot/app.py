@@ -195,7 +195,10 @@ class Crossfoot:
         s = self.settings
         chosen = Pattern(
             concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
-            prefetch=s.prefetch, retry=Retry(attempts=s.attempts, base=s.backoff, cap=max(s.backoff, s.backoff_cap)),
+            prefetch=s.prefetch,
+            retry=Retry(
+                attempts=s.attempts, base=s.backoff, cap=max(s.backoff, s.backoff_cap), unknown_for=s.unknown_for,
+            ),
         )  # fmt: skip
         return Worker(
             self.name, self.book, self.queue, self.registry, self.database, queues=self.queues,

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         payloads: whether the book keeps what messages carry (needed to show it and to send it again).
         synchronous: SQLite's: `FULL` survives a power cut, `NORMAL` may lose the last commits in one.
         concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`.
-        attempts, backoff, backoff_cap: see `crossfoot.worker.retry.Retry`.
+        attempts, backoff, backoff_cap, unknown_for: see `crossfoot.worker.retry.Retry`.
     """
 
     database: str = "crossfoot.db"
@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 5
     backoff: float = 0.5
     backoff_cap: float = 300.0
+    unknown_for: float = 600.0
 
     def __post_init__(self) -> None:
         if "://" in self.database:
@@ -67,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("attempts", "concurrency", "batch", "prefetch", "max_bytes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: it must be at least 1")
-        for name in ("retention", "lease", "wait", "grace", "reconcile", "backoff", "backoff_cap"):
+        for name in ("retention", "lease", "wait", "grace", "reconcile", "backoff", "backoff_cap", "unknown_for"):
             if not 0 <= getattr(self, name) <= CENTURY:
                 raise UsageError(f"{name} = {getattr(self, name)}: give seconds, from 0 to a century")
         if self.synchronous not in ("FULL", "NORMAL", "EXTRA"):

@@ -22,7 +22,7 @@ from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.settling import Settling
-from tests.acceptance.service_rig import FORMS, Service, a_service
+from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
 from tests.conformance.database_rig import Call, Sql, bill, insert
 
 pytestmark = pytest.mark.anyio
@@ -343,13 +343,22 @@ class TestOthers:
     async def test_a_newer_version_that_comes_in_time_handles_it(self, service: Service) -> None:
         service.handle("case.released", bill)
         (message,) = await service.publish("case.reopened", "case-1")
-        async with service.working(attempts=1_000, base=0.05):
-            from tests.acceptance.service_rig import eventually
-
-            await eventually(lambda: Kind.FAILED in service.kinds(message), "the old version to hand it back")
+        async with service.working(attempts=1, base=0.01):
+            await eventually(lambda: service.kinds(message).count(Kind.RELEASED) > 3, "the old version to hand it back")
+        assert Kind.FAILED not in service.kinds(message)
         service.handle("case.reopened", bill, name="reopen")
-        await service.work(attempts=1_000)
+        await service.work(attempts=1)
         assert service.fate(message) is Fate.SETTLED
+
+    async def test_a_type_that_nobody_knows_for_long_enough_is_tried_no_more(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.reopened", "case-1")
+        async with service.working(retry=Retry(attempts=2, base=0.01, unknown_for=0.2)):
+            await eventually(lambda: Kind.DEAD_LETTERED in service.kinds(message), "it to be dead-lettered")
+        assert service.fate(message) is Fate.DEAD
+        assert service.kinds(message).count(Kind.RELEASED) >= 1
+        assert service.kinds(message).count(Kind.FAILED) == 2
+        assert next(iter(service.causes().values())).startswith("UnknownType")
 
     async def test_an_expired_message_is_booked_as_expired_and_never_reaches_its_handler(
         self, service: Service

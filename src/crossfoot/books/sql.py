@@ -62,6 +62,10 @@ COUNT_RELEASED = f"""
 SELECT count(DISTINCT delivery) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RELEASED.value} AND attempt > ?
 """
 
+FIRST_RECEIVED = f"""
+SELECT min(at) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RECEIVED.value} AND attempt > ?
+"""
+
 FIND_PROOF = (
     f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({', '.join(str(int(k)) for k in PROOFS)}) LIMIT 1"
 )

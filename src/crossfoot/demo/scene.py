@@ -28,7 +28,7 @@ STILL_SECONDS = 60.0
 
 WORKING = {
     "concurrency": 4, "prefetch": 100, "wait": 1.0, "grace": 30.0, "reconcile": 2.0,
-    "attempts": 5, "backoff": 0.05, "backoff_cap": 0.5,
+    "attempts": 5, "backoff": 0.05, "backoff_cap": 0.5, "unknown_for": 0.0,
 }  # fmt: skip
 """How the demo's workers work: like others, but less patient. A handler that waits for its own second delivery holds up
 those behind it in its lane, 63 at most, and there must be room left to receive that delivery."""

@@ -13,7 +13,7 @@ from crossfoot.clock import Micros, micros
 from crossfoot.errors import CommitInDoubt, LeaseLost
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Expired
-from crossfoot.worker.retry import Retry
+from crossfoot.worker.retry import LONGEST_UNKNOWN, Retry
 
 _json = msgspec.json.Encoder(enc_hook=str)
 
@@ -62,7 +62,12 @@ def judge(held: Held, error: Exception, retry: Retry, now: Micros) -> Failure:
     cause = cause_of(error, held.handler.name if held.handler is not None else "")
     if isinstance(error, LeaseLost):
         return Failure(held, entry_of(held, Kind.FAILED, now, due=now, cause=cause), cause, Step.NOTHING)
-    if (retry.gives_up(held.tried, error) or retry.is_last(held.attempt)) and not isinstance(error, CommitInDoubt):
+    last = retry.is_last(held.attempt)
+    if retry.waits(error, held.waited) and not last:
+        pause = min(retry.pause(held.attempt), LONGEST_UNKNOWN)
+        due = now + micros(pause)
+        return Failure(held, entry_of(held, Kind.RELEASED, now, due=due, cause=cause), cause, Step.RELEASE, pause)
+    if (retry.gives_up(held.tried, error) or last) and not isinstance(error, CommitInDoubt):
         return Failure(held, entry_of(held, Kind.FAILED, now, due=now, cause=cause), cause, Step.BURY)
     pause = retry.pause(held.tried)
     kind = Kind.COMMIT_IN_DOUBT if isinstance(error, CommitInDoubt) else Kind.FAILED

@@ -19,7 +19,7 @@ class Held:
     """
 
     __slots__ = ("_clock", "attempt", "cancel", "deadline", "delivery", "eager", "handler", "hold", "lease_over", "lost",
-                 "message", "problem", "released", "strict", "work")  # fmt: skip
+                 "message", "problem", "released", "strict", "waited", "work")  # fmt: skip
 
     def __init__(self, delivery: Delivery, clock: Clock, lease_over: float, *, strict: bool) -> None:
         self._clock = clock
@@ -28,6 +28,8 @@ class Held:
         """Deliveries since the message was last sent, by the broker's count."""
         self.released = 0
         """How many of them were handed back unbegun; the message is not to blame for those."""
+        self.waited = 0.0
+        """Seconds since it was first received, where that matters."""
         self.lease_over = lease_over
         """When the lease ends, by the monotonic clock."""
         self.strict = strict

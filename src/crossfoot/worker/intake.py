@@ -106,6 +106,9 @@ class Intake:
                 if held.attempt > 1:
                     base = hold.attempt - held.attempt
                     held.released = connection.execute(sql.COUNT_RELEASED, (key, base)).fetchone()[0]
+                    if isinstance(held.problem, UnknownType):
+                        (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
+                        held.waited = (now - (since or now)) / 1_000_000
             write_rows(connection, rows)
             done = completed(connection, [held.work.operation for held in helds if held.work is not None])
         for held in helds:

@@ -6,10 +6,13 @@ import random
 
 import msgspec
 
-from crossfoot.errors import EnvelopeInvalid, PayloadInvalid, UsageError
+from crossfoot.errors import EnvelopeInvalid, PayloadInvalid, UnknownType, UsageError
 
 POISON = (EnvelopeInvalid, PayloadInvalid)
 """Failures that no later delivery can mend: the bytes themselves are wrong."""
+
+LONGEST_UNKNOWN = 30.0
+"""Seconds a message that nobody knows is put off at most: while a new version is rolled out, somebody may know it soon."""
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +24,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         deaths: further deliveries allowed to one whose deliveries had no end: worker after worker died with it.
         base: seconds the first pause may last.
         cap: seconds any pause may last.
+        unknown_for: seconds for which a message of a type that no handler takes is handed back without counting as tried: while a
+            new version is rolled out, it may come to the old one again and again.
     """
 
     attempts: int = 5
@@ -28,6 +33,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     deaths: int = 5
     base: float = 0.5
     cap: float = 300.0
+    unknown_for: float = 600.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -44,6 +50,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """
         longest = min(self.cap, self.base * 2 ** min(attempt - 1, 40))
         return float(longest * (random.random() if chance is None else chance))
+
+    def waits(self, error: BaseException, waited: float) -> bool:
+        """Whether a message that was first received `waited` seconds ago is handed back untried."""
+        return isinstance(error, UnknownType) and waited < self.unknown_for
 
     def worn_out(self, attempt: int) -> bool:
         """Whether `attempt` should not be begun any more."""

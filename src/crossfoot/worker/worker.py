@@ -142,10 +142,11 @@ class Worker:
     async def _work(self, number: int, until_idle: bool) -> None:
         local = await anyio.to_thread.run_sync(self._local_queue)
         leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
-        intake = Intake(self._book, self._queue, self._registry, self._retry(), number, local)
+        retry = self._retry(until_idle)
+        intake = Intake(self._book, self._queue, self._registry, retry, number, local)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
         settling = Settling(
-            self._book, self._queue, self._retry(), local=local, forget=self._forgetter(leases), sent=self._wake_outbox
+            self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=self._wake_outbox
         )
         reconciliation = Reconciliation(self._book, self._queue, worker=number)
         ordered = self._queue.capabilities.order is Order.KEY
@@ -230,9 +231,10 @@ class Worker:
                 leases.hold(helds)
                 await dispatch.take(helds)
 
-    def _retry(self) -> Retry:
-        """Our patience, and the queue's."""
-        return msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts)
+    def _retry(self, until_idle: bool) -> Retry:
+        """Our patience, and the queue's. One who works until nothing is left waits for no newer version."""
+        retry = msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts)
+        return msgspec.structs.replace(retry, unknown_for=0.0) if until_idle else retry
 
     @property
     def _capacity(self) -> int:
