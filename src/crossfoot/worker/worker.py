@@ -101,6 +101,8 @@ class Worker:
         self._room = anyio.Event()
         self.ends: Counter[str] = Counter()
         """Deliveries that came to an end, by what it was: the kind of the entry, `failed`, or `handed back`."""
+        self.on_ready: Callable[[], None] | None = None
+        """Called, in the event loop, when book and queues are open and it begins to receive."""
         self.on_settled: Callable[[Held], None] | None = None
         """Called, in the event loop, with every delivery whose end is in the book."""
 
@@ -132,6 +134,8 @@ class Worker:
             await queue.open()
         number = await anyio.to_thread.run_sync(self._book.start_worker, self.name, self._service)
         logger.info("worker %s works queue %s", self.name, self._queue.name)
+        if self.on_ready is not None:
+            self.on_ready()
         try:
             await self._work(number, until_idle)
         except BaseExceptionGroup as group:

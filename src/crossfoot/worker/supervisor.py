@@ -1,0 +1,266 @@
+"""Several worker processes of one service: started, watched, replaced, and stopped together.
+
+A Python process uses one core, so a service that needs more runs several, which share nothing but queue and database.
+A process that dies is replaced, after a pause that doubles while it keeps on dying: what it held comes again when its
+leases are over. On request all are replaced one by one by processes that load the program's code anew, each old one
+leaving only when its successor works.
+
+Supervisor and process are joined by a pair of sockets. The process says on it that it works, and at the end what it did;
+and when it is closed, by whatever death of the supervisor's, the process stops in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import anyio
+import anyio.abc
+import msgspec
+
+logger = logging.getLogger("crossfoot.worker")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a process that died is replaced: the first time, and at most."""
+
+SOUND = 60.0
+"""Seconds after which a process is believed to be sound, and its next death is the first again."""
+
+UNUSABLE = 2
+"""The exit code of a process that cannot work: wrong settings, no queue, no database. It has said why."""
+
+
+LAST_WORDS = 1.0
+"""Seconds to hear a process that has ended; a child of its own may keep the line open for ever."""
+
+
+class Ready(msgspec.Struct, tag=True):
+    """A process says that it works now."""
+
+
+class Report(msgspec.Struct, tag=True):
+    """What one process did in its life."""
+
+    worker: str
+    deliveries: int
+    ends: dict[str, int]
+
+
+class Member:
+    """One process."""
+
+    def __init__(self, number: int, process: anyio.abc.Process, line: socket.socket) -> None:
+        self.number = number
+        self.process = process
+        self.started = anyio.current_time()
+        self.works = False
+        self.report: Report | None = None
+        self.settled = anyio.Event()
+        """Set when it works, or has ended before."""
+        self.over = anyio.Event()
+        """Set when it has ended, and was heard to its end."""
+        self._line = line
+
+    async def live(self) -> None:
+        """Hear what it says, until it ends."""
+        with self._line:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen)
+                await self.process.wait()
+                tasks.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
+        self.settled.set()
+        self.over.set()
+
+    def stop(self) -> None:
+        """Have it finish what it has begun, and leave."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = self.process.returncode
+        if code is not None and code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with code {code}"
+
+    async def _listen(self) -> None:
+        said = b""
+        while True:
+            await anyio.wait_readable(self._line)
+            try:
+                part = self._line.recv(65536)
+            except ConnectionError:
+                return
+            if not part:
+                return
+            *lines, said = (said + part).split(b"\n")
+            for line in lines:
+                self._hear(msgspec.json.decode(line, type=Ready | Report))
+
+    def _hear(self, word: Ready | Report) -> None:
+        if isinstance(word, Ready):
+            self.works = True
+            self.settled.set()
+        else:
+            self.report = word
+
+
+class Supervisor:
+    """Keeps a number of worker processes running.
+
+    Args:
+        command: the command line of a process, given the number of the file descriptor that it is to report on.
+        processes: how many.
+        until_idle: whether a process that leaves by itself is done; otherwise another takes its place.
+    """
+
+    def __init__(self, command: Callable[[int], Sequence[str]], processes: int, *, until_idle: bool = False) -> None:
+        self._command = command
+        self._count = processes
+        self._until_idle = until_idle
+        self._stopping = anyio.Event()
+        self._unusable = False
+        self._replacing = anyio.Lock()
+        self._members: dict[int, Member] = {}
+        self._heirs: dict[int, Member] = {}
+        self._tasks: anyio.abc.TaskGroup
+        self.reports: list[Report] = []
+        """What the processes did that said so at their end; one that is killed says nothing."""
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Have all finish and leave. To be called in the event loop."""
+        self._stopping.set()
+        for member in self._everybody():
+            member.stop()
+
+    def kill(self) -> None:
+        """End all at once."""
+        for member in self._everybody():
+            member.kill()
+
+    async def run(self) -> bool:
+        """Supervise until all have left.
+
+        Returns:
+            False when the first process could not work at all; it has said why.
+        """
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                first = await self._start(1)
+                await first.settled.wait()  # it migrates the book; and what is wrong with all of them is said once
+                if not first.works and first.process.returncode == UNUSABLE:
+                    self._unusable = True
+                    return False
+                for number in range(1, self._count + 1):
+                    self._tasks.start_soon(self._keep, number)
+        finally:
+            self.kill()
+            with anyio.CancelScope(shield=True):
+                for member in self._everybody():
+                    await member.process.aclose()
+        return not self._unusable
+
+    async def replace(self) -> None:
+        """Replace all, one by one, by processes that load the program anew. One that does not come up replaces nobody."""
+        async with self._replacing:
+            for number in list(self._members):
+                if self.stopping or number not in self._members:
+                    return
+                heir = await self._start(number, heir=True)
+                await heir.settled.wait()
+                if not heir.works:
+                    self._heirs.pop(number, None)
+                    logger.error("the new worker process %d %s: the old ones go on", number, heir.end)
+                    return
+                old = self._members.get(number)
+                if old is not None:
+                    old.stop()
+                    await old.over.wait()
+
+    # ---- parts -----------------------------------------------------------------------------------------------------
+
+    def _everybody(self) -> list[Member]:
+        return [*self._members.values(), *self._heirs.values()]
+
+    async def _start(self, number: int, *, heir: bool = False) -> Member:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            process = await anyio.open_process(
+                self._command(theirs.fileno()), stdin=subprocess.DEVNULL, stdout=None, stderr=None,
+                pass_fds=(theirs.fileno(),), start_new_session=True,  # Ctrl-C is for the supervisor, who passes it on once
+            )  # fmt: skip
+        member = Member(number, process, ours)
+        (self._heirs if heir else self._members)[number] = member
+        self._tasks.start_soon(member.live)
+        if self.stopping:
+            member.stop()
+        return member
+
+    async def _keep(self, number: int) -> None:
+        """See that there is a process of that number, until all are to leave."""
+        deaths = 0
+        while not (self.stopping and number not in self._members):
+            member = self._members.get(number) or await self._start(number)
+            await member.over.wait()
+            del self._members[number]
+            if member.report is not None:
+                self.reports.append(member.report)
+            heir = self._heirs.pop(number, None)
+            if heir is not None and heir.works:
+                self._members[number] = heir
+            elif self._is_over(member):
+                return
+            else:
+                sound = anyio.current_time() - member.started > SOUND or member.process.returncode == 0
+                deaths = 1 if sound else deaths + 1
+                await self._pause(member, deaths)
+
+    def _is_over(self, member: Member) -> bool:
+        """Whether nobody is to take its place."""
+        code = member.process.returncode
+        if self._until_idle and code == UNUSABLE:
+            self._unusable = True
+            self.stop()
+        return self.stopping or (self._until_idle and code == 0)
+
+    async def _pause(self, member: Member, deaths: int) -> None:
+        seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (deaths - 1))
+        logger.warning(
+            "worker process %d (pid %d) %s; the next one starts in %.1f s",
+            member.number,
+            member.process.pid,
+            member.end,
+            seconds,
+        )
+        with anyio.move_on_after(seconds):
+            await self._stopping.wait()
+
+
+class Line:
+    """The process's end of the line to its supervisor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._line = socket.socket(fileno=descriptor)
+        self._line.set_inheritable(False)
+
+    def say(self, word: Ready | Report) -> None:
+        with suppress(OSError):  # nobody hears it
+            self._line.sendall(msgspec.json.encode(word) + b"\n")
+
+    async def closed(self) -> None:
+        """Wait until the supervisor is gone."""
+        await anyio.wait_readable(self._line)
