@@ -145,6 +145,35 @@ def test_a_settled_message_without_its_operation_is_named_even_where_counts_agre
     assert not balance.balanced
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM crossfoot_operations WHERE key = 'bill:settled-{}'",
+        f"UPDATE crossfoot_operations SET kind = {Kind.NOOP.value} WHERE key = 'bill:settled-{{}}'",
+    ],
+)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_operation_lost_after_it_was_counted_is_missed_at_once(desk: Desk, change: str, number: int) -> None:
+    desk.settle(*ids("settled", 3))
+    assert desk.balance().balanced
+    desk.execute(change.format(number))
+    desk.settle("later")
+
+    balance = desk.balance()
+
+    assert broken(balance) == {"operations": (f"settled-{number}",)}
+    assert balance.boundaries["operations"] == 3
+
+
+def test_an_operation_that_is_given_to_another_message_counts_for_that_one(desk: Desk) -> None:
+    desk.settle(*ids("settled", 2))
+    desk.publish("queued")
+    desk.balance()
+    desk.execute("UPDATE crossfoot_operations SET message = ? WHERE key = 'bill:settled-1'", desk.keys["queued"])
+
+    assert broken(desk.balance()) == {"operations": ("settled-1", "queued")}
+
+
 def test_only_the_buckets_that_differ_are_opened(desk: Desk) -> None:
     for minute in range(5):
         desk.settle(f"message-{minute}")
