@@ -127,7 +127,7 @@ class Crossfoot:
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
                     payload=Payload(declared) if declared is not None else None, deadline=deadline,
-                    wants_transaction=_takes_transaction(function, called), destinations=tuple(self.queues),
+                    wants_transaction=_takes_transaction(function, called), destinations=self.queues,
                 )
             )  # fmt: skip
             return function
@@ -223,9 +223,7 @@ class Crossfoot:
     # ---- parts ---------------------------------------------------------------------------------------------------
 
     def _sender(self) -> Sender:
-        return Sender(
-            self.name, self.database.path, self.queue.name, tuple(self.queues), self.clock, self.settings.payloads
-        )
+        return Sender(self.name, self.database.path, self.queue.name, self.queues, self.clock, self.settings.payloads)
 
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
         if isinstance(message, str):

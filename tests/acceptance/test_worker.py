@@ -148,6 +148,24 @@ class TestRetry:
         assert len(service.effects) == 3
         assert service.fate(good[0]) is Fate.SETTLED
 
+    async def test_a_send_that_its_queue_would_never_take_fails_the_handler_and_nothing_of_it_is_kept(
+        self, service: Service
+    ) -> None:
+        def enclose(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            tx.send("invoice.issued", subject=message.subject, data={"pdf": "x" * service.app.settings.max_bytes})
+
+        service.handle("case.released", enclose)
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work(attempts=1)
+
+        assert service.fate(message) is Fate.DEAD
+        assert service.effects == []
+        assert service.rows("SELECT count(*) FROM crossfoot_messages") == [1], "nothing was sent"
+        (told,) = service.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", int(Kind.FAILED))
+        assert "invoice.issued" in told
+        assert "queue billing takes at most 1,048,576: store the data elsewhere" in told
+
     async def test_a_queue_that_a_handler_cannot_reach_is_that_deliverys_failure(self, service: Service) -> None:
         def call_out(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
