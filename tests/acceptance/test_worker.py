@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from crossfoot import Crossfoot, Noop
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND
-from crossfoot.errors import HandlerConflict, QueueUnavailable, UsageError
+from crossfoot.errors import DiskFull, HandlerConflict, QueueUnavailable, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Delivery, Outgoing
 from crossfoot.worker.held import Held
@@ -177,6 +179,43 @@ class TestRetry:
         (message,) = await service.publish("case.released", "case-2")
         await service.work()
         assert service.effects == [message.id]
+
+    async def test_a_full_disk_under_a_database_of_the_handlers_own_is_that_deliverys_failure(
+        self, service: Service, tmp_path: Path
+    ) -> None:
+        elsewhere = str(tmp_path / "elsewhere.db")
+
+        def archive(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            with closing(sqlite3.connect(elsewhere)) as other:
+                other.execute("CREATE TABLE IF NOT EXISTS archive (body BLOB)")
+                other.execute(
+                    "PRAGMA max_page_count = 1"
+                )  # SQLite takes the present size instead: this disk is full now
+                other.execute("INSERT INTO archive VALUES (zeroblob(200000))")
+
+        service.handle("case.archived", archive)
+        service.handle("case.released", bill)
+        (archived,) = await service.publish("case.archived", "case-1")
+        (message,) = await service.publish("case.released", "case-2")
+        await service.work(attempts=2)
+
+        assert service.kinds(archived).count(Kind.FAILED) == 2
+        assert service.fate(archived) is Fate.DEAD
+        assert service.effects == [message.id]
+
+    async def test_a_full_disk_under_our_own_database_stops_the_worker(self, service: Service) -> None:
+        def fill(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield Sql("PRAGMA max_page_count = 1")
+            yield insert(message, "x" * 200_000)
+
+        service.handle("case.released", fill)
+        (message,) = await service.publish("case.released", "case-1")
+        with pytest.raises(DiskFull, match=r"billing\.db is full"):
+            await service.work()
+
+        assert service.kinds(message)[-1] is Kind.RECEIVED
+        assert service.rows("SELECT count(*) FROM crossfoot_queue WHERE state < 2") == [1], "it was not acked"
 
     async def test_a_result_left_unread_by_a_failure_does_not_stop_the_worker(self, service: Service) -> None:
         def leave_unread(message: Message, tx: Any) -> Generator[Sql, Any, None]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, TextClause, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
-from crossfoot.effects.databases.sqlite import OVER
+from crossfoot.effects.databases.sqlite import OVER, tell_full_disk
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.sqlite import Turnstile, explain
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
 
 ENDED = "crossfoot: its handler has returned"
 """In a session's `info`."""
+
+OURS = "crossfoot"
+"""The execution option of connections whose transaction is crossfoot's: the engine is the user's, who may have others."""
 
 
 class SqlAlchemyDatabase:
@@ -50,6 +53,9 @@ class SqlAlchemyDatabase:
                 "the engine's database is in memory, where no book survives: name a file, sqlite:///app.db"
             )
         self.path = engine.url.database
+        plain = engine if isinstance(engine, Engine) else engine.sync_engine
+        if not event.contains(plain, "handle_error", _tell_full_disk):
+            event.listen(plain, "handle_error", _tell_full_disk)
 
     def connect(self) -> port.Session:
         if not isinstance(self.engine, Engine):
@@ -65,6 +71,11 @@ class SqlAlchemyDatabase:
 
     def close(self) -> None:
         """The engine is the user's; it is left open."""
+
+
+def _tell_full_disk(context: ExceptionContext) -> None:
+    if context.connection is not None and context.connection.get_execution_options().get(OURS):
+        tell_full_disk(context.original_exception, context.engine.url.database or "" if context.engine else "")
 
 
 class SyncSession:
@@ -159,7 +170,7 @@ class SyncSession:
         self._turnstile.close()
 
     def _connect(self) -> None:
-        self._connection = self._engine.connect()
+        self._connection = self._engine.connect().execution_options(**{OURS: True})
         self._connection.begin()
 
     def _give_up(self, error: DBAPIError) -> None:

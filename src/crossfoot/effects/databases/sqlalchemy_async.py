@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter
-from crossfoot.effects.databases.sqlalchemy import ENDED, HandlerSession, answer
+from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession, answer
 from crossfoot.sqlite import Turnstile, explain
 
 
@@ -42,6 +42,7 @@ class AsyncSession:
             await anyio.to_thread.run_sync(self._turnstile.enter, limiter=self._line)
             try:
                 self._connection = await self._engine.connect()
+                await self._connection.execution_options(**{OURS: True})
                 self._raw = (await self._connection.get_raw_connection()).driver_connection
                 self._raw._execute = _shielded(self._raw._execute)
                 await self._connection.begin()
