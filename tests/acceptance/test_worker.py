@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Generator
 from contextlib import closing
@@ -132,6 +133,8 @@ class TestRetry:
         assert service.effects == []
         ((fingerprint, title),) = service.causes().items()
         assert "RuntimeError" in title
+        details = service.rows("SELECT DISTINCT details FROM crossfoot_entries WHERE cause = ?", fingerprint)
+        assert all(re.search(r'"raised":"tests/acceptance/test_worker\.py:\d+ fail\(\)"', one) for one in details)
         for message in messages:
             assert service.fate(message) is Fate.DEAD
             assert service.kinds(message).count(Kind.FAILED) == 3
