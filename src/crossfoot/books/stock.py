@@ -168,11 +168,7 @@ def _holdings(
         return Finding(identity="holdings", queue=queue, holds=None, text="not asked")
     if embedded:
         return browse(connection, queue, now)
-    depth = depth_of(queue)
-    if depth is not None:
-        return compare_depth(connection, queue, depth)
-    text = "no setting leads to it: set `queue` in crossfoot.toml, or CROSSFOOT_QUEUE"
-    return Finding(identity="holdings", queue=queue, holds=None, text=text)
+    return compare_depth(connection, queue, lambda: depth_of(queue), now)
 
 
 def _overdue(
