@@ -51,6 +51,7 @@ class Crossfoot:
 
     Raises:
         UnknownSetting: with the nearest known name.
+        UsageError: a name or a setting that will not do.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Crossfoot:
         stated = queue if isinstance(queue, str) else None
         path = str(database) if isinstance(database, (str, Path)) else None
         self.settings: Settings = settings_module.load(database=path, queue=stated, **settings)
+        self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
         self.database: Database = _database(database, self.settings)
@@ -192,14 +194,9 @@ class Crossfoot:
         Args:
             pattern: any of `Pattern`, instead of what the settings say.
         """
-        s = self.settings
-        chosen = Pattern(
-            concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
-            prefetch=s.prefetch, retry=Retry(attempts=s.attempts, base=s.backoff, cap=max(s.backoff, s.backoff_cap)),
-        )  # fmt: skip
         return Worker(
             self.name, self.book, self.queue, self.registry, self.database, queues=self.queues,
-            pattern=msgspec.structs.replace(chosen, **pattern),
+            pattern=msgspec.structs.replace(self.pattern, **pattern),
         )  # fmt: skip
 
     def run(self, *, until_idle: bool = False, **pattern: Any) -> None:
@@ -244,6 +241,17 @@ class Crossfoot:
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
+
+
+def _pattern(s: Settings) -> Pattern:
+    """How a worker works by the settings; `Pattern` and `Retry` refuse what is out of bounds."""
+    longest = (
+        max(s.backoff, s.backoff_cap) if s.backoff_cap > 0 else s.backoff_cap
+    )  # a long first pause needs no cap beside it
+    return Pattern(
+        concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
+        prefetch=s.prefetch, retry=Retry(attempts=s.attempts, base=s.backoff, cap=longest),
+    )  # fmt: skip
 
 
 def _fits(database: Database, function: Callable[..., Any], name: str) -> None:

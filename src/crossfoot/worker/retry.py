@@ -12,6 +12,10 @@ POISON = (EnvelopeInvalid, PayloadInvalid)
 """Failures that no later delivery can mend: the bytes themselves are wrong."""
 
 
+LONGEST = 366 * 86_400.0
+"""Seconds of any wait: more is a slip of the pen."""
+
+
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Exponential backoff with full jitter (Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015).
 
@@ -32,8 +36,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise UsageError(f"Retry(attempts={self.attempts}): a message is delivered at least once")
-        if not 0 < self.base <= self.cap:
-            raise UsageError(f"Retry(base={self.base}, cap={self.cap}): need 0 < base <= cap, in seconds")
+        if not 0 < self.base <= self.cap <= LONGEST:
+            raise UsageError(
+                f"Retry(base={self.base}, cap={self.cap}): need 0 < base <= cap, in seconds, and a year at most"
+            )
 
     def pause(self, attempt: int, chance: float | None = None) -> float:
         """Seconds until the next delivery after `attempt` failed.
