@@ -17,7 +17,8 @@ from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
 from crossfoot.effects.databases.sqlite import OVER, tell_full_disk
 from crossfoot.errors import TransactionMisuse, UsageError
-from crossfoot.sqlite import Turnstile, explain
+from crossfoot.sqlite import explain
+from crossfoot.turnstile import TURN, Turnstile
 
 if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -85,7 +86,7 @@ class SyncSession:
 
     def __init__(self, engine: Engine, path: str) -> None:
         self._engine = engine
-        self._turnstile = Turnstile(path + "-turn")
+        self._turnstile = Turnstile(path + TURN)
         self._connection: Connection | None = None
         self._counter: ChangeCounter | None = None
 

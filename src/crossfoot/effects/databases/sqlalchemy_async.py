@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession, answer
-from crossfoot.sqlite import Turnstile, explain
+from crossfoot.sqlite import explain
+from crossfoot.turnstile import TURN, Turnstile
 
 
 class AsyncSession:
@@ -31,7 +32,7 @@ class AsyncSession:
 
     def __init__(self, engine: AsyncEngine, path: str) -> None:
         self._engine = engine
-        self._turnstile = Turnstile(path + "-turn")
+        self._turnstile = Turnstile(path + TURN)
         self._line = anyio.CapacityLimiter(1)
         self._connection: AsyncConnection | None = None
         self._raw: Any = None
