@@ -186,16 +186,15 @@ class TestRetry:
     async def test_a_full_disk_under_a_database_of_the_handlers_own_is_that_deliverys_failure(
         self, service: Service, tmp_path: Path
     ) -> None:
-        elsewhere = str(tmp_path / "elsewhere.db")
-
-        def archive(message: Message, tx: Any) -> Generator[Sql, Any, None]:
-            yield insert(message)
-            with closing(sqlite3.connect(elsewhere)) as other:
+        def write() -> None:
+            with closing(sqlite3.connect(tmp_path / "elsewhere.db")) as other:
                 other.execute("CREATE TABLE IF NOT EXISTS archive (body BLOB)")
-                other.execute(
-                    "PRAGMA max_page_count = 1"
-                )  # SQLite takes the present size instead: this disk is full now
+                other.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size instead: now it is full
                 other.execute("INSERT INTO archive VALUES (zeroblob(200000))")
+
+        def archive(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+            yield insert(message)
+            yield Call(lambda _: anyio.to_thread.run_sync(write) if service.form.is_async else write())
 
         service.handle("case.archived", archive)
         service.handle("case.released", bill)
@@ -204,6 +203,8 @@ class TestRetry:
         await service.work(attempts=2)
 
         assert service.kinds(archived).count(Kind.FAILED) == 2
+        (told, *_) = service.rows("SELECT details FROM crossfoot_entries WHERE cause NOT NULL")
+        assert "database or disk is full" in told
         assert service.fate(archived) is Fate.DEAD
         assert service.effects == [message.id]
 
