@@ -155,5 +155,6 @@ if __name__ == "__main__":
     if not options.path.exists():
         options.path.parent.mkdir(parents=True, exist_ok=True)
         make(options.path, options.messages, others=options.others, hours=options.hours)
+    Book(options.path).open().close()  # brings one that was made by an earlier version to this one's tables
     if not options.no_measure:
         measure(options.path, options.messages)

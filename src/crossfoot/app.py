@@ -51,6 +51,7 @@ class Crossfoot:
 
     Raises:
         UnknownSetting: with the nearest known name.
+        UsageError: a name or a setting that will not do.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Crossfoot:
         stated = queue if isinstance(queue, str) else None
         path = str(database) if isinstance(database, (str, Path)) else None
         self.settings: Settings = settings_module.load(database=path, queue=stated, **settings)
+        self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
         self.database: Database = _database(database, self.settings)
@@ -127,7 +129,7 @@ class Crossfoot:
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
                     payload=Payload(declared) if declared is not None else None, deadline=deadline,
-                    wants_transaction=_takes_transaction(function, called), destinations=tuple(self.queues),
+                    wants_transaction=_takes_transaction(function, called), destinations=self.queues,
                 )
             )  # fmt: skip
             return function
@@ -192,17 +194,9 @@ class Crossfoot:
         Args:
             pattern: any of `Pattern`, instead of what the settings say.
         """
-        s = self.settings
-        chosen = Pattern(
-            concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
-            prefetch=s.prefetch,
-            retry=Retry(
-                attempts=s.attempts, base=s.backoff, cap=max(s.backoff, s.backoff_cap), unknown_for=s.unknown_for,
-            ),
-        )  # fmt: skip
         return Worker(
             self.name, self.book, self.queue, self.registry, self.database, queues=self.queues,
-            pattern=msgspec.structs.replace(chosen, **pattern),
+            pattern=msgspec.structs.replace(self.pattern, **pattern),
         )  # fmt: skip
 
     def run(self, *, until_idle: bool = False, **pattern: Any) -> None:
@@ -226,9 +220,7 @@ class Crossfoot:
     # ---- parts ---------------------------------------------------------------------------------------------------
 
     def _sender(self) -> Sender:
-        return Sender(
-            self.name, self.database.path, self.queue.name, tuple(self.queues), self.clock, self.settings.payloads
-        )
+        return Sender(self.name, self.database.path, self.queue.name, self.queues, self.clock, self.settings.payloads)
 
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
         if isinstance(message, str):
@@ -249,6 +241,17 @@ class Crossfoot:
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
+
+
+def _pattern(s: Settings) -> Pattern:
+    """How a worker works by the settings; `Pattern` and `Retry` refuse what is out of bounds."""
+    # A long first pause needs no cap beside it; a cap that is none is for `Retry` to refuse.
+    longest = max(s.backoff, s.backoff_cap) if s.backoff_cap > 0 else s.backoff_cap
+    return Pattern(
+        concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
+        prefetch=s.prefetch,
+        retry=Retry(attempts=s.attempts, base=s.backoff, cap=longest, unknown_for=s.unknown_for),
+    )  # fmt: skip
 
 
 def _fits(database: Database, function: Callable[..., Any], name: str) -> None:

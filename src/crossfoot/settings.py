@@ -34,8 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: the largest message of the embedded queue.
         payloads: whether the book keeps what messages carry (needed to show it and to send it again).
         synchronous: SQLite's: `FULL` survives a power cut, `NORMAL` may lose the last commits in one.
-        concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`.
-        attempts, backoff, backoff_cap, unknown_for: see `crossfoot.worker.retry.Retry`.
+        concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`, which knows their bounds.
+        attempts, backoff, backoff_cap, unknown_for: see `crossfoot.worker.retry.Retry`, likewise.
     """
 
     database: str = "crossfoot.db"
@@ -65,12 +65,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"database = {self.database!r} is a URL, and the name of a SQLite file is wanted; for SQLAlchemy give the engine: "
                 "Crossfoot(..., database=create_engine(...))"
             )
-        for name in ("attempts", "concurrency", "batch", "prefetch", "max_bytes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: it must be at least 1")
-        for name in ("retention", "lease", "wait", "grace", "reconcile", "backoff", "backoff_cap", "unknown_for"):
-            if not 0 <= getattr(self, name) <= CENTURY:
-                raise UsageError(f"{name} = {getattr(self, name)}: give seconds, from 0 to a century")
+        if self.max_bytes < 1:
+            raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")
+        if not 0 < self.retention <= CENTURY:
+            raise UsageError(f"retention = {self.retention}: give seconds, more than 0 and a century at most")
         if self.synchronous not in ("FULL", "NORMAL", "EXTRA"):
             raise UsageError(f"synchronous = {self.synchronous!r}: SQLite knows FULL, NORMAL and EXTRA")
 

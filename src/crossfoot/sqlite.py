@@ -1,31 +1,21 @@
 """How crossfoot opens SQLite: one policy for the book, the embedded queue and the user's own transaction.
 
-SQLite has one writer at a time. Its own way to wait for that writer is to sleep and look again, which is unfair and,
-with several busy processes, starves some of them for seconds. So every writer first passes a *turnstile*, an advisory
-lock on a file beside the database: the kernel wakes the next in line at once, threads and processes alike, and a
-killed process leaves no lock behind. It is a courtesy, not a guard: correctness rests on BEGIN IMMEDIATE alone, so a
-program that knows nothing of the turnstile may write to the same file.
-
-The kernel's wait has no deadline, and a Python thread cannot be called back from it. So whoever does not get through at
-once waits *for a thread* that waits in the kernel, and gives up when a writer that was frozen inside its transaction
-holds everybody up for too long. That thread goes on waiting in line; should its turn come after nobody wants it any more,
-it gives it away.
+SQLite has one writer at a time, and every writer of crossfoot passes a `turnstile` first. It is a courtesy, not a guard:
+correctness rests on BEGIN IMMEDIATE alone, so a program that knows nothing of the turnstile may write to the same file.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TypeVar
 
 from crossfoot.errors import DatabaseUnavailable, DiskFull
+from crossfoot.turnstile import TURN, Turnstile
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a statement waits for a writer that does not use the turnstile."""
@@ -42,99 +32,11 @@ OUTSIDE = tuple(
 )
 """Errors that no other statement would avoid."""
 
-TURN = "-turn"
-"""Added to a database's name: the turnstile's file."""
-
 BEGIN, COMMIT, ROLLBACK = (f"{verb} /* crossfoot */" for verb in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"))
 """Marked, so that a handler's own COMMIT is another statement, which its connection refuses to prepare."""
 
 MINIMUM_VERSION = (3, 35, 0)
 """RETURNING needs SQLite 3.35 (2021-03-12)."""
-
-
-class Turnstile:
-    """A fair lock across threads and processes; every connection has its own, and uses it in one thread at a time."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = -1
-        self._line: _Line | None = None
-
-    def enter(self) -> None:
-        """Wait in line, for as long as a statement waits for a lock. Blocks the thread, not the interpreter.
-
-        Raises:
-            DatabaseUnavailable: a writer does not come to its end.
-        """
-        if self._fd < 0:
-            if not self._path:
-                return
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if self._line is None or not self._line.under_way:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                self._line = self._line or _Line(self._fd)
-        if not self._line.wait(BUSY_TIMEOUT_MS / 1000):
-            raise DatabaseUnavailable(
-                f"{self._path.removesuffix(TURN)} stayed locked by another writer for {BUSY_TIMEOUT_MS / 1000:.0f} s: find the "
-                "process that is frozen, or in a long transaction, and end it"
-            )
-
-    def leave(self) -> None:
-        if self._fd >= 0:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-class _Line:
-    """A thread that waits in line for somebody who may lose patience."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = os.dup(fd)  # the same lock; of its own, because it may still wait when the turnstile is closed
-        self._asked: SimpleQueue[bool] = SimpleQueue()
-        self._got = threading.Semaphore(0)
-        self._guard = threading.Lock()
-        self.under_way = False
-        """Whether it stands in line now, perhaps for somebody who has gone."""
-        self._wanted = False
-        threading.Thread(target=self._stand, name="crossfoot turnstile", daemon=True).start()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether the turn came in time."""
-        with self._guard:
-            self._wanted = True
-            if not self.under_way:
-                self.under_way = True
-                self._asked.put(True)
-        if self._got.acquire(timeout=seconds):
-            return True
-        with self._guard:
-            if self.under_way:
-                self._wanted = False
-                return False
-        return self._got.acquire()  # it came at the last moment
-
-    def close(self) -> None:
-        self._asked.put(False)
-
-    def _stand(self) -> None:
-        while self._asked.get():
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            with self._guard:
-                self.under_way = False
-                if self._wanted:
-                    self._got.release()
-                else:
-                    fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
 
 
 class Connection(sqlite3.Connection):

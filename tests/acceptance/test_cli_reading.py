@@ -204,7 +204,8 @@ def test_why_is_one_page_for_a_person(terminal: Terminal) -> None:
 
     assert told.out.startswith("DEAD: Dead-lettered after 2 deliveries")
     assert re.search(r"^✗ +\+\S+ \w+ +failed +#1", told.out, re.MULTILINE)
-    assert re.search(r"\n  \$ crossfoot dead show m-4 --payload --db \S+\n", told.out)
+    assert re.search(r"\ncause: raised in \S+\.py:\d+ bill\(\)\n", told.out)
+    assert re.search(r"\n  \$ crossfoot why m-4 --payload --db \S+\n", told.out)
     assert len(told.out.splitlines()) < 40
 
 
@@ -212,6 +213,19 @@ def test_why_prints_what_the_message_carried_only_on_request(terminal: Terminal)
     assert '"amount": -5' not in terminal("why", "m-4").out
     assert '"amount": -5' in terminal("why", "m-4", "--payload").out
     assert valid(terminal("why", "m-4", "--payload", "--json"), "why")["payload"]["data"] == {"amount": -5}
+
+
+@pytest.mark.parametrize("command", [["dead", "show"], ["dead", "show", "--payload"], ["why", "--payload"]])
+def test_no_page_advises_to_look_at_itself(terminal: Terminal, command: list[str]) -> None:
+    told = terminal(*command, "m-4")
+    steps = valid(terminal(*command, "m-4", "--json"), "why")["next"]
+
+    assert re.fullmatch(r"mend what raised in \S+\.py:\d+ bill\(\)", steps[0]["do"])
+    assert [step["command"].split(" --")[0] for step in steps[1:]] == [
+        "crossfoot dead list", "crossfoot publish MODULE:NAME case.released",
+    ]  # fmt: skip
+    assert "m-4 --payload" not in told.out
+    assert ("not shown: --payload prints it" in told.out) is ("--payload" not in command)
 
 
 def test_several_messages_of_a_name_are_a_list(terminal: Terminal) -> None:

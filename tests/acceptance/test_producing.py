@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session as OrmSession
 
 from crossfoot import Crossfoot
-from crossfoot.errors import QueueUnavailable, TransactionMisuse, UsageError
+from crossfoot.errors import MessageTooLarge, QueueUnavailable, TransactionMisuse, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.sqs import SqsQueue, ensure
 from tests.servers.processes import Server
@@ -174,6 +174,30 @@ async def test_a_connection_to_another_file_is_refused_before_anything_is_writte
         with pytest.raises(UsageError, match=r"billing\.db.*shop\.db"):
             await _produce(app, session)
     assert rows(tmp_path / "shop.db", "SELECT count(*) FROM cases") == [(0,)]
+
+
+async def test_a_request_is_refused_what_its_queue_would_never_take(tmp_path: Path) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer("sqlite3", path) as (app, session):
+
+        def request() -> None:
+            with app.transaction(session) as tx:
+                session.execute("INSERT INTO cases VALUES ('case-1')")
+                tx.send("case.released", data="x" * app.settings.max_bytes)
+
+        with pytest.raises(MessageTooLarge, match=r"case\.released .* takes at most 1,048,576"):
+            request()
+    for table in ("cases", "crossfoot_outbox", "crossfoot_messages"):
+        assert rows(path, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
+async def test_the_limit_of_a_queue_that_was_not_asked_refuses_nothing(tmp_path: Path, aws: Session) -> None:
+    queue = SqsQueue("orders", endpoint_url="http://127.0.0.1:9", session=aws)
+    app = Crossfoot("billing", database=tmp_path / "billing.db", queue=queue)
+    with closing(sqlite3.connect(tmp_path / "billing.db")) as connection, app.transaction(connection) as tx:
+        tx.send("case.released", data="x" * 500_000)
+    await app.aclose()
+    assert rows(tmp_path / "billing.db", "SELECT count(*) FROM crossfoot_outbox") == [(1,)]
 
 
 async def test_a_send_that_was_not_awaited_is_found_out_and_nothing_is_kept(tmp_path: Path) -> None:

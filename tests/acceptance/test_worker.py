@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sqlite3
 from collections.abc import AsyncIterator, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from crossfoot import Crossfoot, Noop
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND
-from crossfoot.errors import HandlerConflict, QueueUnavailable, UsageError
+from crossfoot.errors import DiskFull, HandlerConflict, QueueUnavailable, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Delivery, Outgoing
 from crossfoot.worker.held import Held
@@ -130,6 +133,8 @@ class TestRetry:
         assert service.effects == []
         ((fingerprint, title),) = service.causes().items()
         assert "RuntimeError" in title
+        details = service.rows("SELECT DISTINCT details FROM crossfoot_entries WHERE cause = ?", fingerprint)
+        assert all(re.search(r'"raised":"tests/acceptance/test_worker\.py:\d+ fail\(\)"', one) for one in details)
         for message in messages:
             assert service.fate(message) is Fate.DEAD
             assert service.kinds(message).count(Kind.FAILED) == 3
@@ -148,6 +153,24 @@ class TestRetry:
         assert len(service.effects) == 3
         assert service.fate(good[0]) is Fate.SETTLED
 
+    async def test_a_send_that_its_queue_would_never_take_fails_the_handler_and_nothing_of_it_is_kept(
+        self, service: Service
+    ) -> None:
+        def enclose(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            tx.send("invoice.issued", subject=message.subject, data={"pdf": "x" * service.app.settings.max_bytes})
+
+        service.handle("case.released", enclose)
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work(attempts=1)
+
+        assert service.fate(message) is Fate.DEAD
+        assert service.effects == []
+        assert service.rows("SELECT count(*) FROM crossfoot_messages") == [1], "nothing was sent"
+        (told,) = service.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", int(Kind.FAILED))
+        assert "invoice.issued" in told
+        assert "queue billing takes at most 1,048,576: store the data elsewhere" in told
+
     async def test_a_queue_that_a_handler_cannot_reach_is_that_deliverys_failure(self, service: Service) -> None:
         def call_out(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
@@ -159,6 +182,44 @@ class TestRetry:
         (message,) = await service.publish("case.released", "case-2")
         await service.work()
         assert service.effects == [message.id]
+
+    async def test_a_full_disk_under_a_database_of_the_handlers_own_is_that_deliverys_failure(
+        self, service: Service, tmp_path: Path
+    ) -> None:
+        def write() -> None:
+            with closing(sqlite3.connect(tmp_path / "elsewhere.db")) as other:
+                other.execute("CREATE TABLE IF NOT EXISTS archive (body BLOB)")
+                other.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size instead: now it is full
+                other.execute("INSERT INTO archive VALUES (zeroblob(200000))")
+
+        def archive(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+            yield insert(message)
+            yield Call(lambda _: anyio.to_thread.run_sync(write) if service.form.is_async else write())
+
+        service.handle("case.archived", archive)
+        service.handle("case.released", bill)
+        (archived,) = await service.publish("case.archived", "case-1")
+        (message,) = await service.publish("case.released", "case-2")
+        await service.work(attempts=2)
+
+        assert service.kinds(archived).count(Kind.FAILED) == 2
+        (told, *_) = service.rows("SELECT details FROM crossfoot_entries WHERE cause NOT NULL")
+        assert "database or disk is full" in told
+        assert service.fate(archived) is Fate.DEAD
+        assert service.effects == [message.id]
+
+    async def test_a_full_disk_under_our_own_database_stops_the_worker(self, service: Service) -> None:
+        def fill(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield Sql("PRAGMA max_page_count = 1")
+            yield insert(message, "x" * 200_000)
+
+        service.handle("case.released", fill)
+        (message,) = await service.publish("case.released", "case-1")
+        with pytest.raises(DiskFull, match=r"billing\.db is full"):
+            await service.work()
+
+        assert service.kinds(message)[-1] is Kind.RECEIVED
+        assert service.rows("SELECT count(*) FROM crossfoot_queue WHERE state < 2") == [1], "it was not acked"
 
     async def test_a_result_left_unread_by_a_failure_does_not_stop_the_worker(self, service: Service) -> None:
         def leave_unread(message: Message, tx: Any) -> Generator[Sql, Any, None]:

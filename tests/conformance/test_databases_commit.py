@@ -135,7 +135,7 @@ class TestAnAnswerThatIsLost:
         work = scene.work(scene.handler(fill))
         with pytest.raises(Exception, match="database or disk is full") as raised:
             await scene.perform(work)
-        assert disk_full(raised.value, scene.database.path) is not None
+        assert disk_full(raised.value) is not None
         scene.assert_nothing_was_kept(of=work)
 
     async def test_a_handler_that_swallows_the_full_disk_does_not_pass_for_done(self, scene: Scene) -> None:

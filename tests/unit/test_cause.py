@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,63 @@ def test_a_cause_names_the_type_and_the_place() -> None:
     assert found.frames.splitlines() == [f"{__name__}:bill", f"{__name__}:reserve"]
     assert found.text == "article 1 is out of stock"
     assert len(found.fingerprint) == 12
+
+
+def module(name: str, file: str, source: str, **given: object) -> Any:
+    """The function `charge` of a module that is not on disk."""
+    names: dict[str, object] = {"__name__": name, **given}
+    exec(compile(source, file, "exec"), names)  # noqa: S102 - the only way to have code in a file of any name
+    return names["charge"]
+
+
+CHARGE = "def charge(number):\n    raise KeyError(number)\n"
+
+
+def test_a_failure_tells_the_line_it_was_raised_in() -> None:
+    assert cause(module("billing", "/srv/app/billing.py", CHARGE), 7).raised == "billing.py:2 charge()"
+    assert cause(module("shop.cards", "/srv/shop/cards.py", CHARGE), 7).raised == "shop/cards.py:2 charge()"
+    assert cause(module("shop", "/srv/shop/__init__.py", CHARGE), 7).raised == "shop/__init__.py:2 charge()"
+
+
+def test_a_line_that_moves_is_told_and_is_the_same_cause() -> None:
+    before = cause(module("billing", "billing.py", CHARGE), 7)
+    after = cause(module("billing", "billing.py", "# a comment\n\n" + CHARGE), 7)
+
+    assert (before.raised, after.raised) == ("billing.py:2 charge()", "billing.py:4 charge()")
+    assert before.fingerprint == after.fingerprint
+
+
+PARSE = "import json\n\ndef charge(text):\n    return json.loads(text)\n"
+PASS_ON = "def charge(value):\n    return call(value)\n"
+
+
+def test_the_line_is_one_of_the_users_own_code_and_not_of_a_library() -> None:
+    client = module("client", "/venv/lib/site-packages/client.py", CHARGE)
+
+    assert cause(module("billing", "billing.py", PARSE), "{").raised == "billing.py:4 charge()"
+    assert cause(module("billing", "billing.py", PASS_ON, call=client), 7).raised == "billing.py:2 charge()"
+
+
+def test_a_service_that_is_installed_is_no_library_to_itself() -> None:
+    folder = "/venv/lib/site-packages"
+    client = module("client", f"{folder}/client.py", CHARGE)
+    cards = module("billing.cards", f"{folder}/billing/cards.py", PASS_ON, call=client)
+    handler = module("billing.handlers", f"{folder}/billing/handlers.py", PASS_ON, call=cards)
+
+    assert cause(handler, 7).raised == "billing/cards.py:2 charge()"
+
+
+def test_of_what_crossfoot_found_itself_no_line_is_told_but_that_of_the_error_behind_it() -> None:
+    with pytest.raises(NoProof) as caught:
+        judge(None, Evidence(), (), what="order 7")
+    caught.value.__traceback__ = caught.value.__traceback__ and caught.value.__traceback__.tb_next
+    assert cause_of(caught.value).raised == ""
+
+    try:
+        reserve(1)
+    except OutOfStock as error:
+        caught.value.__cause__ = error
+    assert cause_of(caught.value).raised.endswith(" reserve()")
 
 
 def test_the_words_are_no_part_of_the_fingerprint_and_are_cut() -> None:

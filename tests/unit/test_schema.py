@@ -18,6 +18,7 @@ from sqlalchemy import create_engine
 
 from crossfoot.books import schema, tables
 from crossfoot.books.store import Book
+from crossfoot.books.triggers import TRIGGERS
 from crossfoot.boundaries import Boundary
 from crossfoot.errors import DatabaseUnavailable, DiskFull, SchemaMismatch
 from crossfoot.queues.embedded import tables as queue_tables
@@ -81,10 +82,28 @@ def test_migrations_make_exactly_the_tables_that_the_code_declares(path: Path, t
     engine.dispose()
     with closing(sqlite3.connect(declared)) as connection:
         queue_tables.create_tables(connection)
+        for trigger in TRIGGERS:
+            connection.execute(trigger)
 
     made = schema_of(path)
     del made["table", "crossfoot_version"]
     assert made == schema_of(declared)
+
+
+def test_a_book_of_the_first_version_is_brought_to_the_newest(path: Path) -> None:
+    make(path)
+    newest = schema_of(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for kind, name in newest:
+            if kind == "trigger" and not name.startswith("crossfoot_queue"):
+                connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("DROP TABLE crossfoot_removed")
+    set_version(path, "0001")
+
+    make(path)
+
+    assert schema_of(path) == newest
+    assert version_in(path) == [schema.HEAD]
 
 
 def test_everything_of_ours_can_be_told_by_its_name(path: Path) -> None:
@@ -174,6 +193,7 @@ import os, signal, sys
 from crossfoot import boundaries
 from crossfoot.books import schema
 from crossfoot.books.store import Book
+from crossfoot.books.triggers import TRIGGERS
 from crossfoot.boundaries import Boundary
 
 path, when = sys.argv[1:]

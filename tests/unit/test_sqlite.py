@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 import pytest
 
 from crossfoot.errors import DatabaseUnavailable, DiskFull
-from crossfoot.sqlite import Connection, Turnstile, connect, explain, truncate_wal
+from crossfoot.sqlite import Connection, connect, explain, truncate_wal
+from crossfoot.turnstile import Turnstile
 
 BODY = b"x" * 4_000
 
@@ -175,7 +176,7 @@ def test_nobody_waits_for_ever_for_a_writer_that_is_frozen_and_the_turn_that_cam
 ) -> None:
     with closing(connect(path)) as impatient, closing(connect(path)) as third:
         connection.begin()
-        monkeypatch.setattr("crossfoot.sqlite.BUSY_TIMEOUT_MS", 200)
+        monkeypatch.setattr("crossfoot.turnstile.PATIENCE", 0.2)
         for _ in range(2):
             with pytest.raises(DatabaseUnavailable, match=r"app\.db stayed locked by another writer.*end it"):
                 impatient.begin()
@@ -188,7 +189,7 @@ def test_nobody_waits_for_ever_for_a_writer_that_is_frozen_and_the_turn_that_cam
             assert time.monotonic() < until, "its turn never came"
             time.sleep(0.001)
 
-        monkeypatch.setattr("crossfoot.sqlite.BUSY_TIMEOUT_MS", 2_000)
+        monkeypatch.setattr("crossfoot.turnstile.PATIENCE", 2.0)
         insert(third)
         insert(impatient)
         insert(connection)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crossfoot.books.digest import tally_of
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post, post_all
@@ -64,8 +65,8 @@ CHANGES = {
         "fate",
         "settled-1",
     ),
-    "a missing message": ("DELETE FROM crossfoot_messages WHERE id = 'settled-4'", "message removed", None),
-    "the last message missing": ("DELETE FROM crossfoot_messages WHERE id = 'queued'", "message removed", None),
+    "a missing message": ("DELETE FROM crossfoot_messages WHERE id = 'settled-4'", "message removed", "settled-4"),
+    "the last message missing": ("DELETE FROM crossfoot_messages WHERE id = 'queued'", "message removed", "queued"),
     "a changed count": ("UPDATE crossfoot_tallies SET count = count + 1 WHERE measure = 'fate settled'", "tally", None),
     "a changed digest": ("UPDATE crossfoot_tallies SET d1 = d1 - 1 WHERE measure = 'entry acked'", "tally", None),
     "a missing tally": ("DELETE FROM crossfoot_tallies WHERE measure = 'fate dead'", "tally", None),
@@ -106,20 +107,26 @@ def test_a_change_is_found_and_named(desk: Desk, change: str) -> None:
     assert len({difference.id for difference in result.differences} - {None, id_}) == 0, "nobody else is accused"
 
 
+UNNOTED = "DROP TRIGGER crossfoot_entry_removed"
+"""Somebody who knew what he did."""
+
+
 def test_an_entry_that_changes_no_fate_cannot_be_removed_unseen(desk: Desk) -> None:
     desk.publish("extended")
     desk.receive()
     desk.receive()
-    desk.write("queued", (Kind.EXTENDED, 1, {"due": 5}), (Kind.EXTENDED, 1, {"due": 5}))
+    desk.write("queued", *[(Kind.EXTENDED, 1, {"due": 5})] * 3)
     desk.publish("last")
     post_all(desk.book)
-    first = f"SELECT min(id) FROM crossfoot_entries WHERE kind = {Kind.EXTENDED.value}"
-    desk.execute(f"DELETE FROM crossfoot_entries WHERE id = ({first})")
+    first = f"DELETE FROM crossfoot_entries WHERE id = (SELECT min(id) FROM crossfoot_entries WHERE kind = {Kind.EXTENDED.value})"
+    desk.execute(first)
+    (noted,) = verified(desk).differences
+    assert (noted.what, noted.id, noted.text) == ("entries removed", "queued", "1 entry of message 7: extended")
 
-    result = verified(desk)
+    desk.execute(UNNOTED)
+    desk.execute(first)
 
-    assert list(result.counts) == ["entries removed"]
-    assert "there is no entry" in result.differences[0].text
+    assert [difference.text for difference in verified(desk).differences][1].startswith("there is no entry")
 
 
 def test_entries_removed_from_the_end_are_missed(desk: Desk) -> None:
@@ -128,7 +135,55 @@ def test_entries_removed_from_the_end_are_missed(desk: Desk) -> None:
     result = verified(desk)
 
     assert result.counts["entries removed"] == 1
+    assert result.differences[0].id == "queued"
+
+
+def test_entries_removed_from_the_end_without_a_note_are_missed(desk: Desk) -> None:
+    desk.execute(UNNOTED)
+    desk.execute("DELETE FROM crossfoot_entries WHERE id > (SELECT max(id) FROM crossfoot_entries) - 2")
+
+    result = verified(desk)
+
+    assert result.counts["entries removed"] == 1
     assert "posted up to entry" in result.differences[0].text
+
+
+def remove(desk: Desk, id_: str) -> None:
+    """A message with everything that speaks of it."""
+    for table in ("entries", "operations", "messages"):
+        column = "key" if table == "messages" else "message"
+        desk.execute(f"DELETE FROM crossfoot_{table} WHERE {column} = ?", desk.keys[id_])
+
+
+@pytest.mark.parametrize("id_", ["newest", "settled-1"])
+@pytest.mark.parametrize("posted", [True, False])
+@pytest.mark.parametrize("afterwards", ["nothing", "another one", "another one, posted"])
+def test_a_message_removed_with_everything_that_speaks_of_it_is_missed_and_named(
+    desk: Desk, id_: str, posted: bool, afterwards: str
+) -> None:
+    desk.settle("newest")
+    if posted:
+        post_all(desk.book)
+    remove(desk, id_)
+    if afterwards != "nothing":
+        desk.settle("another")
+    if afterwards.endswith("posted"):
+        post_all(desk.book)
+
+    result = verified(desk)
+
+    assert result.counts["message removed"] == 1
+    assert {difference.id for difference in result.differences} - {None} == {id_}, "nobody else is accused"
+    assert desk.balance().identities["ledger"].ids == (id_,)
+
+
+def test_a_tally_of_more_messages_than_there_are_tells_how_many_and_which_digest(desk: Desk) -> None:
+    remove(desk, "settled-2")
+
+    told = [difference.text for difference in verified(desk).differences if difference.what == "tally"]
+
+    assert any("'fate settled'" in text and "stored 5, by the entries 4" in text for text in told)
+    assert all(text.endswith(f"the digests differ by {tally_of('tests|settled-2').digest}") for text in told)
 
 
 def test_a_difference_says_what_is_stored_and_what_it_should_be(desk: Desk) -> None:

@@ -244,12 +244,14 @@ def test_each_delivery_has_its_own_end(desk: Desk) -> None:
 
 
 def test_causes_are_told_once_with_the_words_of_the_latest_failure(desk: Desk) -> None:
-    again = {**FAILURE, "details": {"text": "amount is very negative"}}
+    raised = "billing.py:42 charge()"
+    again = {**FAILURE, "details": {"text": "amount is very negative", "raised": raised}}
     desk.story("one", PUBLISHED, RECEIVED, (Kind.FAILED, 1, FAILURE), (Kind.RECEIVED, 2), (Kind.FAILED, 2, again))
 
     (cause,) = page(desk, "one").causes
 
-    assert (cause.title, cause.text, cause.deliveries) == (CAUSE.title, "amount is very negative", 2)
+    assert (cause.title, cause.text, cause.raised) == (CAUSE.title, "amount is very negative", raised)
+    assert cause.deliveries == 2
 
 
 def test_the_page_does_not_wait_for_the_posting(desk: Desk) -> None:

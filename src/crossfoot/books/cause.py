@@ -2,14 +2,19 @@
 
 A fingerprint covers the exception's type, the place in the payload for schema failures, and the frames of the
 traceback as `module:function`, each once (so that a recursion is one cause at any depth), without line numbers (so
-that an unrelated edit does not make a new cause) and without the exception's text (which holds ids and values).
+that an unrelated edit does not make a new cause) and without the exception's text (which holds ids and values). The line
+is told beside it, as that of this one failure.
 """
 
 from __future__ import annotations
 
 import re
+import sysconfig
 import traceback
+from collections.abc import Iterator
 from hashlib import blake2b
+from pathlib import PurePath
+from types import FrameType
 
 import msgspec
 
@@ -22,6 +27,10 @@ _INDEX = re.compile(r"\[\d+\]")
 _OWN = ("crossfoot.", "asyncio.", "anyio.", "concurrent.", "sqlalchemy.", "aiosqlite.", "threading:")
 
 
+_STANDARD = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
+_INSTALLED = ("site-packages", "dist-packages")
+
+
 class Cause(msgspec.Struct, frozen=True):
     """What a failure has in common with others of its kind.
 
@@ -31,6 +40,8 @@ class Cause(msgspec.Struct, frozen=True):
         title: one line for a person: type and place.
         frames: the normalised frames, outermost first, one a line; a repeated one where it first stood.
         text: the exception's own words, cut at `MAX_TEXT`; may hold business values, so it stays in the book.
+        raised: the line of the user's code that this one failure came from, as `billing.py:42 charge()`; empty where there
+            is none.
     """
 
     fingerprint: str
@@ -38,6 +49,7 @@ class Cause(msgspec.Struct, frozen=True):
     title: str
     frames: str
     text: str
+    raised: str = ""
 
 
 def cause_of(error: BaseException, handler: str = "") -> Cause:
@@ -62,17 +74,58 @@ def cause_of(error: BaseException, handler: str = "") -> Cause:
         title=f"{type(error).__name__} at {place}" if place else type(error).__name__,
         frames="\n".join(frames),
         text=_words(error)[:MAX_TEXT],
+        raised=_raised(error),
     )
 
 
 def _frames(error: BaseException) -> list[str]:
     """The frames of the user's own code; all of them when there are none of theirs."""
-    names = [
-        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}"
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
+    names = [f"{_module(frame)}:{frame.f_code.co_qualname}" for frame, _ in traceback.walk_tb(error.__traceback__)]
     theirs = [name for name in names if not name.startswith(_OWN)]
     return theirs or names[-1:]
+
+
+def _raised(error: BaseException) -> str:
+    """The innermost line of the user's own code; of the error behind it, where this one was made by crossfoot."""
+    for one in _behind(error):
+        frames = list(traceback.walk_tb(one.__traceback__))
+        theirs = [(frame, line) for frame, line in frames if not f"{_module(frame)}:".startswith(_OWN)]
+        if theirs:
+            home = _package(theirs[0][0])  # code that was installed is the user's if the handler was installed with it
+            own = [found for found in theirs if not _of_a_library(found[0]) or _package(found[0]) == home]
+            frame, line = (own or theirs)[-1]
+        elif frames and not isinstance(one, CrossfootError):
+            frame, line = frames[-1]
+        else:
+            continue
+        return f"{_file(frame)}:{line} {frame.f_code.co_qualname.rpartition('<locals>.')[2]}()"
+    return ""
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    if isinstance(error, CrossfootError) and error.__cause__ is not None:
+        yield error.__cause__
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "?"))
+
+
+def _package(frame: FrameType) -> str:
+    return _module(frame).partition(".")[0]
+
+
+def _of_a_library(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file.startswith(_STANDARD) or any(part in _INSTALLED for part in PurePath(file).parts)
+
+
+def _file(frame: FrameType) -> str:
+    """The file as its package names it, the same on every machine: `billing/cards.py` of `billing.cards`."""
+    path, module = PurePath(frame.f_code.co_filename), _module(frame)
+    length = module.count(".") + 1 + (path.stem == "__init__")
+    return "/".join(path.parts[-length:])
 
 
 def _words(error: BaseException) -> str:

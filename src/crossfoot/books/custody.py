@@ -3,11 +3,16 @@
 The embedded queue and the book are read in one snapshot, so the comparison is exact. What differs is folded again from
 its entries before it is believed, because the ledger may lag; and what changed a moment ago is not judged, because a
 message may be between two transactions (handed to the dead letters, and not booked yet).
+
+A queue that only tells numbers is believed within a tolerance, because messages come and go between the two looks, and
+because SQS brings its numbers up to date within about a minute. One number is exact all the same: zero. A queue that says at
+two looks that it holds nothing has lost what the book believes there, if nothing has happened to it for so long that no
+number can be that old.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -21,6 +26,10 @@ from crossfoot.sqlite import Connection
 
 TOLERANCE: Micros = 10 * SECOND
 """A difference younger than this may be a message between two transactions, and is not judged yet."""
+
+QUIET: Micros = 5 * 60 * SECOND
+"""How long nothing may have happened to a message before an empty queue means that it is gone: several times as long as a
+queue's own numbers, or two machines' clocks, are behind."""
 
 MOST_IDS = 1_000
 """Ids a finding carries; `count` tells how many there are."""
@@ -114,7 +123,7 @@ def browse(connection: Connection, queue: str, now: Micros) -> Finding:
         ("open in the book, and among the dead letters", [opened[name] for name in found.buried]),
         ("dead in the book, and not among the dead letters", [dead[name] for name in found.exhumed]),
     ):
-        sure, fresh = _judge(connection, keys, now)
+        sure, fresh = _judge(connection, keys, now - TOLERANCE)
         young += fresh
         ids += sure
         if sure:
@@ -134,16 +143,45 @@ def browse(connection: Connection, queue: str, now: Micros) -> Finding:
     )
 
 
-def compare_depth(connection: Connection, queue: str, depth: Depth) -> Finding:
-    """Compare a queue that only tells numbers with the book."""
+def compare_depth(connection: Connection, queue: str, look: Callable[[], Depth | None], now: Micros) -> Finding:
+    """Compare a queue that only tells numbers with the book.
+
+    Args:
+        look: asks the queue; a second time where the first answer was that it is empty. `None` if nobody knows where it is.
+    """
+    depth = look()
+    if depth is None:
+        text = "no setting leads to it: set `queue` in crossfoot.toml, or CROSSFOOT_QUEUE"
+        return Finding(identity="holdings", queue=queue, holds=None, text=text)
     opened, dead = _believed(connection, queue)
     fits, tolerance = depth_agrees(len(opened), depth.held, depth.in_flight)
-    dead_fit, _ = depth_agrees(len(dead), depth.dead, 0)
+    dead_fit, dead_tolerance = depth_agrees(len(dead), depth.dead, 0)
+    holds = fits and dead_fit
+    gone: list[str] = []
+    if holds and (keys := _nowhere(opened, dead, depth)):
+        gone, _ = _judge(connection, keys, now - QUIET, until_due=True)
+        again = look() if gone else None
+        if again is None or (again.held, again.dead) != (0, depth.dead):
+            gone = []
     text = (
         f"{len(opened):,} open and {len(dead):,} dead in the book, {depth.held:,} and {depth.dead:,} in the queue by its "
-        f"own count; tolerance {tolerance:,}"
+        f"own count, {'within' if holds else 'not within'} the tolerance of {tolerance:,} and {dead_tolerance:,}"
     )
-    return Finding(identity="holdings", queue=queue, holds=fits and dead_fit, text=text)
+    if gone:
+        text += (
+            f"; it says twice that it is empty, and of {len(gone):,} nothing was heard for {QUIET // SECOND // 60} min"
+        )
+    return Finding(
+        identity="holdings", queue=queue, holds=holds and not gone, text=text, ids=tuple(gone), count=len(gone)
+    )  # fmt: skip
+
+
+def _nowhere(opened: dict[str, int], dead: dict[str, int], depth: Depth) -> list[int]:
+    """Messages that an empty queue has no place for: the open ones, unless they may be among more dead letters than the book
+    knows; and the dead ones, if there are no dead letters and none was sent back to the queue."""
+    if depth.held:
+        return []
+    return [*(opened.values() if depth.dead <= len(dead) else ()), *(() if depth.dead else dead.values())]
 
 
 PARKED = f"""
@@ -214,8 +252,14 @@ def _lying_there(
     return held, aside, buried, copies + len(held.difference(believed))
 
 
-def _judge(connection: Connection, keys: Collection[int], now: Micros) -> tuple[list[str], int]:
-    """Ids of those that differ by their own entries too, and the number of those too young to be judged."""
+def _judge(
+    connection: Connection, keys: Collection[int], before: Micros, *, until_due: bool = False
+) -> tuple[list[str], int]:
+    """Ids of those that differ by their own entries too, and the number of those too young to be judged.
+
+    Args:
+        before: something happened after that to those that are too young; with `until_due` also, when they were due after it.
+    """
     sure: list[str] = []
     young = 0
     for key, row in queries.rows_of(connection, keys).items():
@@ -223,7 +267,7 @@ def _judge(connection: Connection, keys: Collection[int], now: Micros) -> tuple[
         summary = fold(entries)
         if posted_fate(summary) not in BELIEVABLE or summary.kind not in (*IN_CUSTODY, Kind.DEAD_LETTERED):
             continue
-        if max(entry.at for entry in entries) > now - TOLERANCE:
+        if max(max(entry.at, (entry.due or 0) if until_due else 0) for entry in entries) > before:
             young += 1
         else:
             sure.append(row.id)

@@ -35,6 +35,8 @@ _OPEN = ", ".join(str(fate.value) for fate in Fate if not fate.closed)
 
 _NO_ENTRY = "m.fate = 0 AND NOT EXISTS (SELECT 1 FROM crossfoot_entries e WHERE e.message = m.key)"
 
+_REMOVED = "SELECT DISTINCT id FROM crossfoot_removed"
+
 _REGISTERED = """
 SELECT coalesce((SELECT max(key) FROM crossfoot_messages) - (SELECT min(key) FROM crossfoot_messages) + 1, 0)
 """
@@ -155,11 +157,7 @@ def _holdings(
         return Finding(identity="holdings", queue=queue, holds=None, text="not asked")
     if embedded:
         return browse(connection, queue, now)
-    depth = depth_of(queue)
-    if depth is not None:
-        return compare_depth(connection, queue, depth)
-    text = "no setting leads to it: set `queue` in crossfoot.toml, or CROSSFOOT_QUEUE"
-    return Finding(identity="holdings", queue=queue, holds=None, text=text)
+    return compare_depth(connection, queue, lambda: depth_of(queue), now)
 
 
 def _overdue(
@@ -210,6 +208,11 @@ def _ledger(connection: Connection, sums: Mapping[str, Mapping[str, Tally]], par
             f"posted up to entry {posted:,}, but the last entry is {last:,}: entries were removed; run crossfoot verify"
         )
         return None, Finding(identity="ledger", holds=False, text=text)
+    gone = connection.execute(_REMOVED).fetchall()
+    if gone:
+        ids = tuple(id_ for (id_,) in gone if id_ is not None)
+        text = "messages or entries were removed from the book: run crossfoot verify"
+        return None, Finding(identity="ledger", holds=False, text=text, ids=ids[:MOST_IDS], count=len(ids))
     if part != EVERYTHING:
         return None, Finding(identity="ledger")
     by_fate = dict(connection.execute(f"SELECT m.fate, count(*) {_UNSETTLED} GROUP BY 1").fetchall())

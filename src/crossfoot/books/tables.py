@@ -159,6 +159,17 @@ causes = Table(
     sqlite_with_rowid=False,
 )
 
+removed = Table(
+    "crossfoot_removed",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("message", BigInteger, nullable=False),
+    Column("id", Text),
+    Column("entry", BigInteger),
+    Column("kind", Integer),
+)
+"""What was taken out of `messages` (no `entry`) and `entries`, by whomever: see `triggers`."""
+
 workers = Table(
     "crossfoot_workers",
     metadata,

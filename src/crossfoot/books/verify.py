@@ -1,21 +1,24 @@
 """Verifying: rebuild everything that was derived from the entries, and compare it with what is stored.
 
 The rebuilding is the pure Python fold of `fate`, not the SQL of `posting`, so each checks the other. It streams: the
-memory it needs does not grow with the messages, but with the tallies. It looks at one snapshot, up to the entry that was
-posted last; in a book that is being written, later ones are left for the next time.
+memory it needs does not grow with the messages, but with the tallies and with what was removed. It looks at one snapshot, up
+to the entry that was posted last; in a book that is being written, later ones are left for the next time.
+
+What was removed is noted by the book's triggers, see `triggers`: the rows that are left cannot tell when the newest message
+went together with its entries before it was posted, for their numbers are given again.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from crossfoot.books.digest import lanes
+from crossfoot.books.digest import Tally, lanes
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.fate import NOTHING, Fate, Summary, join, posted_fate
 from crossfoot.books.posting import MEASURED_KINDS, OPERATION, entry_measure, fate_measure
@@ -38,6 +41,7 @@ SELECT key, queue, source, id, type, at, bucket, d0, d1, marks, latest, due, fat
 _ENTRIES = """
 SELECT message, kind, attempt, due, id <= ? FROM crossfoot_entries INDEXED BY crossfoot_entries_message ORDER BY message
 """
+_REMOVED = "SELECT message, id, entry, kind FROM crossfoot_removed ORDER BY number"
 _OPERATIONS = """
 SELECT message, kind, key, number <= ? FROM crossfoot_operations INDEXED BY crossfoot_operations_message ORDER BY message
 """
@@ -84,6 +88,30 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return not self.counts
 
 
+class _Removed:
+    """What the book's triggers noted, by message."""
+
+    def __init__(self, rows: Iterable[tuple[int, str | None, int | None, int | None]]) -> None:
+        self.ids: dict[int, str] = {}
+        """Of messages whose row was removed, by key."""
+        self.kinds: dict[tuple[int, str | None], list[int]] = defaultdict(list)
+        """Kinds of removed entries, by the message's key and id."""
+        self.numbers: set[int] = set()
+        """Of removed entries."""
+        for message, id_, entry, kind in rows:
+            if entry is None:
+                assert id_ is not None
+                self.ids[message] = id_
+                self.kinds.setdefault((message, id_), [])
+            else:
+                self.numbers.add(entry)
+                self.kinds[message, id_ or self.ids.get(message)].append(kind or 0)
+
+    def row_of(self, message: int, id_: str | None) -> bool:
+        """Whether the message's row was removed, too."""
+        return id_ is not None and self.ids.get(message) == id_
+
+
 class _Report:
     """Counts differences, and keeps the first of each kind."""
 
@@ -119,6 +147,7 @@ class _Verifier:
         self._sums: dict[tuple[int, str, str, int, Fate | None, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
         self._posted = self._fact("posted entries")
         self._operated = self._fact("posted operations")
+        self._removed = _Removed(connection.execute(_REMOVED))
         self._entries = self._operations = 0
 
     def run(self, now: Micros, progress: Progress) -> Verification:
@@ -133,7 +162,8 @@ class _Verifier:
         )  # fmt: skip
 
     def _numbers(self, last: int) -> None:
-        """Entries are numbered without gaps, and nothing but removal makes one."""
+        """Entries are numbered without gaps, and nothing but removal makes one. What was noted is told by message."""
+        self._told_removed()
         if self._posted > last:
             text = f"posted up to entry {self._posted}, but the last one is {last}"
             self._report.add("entries removed", text)
@@ -143,10 +173,18 @@ class _Verifier:
             return
         previous = first - 1
         for (number,) in self._connection.execute("SELECT id FROM crossfoot_entries ORDER BY id"):
-            if number != previous + 1:
+            if number != previous + 1 and not self._removed.numbers.issuperset(range(previous + 1, number)):
                 gone = f"{previous + 1}" if number == previous + 2 else f"{previous + 1} to {number - 1}"
                 self._report.add("entries removed", f"there is no entry {gone}")
             previous = number
+
+    def _told_removed(self) -> None:
+        for (message, id_), kinds in self._removed.kinds.items():
+            if self._removed.row_of(message, id_):
+                text = "its row" + (f", and {_entries(kinds)}: {_labels(kinds)}" if kinds else "")
+                self._report.add("message removed", text, id_)
+            else:
+                self._report.add("entries removed", f"{_entries(kinds)} of message {message}: {_labels(kinds)}", id_)
 
     def _walk(self, progress: Progress) -> int:
         """One pass over messages, entries and operations, all in the order of the messages' keys."""
@@ -205,17 +243,15 @@ class _Verifier:
 
     def _orphans(self, facts: list[Any]) -> None:
         self._entries += len(facts)
-        kinds = ", ".join(Kind(kind).label if kind in _KINDS else str(kind) for _, kind, *_ in facts[:8])
-        self._report.add(
-            "message removed", f"{len(facts)} entries ({kinds}) speak of message {facts[0][0]}, which has no row"
-        )
+        kinds, message = _labels([kind for _, kind, *_ in facts]), facts[0][0]
+        text = f"{_entries(facts)} ({kinds}) of message {message}, which has no row"
+        self._report.add("message removed", text, self._removed.ids.get(message))
 
     def _ownerless(self, operations: list[Any]) -> None:
         self._operations += len(operations)
         for message, _, key, _ in operations:
-            self._report.add(
-                "message removed", f"operation {key!r} was completed by message {message}, which has no row"
-            )
+            text = f"operation {key!r} was completed by message {message}, which has no row"
+            self._report.add("message removed", text, self._removed.ids.get(message))
 
     def _tallies(self) -> int:
         rebuilt, stored = self._rebuilt(), 0
@@ -245,7 +281,11 @@ class _Verifier:
     def _tally(self, key: Key, sums: list[int], expected: list[int]) -> None:
         bucket, queue, type_, measure = key
         same = "the same number of other messages" if sums[0] == expected[0] else f"{expected[0]}"
-        text = f"{measure!r} of {type_} on {queue} in bucket {bucket}: stored {sums[0]}, by the entries {same}"
+        digest = (Tally(*sums) - Tally(*expected)).digest
+        text = (
+            f"{measure!r} of {type_} on {queue} in bucket {bucket}: stored {sums[0]}, by the entries {same}; the digests differ "
+            f"by {digest}"
+        )
         self._report.add("tally", text)
 
     def _one(self, sql: str) -> int:
@@ -279,6 +319,16 @@ class _Aside:
         group = self._next[1]
         self._next = next(self._groups, None)
         return group
+
+
+def _entries(some: Sized) -> str:
+    return "1 entry" if len(some) == 1 else f"{len(some):,} entries"
+
+
+def _labels(kinds: list[int]) -> str:
+    """The first few kinds in words."""
+    rest = f" and {len(kinds) - 8} more" if len(kinds) > 8 else ""
+    return ", ".join(Kind(kind).label if kind in _KINDS else str(kind) for kind in kinds[:8]) + rest
 
 
 def _told(stored: list[int], rebuilt: list[int]) -> str:

@@ -12,9 +12,9 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.queries import DeadLetter
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
-from crossfoot.cli.pages import NARROW, payload, show_page
+from crossfoot.cli.pages import NARROW, payload, payload_lines, show_page
 from crossfoot.cli.reading import catch_up, reading
-from crossfoot.cli.why import as_document
+from crossfoot.cli.why import as_document, without_looking
 from crossfoot.errors import NotFound
 from crossfoot.recover.facts import told_in
 from crossfoot.recover.lookup import look_up
@@ -79,7 +79,7 @@ def show_dead(
     """
     now = time.time_ns() // 1000
     with reading(db) as (connection, path):
-        found = look_up(connection, message, now, queue=queue)
+        found = without_looking(look_up(connection, message, now, queue=queue))
         page = found.page
         if page is None and found.count:
             raise NotFound(
@@ -93,7 +93,8 @@ def show_dead(
     if as_json:
         print_json(as_document(found) | ({"payload": payload(body)} if with_payload else {}))
     else:
-        show_page(Output(color, db=db), page, body=body, with_body=with_payload)
+        told = payload_lines(body) if with_payload else ["not shown: --payload prints it"]
+        show_page(Output(color, db=db), page, payload=told)
 
 
 def _document(

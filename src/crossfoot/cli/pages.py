@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 import msgspec
 
@@ -32,8 +33,8 @@ def fate_style(fate: str) -> str:
     return "red" if fate in _BAD else "green" if fate in _GOOD else "cyan"
 
 
-def show_page(out: Output, page: Page, *, body: bytes | None = None, with_body: bool = False) -> None:
-    """Everything about one message."""
+def show_page(out: Output, page: Page, *, payload: Sequence[str] = ()) -> None:
+    """Everything about one message; `payload` is what there is to say of what it carried."""
     row = page.message
     what = [row.type, row.subject or "", f"sequence {row.sequence}" if row.sequence is not None else ""]
     out.heading(
@@ -45,9 +46,7 @@ def show_page(out: Output, page: Page, *, body: bytes | None = None, with_body: 
     _timeline(out, page)
     out.gap()
     _around(out, page)
-    if with_body:
-        text = "the book does not keep payloads (payloads = false)" if body is None else payload_text(body)
-        out.labelled("payload", list(text.splitlines()))
+    out.labelled("payload", list(payload))
     if page.next:
         out.commands([(step.do, step.command) for step in page.next])
     else:
@@ -110,7 +109,12 @@ def payload(body: bytes | None) -> object:
         return body.decode("utf-8", "backslashreplace")
 
 
-def payload_text(body: bytes) -> str:
+def payload_lines(body: bytes | None) -> list[str]:
+    """What a message carried, for a person."""
+    return ["the book does not keep payloads (payloads = false)"] if body is None else _text(body).splitlines()
+
+
+def _text(body: bytes) -> str:
     """The data of the event, indented; the bytes as they are where they are no event."""
     try:
         data = decode(body).data
@@ -162,7 +166,9 @@ def _around(out: Output, page: Page) -> None:
     out.labelled("outcomes", [" ".join(filter(None, (one.name, one.subject, one.facts))) for one in page.outcomes])
     for cause in page.causes:
         times = plural(cause.deliveries, "delivery", "deliveries")
-        out.labelled("cause", [(f"{cause.title}, {times}", "red"), cause.text, f"fingerprint {cause.fingerprint}"])
+        raised = [f"raised in {cause.raised}"] if cause.raised else []
+        told = [cause.text, *raised, f"fingerprint {cause.fingerprint}"]
+        out.labelled("cause", [(f"{cause.title}, {times}", "red"), *told])
     out.labelled("caused by", [_related(one) for one in page.parents])
     out.labelled("it caused", [_related(one) for one in page.children])
 

@@ -17,7 +17,8 @@ from crossfoot.books.posting import backlog, post
 from crossfoot.books.queries import last_number
 from crossfoot.books.store import Book
 from crossfoot.errors import DatabaseUnavailable
-from crossfoot.sqlite import Connection, Turnstile, connect, explain
+from crossfoot.sqlite import Connection, connect, explain
+from crossfoot.turnstile import Turnstile
 
 PATIENCE_SECONDS = 2.0
 """Whatever takes longer than this shows how far it is."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from crossfoot.books import queries
 from crossfoot.cli.options import Color, Database, Json, QueueName
 from crossfoot.cli.output import Output, When, jsonable, print_json
-from crossfoot.cli.pages import payload, show_listed, show_page
+from crossfoot.cli.pages import payload, payload_lines, show_listed, show_page
 from crossfoot.cli.reading import reading
 from crossfoot.errors import NotFound
+from crossfoot.recover.advice import beyond_looking
 from crossfoot.recover.lookup import Found, look_up
 from crossfoot.recover.why import NEEDS_SOMEBODY
 
@@ -42,6 +44,8 @@ def why(
     with reading(db) as (connection, path):
         found = look_up(connection, name, now, queue=queue)
         body = queries.body_of(connection, found.page.message.key) if found.page and with_payload else None
+    if with_payload:
+        found = without_looking(found)
     if as_json:
         print_json(as_document(found) | ({"payload": payload(body)} if with_payload else {}))
     elif not found.count:
@@ -51,11 +55,19 @@ def why(
             "is it the right book (--db), and is it spelled in full?"
         )
     elif found.page is not None:
-        show_page(Output(color, db=db), found.page, body=body, with_body=with_payload)
+        show_page(Output(color, db=db), found.page, payload=payload_lines(body) if with_payload else ())
     else:
         show_listed(Output(color, db=db), found, now)
     if not well(found):
         raise typer.Exit(1)
+
+
+def without_looking(found: Found) -> Found:
+    """The same for somebody who need not be told how to see what the message carried."""
+    if found.page is None:
+        return found
+    page = msgspec.structs.replace(found.page, next=beyond_looking(found.page.next))
+    return msgspec.structs.replace(found, page=page)
 
 
 def as_document(found: Found) -> dict[str, Any]:

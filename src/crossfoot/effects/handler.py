@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import translate
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from crossfoot.effects.operation import OperationKey
 from crossfoot.effects.sequence import InOrder
 from crossfoot.message import Message
 from crossfoot.payload import Payload
+from crossfoot.queues.queue import Queue
 
 
 class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -27,7 +28,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         proves: outcomes without which its return proves nothing.
         in_order: the sequence guard, if it asked for one.
         payload: makes the typed payload.
-        destinations: the queues it may send to; any, where none are named.
+        destinations: the queues it may send to, by name; any, where none are named.
         deadline: seconds it may run, its waits for the database included; `None`: as long as its lease can be extended.
     """
 
@@ -41,7 +42,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     payload: Payload | None = None
     deadline: float | None = None
     wants_transaction: bool = True
-    destinations: tuple[str, ...] = ()
+    destinations: Mapping[str, Queue] = {}
 
     @cached_property
     def is_async(self) -> bool:

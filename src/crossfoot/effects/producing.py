@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -16,9 +16,11 @@ from crossfoot.clock import Clock
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer
-from crossfoot.effects.work import EntryRow, Sending, destination, send
+from crossfoot.effects.sending import Sending, sending
+from crossfoot.effects.work import EntryRow, send
 from crossfoot.errors import UsageError
 from crossfoot.message import Message
+from crossfoot.queues.queue import Queue
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -26,7 +28,7 @@ class Sender(msgspec.Struct, frozen=True):
 
     Attributes:
         queue: where they go unless said otherwise.
-        destinations: the queues it knows.
+        destinations: the queues it knows, by name.
         payloads: whether the book keeps what they carry.
         path: the file of its book.
     """
@@ -34,7 +36,7 @@ class Sender(msgspec.Struct, frozen=True):
     name: str
     path: str
     queue: str
-    destinations: tuple[str, ...]
+    destinations: Mapping[str, Queue]
     clock: Clock
     payloads: bool
 
@@ -51,8 +53,9 @@ class _Producing:
             message = Message(type=message, **attributes)
         elif attributes:
             raise UsageError(f"send() was given a message and also {', '.join(attributes)}: set them on the message")
-        to = destination(to or self._service.queue, self._service.destinations)
-        return message, _send_and_write(Sending(message, to), self._service.clock, payloads=self._service.payloads)
+        service = self._service
+        ready = sending(message, to or service.queue, service.destinations, service.clock.now())
+        return message, _send_and_write(ready, service.clock, payloads=service.payloads)
 
 
 class Producing(_Producing):
@@ -168,9 +171,9 @@ async def _check_file(session: Any, service: Sender) -> None:
     await to_thread.run_sync(same_file, file, service)
 
 
-def _send_and_write(sending: Sending, clock: Clock, *, payloads: bool) -> Steps[None]:
+def _send_and_write(ready: Sending, clock: Clock, *, payloads: bool) -> Steps[None]:
     rows: list[EntryRow] = []
-    yield from send(sending, rows, 0, clock.now(), payloads=payloads)
+    yield from send(ready, rows, 0, clock.now(), payloads=payloads)
     yield Many(sql.INSERT_ENTRY, rows)
 
 

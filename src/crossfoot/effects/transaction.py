@@ -11,7 +11,8 @@ import msgspec
 
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
-from crossfoot.effects.work import Decided, Sending, Work, destination
+from crossfoot.effects.sending import sending
+from crossfoot.effects.work import Decided, Work
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.message import Message, child
 
@@ -83,6 +84,10 @@ class _Facts:
                 trace) as the one being handled.
             to: the queue's name; the queue this message came from unless said otherwise.
             attributes: `data`, `subject` and other attributes of a message to make.
+
+        Raises:
+            MessageTooLarge: its queue takes no message of that size.
+            UsageError: the service has no queue of that name.
         """
         self._usable()
         if isinstance(message, str):
@@ -90,8 +95,8 @@ class _Facts:
             message = child(self._work.message, type=message, **attributes)
         elif attributes:
             raise UsageError(f"tx.send() was given a message and also {', '.join(attributes)}: set them on the message")
-        queue = destination(to or self._work.hold.queue, self._work.handler.destinations)
-        self._work.sendings.append(Sending(message, queue))
+        work = self._work
+        work.sendings.append(sending(message, to or work.hold.queue, work.handler.destinations, work.clock.now()))
         return message
 
     def receipt(self, system: str, reference: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,9 +22,10 @@ from crossfoot.clock import Clock, Micros, micros
 from crossfoot.effects.databases.session import All, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.proof import Evidence, judge
+from crossfoot.effects.sending import Sending
 from crossfoot.effects.sequence import Turn, awaited, turn_of
-from crossfoot.errors import EnvelopeInvalid, LeaseLost, TransactionMisuse, UsageError
-from crossfoot.message import Message, encode
+from crossfoot.errors import EnvelopeInvalid, LeaseLost, TransactionMisuse
+from crossfoot.message import Message
 
 Statement = tuple[str, tuple[Any, ...]]
 EntryRow = tuple[Any, ...]
@@ -58,13 +58,6 @@ class Hold(msgspec.Struct, kw_only=True):
     """Told when the handler is about to begin: its deadline runs from here."""
     fence: Callable[[], None] | None = None
     """Raises when this delivery must not commit any more (`LeaseLost`, `DeadlineExceeded`)."""
-
-
-class Sending(msgspec.Struct):
-    """A message that the handler sends, and where to."""
-
-    message: Message
-    queue: str
 
 
 class Decided(BaseException):
@@ -303,25 +296,9 @@ class Work:
             self.rows.append(self.entry(Kind.ACKED))
 
 
-def destination(name: str, known: Collection[str]) -> str:
-    """The name of a queue that a service sends to.
-
-    Raises:
-        UsageError: nobody would ever drain its outbox; with the nearest name that is known.
-    """
-    if known and name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "name it in Crossfoot(queues=[...])"
-        raise UsageError(f"nothing sends to queue {name!r} here (there are {', '.join(sorted(known))}): {hint}")
-    return name
-
-
 def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: bool) -> Steps[None]:
     """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
-    message = (
-        sending.message if sending.message.time is not None else msgspec.structs.replace(sending.message, time=now)
-    )
-    body = encode(message)
+    message, body = sending.message, sending.body
     record = record_of(message, sending.queue, now=now, body=body if payloads else None)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
     if found is None:

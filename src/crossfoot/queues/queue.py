@@ -57,7 +57,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_publish: int = 10
     """The most messages one round trip carries; `publish` splits longer lists itself."""
     max_bytes: int | None = None
-    """The largest encoded message, attributes included."""
+    """The largest encoded message, attributes included; `None` also while the queue was not opened and asked."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):

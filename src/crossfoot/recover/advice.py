@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 import msgspec
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
-from crossfoot.recover.facts import Facts
+from crossfoot.recover.facts import Facts, details
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -18,6 +19,7 @@ class Step(msgspec.Struct, frozen=True):
     command: str | None = None
 
 
+LOOK = "look at what it carried"
 AGAIN = "once that is mended, send it again under the same id, with its payload: what took effect before does not again"
 
 
@@ -25,19 +27,20 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
     """What a person should do about a message of this fate."""
     name, queue = shlex.quote(facts.row.id), shlex.quote(facts.row.queue)
     work = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
-    payload = Step("look at what it carried", f"crossfoot why {name} --payload")
+    payload = Step(LOOK, f"crossfoot why {name} --payload")
     again = Step(AGAIN, _publish(facts))
     if fate is None:
         return [Step("rebuild the book from its entries and see what is missing", "crossfoot verify")]
     if fate is Fate.DEAD:
-        show = Step("look at what it carried", f"crossfoot dead show {name} --payload")
         if facts.owner is not None and facts.owner.row.key != facts.row.key:
             owner = shlex.quote(facts.owner.row.id)
             return [
-                show,
+                payload,
                 Step("nothing need be sent: another message completed its operation", f"crossfoot why {owner}"),
             ]
-        return [show, Step("see which others died of the same cause", "crossfoot dead list --by-cause"), again]
+        return [
+            *_mend(facts), payload, Step("see which others died of the same cause", "crossfoot dead list --by-cause"), again,
+        ]  # fmt: skip
     if fate is Fate.STRANDED:
         return [work, Step("see whether others wait, too", f"crossfoot balance --queue {queue}")]
     if fate is Fate.STALLED:
@@ -60,6 +63,18 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
         subject = shlex.quote(facts.row.subject or "")
         return [Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")]
     return []
+
+
+def beyond_looking(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """What is left to do for somebody who sees what the message carried."""
+    return tuple(step for step in steps if step.do != LOOK)
+
+
+def _mend(facts: Facts) -> list[Step]:
+    """Where to begin, if the failure says which line it came from."""
+    failure = facts.last(Kind.FAILED)
+    raised = details(failure).get("raised") if failure is not None else None
+    return [Step(f"mend what raised in {raised}")] if raised else []
 
 
 def _publish(facts: Facts) -> str:

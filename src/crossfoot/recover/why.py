@@ -50,13 +50,14 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """Why deliveries of it failed, and how many of them."""
+    """Why deliveries of it failed, and how many of them. `text` and `raised` are those of the latest."""
 
     fingerprint: str
     kind: str
     title: str
     text: str
     frames: str
+    raised: str | None
     deliveries: int
 
 
@@ -142,9 +143,10 @@ def _causes(facts: Facts) -> list[Cause]:
     found = []
     for fingerprint, entry in sorted(latest.items(), key=lambda item: item[1].number, reverse=True):
         cause = facts.causes.get(fingerprint or "", unknown)
-        text = str(details(entry).get("text") or "")
+        told = details(entry)
+        text, raised = str(told.get("text") or ""), str(told.get("raised") or "") or None
         found.append(
-            Cause(fingerprint or "", cause.kind, cause.title, text, cause.frames, deliveries=counts[fingerprint])
+            Cause(fingerprint or "", cause.kind, cause.title, text, cause.frames, raised, deliveries=counts[fingerprint])
         )  # fmt: skip
     return found
 

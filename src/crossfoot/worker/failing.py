@@ -82,7 +82,8 @@ def entry_of(
     hold = held.hold
     assert hold is not None
     if cause is not None:
-        details = {"error": cause.kind, "text": cause.text, **(details or {})}
+        raised = {"raised": cause.raised} if cause.raised else {}
+        details = {"error": cause.kind, "text": cause.text, **raised, **(details or {})}
     return Entry(
         message=hold.key, kind=kind, at=now, attempt=hold.attempt, delivery=hold.delivery, due=due, worker=hold.worker,
         cause=cause.fingerprint if cause is not None else None,

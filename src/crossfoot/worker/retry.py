@@ -15,6 +15,10 @@ LONGEST_UNKNOWN = 30.0
 """Seconds a message that nobody knows is put off at most: while a new version is rolled out, somebody may know it soon."""
 
 
+LONGEST = 366 * 86_400.0
+"""Seconds of any wait: more is a slip of the pen."""
+
+
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Exponential backoff with full jitter (Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015).
 
@@ -38,8 +42,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise UsageError(f"Retry(attempts={self.attempts}): a message is delivered at least once")
-        if not 0 < self.base <= self.cap:
-            raise UsageError(f"Retry(base={self.base}, cap={self.cap}): need 0 < base <= cap, in seconds")
+        if not 0 < self.base <= self.cap <= LONGEST:
+            raise UsageError(
+                f"Retry(base={self.base}, cap={self.cap}): need 0 < base <= cap, in seconds, and a year at most"
+            )
+        if not 0 <= self.unknown_for <= LONGEST:
+            raise UsageError(f"Retry(unknown_for={self.unknown_for}): need seconds, 0 or more, and a year at most")
 
     def pause(self, attempt: int, chance: float | None = None) -> float:
         """Seconds until the next delivery after `attempt` failed.

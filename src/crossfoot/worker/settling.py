@@ -111,11 +111,12 @@ class Settling:
             await self._carry_out(failures)
 
     def _stop_for(self, error: Exception) -> None:
-        """Raise what the worker must stop for. A queue that a handler could not reach is that delivery's failure only."""
-        full = disk_full(error, self._book.path)
+        """Raise what the worker must stop for. A queue or a database of its own that a handler could not use is that
+        delivery's failure only."""
+        full = disk_full(error)
         if full is not None:
             raise full from error
-        if isinstance(error, DatabaseUnavailable):
+        if isinstance(error, DatabaseUnavailable) and not isinstance(error, QueueUnavailable):
             raise error
 
     def _book_failures(self, failures: Sequence[Failure]) -> None:

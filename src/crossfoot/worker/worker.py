@@ -31,14 +31,14 @@ from crossfoot.worker.leases import Leases
 from crossfoot.worker.parking import resume_overdue
 from crossfoot.worker.reconcile import Reconciliation
 from crossfoot.worker.registry import Registry
-from crossfoot.worker.retry import Retry
+from crossfoot.worker.retry import LONGEST, Retry
 from crossfoot.worker.settling import Settling
 
 logger = logging.getLogger("crossfoot.worker")
 
 
-MOST, LONGEST = 10_000, 366 * 86_400.0
-"""Of anything that is counted, and seconds of any wait: more is a slip of the pen."""
+MOST = 10_000
+"""Of anything that is counted: more is a slip of the pen."""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, TextClause, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
-from crossfoot.effects.databases.sqlite import OVER
+from crossfoot.effects.databases.sqlite import OVER, tell_full_disk
 from crossfoot.errors import TransactionMisuse, UsageError
-from crossfoot.sqlite import Turnstile, explain
+from crossfoot.sqlite import explain
+from crossfoot.turnstile import TURN, Turnstile
 
 if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
 
 ENDED = "crossfoot: its handler has returned"
 """In a session's `info`."""
+
+OURS = "crossfoot"
+"""The execution option of connections whose transaction is crossfoot's: the engine is the user's, who may have others."""
 
 
 class SqlAlchemyDatabase:
@@ -50,6 +54,9 @@ class SqlAlchemyDatabase:
                 "the engine's database is in memory, where no book survives: name a file, sqlite:///app.db"
             )
         self.path = engine.url.database
+        plain = engine if isinstance(engine, Engine) else engine.sync_engine
+        if not event.contains(plain, "handle_error", _tell_full_disk):
+            event.listen(plain, "handle_error", _tell_full_disk)
 
     def connect(self) -> port.Session:
         if not isinstance(self.engine, Engine):
@@ -67,6 +74,11 @@ class SqlAlchemyDatabase:
         """The engine is the user's; it is left open."""
 
 
+def _tell_full_disk(context: ExceptionContext) -> None:
+    if context.connection is not None and context.connection.get_execution_options().get(OURS):
+        tell_full_disk(context.original_exception, context.engine.url.database or "" if context.engine else "")
+
+
 class SyncSession:
     """One lane's transactions on the user's engine."""
 
@@ -74,7 +86,7 @@ class SyncSession:
 
     def __init__(self, engine: Engine, path: str) -> None:
         self._engine = engine
-        self._turnstile = Turnstile(path + "-turn")
+        self._turnstile = Turnstile(path + TURN)
         self._connection: Connection | None = None
         self._counter: ChangeCounter | None = None
 
@@ -159,7 +171,7 @@ class SyncSession:
         self._turnstile.close()
 
     def _connect(self) -> None:
-        self._connection = self._engine.connect()
+        self._connection = self._engine.connect().execution_options(**{OURS: True})
         self._connection.begin()
 
     def _give_up(self, error: DBAPIError) -> None:

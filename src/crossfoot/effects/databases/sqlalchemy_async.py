@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter
-from crossfoot.effects.databases.sqlalchemy import ENDED, HandlerSession, answer
-from crossfoot.sqlite import Turnstile, explain
+from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession, answer
+from crossfoot.sqlite import explain
+from crossfoot.turnstile import TURN, Turnstile
 
 
 class AsyncSession:
@@ -31,7 +32,7 @@ class AsyncSession:
 
     def __init__(self, engine: AsyncEngine, path: str) -> None:
         self._engine = engine
-        self._turnstile = Turnstile(path + "-turn")
+        self._turnstile = Turnstile(path + TURN)
         self._line = anyio.CapacityLimiter(1)
         self._connection: AsyncConnection | None = None
         self._raw: Any = None
@@ -42,6 +43,7 @@ class AsyncSession:
             await anyio.to_thread.run_sync(self._turnstile.enter, limiter=self._line)
             try:
                 self._connection = await self._engine.connect()
+                await self._connection.execution_options(**{OURS: True})
                 self._raw = (await self._connection.get_raw_connection()).driver_connection
                 self._raw._execute = _shielded(self._raw._execute)
                 await self._connection.begin()

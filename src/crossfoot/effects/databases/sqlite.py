@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
-from crossfoot.errors import DiskFull, TransactionMisuse
+from crossfoot.errors import DiskFull, QueueUnavailable, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
 _execute = sqlite3.Cursor.execute
@@ -32,16 +32,16 @@ class HandlerCursor(sqlite3.Cursor):
         connection.admit(sql)
         try:
             return super().execute(sql, parameters)
-        except sqlite3.Error:
-            connection.trace()
+        except sqlite3.Error as error:
+            connection.failed(error)
             raise
 
     def executemany(self, sql: str, parameters: Any, /) -> Self:
         self.connection.admit(sql)
         try:
             return super().executemany(sql, parameters)
-        except sqlite3.Error:
-            self.connection.trace()
+        except sqlite3.Error as error:
+            self.connection.failed(error)
             raise
 
 
@@ -63,8 +63,8 @@ class HandlerConnection(Connection):
         cursor = self._lent(super().cursor(HandlerCursor))
         try:
             return _execute(cursor, sql, parameters)
-        except sqlite3.Error:
-            self.trace()
+        except sqlite3.Error as error:
+            self.failed(error)
             raise
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
@@ -89,6 +89,15 @@ class HandlerConnection(Connection):
         if not self.counter.tracing:
             self.counter.tracing = True
             sqlite3.Connection.set_trace_callback(self, self.counter)
+
+    def failed(self, error: sqlite3.Error) -> None:
+        """A statement of the handler's raised.
+
+        Raises:
+            DiskFull: see `tell_full_disk`.
+        """
+        self.trace()
+        tell_full_disk(error, self)
 
     def finish(self) -> None:
         self._take_back()
@@ -216,15 +225,23 @@ def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
         raise explain(error, connection) from error
 
 
-def disk_full(error: BaseException | None, path: str) -> DiskFull | None:
-    """The error to stop for when a full disk is behind `error`, in whatever wrapping a driver or a handler gave it."""
-    for one in chain(error):
-        if isinstance(one, DiskFull):
-            return one
-        if isinstance(one, sqlite3.Error) and getattr(one, "sqlite_errorname", "").startswith("SQLITE_FULL"):
-            found = explain(one, path)
-            return found if isinstance(found, DiskFull) else None
-    return None
+def tell_full_disk(error: BaseException, where: sqlite3.Connection | str) -> None:
+    """Tell that it is *our* disk which is full. SQLite's own error does not say whose, and a handler may write to other
+    databases.
+
+    Raises:
+        DiskFull: it is.
+    """
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+        raise explain(error, where) from error
+
+
+def disk_full(error: BaseException | None) -> DiskFull | None:
+    """The error to stop for when our disk is full, in whatever wrapping a driver or a handler gave it. A queue that a handler
+    writes to may be another one than ours, which is seen when we use it."""
+    return next(
+        (one for one in chain(error) if isinstance(one, DiskFull) and not isinstance(one, QueueUnavailable)), None
+    )
 
 
 class SqliteDatabase:

@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 from anyio import Lock, to_thread
 
 from crossfoot.clock import Clock, SystemClock
@@ -97,7 +98,7 @@ class SqsQueue:
             "session": session,
         }
         self._rules = Rules(queue=self._name, fifo=self._name.endswith(".fifo"), max_bytes=REQUEST_BYTES)
-        self._capabilities = _capabilities(self._rules)
+        self._capabilities = msgspec.structs.replace(_capabilities(self._rules), max_bytes=None)  # until it is asked
         self._client: Client | None = None
         self._url = ""
         self._attributes: dict[str, str] = {}
