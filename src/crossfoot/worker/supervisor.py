@@ -186,7 +186,7 @@ class Supervisor:
                     logger.error("the new worker process %d %s: the old ones go on", number, heir.end)
                     return
                 old = self._members.get(number)
-                if old is not None:
+                if old is not None and old is not heir:
                     old.stop()
                     await old.over.wait()
 
@@ -219,7 +219,10 @@ class Supervisor:
             del self._members[number]
             if member.report is not None:
                 self.reports.append(member.report)
-            heir = self._heirs.pop(number, None)
+            heir = self._heirs.get(number)
+            if heir is not None:  # it may be on its way still
+                await heir.settled.wait()
+                self._heirs.pop(number, None)
             if heir is not None and heir.works:
                 self._members[number] = heir
             elif self._is_over(member):

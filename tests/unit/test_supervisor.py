@@ -1,0 +1,118 @@
+"""What the supervisor does when processes come and go at the wrong moment; the rest is in tests/acceptance."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from crossfoot.worker.supervisor import Supervisor
+
+pytestmark = pytest.mark.anyio
+
+PROCESS = """
+import os, pathlib, signal, sys, time
+from crossfoot.worker.supervisor import Line, Ready
+line, folder = Line(int(sys.argv[1])), pathlib.Path(sys.argv[2])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+(folder / f"{os.getpid()}.begun").touch()
+while (folder / "hold").exists():
+    time.sleep(0.01)
+if (folder / "fail").exists():
+    sys.exit(2)
+line.say(Ready())
+(folder / f"{os.getpid()}.works").touch()
+time.sleep(60)
+"""
+
+
+class Crew:
+    """A supervisor of processes that do nothing, and what their folder tells of them."""
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.folder = folder
+        self.supervisor = Supervisor(
+            lambda line: [sys.executable, "-c", PROCESS, str(line), str(folder)], processes, until_idle=False
+        )
+
+    def all_begun(self) -> int:
+        """Processes that have begun, those that have ended included."""
+        return len(list(self.folder.glob("*.begun")))
+
+    def pids(self, what: str) -> set[int]:
+        """Processes that are there, and `begun`, or that `works`."""
+        return {int(path.stem) for path in self.folder.glob(f"*.{what}") if alive(int(path.stem))}
+
+    async def until(self, condition: Any) -> None:
+        with anyio.fail_after(20):
+            while not condition():  # noqa: ASYNC110 - other processes, which set no event of ours
+                await anyio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@asynccontextmanager
+async def crew(folder: Path, processes: int) -> AsyncIterator[Crew]:
+    made = Crew(folder, processes)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.supervisor.run)
+        await made.until(lambda: len(made.pids("works")) == processes)
+        yield made
+        made.supervisor.stop()
+    assert made.pids("begun") == set()
+
+
+async def test_a_process_that_dies_while_its_successor_is_on_the_way_is_followed_by_that_one(tmp_path: Path) -> None:
+    async with crew(tmp_path, 2) as made:
+        old = made.pids("works")
+        (tmp_path / "hold").touch()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.supervisor.replace)
+            await made.until(lambda: len(made.pids("begun")) == 3)
+            for pid in old:
+                os.kill(pid, signal.SIGKILL)
+            await made.until(lambda: not made.pids("works"))
+            (tmp_path / "hold").unlink()
+        await made.until(lambda: len(made.pids("works")) == 2)
+        await anyio.sleep(0.2)
+        assert len(made.pids("begun")) == 2
+        assert not made.pids("works") & old
+
+
+async def test_told_to_stop_while_a_successor_is_on_the_way_nobody_stays(tmp_path: Path) -> None:
+    async with crew(tmp_path, 1) as made:
+        (tmp_path / "hold").touch()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.supervisor.replace)
+            await made.until(lambda: len(made.pids("begun")) == 2)
+            made.supervisor.stop()
+
+
+async def test_a_process_that_dies_later_of_what_no_first_one_could_work_with_is_tried_again(tmp_path: Path) -> None:
+    async with crew(tmp_path, 1) as made:
+        (old,) = made.pids("works")
+        (tmp_path / "fail").touch()
+        os.kill(old, signal.SIGKILL)
+        await made.until(lambda: made.all_begun() == 2)
+        (tmp_path / "fail").unlink()
+        await made.until(lambda: made.pids("works") - {old})
+
+
+async def test_a_first_process_that_cannot_work_is_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "fail").touch()
+    made = Crew(tmp_path, 3)
+    with anyio.fail_after(20):
+        assert not await made.supervisor.run()
+    assert made.all_begun() == 1
