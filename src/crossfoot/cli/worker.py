@@ -107,7 +107,7 @@ def _supervise(arguments: list[str], processes: int, *, until_idle: bool, as_jso
     """Run several worker processes, each this very command for one."""
 
     def command(line: int) -> list[str]:
-        return [sys.executable, "-m", "crossfoot.cli", "worker", *arguments, "--line", str(line)]
+        return [sys.executable, "-m", "crossfoot", "worker", *arguments, "--line", str(line)]
 
     async def run() -> bool:
         async with anyio.create_task_group() as tasks:

@@ -1,5 +1,0 @@
-"""`python -m crossfoot.cli` is the `crossfoot` program, where its script is not on the path."""
-
-from crossfoot.cli import main
-
-main()
