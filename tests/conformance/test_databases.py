@@ -384,6 +384,26 @@ class TestInOrder:
         assert scene.rows("SELECT sequence, predecessor FROM crossfoot_parked") == [(5, 4)]
         assert scene.kinds(works[3]) == [Kind.PARKED, Kind.RESUMED]
 
+    async def test_a_duplicate_whose_turn_has_come_lets_those_behind_it_go(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder(contiguous=True), operation="{data.what}")
+        made = {
+            number: scene.work(handler, a_message(id=str(number), sequence=number, data={"what": what}))
+            for number, what in ((1, "open"), (2, "open"), (3, "close"), (5, "open"), (6, "pay"))
+        }
+        assert await scene.perform(made[1]) is Kind.COMMITTED
+        assert await scene.perform(made[3]) is Kind.PARKED
+        assert await scene.perform(made[6]) is Kind.PARKED
+        assert await scene.perform(made[5]) is Kind.SUPPRESSED, "early, and no gap is jumped for it"
+        assert scene.rows("SELECT last FROM crossfoot_sequences") == [1]
+
+        assert await scene.perform(made[2]) is Kind.SUPPRESSED
+        assert made[2].sends, "the relay is told"
+        assert scene.rows("SELECT last FROM crossfoot_sequences") == [2]
+        assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|3"]
+        assert scene.rows("SELECT sequence FROM crossfoot_parked") == [6]
+        assert await scene.perform(scene.work(handler, made[3].message)) is Kind.COMMITTED
+        assert scene.effects == ["1", "3"]
+
     async def test_a_failure_neither_advances_the_sequence_nor_wakes_who_waits(self, scene: Scene) -> None:
         in_order = InOrder(contiguous=True)
         await scene.perform(scene.work(scene.handler(bill, in_order=in_order), a_message(sequence=2)))
