@@ -15,6 +15,7 @@ from crossfoot import Crossfoot, Noop
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND
+from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import HandlerConflict, QueueUnavailable, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Delivery, Outgoing
@@ -315,6 +316,23 @@ class TestInOrder:
             await service.app.publish(message)
             await service.work(concurrency=1)
         assert [service.fate(message) for message in made] == [Fate.SETTLED, Fate.SUPERSEDED, Fate.SETTLED]
+
+    async def test_an_early_one_comes_again_after_its_predecessor_and_its_deliveries_count_on(
+        self, service: Service
+    ) -> None:
+        service.handle("case.changed", bill, in_order=InOrder(contiguous=True))
+        second, first = (service.app.message("case.changed", subject="case-1", sequence=number) for number in (2, 1))
+        await service.app.publish(second)
+        await service.work()
+        assert service.fate(second) is Fate.PARKED
+        await service.app.publish(first)
+        await service.work()
+        assert service.effects == [first.id, second.id]
+        assert service.rows(
+            """SELECT e.kind, e.attempt FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message
+            WHERE m.id = ? AND e.kind IN (6, 13, 23) ORDER BY e.id""",
+            second.id,
+        ) == [(Kind.RECEIVED, 1), (Kind.PARKED, 1), (Kind.RECEIVED, 2), (Kind.COMMITTED, 2)]
 
     async def test_one_that_fails_does_not_hold_up_those_behind_it(self, service: Service) -> None:
         def fail_first(message: Message, tx: Any) -> Generator[Sql, Any, None]:
