@@ -17,7 +17,7 @@ from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Form, Scene, Sql, a_scene, bill, insert
+from tests.conformance.database_rig import FORMS, Form, Lossy, Scene, Sql, a_scene, bill, insert
 
 pytestmark = pytest.mark.anyio
 
@@ -35,36 +35,6 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def async_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
     async with a_scene(request.param, tmp_path) as made:
         yield made
-
-
-class Lossy:
-    """A real session over a line that breaks at the commit: before it (`done=False`) or after it."""
-
-    def __init__(self, inner: Any, *, done: bool) -> None:
-        self._inner = inner
-        self._done = done
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def commit(self) -> Any:
-        """Over either kind of session."""
-        answer = self._inner.commit() if self._done else None
-        return self._lost_async(answer) if hasattr(answer, "__await__") or self._is_async else self._lost()
-
-    @property
-    def _is_async(self) -> bool:
-        import inspect
-
-        return inspect.iscoroutinefunction(type(self._inner).commit)
-
-    def _lost(self) -> None:
-        raise ConnectionResetError("the line broke")
-
-    async def _lost_async(self, answer: Any) -> None:
-        if answer is not None:
-            await answer
-        self._lost()
 
 
 class Unreadable:
