@@ -18,6 +18,7 @@ from crossfoot.clock import SECOND
 from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import HandlerConflict, QueueUnavailable, UsageError
 from crossfoot.message import Message
+from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, Outgoing
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
@@ -137,6 +138,21 @@ class TestRetry:
         reasons = service.rows("SELECT dead_reason FROM crossfoot_queue WHERE state = 2")
         assert len(reasons) == 2
         assert all(reason.endswith(f"[{fingerprint}]") for reason in reasons)
+
+    @pytest.mark.parametrize("queues_most", [1, 2])
+    async def test_where_the_queue_is_less_patient_it_is_buried_by_the_worker_with_its_cause(
+        self, tmp_path: Path, queues_most: int
+    ) -> None:
+        queue = EmbeddedQueue(tmp_path / "billing.db", "billing", ordered=False, max_attempts=queues_most)
+        async with a_service(FORMS[0], tmp_path, queue=queue) as service:
+            service.handle("case.released", fail)
+            (message,) = await service.publish("case.released", "case-1")
+            await service.work(attempts=5)
+            assert service.fate(message) is Fate.DEAD
+            assert service.kinds(message).count(Kind.FAILED) == queues_most
+            (fingerprint,) = service.causes()
+            (reason,) = service.rows("SELECT dead_reason FROM crossfoot_queue WHERE state = 2")
+            assert reason.endswith(f"[{fingerprint}]")
 
     async def test_the_neighbours_of_a_failing_message_settle(self, service: Service) -> None:
         service.handle("case.released", bill)
