@@ -214,6 +214,33 @@ class TestBlame:
         await service.work(attempts=1)
         assert service.fate(message) is Fate.SETTLED
 
+    async def test_a_message_whose_workers_die_with_it_is_given_up_at_last(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        await abandoned(service, Retry(attempts=1).deaths)
+        assert service.kinds(message).count(Kind.RECEIVED) == Retry().deaths
+        await abandoned(service, 1)
+        await service.work(attempts=1)
+        assert service.fate(message) is Fate.DEAD
+        assert service.effects == []
+        assert [title.partition(" ")[0] for title in service.causes().values()] == ["WornOut"]
+
+    async def test_one_death_less_and_it_is_handled(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        await abandoned(service, Retry().deaths)
+        await service.work(attempts=1)
+        assert service.effects == [message.id]
+
+    async def test_what_is_complete_is_not_given_up_however_often_it_comes(self, service: Service) -> None:
+        service.handle("case.released", bill, operation="bill:{subject}")
+        await service.publish("case.released", "case-1")
+        await service.work()
+        (again,) = await service.publish("case.released", "case-1")
+        await abandoned(service, 20)
+        await service.work(attempts=1)
+        assert service.fate(again) is Fate.DUPLICATE
+
     @pytest.mark.parametrize(
         "what", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()], ids=repr
     )
@@ -247,6 +274,15 @@ class TestBlame:
         assert service.effects == []
         (details,) = service.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.FAILED.value)
         assert "tx.execute() was called and not awaited" in details
+
+
+async def abandoned(service: Service, times: int) -> None:
+    """Worker after worker takes the message in, and dies."""
+    await service.app.queue.open()
+    for _ in range(times):
+        (delivery,) = await service.app.queue.receive(1, lease=30.0)
+        await anyio.to_thread.run_sync(_taken, service, delivery)
+        await service.app.queue.release([delivery.receipt])
 
 
 def _taken(service: Service, delivery: Delivery) -> list[Held]:

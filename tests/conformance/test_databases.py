@@ -450,10 +450,24 @@ class TestInOrder:
     async def test_an_event_that_has_no_place_in_any_order_is_refused(
         self, scene: Scene, lacking: dict[str, Any]
     ) -> None:
-        work = scene.work(scene.handler(bill, in_order=InOrder()), a_message(**{"sequence": 1} | lacking))
+        begun: list[str] = []
+
+        def begin(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            begun.append(message.id)
+            yield insert(message)
+
+        work = scene.work(scene.handler(begin, in_order=InOrder()), a_message(**{"sequence": 1} | lacking))
         with pytest.raises(EnvelopeInvalid, match="needs a subject and a sequence"):
             await scene.perform(work)
+        assert begun == []
         scene.assert_nothing_was_kept(of=work)
+
+    async def test_each_queue_has_sequences_of_its_own(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder())
+        assert await scene.perform(scene.work(handler, a_message(sequence=2))) is Kind.COMMITTED
+        elsewhere = scene.work(handler, a_message(sequence=1))
+        elsewhere.hold.queue = "letters"
+        assert await scene.perform(elsewhere) is Kind.COMMITTED
 
     @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
     async def test_an_early_event_is_acked_with_its_parking_or_not_parked_at_all(
@@ -478,6 +492,32 @@ class TestInOrder:
         assert [scene.kinds(work) for work in works] == [[Kind.PARKED, Kind.ACKED], []]
         assert scene.rows("SELECT subject FROM crossfoot_parked") == ["held"]
         assert (await scene.queue.depth()).held == 1
+
+
+class TestWhatIsSent:
+    """Messages of a handler, in the outbox with its effect."""
+
+    async def test_the_same_message_sent_again_is_one_message_and_goes_out_twice(self, scene: Scene) -> None:
+        def tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            tx.send("invoice.issued", id="told")
+            yield from ()
+
+        for _ in range(2):
+            assert await scene.perform(scene.work(scene.handler(tell))) is Kind.COMMITTED
+        assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|told"] * 2
+        assert scene.rows("SELECT count(*) FROM crossfoot_messages WHERE id = 'told'") == [1]
+
+    @pytest.mark.parametrize("payloads", [True, False])
+    async def test_the_book_keeps_what_it_carries_only_if_it_may(self, scene: Scene, payloads: bool) -> None:
+        def tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            tx.send("invoice.issued", id="told", data={"patient": "Ada"})
+            yield from ()
+
+        await scene.perform(scene.work(scene.handler(tell), payloads=payloads))
+        (kept,) = scene.rows("SELECT body IS NOT NULL FROM crossfoot_messages WHERE id = 'told'")
+        assert bool(kept) is payloads
+        (waiting,) = scene.rows("SELECT body FROM crossfoot_outbox")
+        assert b"Ada" in waiting
 
 
 class TestAnOperationWithoutItsEntry:

@@ -240,11 +240,11 @@ class TestBatchEqualsPlain:
 
 
 def deliveries(scene: Scene, seed: int) -> list[Work]:
-    """Twenty deliveries of which some ask for the same operation, some again, some in order."""
+    """Sixty deliveries, two whole groups and a rest, of which some ask for the same operation, some again, some in order."""
     chance = random.Random(seed)
     messages: list[Message] = []
     works = []
-    for number in range(20):
+    for number in range(60):
         if messages and chance.random() < 0.15:
             message = chance.choice(messages)
         else:
