@@ -18,8 +18,10 @@ from crossfoot import Crossfoot, Noop
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND
+from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import DiskFull, HandlerConflict, QueueUnavailable, UsageError
 from crossfoot.message import Message
+from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, Outgoing
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
@@ -142,6 +144,21 @@ class TestRetry:
         assert len(reasons) == 2
         assert all(reason.endswith(f"[{fingerprint}]") for reason in reasons)
 
+    @pytest.mark.parametrize("queues_most", [1, 2])
+    async def test_where_the_queue_is_less_patient_it_is_buried_by_the_worker_with_its_cause(
+        self, tmp_path: Path, queues_most: int
+    ) -> None:
+        queue = EmbeddedQueue(tmp_path / "billing.db", "billing", ordered=False, max_attempts=queues_most)
+        async with a_service(FORMS[0], tmp_path, queue=queue) as service:
+            service.handle("case.released", fail)
+            (message,) = await service.publish("case.released", "case-1")
+            await service.work(attempts=5)
+            assert service.fate(message) is Fate.DEAD
+            assert service.kinds(message).count(Kind.FAILED) == queues_most
+            (fingerprint,) = service.causes()
+            (reason,) = service.rows("SELECT dead_reason FROM crossfoot_queue WHERE state = 2")
+            assert reason.endswith(f"[{fingerprint}]")
+
     async def test_the_neighbours_of_a_failing_message_settle(self, service: Service) -> None:
         service.handle("case.released", bill)
         service.handle("case.broken", fail)
@@ -258,6 +275,33 @@ class TestBlame:
         await service.work(attempts=1)
         assert service.fate(message) is Fate.SETTLED
 
+    async def test_a_message_whose_workers_die_with_it_is_given_up_at_last(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        await abandoned(service, Retry(attempts=1).deaths)
+        assert service.kinds(message).count(Kind.RECEIVED) == Retry().deaths
+        await abandoned(service, 1)
+        await service.work(attempts=1)
+        assert service.fate(message) is Fate.DEAD
+        assert service.effects == []
+        assert [title.partition(" ")[0] for title in service.causes().values()] == ["WornOut"]
+
+    async def test_one_death_less_and_it_is_handled(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        await abandoned(service, Retry().deaths)
+        await service.work(attempts=1)
+        assert service.effects == [message.id]
+
+    async def test_what_is_complete_is_not_given_up_however_often_it_comes(self, service: Service) -> None:
+        service.handle("case.released", bill, operation="bill:{subject}")
+        await service.publish("case.released", "case-1")
+        await service.work()
+        (again,) = await service.publish("case.released", "case-1")
+        await abandoned(service, 20)
+        await service.work(attempts=1)
+        assert service.fate(again) is Fate.DUPLICATE
+
     @pytest.mark.parametrize(
         "what", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()], ids=repr
     )
@@ -291,6 +335,15 @@ class TestBlame:
         assert service.effects == []
         (details,) = service.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.FAILED.value)
         assert "tx.execute() was called and not awaited" in details
+
+
+async def abandoned(service: Service, times: int) -> None:
+    """Worker after worker takes the message in, and dies."""
+    await service.app.queue.open()
+    for _ in range(times):
+        (delivery,) = await service.app.queue.receive(1, lease=30.0)
+        await anyio.to_thread.run_sync(_taken, service, delivery)
+        await service.app.queue.release([delivery.receipt])
 
 
 def _taken(service: Service, delivery: Delivery) -> list[Held]:
@@ -376,6 +429,23 @@ class TestInOrder:
             await service.app.publish(message)
             await service.work(concurrency=1)
         assert [service.fate(message) for message in made] == [Fate.SETTLED, Fate.SUPERSEDED, Fate.SETTLED]
+
+    async def test_an_early_one_comes_again_after_its_predecessor_and_its_deliveries_count_on(
+        self, service: Service
+    ) -> None:
+        service.handle("case.changed", bill, in_order=InOrder(contiguous=True))
+        second, first = (service.app.message("case.changed", subject="case-1", sequence=number) for number in (2, 1))
+        await service.app.publish(second)
+        await service.work()
+        assert service.fate(second) is Fate.PARKED
+        await service.app.publish(first)
+        await service.work()
+        assert service.effects == [first.id, second.id]
+        assert service.rows(
+            """SELECT e.kind, e.attempt FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message
+            WHERE m.id = ? AND e.kind IN (6, 13, 23) ORDER BY e.id""",
+            second.id,
+        ) == [(Kind.RECEIVED, 1), (Kind.PARKED, 1), (Kind.RECEIVED, 2), (Kind.COMMITTED, 2)]
 
     async def test_one_that_fails_does_not_hold_up_those_behind_it(self, service: Service) -> None:
         def fail_first(message: Message, tx: Any) -> Generator[Sql, Any, None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,15 @@ from typing import Any
 import anyio
 import pytest
 
+from crossfoot import Crossfoot
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.message import Message
-from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import Delivery, ReceiptAnswer
+from tests.acceptance.service_rig import FORMS, Form, Service, a_service, eventually
+from tests.conformance.database_rig import Sql, insert
+from tests.unit.embedded_rig import SteppingClock
 
 pytestmark = pytest.mark.anyio
 
@@ -202,6 +207,104 @@ class TestLeases:
                 await eventually(lambda: Kind.FAILED in service.kinds(message), "the late commit to be refused")
             assert service.effects == []
             assert all(title.startswith("LeaseLost") for title in service.causes().values())
+
+
+class Remote(EmbeddedQueue):
+    """A queue in a file of its own; a receive takes `seconds`, while the wall clock may be set."""
+
+    def __init__(self, path: Path, clock: SteppingClock) -> None:
+        Crossfoot("other", database=path).book.open().close()
+        super().__init__(path, "billing", ordered=False, clock=clock)
+        self._time = clock
+        self.seconds = self.set_by = 0.0
+        self.acks = 0
+
+    async def receive(self, limit: int, *, lease: float, wait: float = 0.0) -> list[Delivery]:
+        got = await super().receive(limit, lease=lease, wait=wait)
+        if got:
+            self._time.advance(self.seconds)
+            self._time.step(self.set_by)
+        return got
+
+    async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
+        self.acks += len(receipts)
+        return await super().ack(receipts)
+
+
+class TestTheClockOfALease:
+    """A lease is over by the monotonic clock, counted from before it was asked for; the wall may say what it likes."""
+
+    @pytest.fixture
+    def clock(self) -> SteppingClock:
+        return SteppingClock()
+
+    @pytest.fixture
+    def remote(self, tmp_path: Path, clock: SteppingClock) -> Remote:
+        return Remote(tmp_path / "queue.db", clock)
+
+    async def end(
+        self, form: Form, folder: Path, clock: SteppingClock, queue: Remote | None, *, takes: float, set_by: float = 0.0,
+        batch: int = 1,
+    ) -> list[Kind]:  # fmt: skip
+        """How a delivery ended whose handler takes so long, while the wall clock is set; its lease is 30 seconds."""
+
+        def slow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            if message.subject == "case-slow":
+                clock.advance(takes)
+                clock.step(set_by)
+
+        async with a_service(form, folder, clock=clock, queue=queue) as service:
+            service.handle("case.released", slow)
+            (message,) = await service.publish("case.released", "case-slow")
+            if batch > 1:
+                await service.publish("case.released", "case-1", "case-2")
+            async with service.working(lease=30.0, batch=batch, concurrency=1):
+                ends = {Kind.COMMITTED, Kind.FAILED}
+                kinds: list[Kind] = await eventually(lambda: [k for k in service.kinds(message) if k in ends], "an end")
+            if kinds == [Kind.FAILED]:
+                assert message.id not in service.effects
+                assert [title.partition(" ")[0] for title in service.causes().values()] == ["LeaseLost"]
+                assert Kind.ACKED not in service.kinds(message)
+            return kinds
+
+    @BATCHES
+    @pytest.mark.parametrize("form", FORMS, ids=repr)
+    async def test_a_wall_clock_set_back_does_not_keep_a_lease_alive_that_is_over(
+        self, form: Form, tmp_path: Path, clock: SteppingClock, remote: Remote, batch: int
+    ) -> None:
+        kinds = await self.end(form, tmp_path, clock, remote, takes=30.0, set_by=-3_600.0, batch=batch)
+        assert kinds == [Kind.FAILED]
+        assert remote.acks == 0
+
+    @pytest.mark.parametrize("set_by", [3_600.0, 0.0, -3_600.0])
+    async def test_nor_does_one_set_ahead_end_a_lease_that_runs(
+        self, tmp_path: Path, clock: SteppingClock, remote: Remote, set_by: float
+    ) -> None:
+        assert await self.end(FORMS[0], tmp_path, clock, remote, takes=29.9, set_by=set_by) == [Kind.COMMITTED]
+
+    async def test_it_runs_from_before_the_receive_was_asked_for_though_the_wall_was_set_back_meanwhile(
+        self, tmp_path: Path, clock: SteppingClock, remote: Remote
+    ) -> None:
+        remote.seconds, remote.set_by = 10.0, -3_600.0
+        assert await self.end(FORMS[0], tmp_path, clock, remote, takes=20.0) == [Kind.FAILED]
+
+    async def test_and_is_not_shorter_for_that(self, tmp_path: Path, clock: SteppingClock, remote: Remote) -> None:
+        remote.seconds = 10.0
+        assert await self.end(FORMS[0], tmp_path, clock, remote, takes=19.9) == [Kind.COMMITTED]
+
+    async def test_what_the_queue_itself_says_of_a_shorter_lease_is_believed(
+        self, tmp_path: Path, clock: SteppingClock, remote: Remote
+    ) -> None:
+        remote.set_by = 10.0
+        assert await self.end(FORMS[0], tmp_path, clock, remote, takes=20.0) == [Kind.FAILED]
+
+    @pytest.mark.parametrize("form", FORMS, ids=repr)
+    async def test_an_ack_in_the_transaction_knows_better_than_any_clock(
+        self, form: Form, tmp_path: Path, clock: SteppingClock
+    ) -> None:
+        """Nobody else took the message, and the row that is deleted proves it."""
+        assert await self.end(form, tmp_path, clock, None, takes=31.0) == [Kind.COMMITTED]
 
 
 def take_away(path: Path) -> None:

@@ -140,6 +140,35 @@ def _told_async(story: Story) -> Callable[..., Any]:
     return handle
 
 
+class Lossy:
+    """A real session over a line that breaks at its first commits: before each (`done=False`) or after it."""
+
+    def __init__(self, inner: Any, *, done: bool, times: int = 1) -> None:
+        self._inner = inner
+        self._done = done
+        self._left = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def commit(self) -> Any:
+        """Over either kind of session."""
+        if not self._left:
+            return self._inner.commit()
+        self._left -= 1
+        answer = self._inner.commit() if self._done else None
+        is_async = inspect.iscoroutinefunction(type(self._inner).commit)
+        return self._lost_async(answer) if is_async else self._lost()
+
+    def _lost(self) -> None:
+        raise ConnectionResetError("the line broke")
+
+    async def _lost_async(self, answer: Any) -> None:
+        if answer is not None:
+            await answer
+        self._lost()
+
+
 class Scene:
     """A service's file with a business table, its book, its queue, and one lane's session."""
 

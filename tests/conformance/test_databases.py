@@ -16,9 +16,10 @@ import pytest
 from crossfoot.books.entry import Kind
 from crossfoot.effects.proof import Noop
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import LeaseLost, NoProof
+from crossfoot.errors import EnvelopeInvalid, LeaseLost, NoProof, TransactionMisuse
 from crossfoot.message import Message
 from crossfoot.queues.queue import Done
+from crossfoot.worker.parking import resume_overdue
 from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, a_message, a_scene, bill, insert
 
 pytestmark = pytest.mark.anyio
@@ -384,6 +385,26 @@ class TestInOrder:
         assert scene.rows("SELECT sequence, predecessor FROM crossfoot_parked") == [(5, 4)]
         assert scene.kinds(works[3]) == [Kind.PARKED, Kind.RESUMED]
 
+    async def test_a_duplicate_whose_turn_has_come_lets_those_behind_it_go(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder(contiguous=True), operation="{data.what}")
+        made = {
+            number: scene.work(handler, a_message(id=str(number), sequence=number, data={"what": what}))
+            for number, what in ((1, "open"), (2, "open"), (3, "close"), (5, "open"), (6, "pay"))
+        }
+        assert await scene.perform(made[1]) is Kind.COMMITTED
+        assert await scene.perform(made[3]) is Kind.PARKED
+        assert await scene.perform(made[6]) is Kind.PARKED
+        assert await scene.perform(made[5]) is Kind.SUPPRESSED, "early, and no gap is jumped for it"
+        assert scene.rows("SELECT last FROM crossfoot_sequences") == [1]
+
+        assert await scene.perform(made[2]) is Kind.SUPPRESSED
+        assert made[2].sends, "the relay is told"
+        assert scene.rows("SELECT last FROM crossfoot_sequences") == [2]
+        assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|3"]
+        assert scene.rows("SELECT sequence FROM crossfoot_parked") == [6]
+        assert await scene.perform(scene.work(handler, made[3].message)) is Kind.COMMITTED
+        assert scene.effects == ["1", "3"]
+
     async def test_a_failure_neither_advances_the_sequence_nor_wakes_who_waits(self, scene: Scene) -> None:
         in_order = InOrder(contiguous=True)
         await scene.perform(scene.work(scene.handler(bill, in_order=in_order), a_message(sequence=2)))
@@ -392,6 +413,138 @@ class TestInOrder:
         assert scene.rows("SELECT last FROM crossfoot_sequences") == []
         assert scene.rows("SELECT sequence FROM crossfoot_parked") == [2]
         assert scene.rows("SELECT 1 FROM crossfoot_outbox") == []
+
+    async def test_when_its_patience_is_over_the_early_one_is_applied_and_the_gap_is_booked(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder(contiguous=True))
+        first, early = (scene.work(handler, a_message(id=str(number), sequence=number)) for number in (1, 3))
+        await scene.perform(first)
+        await scene.perform(early)
+        assert resume_overdue(scene.book) == 0
+        scene.write("UPDATE crossfoot_parked SET until = 1")
+        assert resume_overdue(scene.book) == 1
+        assert resume_overdue(scene.book) == 0, "it is sent on once"
+        assert scene.rows("SELECT identity, base FROM crossfoot_outbox") == [("billing|3", 1)]
+
+        assert await scene.perform(scene.work(handler, early.message)) is Kind.COMMITTED
+        assert scene.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.COMMITTED.value) == [
+            '{"rows":1}', '{"rows":1,"gap":2}',
+        ]  # fmt: skip
+        assert scene.rows("SELECT 1 FROM crossfoot_parked") == []
+        assert await scene.perform(scene.work(handler, a_message(id="2", sequence=2))) is Kind.SUPERSEDED
+        assert scene.effects == ["1", "3"]
+
+    async def test_one_that_was_sent_on_already_is_not_sent_again_by_its_late_predecessor(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder(contiguous=True))
+        works = {number: scene.work(handler, a_message(id=str(number), sequence=number)) for number in (1, 3, 2)}
+        await scene.perform(works[1])
+        await scene.perform(works[3])
+        scene.write("UPDATE crossfoot_parked SET until = 1")
+        resume_overdue(scene.book)
+        assert await scene.perform(works[2]) is Kind.COMMITTED
+        assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|3"]
+        assert scene.rows("SELECT 1 FROM crossfoot_parked") == []
+        assert await scene.perform(scene.work(handler, works[3].message)) is Kind.COMMITTED
+        assert scene.effects == ["1", "2", "3"]
+
+    @pytest.mark.parametrize("lacking", [{"sequence": None}, {"subject": None}], ids=["sequence", "subject"])
+    async def test_an_event_that_has_no_place_in_any_order_is_refused(
+        self, scene: Scene, lacking: dict[str, Any]
+    ) -> None:
+        begun: list[str] = []
+
+        def begin(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            begun.append(message.id)
+            yield insert(message)
+
+        work = scene.work(scene.handler(begin, in_order=InOrder()), a_message(**{"sequence": 1} | lacking))
+        with pytest.raises(EnvelopeInvalid, match="needs a subject and a sequence"):
+            await scene.perform(work)
+        assert begun == []
+        scene.assert_nothing_was_kept(of=work)
+
+    async def test_each_queue_has_sequences_of_its_own(self, scene: Scene) -> None:
+        handler = scene.handler(bill, in_order=InOrder())
+        assert await scene.perform(scene.work(handler, a_message(sequence=2))) is Kind.COMMITTED
+        elsewhere = scene.work(handler, a_message(sequence=1))
+        elsewhere.hold.queue = "letters"
+        assert await scene.perform(elsewhere) is Kind.COMMITTED
+
+    @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
+    async def test_an_early_event_is_acked_with_its_parking_or_not_parked_at_all(
+        self, scene: Scene, batch: bool
+    ) -> None:
+        handler = scene.handler(bill, in_order=InOrder(contiguous=True))
+        messages = [a_message(id=id_, subject=id_, sequence=2) for id_ in ("held", "lost")]
+        receipts = [(await scene.delivered(message)).receipt for message in messages]
+        works = [
+            scene.work(handler, message, ack=scene.queue.ack_statement(receipt))
+            for message, receipt in zip(messages, receipts, strict=True)
+        ]
+        await scene.queue.release(receipts[1:])
+        if batch:
+            kind, error = await scene.perform_batch(works)
+            assert isinstance(error, LeaseLost)
+        else:
+            kind = await scene.perform(works[0])
+            with pytest.raises(LeaseLost, match="somebody else holds it by now"):
+                await scene.perform(works[1])
+        assert kind is Kind.PARKED
+        assert [scene.kinds(work) for work in works] == [[Kind.PARKED, Kind.ACKED], []]
+        assert scene.rows("SELECT subject FROM crossfoot_parked") == ["held"]
+        assert (await scene.queue.depth()).held == 1
+
+
+class TestWhatIsSent:
+    """Messages of a handler, in the outbox with its effect."""
+
+    async def test_the_same_message_sent_again_is_one_message_and_goes_out_twice(self, scene: Scene) -> None:
+        def tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            tx.send("invoice.issued", id="told")
+            yield from ()
+
+        for _ in range(2):
+            assert await scene.perform(scene.work(scene.handler(tell))) is Kind.COMMITTED
+        assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|told"] * 2
+        assert scene.rows("SELECT count(*) FROM crossfoot_messages WHERE id = 'told'") == [1]
+
+    @pytest.mark.parametrize("payloads", [True, False])
+    async def test_the_book_keeps_what_it_carries_only_if_it_may(self, scene: Scene, payloads: bool) -> None:
+        def tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            tx.send("invoice.issued", id="told", data={"patient": "Ada"})
+            yield from ()
+
+        await scene.perform(scene.work(scene.handler(tell), payloads=payloads))
+        (kept,) = scene.rows("SELECT body IS NOT NULL FROM crossfoot_messages WHERE id = 'told'")
+        assert bool(kept) is payloads
+        (waiting,) = scene.rows("SELECT body FROM crossfoot_outbox")
+        assert b"Ada" in waiting
+
+
+class TestAnOperationWithoutItsEntry:
+    """What only a handler leaves that ended the transaction itself, in a way that nobody saw."""
+
+    @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
+    async def test_is_not_passed_off_as_a_duplicate(self, scene: Scene, batch: bool) -> None:
+        work = scene.work(scene.handler(bill))
+        scene.write(
+            "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, 1)",
+            work.operation, work.hold.key, Kind.COMMITTED.value,
+        )  # fmt: skip
+        if batch:
+            (error,) = await scene.perform_batch([work])
+            assert isinstance(error, TransactionMisuse)
+        else:
+            with pytest.raises(TransactionMisuse, match="must be looked at by a person"):
+                await scene.perform(work)
+        assert scene.kinds(work) == []
+
+    async def test_of_another_message_is_one(self, scene: Scene) -> None:
+        handler = scene.handler(bill, operation="bill:{subject}")
+        first, second = scene.work(handler), scene.work(handler)
+        await scene.perform(first)
+        assert await scene.perform(second) is Kind.SUPPRESSED
+        named = scene.rows("SELECT operation FROM crossfoot_messages WHERE key = ?", second.hold.key)
+        assert named == ["bill:case-1"], "so that `why` finds it"
 
 
 class TestTheAckInTheTransaction:

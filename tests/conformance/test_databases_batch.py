@@ -196,12 +196,25 @@ class TestWithinABatch:
         assert scene.effects == ["1", "2"]
         assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|3"]
 
-    async def test_the_fence_of_each_is_asked(self, scene: Scene) -> None:
+    async def test_the_fence_of_each_is_asked_and_nothing_is_written_or_acked_of_what_it_refuses(
+        self, scene: Scene
+    ) -> None:
         def refuse() -> None:
             raise LeaseLost("the lease is over")
 
-        works = [scene.work(scene.handler(bill), fence=fence) for fence in (None, refuse, None)]
+        def bill_and_tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield from bill(message, tx)
+            tx.send("invoice.issued", subject=message.subject)
+
+        works = []
+        for fence in (None, refuse, None):
+            message = a_message()
+            ack = scene.queue.ack_statement((await scene.delivered(message)).receipt)
+            works.append(scene.work(scene.handler(bill_and_tell), message, fence=fence, ack=ack))
         assert kinds_of(await scene.perform_batch(works)) == [Kind.COMMITTED, "LeaseLost", Kind.COMMITTED]
+        assert [scene.kinds(work) for work in works] == [[Kind.COMMITTED, Kind.ACKED], [], [Kind.COMMITTED, Kind.ACKED]]
+        assert scene.rows("SELECT message FROM crossfoot_queue") == [works[1].message.key]
+        scene.assert_nothing_was_kept(of=works[1])
 
     async def test_rows_of_one_are_no_proof_of_the_next(self, scene: Scene) -> None:
         works = [scene.work(scene.handler(story)) for story in (bill, swallow)]
@@ -227,11 +240,11 @@ class TestBatchEqualsPlain:
 
 
 def deliveries(scene: Scene, seed: int) -> list[Work]:
-    """Twenty deliveries of which some ask for the same operation, some again, some in order."""
+    """Sixty deliveries, two whole groups and a rest, of which some ask for the same operation, some again, some in order."""
     chance = random.Random(seed)
     messages: list[Message] = []
     works = []
-    for number in range(20):
+    for number in range(60):
         if messages and chance.random() < 0.15:
             message = chance.choice(messages)
         else:

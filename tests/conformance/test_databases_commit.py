@@ -9,13 +9,15 @@ from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from crossfoot.books.entry import Kind
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Form, Scene, Sql, a_scene, bill, insert
+from tests.conformance.database_rig import FORMS, Form, Lossy, Scene, Sql, a_scene, bill, insert
 
 pytestmark = pytest.mark.anyio
 
@@ -35,36 +37,6 @@ async def async_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         yield made
 
 
-class Lossy:
-    """A real session over a line that breaks at the commit: before it (`done=False`) or after it."""
-
-    def __init__(self, inner: Any, *, done: bool) -> None:
-        self._inner = inner
-        self._done = done
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def commit(self) -> Any:
-        """Over either kind of session."""
-        answer = self._inner.commit() if self._done else None
-        return self._lost_async(answer) if hasattr(answer, "__await__") or self._is_async else self._lost()
-
-    @property
-    def _is_async(self) -> bool:
-        import inspect
-
-        return inspect.iscoroutinefunction(type(self._inner).commit)
-
-    def _lost(self) -> None:
-        raise ConnectionResetError("the line broke")
-
-    async def _lost_async(self, answer: Any) -> None:
-        if answer is not None:
-            await answer
-        self._lost()
-
-
 class Unreadable:
     """The database as it is while the machine it is on cannot be reached."""
 
@@ -81,6 +53,33 @@ class Unreadable:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
+    """Have the driver itself raise at the next commit of the scene's session: after it (`done`) or before it."""
+    error = sqlite3.OperationalError("disk I/O error")
+    engine = getattr(scene.database, "engine", None)
+    if engine is None:
+        inner = scene.session._inner if scene.form.is_async else scene.session.handle
+
+        def lose_answer() -> None:
+            if done:
+                sqlite3.Connection.execute(inner, "COMMIT")
+            raise error
+
+        sqlite3.Connection.create_function(inner, "lose_answer", 0, lose_answer)
+        monkeypatch.setattr("crossfoot.sqlite.COMMIT", "SELECT lose_answer()")
+        return
+    dialect = getattr(engine, "sync_engine", engine).dialect
+    commit = dialect.do_commit
+
+    def raise_once(connection: Any) -> None:
+        monkeypatch.undo()
+        if done:
+            commit(connection)
+        raise error
+
+    monkeypatch.setattr(dialect, "do_commit", raise_once)
 
 
 class TestAnAnswerThatIsLost:
@@ -125,6 +124,45 @@ class TestAnAnswerThatIsLost:
         again = await scene.perform(scene.work(handler, work.message))
         assert again is (Kind.SUPPRESSED if done else Kind.COMMITTED)
         assert scene.effects == [work.message.id]
+
+    @pytest.mark.parametrize("done", [True, False])
+    async def test_a_drivers_own_error_at_the_commit_is_resolved_by_the_key(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, done: bool
+    ) -> None:
+        await scene.open_session()
+        work = scene.work(scene.handler(bill))
+        break_commit(scene, monkeypatch, done=done)
+        if done:
+            assert await scene.perform(work) is Kind.COMMITTED
+            assert scene.effects == [work.message.id]
+            assert scene.kinds(work) == [Kind.COMMITTED]
+        else:
+            with pytest.raises(DatabaseUnavailable):
+                await scene.perform(work)
+            scene.assert_nothing_was_kept(of=work)
+
+    @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
+    async def test_a_constraint_that_refuses_the_commit_is_the_deliverys_failure_and_leaves_no_lock(
+        self, scene: Scene, batch: bool
+    ) -> None:
+        if not scene.form.orm:
+            return  # their connections do not check foreign keys
+        engine: Any = scene.database.engine  # type: ignore[attr-defined] # an engine's database has one
+
+        @event.listens_for(getattr(engine, "sync_engine", engine), "connect")
+        def check_foreign_keys(connection: Any, _: Any) -> None:
+            connection.execute("PRAGMA foreign_keys = ON")
+
+        scene.write("CREATE TABLE bills (number INTEGER REFERENCES taken DEFERRABLE INITIALLY DEFERRED)")
+
+        def bill_nobody(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield Sql("INSERT INTO bills VALUES (99)")
+
+        work = scene.work(scene.handler(bill_nobody))
+        with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+            await (scene.perform_batch([work]) if batch else scene.perform(work))
+        scene.assert_nothing_was_kept(of=work)
+        assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
 
     async def test_a_disk_that_fills_up_under_the_handler_undoes_everything(self, scene: Scene) -> None:
         def fill(message: Message, tx: Any) -> Generator[Sql, Any, None]:

@@ -17,7 +17,7 @@ from crossfoot.books.balance import ACCEPTED, LEDGER, OPERATIONS, RULES, Identit
 from crossfoot.books.custody import Depth, depth_agrees, gaps
 from crossfoot.books.digest import EMPTY, Tally, tally_of
 from crossfoot.books.entry import Entry, Kind
-from crossfoot.books.fate import Fate, fate_of, fold
+from crossfoot.books.fate import FATE_OF_LATEST, Fate, fate_of, fold
 from crossfoot.books.posting import OPERATION, entry_measure, fate_measure, post
 from crossfoot.books.stock import Part, take_stock
 from crossfoot.clock import SECOND
@@ -247,6 +247,28 @@ def test_a_message_deleted_from_the_queue_behind_our_back_is_named(desk: Desk) -
     assert not balance.balanced
 
 
+OPEN = [kind for kind, fate in FATE_OF_LATEST.items() if fate in (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)]
+
+
+@pytest.mark.parametrize("kind", [*OPEN, Kind.COMMIT_IN_DOUBT], ids=lambda kind: kind.label)
+def test_whatever_was_said_of_it_last_while_it_is_open_the_queue_must_have_it(desk: Desk, kind: Kind) -> None:
+    desk.send("other")
+    desk.story("gone", PUBLISHED, (kind, 1))
+    assert "1 differences younger than 10 s are not judged yet" in desk.balance().identities["holdings"].notes[0]
+    desk.clock.advance(11)
+
+    identity = desk.balance().identities["holdings"]
+    assert (identity.holds, identity.ids, identity.count) == (False, ("gone",), 1)
+
+
+def test_what_lies_there_in_a_state_that_no_queue_has_is_missing(desk: Desk) -> None:
+    desk.publish("odd")
+    desk.execute("UPDATE crossfoot_queue SET state = 9")
+    desk.clock.advance(11)
+
+    assert broken(desk.balance()) == {"holdings": ("odd",)}
+
+
 def test_a_dead_letter_that_was_deleted_is_named(desk: Desk) -> None:
     desk.bury("kept", "taken")
     desk.execute("DELETE FROM crossfoot_queue WHERE message = 'tests|taken'")
@@ -338,6 +360,12 @@ def test_a_queue_that_only_tells_numbers_is_compared_with_a_tolerance(desk: Desk
     assert "95 and 0 in the queue by its own count, within the tolerance of 10" in close.identities["holdings"].notes[0]
     assert far.identities["holdings"].holds is False
 
+    for number in range(11):
+        desk.story(f"dead-{number}", PUBLISHED, (Kind.RECEIVED, 1), (Kind.FAILED, 1), (Kind.DEAD_LETTERED, 1))
+    for dead, holds in ((11, True), (1, True), (0, False)):
+        some = desk.balance(depth_of=lambda queue, dead=dead: Depth(held=100, in_flight=50, dead=dead, as_of=desk.now))
+        assert some.identities["holdings"].holds is holds, f"{dead} among the dead letters"
+
 
 @pytest.fixture
 def told(desk: Desk) -> Callable[..., Identity]:
@@ -413,7 +441,7 @@ def test_the_tolerance_is_what_may_be_in_flight(expected: int, held: int, in_fli
 
 
 def test_gaps_are_differences_of_sets() -> None:
-    found = gaps(opened={"a", "b", "c", "d"}, dead={"x", "y"}, held={"a"}, aside={"b"}, buried={"c", "x"})
+    found = gaps(opened={"a", "b", "c", "d"}, dead={"x", "y", "z"}, held={"a", "z"}, aside={"b"}, buried={"c", "x"})
 
     assert (found.missing, found.buried, found.exhumed) == ({"d"}, {"c"}, {"y"})
 
@@ -571,3 +599,25 @@ def test_a_parked_message_that_nobody_keeps_is_named_and_so_is_one_kept_for_noth
     assert not identity.holds
     assert identity.ids == ("forgotten", "settled")
     assert "nothing will send them on" in " ".join(identity.notes)
+
+
+def test_nor_is_one_that_was_sent_on_already_or_belongs_to_another_queue(desk: Desk) -> None:
+    keep = """INSERT INTO crossfoot_parked (handler, subject, sequence, message, predecessor, attempt, until, body)
+        VALUES ('billing/bill', 'case-1', ?, ?, 1, 1, ?, x'')"""
+    parked = (PUBLISHED, (Kind.RECEIVED, 1), (Kind.PARKED, 1, {"due": desk.now + 600 * SECOND}))
+    resumed = desk.story("resumed", *parked, (Kind.RESUMED, 1))
+    desk.execute(keep, 2, resumed, 0)
+    elsewhere = desk.story("elsewhere", *parked, queue="letters")
+    desk.execute(keep, 3, elsewhere, desk.now + 600 * SECOND)
+    desk.execute("DELETE FROM crossfoot_outbox")
+
+    identity = desk.balance().identities["parked"]
+    assert (identity.holds, identity.ids) == (True, ())
+
+    late = desk.story("late", *parked)
+    desk.execute(keep, 4, late, desk.now + 600 * SECOND)
+    assert desk.balance().identities["parked"].holds
+    desk.write("late", (Kind.RESUMED, 1))
+    desk.write("elsewhere", (Kind.RESUMED, 1))
+    desk.execute("DELETE FROM crossfoot_parked WHERE message = ?", late)
+    assert desk.balance(post=False).identities["parked"].holds, "the ledger may lag"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import aiosqlite
 import pytest
 
-from crossfoot.effects.databases.changes import ChangeCounter
+from crossfoot.effects.databases.changes import ChangeCounter, chain, misuse_behind
 from crossfoot.errors import TransactionMisuse
 
 SCHEMA = """
@@ -307,3 +308,38 @@ def _dump(path: Path) -> list[str]:
         return list(connection.iterdump())
     finally:
         connection.close()
+
+
+# ---- what is behind an error ---------------------------------------------------------------------------------------------
+
+
+class Wrapped(Exception):
+    """As SQLAlchemy does it: the driver's error is in `orig`."""
+
+    orig: BaseException | None = None
+
+
+@pytest.mark.parametrize("link", ["__cause__", "orig"])
+def test_a_chain_of_errors_that_ends_in_itself_has_an_end(link: str) -> None:
+    first, second, third = Wrapped("first"), Wrapped("second"), Wrapped("third")
+    for one, behind in ((first, second), (second, third), (third, second)):
+        setattr(one, link, behind)
+    alone = Wrapped("alone")
+    setattr(alone, link, alone)
+
+    assert list(islice(chain(first), 9)) == [first, second, third]
+    assert list(islice(chain(alone), 9)) == [alone]
+    assert list(chain(None)) == []
+
+
+def test_a_refusal_to_end_the_transaction_is_found_in_any_wrapping() -> None:
+    refusal = sqlite3.DatabaseError("not authorized")
+    refusal.sqlite_errorname = "SQLITE_AUTH"
+    driver, outer = Wrapped("by a driver"), RuntimeError("by a handler")
+    driver.orig, outer.__cause__ = refusal, driver
+
+    assert isinstance(misuse_behind(outer), TransactionMisuse)
+    refusal.__cause__ = outer
+    assert isinstance(misuse_behind(outer), TransactionMisuse)
+    driver.orig = ValueError("something else")
+    assert misuse_behind(outer) is None

@@ -229,10 +229,13 @@ class TestFailures:
         store.publish(messages(1))
         delivery = claim_one(store)
         file_size_limit(path.with_name(path.name + "-wal").stat().st_size + 100)
-        (answer,) = store.publish([Outgoing(key="a|2", body=b"x" * 100_000)])
+        too_large = Outgoing(key="a|3", body=b"x" * 2_000_000)
+        answer, never = store.publish([Outgoing(key="a|2", body=b"x" * 100_000), too_large])
         (ack,) = store.ack([delivery.receipt])
         file_size_limit(-1)
         assert isinstance(answer, Doubtful)
+        assert isinstance(never, Refused), "what can never be stored is in no doubt"
+        assert never.permanent
         assert isinstance(ack, NotDone)
         assert not ack.lost
         assert store.depth().held == 1

@@ -101,6 +101,18 @@ def test_a_worn_out_message_is_dead_with_the_deliveries_it_had_and_why(path: Pat
     assert store.counts().dead == 1
 
 
+def test_only_the_worn_out_of_a_claim_are_buried(path: Path, clock: SteppingClock) -> None:
+    store = make_store(path, clock=clock, max_attempts=1)
+    worn, fresh = messages(2)
+    store.publish([worn])
+    store.release([one.receipt for one in store.claim(1, 30)])
+    store.publish([fresh])
+    (delivery,) = store.claim(2, 30)
+    assert (delivery.body, delivery.attempt) == (fresh.body, 1)
+    assert [dead.body for _, dead in store.dead()] == [worn.body]
+    assert store.ack([delivery.receipt]) == [Done(delivery.receipt)]
+
+
 class TestAClockSetBack:
     def test_messages_published_while_it_was_ahead_are_delivered_at_once(
         self, path: Path, store: EmbeddedStore, clock: SteppingClock

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ WELL, FOUND, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 70, 130
 
 WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the command line raises at arguments it cannot read; Typer carries a click of its own or uses another's."""
+
+_NO_COMMAND = re.compile(r"No such command '(.*?)'")
 
 HELP = """Every message ends in exactly one provable fate, and the books balance.
 
@@ -160,7 +163,7 @@ def _dispatch(arguments: list[str]) -> int:
         result = _laid_out(typer.main.get_command(app))(args=arguments, prog_name="crossfoot", standalone_mode=False)
     except WrongUse as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "crossfoot")
-        return complain(f"{_told(error, arguments)} See {where} --help.", code=WRONG)
+        return complain(f"{_told(error)} See {where} --help.", code=WRONG)
     except SystemExit as left:
         if isinstance(left.__context__, BrokenPipeError):  # Typer makes it an exit of its own
             raise left.__context__ from None
@@ -168,9 +171,11 @@ def _dispatch(arguments: list[str]) -> int:
     return result if isinstance(result, int) else WELL
 
 
-def _told(error: Exception, arguments: list[str]) -> str:
+def _told(error: Exception) -> str:
     """What was wrong, in a sentence, with the nearest command for one that is not there."""
     told = str(error.format_message()) if hasattr(error, "format_message") else str(error)
-    if told.startswith("No such command") and (near := get_close_matches(arguments[0], COMMANDS, 1)):
-        told = f"There is no command {arguments[0]!r}; did you mean {near[0]!r}?"
+    context: Any = getattr(error, "ctx", None)
+    found = _NO_COMMAND.match(told)
+    if found and context and (near := get_close_matches(found[1], context.command.list_commands(context), 1)):
+        told = f"There is no command {found[1]!r}; did you mean {near[0]!r}?"
     return told if told.rstrip().endswith((".", "?", "!")) else f"{told}."

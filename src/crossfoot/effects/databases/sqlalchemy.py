@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 
@@ -114,6 +114,9 @@ class SyncSession:
         try:
             self._connection.commit()
         except DBAPIError as error:
+            self._connection.invalidate(error)  # the pool would take it back with its transaction, and its lock, open
+            if isinstance(error, IntegrityError):  # a deferred constraint: the handler's doing, not the file's
+                raise
             raise explain(error.orig or error, self._engine.url.database or "") from error
         finally:
             self._let_go()

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
 
@@ -60,6 +60,10 @@ class AsyncSession:
         try:
             await self._connection.commit()
         except DBAPIError as error:
+            self._counter = None  # there is nothing to take off a connection that is closed
+            await self._connection.invalidate(error)  # as its synchronous twin says
+            if isinstance(error, IntegrityError):
+                raise
             raise explain(error.orig or error, self._engine.url.database or "") from error
         finally:
             await self._let_go()
