@@ -37,9 +37,9 @@ def switched_off() -> Iterator[None]:
 def _take_without_entries(self: Any, helds: Sequence[Held], records: Sequence[Record], now: int) -> None:
     works = [held.work for held in helds if held.work is not None]
     with self._book.reading() as connection:  # the messages were published here, so nothing is added
-        for held, key in zip(helds, find_or_add_all(connection, records), strict=True):
+        for held, known in zip(helds, find_or_add_all(connection, records), strict=True):
             assert held.hold is not None
-            held.hold.key = key
+            held.hold.key = known.key
         done = completed(connection, [work.operation for work in works])
     for work in works:
         work.eager |= work.operation in done

@@ -90,6 +90,10 @@ class PayloadInvalid(MessageError):
         super().__init__(f"payload{' of ' + of if of else ''} is invalid at {path}: {reason}")
 
 
+class IdentityTaken(MessageError):
+    """Another message bears the same source and id (CloudEvents 1.0: together they name one event)."""
+
+
 class UnknownType(MessageError):
     """No handler of this version takes the message's type."""
 

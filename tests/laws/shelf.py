@@ -57,7 +57,9 @@ class Shelf:
         with self.book.writing() as connection:
             for table in ("messages", "entries", "operations", "tallies", "facts"):
                 connection.execute(f"DELETE FROM crossfoot_{table}")
-            self.keys = {number: find_or_add(connection, record(number)) for number in shuffled(range(messages), seed)}
+            self.keys = {
+                number: find_or_add(connection, record(number)).key for number in shuffled(range(messages), seed)
+            }
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Append entries; their messages are the numbers that `record` knows."""

@@ -139,6 +139,17 @@ def body_of(connection: Connection, message: int) -> bytes | None:
     return row[0] if row else None
 
 
+def at_work(connection: Connection) -> list[WorkerRow]:
+    """Workers that did not say that they stopped; some may have been killed."""
+    columns = ", ".join(WorkerRow.__struct_fields__)
+    return [
+        WorkerRow(*row)
+        for row in connection.execute(
+            f"SELECT {columns} FROM crossfoot_workers WHERE stopped_at IS NULL ORDER BY number"
+        )
+    ]
+
+
 def workers(connection: Connection, numbers: Iterable[int]) -> dict[int, WorkerRow]:
     columns = "number, name, service, host, pid, version, started_at, seen_at, stopped_at"
     sql = f"SELECT {columns} FROM crossfoot_workers WHERE number = ?"

@@ -67,6 +67,13 @@ def record_of(message: Message, queue: str, *, now: Micros, body: bytes | None) 
 
 
 def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros, kept: bytes | None) -> Record:
-    """The record of bytes that are no event: named by the broker's id, or else by their own digest."""
+    """The record of bytes that are no event."""
+    return under_broker_id(
+        Record(queue, "", "", UNREADABLE, None, None, None, None, None, now, kept), body=body, broker_id=broker_id
+    )
+
+
+def under_broker_id(record: Record, *, body: bytes, broker_id: str) -> Record:
+    """The record of a message that has no name of its own: named by the broker's id, or else by its bytes' digest."""
     name = broker_id or blake2b(body, digest_size=12).hexdigest()
-    return Record(queue, f"queue:{queue}", name, UNREADABLE, None, None, None, None, None, now, kept)
+    return msgspec.structs.replace(record, source=f"queue:{record.queue}", id=name)

@@ -9,11 +9,19 @@ from crossfoot.books.entry import PROOFS, Kind
 GROUP = 25
 """Rows that one statement for a group takes. Where it looks up, fewer are filled up with NULL, which is no name."""
 
-FIND_MESSAGE = "SELECT key FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?"
+FIND_MESSAGE = """
+SELECT key, type, subject, latest, marks FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?
+"""
+
+FIND_CONTENT = "SELECT sequence, body FROM crossfoot_messages WHERE key = ?"
+
+REPLACE_CONTENT = """
+UPDATE crossfoot_messages SET operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
+"""
 
 FIND_MESSAGES = f"""
 WITH wanted (place, id, source, queue) AS (VALUES {", ".join(f"({place}, ?, ?, ?)" for place in range(GROUP))})
-SELECT w.place, m.key FROM wanted w
+SELECT w.place, m.key, m.type, m.subject, m.latest, m.marks FROM wanted w
 CROSS JOIN crossfoot_messages m ON m.id = w.id AND m.source = w.source AND m.queue = w.queue
 """
 
@@ -57,6 +65,12 @@ ON CONFLICT (key) DO NOTHING RETURNING key, message
 DROP_OPERATION = "DELETE FROM crossfoot_operations WHERE key = ? AND message = ?"
 
 FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
+
+FIND_COMPLETED = "SELECT key FROM crossfoot_operations WHERE message = ? LIMIT 1"
+
+LAST_DEATH = f"SELECT max(attempt) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.DEAD_LETTERED.value}"
+
+LAST_ATTEMPT = "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?"
 
 COUNT_RELEASED = f"""
 SELECT count(DISTINCT delivery) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RELEASED.value} AND attempt > ?

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from crossfoot.books import schema, sql
 from crossfoot.books.cause import Cause
@@ -115,7 +115,7 @@ class Book:
     def keys_of(self, records: Sequence[Record]) -> list[int]:
         """The keys of messages, which are added where the book does not know them."""
         with self.writing() as connection:
-            return [find_or_add(connection, record) for record in records]
+            return [find_or_add(connection, record).key for record in records]
 
     def start_worker(self, name: str, service: str) -> int:
         """Register this process; its number stands in the entries it writes."""
@@ -176,26 +176,43 @@ def write_causes(connection: Connection, causes: Iterable[Cause], now: int) -> N
     connection.executemany(sql.INSERT_CAUSE, [(c.fingerprint, c.kind, c.title, c.frames, now) for c in causes])
 
 
-def find_or_add(connection: Connection, record: Record) -> int:
-    """The key of a message, added if the book does not know it. Within the caller's transaction."""
+class Known(NamedTuple):
+    """A message as the book knows it, as of the last posting."""
+
+    key: int
+    type: str
+    subject: str | None
+    latest: int
+    marks: int
+    is_new: bool = False
+
+    def is_other(self, record: Record) -> bool:
+        """Whether that record is of another message, which bears the same identity."""
+        return self.type != record.type or self.subject != record.subject
+
+
+def find_or_add(connection: Connection, record: Record) -> Known:
+    """A message, added if the book does not know it. Within the caller's transaction."""
     found = connection.execute(sql.FIND_MESSAGE, (record.id, record.source, record.queue)).fetchone()
-    if found is None:
-        found = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
-    return int(found[0])
+    if found is not None:
+        return Known(*found)
+    (key,) = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
+    return Known(key, record.type, record.subject, 0, 0, is_new=True)
 
 
-def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[int]:
-    """The keys of messages, in order, looked up in groups. Within the caller's transaction."""
-    keys: list[int] = []
+def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[Known]:
+    """Messages, in order, looked up in groups. Within the caller's transaction."""
+    result: list[Known] = []
     for group in _groups(records):
         names = [(r.id, r.source, r.queue) if r is not None else (None, None, None) for r in group]
-        found = dict(connection.execute(sql.FIND_MESSAGES, [value for name in names for value in name]).fetchall())
-        keys += [
+        rows = connection.execute(sql.FIND_MESSAGES, [value for name in names for value in name])
+        found = {row[0]: Known(*row[1:]) for row in rows}
+        result += [
             found[place] if place in found else find_or_add(connection, record)
             for place, record in enumerate(group)
             if record is not None
         ]
-    return keys
+    return result
 
 
 def completed(connection: Connection, operations: Sequence[str]) -> set[str]:

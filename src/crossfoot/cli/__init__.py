@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 from crossfoot.cli.output import complain, reader_left
 from crossfoot.errors import CrossfootError, NotFound
 
-COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead")
+COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "metrics")
 """In the order in which `--help` shows them."""
 
 WELL, FOUND, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 70, 130

@@ -95,6 +95,8 @@ def balance(
 def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
     """The books as a person reads them; `behind` says why newer entries are not in them."""
     told = "; ".join(drawn.problems) if drawn.problems else "every message has a fate, and the books balance"
+    if not drawn.problems and drawn.attention:
+        told += f"; {', '.join(f'{found.count:,} {label}' for label, found in drawn.attention.items())}: somebody should look"
     if not drawn.published and not drawn.problems:
         told = "nothing was ever published here"
     if behind:

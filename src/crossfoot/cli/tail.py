@@ -16,7 +16,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.queries import Line
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Output, When, clean, jsonable
-from crossfoot.cli.reading import reading
+from crossfoot.cli.reading import catch_up, reading
 from crossfoot.errors import DatabaseUnavailable, UsageError
 from crossfoot.recover.facts import told_in
 from crossfoot.recover.phrases import moment
@@ -60,7 +60,9 @@ def tail(
     """
     filters = {"type": type_, "subject": subject, "queue": queue, "kind": _kind(kind)}
     with reading(db) as (connection, path):
-        queries.check_names(connection, queue=queue, type_=None)
+        if queue is not None:
+            catch_up(path, connection)  # what a book knows by name is what has been posted
+            queries.check_names(connection, queue=queue, type_=None)
         number = queries.last_number(connection)
         lines = queries.last_lines(connection, last, **filters) if last else []
         out = Output(color, db=db)

@@ -11,6 +11,7 @@ from crossfoot.books.verify import verify as rebuild
 from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.output import Cell, Output, When, print_json
 from crossfoot.cli.reading import Progress, catch_up, reading
+from crossfoot.recover.phrases import plural
 
 SHOWN = 20
 """Differences of one kind that are shown; the JSON has the first hundred."""
@@ -53,7 +54,7 @@ def show(out: Output, result: Verification) -> None:
     told = ", ".join(f"{count:,} {what}" for what, count in result.counts.items())
     out.heading(
         "DIFFERENT",
-        f"{total:,} differences between what is stored and what the entries say: {told}",
+        f"{plural(total, 'difference')} between what is stored and what the entries say: {told}",
         notes,
         style="red",
     )

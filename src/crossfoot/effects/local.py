@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.identity import find_or_publish
 from crossfoot.books.record import Record
-from crossfoot.books.store import Book, find_or_add, write_entries
-from crossfoot.errors import MessageTooLarge, UsageError
+from crossfoot.books.store import Book, write_entries
+from crossfoot.errors import IdentityTaken, MessageTooLarge, UsageError
 from crossfoot.queues.queue import Accepted, LocalQueue, Outgoing, PublishAnswer, Refused
 
 
@@ -20,7 +21,11 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
     with book.writing() as connection:
         entries = []
         for record, outgoing in pairs:
-            key = find_or_add(connection, record)
+            try:
+                key = find_or_publish(connection, record).key
+            except IdentityTaken as error:
+                answers.append(Refused(outgoing.key, str(error), permanent=True))
+                continue
             try:
                 for statement, parameters in queue.publish_statements([outgoing], now):
                     connection.execute(statement, parameters)

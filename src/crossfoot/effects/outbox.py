@@ -21,11 +21,12 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.identity import find_or_publish
 from crossfoot.books.record import Record
-from crossfoot.books.store import Book, find_or_add, write_entries
+from crossfoot.books.store import Book, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import IdentityTaken, QueueUnavailable
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused
 
 CLAIM_SECONDS = 60.0
@@ -90,9 +91,10 @@ class Outbox:
         Raises:
             QueueUnavailable: nothing was sent now; the intention is durable and the relay will send it.
         """
-        letters = await anyio.to_thread.run_sync(self._intend, records)
+        intended = await anyio.to_thread.run_sync(self._intend, records)
+        letters = [letter for letter in intended if isinstance(letter, Letter)]
         behind: set[int] = set()
-        if queue.capabilities.order is Order.KEY:
+        if letters and queue.capabilities.order is Order.KEY:
             behind = await anyio.to_thread.run_sync(self._behind, letters)
             waiting = [letter for letter in letters if letter.number in behind]
             if waiting:
@@ -100,9 +102,11 @@ class Outbox:
         reach(Boundary.BEFORE_SEND)
         answers = iter(await self._send(queue, [letter for letter in letters if letter.number not in behind]))
         return [
-            Refused(letter.identity, BEHIND, permanent=False) if letter.number in behind else next(answers)
-            for letter in letters
-        ]
+            letter if isinstance(letter, Refused)
+            else Refused(letter.identity, BEHIND, permanent=False) if letter.number in behind
+            else next(answers)
+            for letter in intended
+        ]  # fmt: skip
 
     async def drain(self, queue: Queue, *, limit: int = 100) -> int:
         """Send what is due for one queue. Returns how many rows were taken up; 0 when there is nothing to send.
@@ -139,14 +143,19 @@ class Outbox:
         await anyio.to_thread.run_sync(self._book_answers, letters, answers)
         return answers
 
-    def _intend(self, records: Sequence[tuple[Record, Outgoing]]) -> list[Letter]:
+    def _intend(self, records: Sequence[tuple[Record, Outgoing]]) -> list[Letter | Refused]:
+        """Letters for the outbox; those whose name is another message's are refused."""
         now = self._book.clock.now()
         claim, until = _token(), now + self._claim_for
-        letters = []
+        letters: list[Letter | Refused] = []
         with self._book.writing() as connection:
             entries = []
             for record, outgoing in records:
-                key = find_or_add(connection, record)
+                try:
+                    key = find_or_publish(connection, record).key
+                except IdentityTaken as error:
+                    letters.append(Refused(outgoing.key, str(error), permanent=True))
+                    continue
                 entries.append(Entry(message=key, kind=Kind.INTENDED, at=now, due=now, worker=self._worker))
                 row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, 0, until, claim)
                 number = connection.execute(sql.INSERT_OUTBOX, row).lastrowid

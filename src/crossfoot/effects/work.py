@@ -16,7 +16,9 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
+from crossfoot.books.identity import taken
 from crossfoot.books.record import record_of
+from crossfoot.books.store import Known
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
 from crossfoot.effects.databases.session import All, Many, One, Run, Steps
@@ -78,12 +80,14 @@ class Work:
     __slots__ = ("acks_later", "claimed", "clock", "decided", "eager", "evidence", "gap", "handler", "hold", "message",
                  "opened", "operation", "outcomes", "proven", "receipts", "rows", "sendings", "sends")  # fmt: skip
 
-    def __init__(self, handler: Handler, message: Message, hold: Hold, clock: Clock, *, eager: bool = False) -> None:
+    def __init__(
+        self, handler: Handler, message: Message, hold: Hold, clock: Clock, *, eager: bool = False, completed: str = ""
+    ) -> None:
         self.handler = handler
         self.message = message
         self.hold = hold
         self.clock = clock
-        self.operation = handler.operation(message)
+        self.operation = completed or handler.operation(message)
         self.eager = eager
         self.opened = False
         self.decided: Kind | None = None
@@ -104,7 +108,7 @@ class Work:
 
     def again(self) -> Work:
         """The same work from its beginning, after a rollback."""
-        return Work(self.handler, self.message, self.hold, self.clock, eager=self.eager)
+        return Work(self.handler, self.message, self.hold, self.clock, eager=self.eager, completed=self.operation)
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
@@ -303,6 +307,8 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
     if found is None:
         found = yield One(sql.INSERT_MESSAGE, record.row())
+    elif (known := Known(*found)).is_other(record):
+        raise taken(known, record)
     key = int(found[0])
     rows.append((key, int(Kind.INTENDED), 0, 0, now, now, worker, None, None))
     partition = message.partitionkey or message.subject

@@ -20,7 +20,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 LOOK = "look at what it carried"
-AGAIN = "once that is mended, send it again under the same id, with its payload: what took effect before does not again"
+AGAIN = "once that is mended, send it again under the same id, with its payload, mended if need be: what took effect before does not again"
 
 
 def advise(facts: Facts, fate: Fate | None) -> list[Step]:

@@ -147,7 +147,7 @@ def no_end(worker: WorkerRow | None, lease_until: Micros, now: Micros) -> str:
     if worker.seen_at > lease_until:
         return f"{name} let the lease run out at {clock_time(lease_until, now)}, and was still alive"
     if now - worker.seen_at > SILENT:
-        return f"{name} stopped answering at {clock_time(worker.seen_at, now)}: no orderly stop"
+        return f"{name} was last heard of at {clock_time(worker.seen_at, now)}: no orderly stop"
     return f"{name} was last heard of at {clock_time(worker.seen_at, now)}; its lease is over"
 
 

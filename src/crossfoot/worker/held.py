@@ -18,7 +18,7 @@ class Held:
     The fence reads the monotonic clock: a wall clock that is set back would keep a lease alive that is over.
     """
 
-    __slots__ = ("_clock", "attempt", "cancel", "deadline", "delivery", "eager", "handler", "hold", "lease_over", "lost",
+    __slots__ = ("_clock", "attempt", "cancel", "completed", "deadline", "delivery", "eager", "handler", "hold", "lease_over", "lost",
                  "message", "problem", "released", "strict", "waited", "work")  # fmt: skip
 
     def __init__(self, delivery: Delivery, clock: Clock, lease_over: float, *, strict: bool) -> None:
@@ -36,6 +36,8 @@ class Held:
         """Whether the end of the lease alone forbids the commit; a fenced ack in the transaction knows better."""
         self.lost = False
         self.eager = False
+        self.completed = ""
+        """The operation that its message has completed already, if it has; whatever its handler would call it now."""
         self.message: Message | None = None
         self.handler: Handler | None = None
         self.problem: Exception | None = None
@@ -57,7 +59,7 @@ class Held:
             PayloadInvalid: its operation key needs what the message does not have.
         """
         assert self.handler is not None and self.message is not None and self.hold is not None
-        self.work = Work(self.handler, self.message, self.hold, self._clock, eager=self.eager)
+        self.work = Work(self.handler, self.message, self.hold, self._clock, eager=self.eager, completed=self.completed)
         return self.work
 
     def start(self) -> Work:

@@ -6,21 +6,29 @@ killed leaves a delivery without an end in the book, and not nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from crossfoot.books import sql
-from crossfoot.books.entry import Kind
-from crossfoot.books.record import Record, record_of, unreadable
-from crossfoot.books.store import Book, completed, find_or_add_all, write_rows
+from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.identity import taken
+from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
+from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import Micros
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.effects.work import Hold
 from crossfoot.errors import EnvelopeInvalid, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue
+from crossfoot.sqlite import Connection
 from crossfoot.worker.held import Held
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
+
+logger = logging.getLogger("crossfoot.worker")
+
+MOST_UNKNOWN = 100
+"""Unknown types that are told of: a publisher may make up a new one each time."""
 
 
 class Expired(MessageError):
@@ -46,6 +54,7 @@ class Intake:
         self._clock = book.clock
         self._worker = worker
         self._count = 0
+        self._unknown: set[str] = set()
 
     @property
     def remote(self) -> bool:
@@ -84,6 +93,7 @@ class Intake:
         record = record_of(message, name, now=delivery.enqueued_at or now, body=self._book.kept(delivery.body))
         handler = self._registry.find(message.type)
         if handler is None:
+            self._tell_unknown(message.type)
             held.problem = UnknownType(
                 f"{message.key}: no handler takes {message.type!r}: register one, or start the version that has it"
             )
@@ -94,13 +104,28 @@ class Intake:
         held.message = message
         return record
 
+    def _tell_unknown(self, type_: str) -> None:
+        """Say once of each type that nobody here takes it."""
+        if type_ not in self._unknown and len(self._unknown) < MOST_UNKNOWN:
+            self._unknown.add(type_)
+            logger.warning(
+                "no handler takes %r: its messages are handed back for %g s in case a newer version does, and then they die",
+                type_[:200],
+                self._retry.unknown_for,
+            )
+
     def _write(self, helds: Sequence[Held], records: Sequence[Record], now: Micros) -> None:
         with self._book.writing() as connection:
             rows = []
-            for held, key in zip(helds, find_or_add_all(connection, records), strict=True):
+            for held, record, found in zip(helds, records, find_or_add_all(connection, records), strict=True):
                 hold = held.hold
                 assert hold is not None
-                hold.key = key
+                known = _another(connection, held, record, found) if found.is_other(record) else found
+                hold.key = key = known.key
+                if hold.attempt <= known.latest // RANKS:  # sent anew, and counted anew by the broker
+                    hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
+                if hold.attempt > 1 and held.work is not None:
+                    self._recall(connection, held, key)
                 due = held.delivery.lease_until
                 rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
                 if held.attempt > 1:
@@ -114,6 +139,14 @@ class Intake:
         for held in helds:
             if held.work is not None:
                 self._judge(held, known=held.work.operation in done)
+
+    def _recall(self, connection: Connection, held: Held, key: int) -> None:
+        """A message that has completed an operation asks for that one again, and for no other: a new version of the program
+        may call it otherwise, and its effect is there."""
+        found = connection.execute(sql.FIND_COMPLETED, (key,)).fetchone()
+        if found is not None:
+            held.completed = found[0]
+            held.prepare()
 
     def _judge(self, held: Held, *, known: bool) -> None:
         """Whether to ask the operation before the handler, and whether to try the handler at all."""
@@ -149,6 +182,13 @@ class Intake:
             held.prepare()
         except Exception as error:  # noqa: BLE001 - the user's types may raise anything: this delivery failed, not the worker
             held.problem = error
+
+
+def _another(connection: Connection, held: Held, record: Record, known: Known) -> Known:
+    """What a delivery is booked under whose name is another message's: its fate must not be mixed up with that one's."""
+    held.problem, held.work = taken(known, record), None
+    delivery = held.delivery
+    return find_or_add(connection, under_broker_id(record, body=delivery.body, broker_id=delivery.broker_id))
 
 
 def _base(delivery: Delivery) -> int:

@@ -15,15 +15,17 @@ from collections.abc import Sequence
 import anyio.to_thread
 import msgspec
 
+from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
-from crossfoot.books.record import Record, record_of, unreadable
+from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
 from crossfoot.queues.queue import Held, LocalQueue, Queue
+from crossfoot.sqlite import Connection
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
@@ -37,6 +39,12 @@ THOROUGH = 10
 
 MOST_CANDIDATES = 10_000
 """Messages looked for at once; the next round goes on behind them."""
+
+
+def _died_before(connection: Connection, key: int, attempt: int) -> bool:
+    """Whether a dead letter is one that was booked, whose message has been sent again since."""
+    (died,) = connection.execute(sql.LAST_DEATH, (key,)).fetchone()
+    return died is not None and attempt <= died
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -196,15 +204,19 @@ class Reconciliation:
         details = msgspec.json.encode({"reason": reason}).decode()
         with self._book.writing() as connection:
             for row in rows:
-                key = find_or_add(connection, self._record(row, now))
-                marks, latest = connection.execute(
-                    "SELECT marks, latest FROM crossfoot_messages WHERE key = ?", (key,)
-                ).fetchone()
-                if marks & PROOF_MARKS or latest % RANKS == kind:
+                record = self._record(row, now)
+                known = find_or_add(connection, record)
+                if known.is_other(record):  # which is booked under the broker's id, see `intake`
+                    known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
+                if known.marks & PROOF_MARKS or known.latest % RANKS == kind:
+                    continue
+                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.
-                attempt = max(row.attempt, latest // RANKS)
-                entry = Entry(message=key, kind=kind, at=now, attempt=attempt, worker=self._worker, details=details)
+                attempt = max(row.attempt, known.latest // RANKS)
+                entry = Entry(
+                    message=known.key, kind=kind, at=now, attempt=attempt, worker=self._worker, details=details
+                )
                 write_entries(connection, [entry])
                 written += 1
         return written

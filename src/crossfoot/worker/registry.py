@@ -32,7 +32,8 @@ class Registry:
             if other.name == handler.name:
                 raise HandlerConflict(
                     f"two handlers are called {handler.name} (for {other.type!r} and {handler.type!r}): give one of them "
-                    "name=..., because operation keys and sequences go by it"
+                    "name=..., because operation keys and sequences go by it; where several types share one order, register one "
+                    "handler for all of them, as in 'case.*'"
                 )
         if "*" in handler.type or "?" in handler.type or "[" in handler.type:
             self._patterns.append((re.compile(matcher(handler.type)), handler))

@@ -6,9 +6,9 @@ import random
 
 import msgspec
 
-from crossfoot.errors import EnvelopeInvalid, PayloadInvalid, UnknownType, UsageError
+from crossfoot.errors import EnvelopeInvalid, IdentityTaken, PayloadInvalid, UnknownType, UsageError
 
-POISON = (EnvelopeInvalid, PayloadInvalid)
+POISON = (EnvelopeInvalid, IdentityTaken, PayloadInvalid)
 """Failures that no later delivery can mend: the bytes themselves are wrong."""
 
 LONGEST_UNKNOWN = 30.0

@@ -140,6 +140,11 @@ class Supervisor:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
+    @property
+    def working(self) -> int:
+        """How many processes work."""
+        return sum(member.works and member.process.returncode is None for member in self._members.values())
+
     def stop(self) -> None:
         """Have all finish and leave. To be called in the event loop."""
         self._stopping.set()

@@ -129,6 +129,12 @@ class Worker:
         """
         if not len(self._registry):
             raise UsageError("there is no handler to run: register one with @app.handler(...)")
+        for handler in self._registry:
+            if handler.in_order is not None and handler.in_order.wait < self.pattern.lease:
+                logger.warning(
+                    "handler %s waits %g s for a predecessor, less than the lease of %g s: one that a killed worker held comes too late",
+                    handler.name, handler.in_order.wait, self.pattern.lease,
+                )  # fmt: skip
         await anyio.to_thread.run_sync(self._book.open)
         for queue in self._queues.values():
             await queue.open()
@@ -258,6 +264,7 @@ class Worker:
 
     async def _idle(self, leases: Leases, outbox: Outbox) -> bool:
         """Whether there is nothing left to do for anybody."""
+        await anyio.to_thread.run_sync(resume_overdue, self._book)
         for queue in self._queues.values():
             if await outbox.drain(queue):
                 return False

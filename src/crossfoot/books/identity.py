@@ -1,0 +1,60 @@
+"""One source and id name one message (CloudEvents 1.0, *source* and *id*): what becomes of another one that bears the same.
+
+A message that is published again must be the same. Only when its first publication came to nothing (it died, was refused
+or expired) may it be published again with mended contents, of the same type and about the same subject; then the book keeps
+the new ones. Everything else under the same name would be counted as a copy, and be lost without a word.
+"""
+
+from __future__ import annotations
+
+from crossfoot.books import queries, sql
+from crossfoot.books.fate import Fate, fold, posted_fate
+from crossfoot.books.record import Record
+from crossfoot.books.store import Known, find_or_add
+from crossfoot.errors import EnvelopeInvalid, IdentityTaken
+from crossfoot.message import decode
+from crossfoot.sqlite import Connection
+
+CAME_TO_NOTHING = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.DISCARDED)
+
+
+def find_or_publish(connection: Connection, record: Record) -> Known:
+    """A message that is about to be published, added if the book does not know it. Within the caller's transaction.
+
+    Raises:
+        IdentityTaken: the book knows another one of that name.
+    """
+    known = find_or_add(connection, record)
+    if known.is_other(record):
+        raise taken(known, record)
+    if not known.is_new and _differs(connection, known, record):
+        if not _came_to_nothing(connection, known):
+            raise taken(known, record)
+        contents = (record.operation, record.correlation, record.causation, record.sequence, record.body)
+        connection.execute(sql.REPLACE_CONTENT, (*contents, known.key))
+    return known
+
+
+def taken(known: Known, record: Record) -> IdentityTaken:
+    """The error that tells which message has the name."""
+    of = f" of {known.subject}" if known.subject else ""
+    return IdentityTaken(
+        f"{record.identity}: the book knows another message of that source and id ({known.type}{of}): give this one an id of its own"
+    )
+
+
+def _differs(connection: Connection, known: Known, record: Record) -> bool:
+    """Whether the contents are others, as far as they were kept."""
+    sequence, body = connection.execute(sql.FIND_CONTENT, (known.key,)).fetchone()
+    if sequence != record.sequence:
+        return True
+    if body is None or record.body is None or body == record.body:
+        return False
+    try:
+        return bool(decode(body).data != decode(record.body).data)
+    except EnvelopeInvalid:
+        return True
+
+
+def _came_to_nothing(connection: Connection, known: Known) -> bool:
+    return posted_fate(fold(queries.entries_of(connection, known.key))) in CAME_TO_NOTHING

@@ -1,0 +1,60 @@
+"""What tells an orchestrator whether a worker lives, and whether it works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from crossfoot.cli.serving import Pages, probe
+
+BEAT = 1.0
+"""Seconds between two beats."""
+
+DEAD = 30.0
+"""Seconds without a beat after which an event loop is held up for good: leases are no longer extended either."""
+
+
+class Pulse:
+    """The event loop's heartbeat, and whether it works; read from another thread."""
+
+    def __init__(self) -> None:
+        self._beaten = time.monotonic()
+        self._works: Callable[[], bool] | None = None
+
+    def follow(self, works: Callable[[], bool]) -> None:
+        """From now on `works` tells whether it is ready."""
+        self._works = works
+
+    async def beat(self) -> None:
+        """Beat for as long as the event loop turns."""
+        while True:
+            self._beaten = time.monotonic()
+            await anyio.sleep(BEAT)
+
+    def live(self) -> str:
+        """Why it must be ended; nothing when it lives."""
+        still = time.monotonic() - self._beaten
+        return f"the event loop has not turned for {still:.0f} s" if still > DEAD else ""
+
+    def ready(self) -> str:
+        """Why it is not ready; nothing when it is."""
+        if self._works is None or not self._works():
+            return "it does not work: it starts, or it stops"
+        return self.live()
+
+
+@contextmanager
+def probes(listen: str | None) -> Iterator[Pulse]:
+    """A pulse, and pages that tell of it if somebody is to listen."""
+    pulse = Pulse()
+    if listen is None:
+        yield pulse
+        return
+    pages = Pages(listen, {"/livez": probe(pulse.live), "/readyz": probe(pulse.ready)})
+    try:
+        yield pulse
+    finally:
+        pages.close()

@@ -1,0 +1,175 @@
+"""One source and id name one message: what bears the name of another is refused or set aside, and never taken for a copy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossfoot.books.balance import Balance
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate
+from crossfoot.books.posting import post_all
+from crossfoot.books.stock import take_stock
+from crossfoot.effects.sequence import InOrder
+from crossfoot.message import Message, encode
+from crossfoot.queues.queue import Accepted, Outgoing, Refused
+from tests.acceptance.service_rig import FORMS, Service, a_service
+from tests.conformance.database_rig import Sql, bill, insert
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=FORMS, ids=repr)
+async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Service]:
+    async with a_service(request.param, tmp_path) as made:
+        yield made
+
+
+def message(service: Service, subject: str = "case-1", **attributes: Any) -> Message:
+    return service.app.message("case.released", **{"id": "twin", "subject": subject, "data": {"fee": 1}} | attributes)
+
+
+async def by_hand(service: Service, sent: Message) -> None:
+    """Into the queue, past the book, as a publisher does that knows nothing of it."""
+    service.app.book.open()
+    await service.app.queue.open()
+    (answer,) = await service.app.queue.publish([Outgoing(key=sent.key, body=encode(sent))])
+    assert isinstance(answer, Accepted)
+
+
+def balance(service: Service) -> Balance:
+    post_all(service.app.book)
+    with service.app.book.reading() as connection:
+        return take_stock(connection, service.app.clock.now())
+
+
+def only_with_number(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    if not isinstance(message.data["fee"], int):
+        raise TypeError("a fee is a number")
+    yield insert(message)
+
+
+@pytest.mark.parametrize(
+    "other", [{"subject": "case-2"}, {"type": "case.closed"}, {"data": {"fee": 2}}, {"sequence": 7}]
+)
+@pytest.mark.parametrize("worked", [False, True])
+async def test_another_message_of_the_same_name_is_refused(
+    service: Service, other: dict[str, Any], worked: bool
+) -> None:
+    service.handle("case.*", bill, operation="bill:{subject}")
+    await service.app.publish(message(service))
+    if worked:
+        await service.work()
+    twin = message(service, **{name: value for name, value in other.items() if name != "type"})
+    if "type" in other:
+        twin = service.app.message(other["type"], id="twin", subject="case-1", data={"fee": 1})
+    (answer,) = await service.app.publish(twin)
+
+    assert isinstance(answer, Refused)
+    assert answer.permanent
+    assert "give this one an id of its own" in answer.reason
+    await service.work()
+    assert len(service.effects) == 1
+    assert balance(service).balanced
+
+
+async def test_the_same_message_published_again_is_a_copy(service: Service) -> None:
+    service.handle("case.released", bill)
+    for _ in range(3):
+        (answer,) = await service.app.publish(message(service))
+        assert isinstance(answer, Accepted)
+        await service.work()
+
+    assert len(service.effects) == 1
+    assert service.fate(message(service)) is Fate.SETTLED
+    assert balance(service).balanced
+
+
+async def test_one_that_died_is_mended_under_its_own_name(service: Service) -> None:
+    service.handle("case.released", only_with_number)
+    await service.app.publish(message(service, data={"fee": "x"}))
+    await service.work(attempts=2)
+    assert service.fate(message(service)) is Fate.DEAD
+    mended = message(service, data={"fee": 42}, sequence=3)
+    (answer,) = await service.app.publish(mended)
+    assert isinstance(answer, Accepted)
+    await service.work(attempts=2)
+
+    assert service.fate(mended) is Fate.SETTLED
+    ((sequence, body),) = service.rows("SELECT sequence, body FROM crossfoot_messages")
+    assert sequence == 3
+    assert b'"fee":42' in body
+
+
+async def test_what_happens_to_one_that_is_sent_again_comes_after_its_death(service: Service) -> None:
+    service.handle("case.released", bill, in_order=InOrder(contiguous=True, wait=60.0))
+    await service.app.publish(message(service))
+    await service.work(attempts=1)  # without a sequence
+    assert service.fate(message(service)) is Fate.DEAD
+    await service.app.publish(message(service, sequence=5), message(service, id="first", sequence=3))
+    await service.work(attempts=1)
+
+    assert service.fate(message(service)) is Fate.PARKED
+    attempts = service.rows(
+        "SELECT DISTINCT e.attempt FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message "
+        f"WHERE m.id = 'twin' AND e.kind = {Kind.RECEIVED}"
+    )
+    assert attempts == [1, 2]
+    assert balance(service).balanced
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+@pytest.mark.parametrize("worked", [False, True])
+async def test_another_one_that_came_past_the_book_dies_under_the_brokers_id(
+    service: Service, batch: int, worked: bool
+) -> None:
+    service.handle("case.released", bill, operation="bill:{subject}")
+    await by_hand(service, message(service))
+    if worked:
+        await service.work(batch=batch)
+    await by_hand(service, message(service, "case-2"))
+    await service.work(batch=batch)
+
+    assert service.fate(message(service)) is Fate.SETTLED
+    assert len(service.effects) == 1
+    ((fate, subject),) = service.rows("SELECT fate, subject FROM crossfoot_messages WHERE source LIKE 'queue:%'")
+    assert (Fate(fate), subject) == (Fate.DEAD, "case-2")
+    assert next(iter(service.causes().values())).startswith("IdentityTaken")
+    drawn = balance(service)
+    assert drawn.balanced
+    assert drawn.unaccounted == 0
+
+
+async def test_a_handler_cannot_send_it_either(service: Service) -> None:
+    def send(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield insert(message)
+        tx.send("case.released", id="twin", subject="case-2", source=service.app.name)
+
+    service.handle("case.closed", send)
+    service.handle("case.released", bill)
+    await service.app.publish(message(service))
+    (closed,) = await service.publish("case.closed", "case-1")
+    await service.work(attempts=1)
+
+    assert service.fate(closed) is Fate.DEAD
+    assert next(iter(service.causes().values())).startswith("IdentityTaken")
+    assert len(service.effects) == 1
+
+
+async def test_a_version_that_calls_an_operation_otherwise_does_not_do_it_again(
+    service: Service,
+) -> None:
+    service.handle("case.released", bill, operation="bill:{subject}")
+    await service.app.publish(message(service))
+    await service.work()
+    service.app.registry = service.app.registry.__class__()
+    service.handle("case.released", bill, name="charge", operation="charge:{subject}:{id}")
+    await by_hand(service, message(service))
+    await service.work()
+
+    assert len(service.effects) == 1
+    assert service.fate(message(service)) is Fate.SETTLED
+    assert balance(service).balanced
