@@ -23,6 +23,7 @@ from crossfoot.errors import DiskFull, HandlerConflict, QueueUnavailable, UsageE
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, Outgoing
+from crossfoot.worker.alone import Alone
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
 from crossfoot.worker.retry import Retry
@@ -286,6 +287,14 @@ class TestBlame:
         assert service.effects == []
         assert [title.partition(" ")[0] for title in service.causes().values()] == ["WornOut"]
 
+    async def test_one_that_was_only_there_when_workers_died_is_not_to_blame(self, service: Service) -> None:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        await abandoned(service, 40, begun=False)
+        await service.work(attempts=1)
+        assert service.effects == [message.id]
+        assert service.fate(message) is Fate.SETTLED
+
     async def test_one_death_less_and_it_is_handled(self, service: Service) -> None:
         service.handle("case.released", bill)
         (message,) = await service.publish("case.released", "case-1")
@@ -337,12 +346,12 @@ class TestBlame:
         assert "tx.execute() was called and not awaited" in details
 
 
-async def abandoned(service: Service, times: int) -> None:
-    """Worker after worker takes the message in, and dies."""
+async def abandoned(service: Service, times: int, *, begun: bool = True) -> None:
+    """Worker after worker takes the message in, and dies: of it, if its handler had begun."""
     await service.app.queue.open()
     for _ in range(times):
         (delivery,) = await service.app.queue.receive(1, lease=30.0)
-        await anyio.to_thread.run_sync(_taken, service, delivery)
+        await anyio.to_thread.run_sync(_begun if begun else _taken, service, delivery)
         await service.app.queue.release([delivery.receipt])
 
 
@@ -350,6 +359,13 @@ def _taken(service: Service, delivery: Delivery) -> list[Held]:
     number = service.app.book.start_worker("hands-back", "billing")
     intake = Intake(service.app.book, service.app.queue, service.app.registry, Retry(attempts=1), number, None)
     return intake.take([delivery])
+
+
+def _begun(service: Service, delivery: Delivery) -> None:
+    for held in _taken(service, delivery):
+        if held.suspect:
+            with Alone(service.app.book).turn(held):
+                pass
 
 
 class TestPoison:

@@ -247,3 +247,69 @@ def test_what_is_wrong_with_all_of_them_is_said_once(scene: Scene) -> None:
     done = crossfoot(scene.folder, "worker", "billing:app", "--processes", "3", code=2)
 
     assert done.stderr.count("cannot be opened") == 1
+
+
+def test_a_module_of_the_working_folder_takes_no_standard_ones_place(scene: Scene) -> None:
+    scene.publish("case.released", "case", 3)
+    (scene.folder / "queue.py").write_text("NUMBER = 1\n")
+    crossfoot(scene.folder, "worker", "billing:app", "--processes", "1", "--until-idle")
+
+    assert once(scene.invoices(), "case", 3)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--processes", "2"]])
+def test_a_log_that_cannot_be_written_keeps_nobody_from_stopping_in_order(scene: Scene, arguments: list[str]) -> None:
+    command = [str(BIN / "crossfoot"), "worker", "billing:app", *arguments]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, cwd=scene.folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=full)
+    try:
+        count = len(arguments) or 1
+        eventually(lambda: len(scene.working()) == count, "it to work")
+        if arguments:
+            process.send_signal(signal.SIGHUP)
+            eventually(lambda: len(begun(scene)) == 2 * count and len(scene.working()) == count, "all to be replaced")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert rows(scene.book, "SELECT 1 FROM crossfoot_workers WHERE stopped_at IS NULL") == []
+
+
+def begun(scene: Scene) -> list[Any]:
+    return rows(scene.book, "SELECT number FROM crossfoot_workers")
+
+
+POISON = """
+import os
+from crossfoot import Crossfoot
+
+app = Crossfoot("billing", lease=0.3, attempts=1, backoff=0.01)
+
+
+@app.handler("case.released")
+def bill(message, tx):
+    if message.subject == "case-0":
+        os._exit(9)
+    tx.execute("INSERT INTO invoices (subject) VALUES (?)", (message.subject,))
+"""
+
+
+@pytest.mark.parametrize("batch", ["1", "10"])
+def test_a_message_that_takes_its_workers_down_is_buried_alone(scene: Scene, batch: str) -> None:
+    scene.program(POISON)
+    scene.publish("case.released", "case", 40)
+    command = [str(BIN / "crossfoot"), "worker", "billing:app", "--until-idle", "--batch", batch]
+    deaths = 0
+    while run(command, scene.folder).returncode == 9:
+        deaths += 1
+        assert deaths < 20
+        time.sleep(0.3)
+
+    assert deaths == 6
+    fated = {subject: fate for _, subject, fate in fates(scene.book)}
+    assert fated.pop("case-0") == "dead"
+    assert set(fated.values()) == {"settled"}
+    assert len(scene.invoices()) == 39
+    assert balance(scene)["unaccounted"] == 0

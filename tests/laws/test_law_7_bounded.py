@@ -61,5 +61,6 @@ def test_pauses_keep_to_their_cap_and_attempts_come_to_an_end(scene: tuple[float
     assert 0 <= retry.pause(attempt, chance) <= base * factor
     assert retry.pause(1, 1.0) == base
     assert retry.gives_up(attempts, RuntimeError())
-    assert retry.worn_out(attempts + retry.deaths + 1)
+    assert retry.suspects(attempts)
+    assert retry.worn_out(retry.deaths)
     assert not any(retry.gives_up(number, RuntimeError()) for number in range(1, attempts))

@@ -231,3 +231,52 @@ def test_every_process_finds_the_same_fingerprint() -> None:
     }
 
     assert len(prints) == 1
+
+
+class _Text(str):
+    def encode(self, *_: Any, **__: Any) -> bytes:
+        raise RuntimeError("this text is not to be had")
+
+
+class _Strange(Exception):
+    def __str__(self) -> str:
+        return _Text("strange")
+
+
+def _of_no_module() -> Exception:
+    kind = type("Lost", (Exception,), {})
+    kind.__module__ = None  # type: ignore[assignment] # what some generators of classes leave behind
+    made: Exception = kind("nowhere")
+    return made
+
+
+def _raised_in(name: str, file: str) -> Exception:
+    space: dict[str, Any] = {"__name__": name}
+    exec(compile("def fail():\n    raise ValueError('made')", file, "exec"), space)  # noqa: S102 - as templates do
+    try:
+        space["fail"]()
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+class _Hidden(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__qualname__", "__module__", "__name__"):
+            raise RuntimeError("no name to be had")
+        return super().__getattribute__(name)
+
+
+class _Nameless(Exception, metaclass=_Hidden):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [_Strange(), _of_no_module(), _raised_in("m\ud800", "f.py"), _raised_in("m", "f\udce9.py"), _Nameless("x")]
+)
+def test_whatever_an_exception_is_its_cause_can_be_kept(error: Exception) -> None:
+    found = cause_of(error, "bill")
+
+    for text in (found.fingerprint, found.kind, found.title, found.frames, found.text, found.raised):
+        assert text.encode().decode() == text
+    assert found.title

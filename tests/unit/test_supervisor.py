@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from crossfoot.worker import supervisor
 from crossfoot.worker.supervisor import Supervisor
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 while (folder / "hold").exists():
     time.sleep(0.01)
 if (folder / "fail").exists():
-    sys.exit(2)
+    sys.exit(int((folder / "fail").read_text() or 2))
 line.say(Ready())
 (folder / f"{os.getpid()}.works").touch()
 time.sleep(60)
@@ -36,10 +37,10 @@ time.sleep(60)
 class Crew:
     """A supervisor of processes that do nothing, and what their folder tells of them."""
 
-    def __init__(self, folder: Path, processes: int) -> None:
+    def __init__(self, folder: Path, processes: int, *, program: str = PROCESS, until_idle: bool = False) -> None:
         self.folder = folder
         self.supervisor = Supervisor(
-            lambda line: [sys.executable, "-c", PROCESS, str(line), str(folder)], processes, until_idle=False
+            lambda line: [sys.executable, "-c", program, str(line), str(folder)], processes, until_idle=until_idle
         )
 
     def all_begun(self) -> int:
@@ -110,9 +111,48 @@ async def test_a_process_that_dies_later_of_what_no_first_one_could_work_with_is
         await made.until(lambda: made.pids("works") - {old})
 
 
-async def test_a_first_process_that_cannot_work_is_not_tried_again(tmp_path: Path) -> None:
-    (tmp_path / "fail").touch()
+@pytest.mark.parametrize("code", [1, 2, 70])
+async def test_a_first_process_that_cannot_work_is_not_tried_again(tmp_path: Path, code: int) -> None:
+    (tmp_path / "fail").write_text(str(code))
     made = Crew(tmp_path, 3)
     with anyio.fail_after(20):
         assert not await made.supervisor.run()
     assert made.all_begun() == 1
+
+
+async def test_a_successor_that_never_begins_is_given_up_and_the_next_one_has_its_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.5)
+    async with crew(tmp_path, 1) as made:
+        old = made.pids("works")
+        (tmp_path / "hold").touch()
+        with anyio.fail_after(20):
+            await made.supervisor.replace()
+        assert made.pids("works") == made.pids("begun") == old
+        (tmp_path / "hold").unlink()
+        await made.supervisor.replace()
+        await made.until(lambda: made.pids("works") and not made.pids("works") & old)
+
+
+LEAVES = """
+import pathlib, sys
+from crossfoot.worker.supervisor import Line, Ready, Report
+line, folder = Line(int(sys.argv[1])), pathlib.Path(sys.argv[2])
+line.say(Ready())
+lives = folder / "lives"
+lives.touch()
+with lives.open("a") as file:
+    file.write("x")
+if len(lives.read_text()) > 2:
+    line.say(Report("one", 7, {}))
+"""
+
+
+async def test_one_that_leaves_without_a_word_was_not_done(tmp_path: Path) -> None:
+    made = Crew(tmp_path, 1, program=LEAVES, until_idle=True)
+    with anyio.fail_after(20):
+        assert await made.supervisor.run()
+
+    assert [report.deliveries for report in made.supervisor.reports] == [7]
+    assert (tmp_path / "lives").read_text() == "xxx"

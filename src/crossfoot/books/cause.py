@@ -58,6 +58,18 @@ def cause_of(error: BaseException, handler: str = "") -> Cause:
     Args:
         handler: whose delivery failed; stands for the place where no frame of the user's code can.
     """
+    try:
+        return _cause_of(error, handler)
+    except Exception:  # noqa: BLE001 - an exception that cannot even be described must not make of one failure another
+        kind = _keepable(str(type.__getattribute__(type(error), "__name__")))
+        print_of = f"{kind}\n{handler}\nindescribable"
+        return Cause(
+            fingerprint=blake2b(print_of.encode(), digest_size=6).hexdigest(), kind=kind, title=f"{kind} at handler {handler}",
+            frames="", text="(what it says cannot be had: it raises when it is looked at)",
+        )  # fmt: skip
+
+
+def _cause_of(error: BaseException, handler: str) -> Cause:
     kind = _name(type(error))
     names = _frames(error)
     frames = list(dict.fromkeys(names))
@@ -67,14 +79,15 @@ def cause_of(error: BaseException, handler: str = "") -> Cause:
         place, frames = (f"handler {handler}" if handler else ""), []
     else:
         place = names[-1] if names else handler
+    kind, place, frames = _keepable(kind), _keepable(place), [_keepable(frame) for frame in frames]
     print_of = "\n".join((kind, place, *frames))
     return Cause(
         fingerprint=blake2b(print_of.encode(), digest_size=6).hexdigest(),
         kind=kind,
-        title=f"{type(error).__name__} at {place}" if place else type(error).__name__,
+        title=_keepable(f"{type(error).__name__} at {place}" if place else type(error).__name__),
         frames="\n".join(frames),
         text=_words(error)[:MAX_TEXT],
-        raised=_raised(error),
+        raised=_keepable(_raised(error)),
     )
 
 
@@ -130,12 +143,17 @@ def _file(frame: FrameType) -> str:
 
 def _words(error: BaseException) -> str:
     """What the exception says, as text that any database keeps; of SQLAlchemy's, without statement and parameters."""
-    behind = getattr(error, "orig", None) if type(error).__module__.startswith("sqlalchemy.") else None
+    behind = getattr(error, "orig", None) if str(type(error).__module__).startswith("sqlalchemy.") else None
     try:
         text = f"{type(behind).__name__}: {behind}" if isinstance(behind, BaseException) else str(error)
     except BaseException as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
         text = f"(its text cannot be had: {type(second).__name__})"
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return _keepable(text)
+
+
+def _keepable(text: str) -> str:
+    """Text that any database keeps: no half characters, no NUL."""
+    return str.encode(text, errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _name(kind: type[BaseException]) -> str:

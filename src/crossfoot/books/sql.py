@@ -72,9 +72,13 @@ LAST_DEATH = f"SELECT max(attempt) FROM crossfoot_entries WHERE message = ? AND 
 
 LAST_ATTEMPT = "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?"
 
-COUNT_RELEASED = f"""
-SELECT count(DISTINCT delivery) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RELEASED.value} AND attempt > ?
+COUNT_ENDS = f"""
+SELECT count(DISTINCT CASE WHEN kind = {Kind.RELEASED.value} THEN delivery END),
+  count(DISTINCT CASE WHEN kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value}) THEN delivery END),
+  count(DISTINCT CASE WHEN kind = {Kind.EXTENDED.value} AND details IS NOT NULL THEN delivery END)
+FROM crossfoot_entries WHERE message = ? AND attempt > ?
 """
+"""Deliveries of a message that were handed back, that failed, and that were begun alone (see `worker.alone`)."""
 
 FIRST_RECEIVED = f"""
 SELECT min(at) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RECEIVED.value} AND attempt > ?

@@ -13,6 +13,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,9 @@ def complain(message: str, *, code: int) -> int:
 
 
 def note(message: str) -> None:
-    """Tell something beside the answer, on standard error."""
-    complain(message, code=0)
+    """Tell something beside the answer, on standard error. That nobody can hear it is no reason to stop."""
+    with suppress(OSError):
+        complain(message, code=0)
 
 
 def reader_left() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from typing import Annotated
 
 import typer
@@ -46,6 +47,8 @@ def worker(
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if processes is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asked to replace what has not begun, it must not end
     app = load_app(target)
     stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
     chosen = {name: value for name, value in stated.items() if value is not None}

@@ -43,8 +43,8 @@ def run_for_supervisor(app: Crossfoot, worker: Worker, until_idle: bool, line: L
 def run_several(arguments: Sequence[str], processes: int, until_idle: bool, pulse: Pulse, as_json: bool) -> int:
     """Run several worker processes, each this very command for one."""
 
-    def command(line: int) -> list[str]:
-        return [sys.executable, "-m", "crossfoot", "worker", *arguments, "--line", str(line)]
+    def command(line: int) -> list[str]:  # -P: a module of the working folder must not take the place of a standard one
+        return [sys.executable, "-P", "-m", "crossfoot", "worker", *arguments, "--line", str(line)]
 
     supervisor = Supervisor(command, processes, until_idle=until_idle)
     pulse.follow(lambda: supervisor.working > 0 and not supervisor.stopping)

@@ -18,16 +18,36 @@ class Held:
     The fence reads the monotonic clock: a wall clock that is set back would keep a lease alive that is over.
     """
 
-    __slots__ = ("_clock", "attempt", "cancel", "completed", "deadline", "delivery", "eager", "handler", "hold", "lease_over", "lost",
-                 "message", "problem", "released", "strict", "waited", "work")  # fmt: skip
+    __slots__ = (
+        "_clock",
+        "attempt",
+        "cancel",
+        "completed",
+        "deadline",
+        "delivery",
+        "eager",
+        "failed",
+        "handler",
+        "hold",
+        "lease_over",
+        "lost",
+        "message",
+        "problem",
+        "strict",
+        "suspect",
+        "waited",
+        "work",
+    )  # fmt: skip
 
     def __init__(self, delivery: Delivery, clock: Clock, lease_over: float, *, strict: bool) -> None:
         self._clock = clock
         self.delivery = delivery
         self.attempt = delivery.attempt
         """Deliveries since the message was last sent, by the broker's count."""
-        self.released = 0
-        """How many of them were handed back unbegun; the message is not to blame for those."""
+        self.failed = 0
+        """How many of them failed. Those that were handed back, or have no end, are not the message's fault as far as is known."""
+        self.suspect = False
+        """Whether so many have no end that it must be seen whether it takes the process down: see `alone`."""
         self.waited = 0.0
         """Seconds since it was first received, where that matters."""
         self.lease_over = lease_over
@@ -49,8 +69,8 @@ class Held:
 
     @property
     def tried(self) -> int:
-        """Deliveries that count against the message: this one, and those that failed or never came to an end."""
-        return self.attempt - self.released
+        """Deliveries that count against the message: this one, and those that failed."""
+        return self.failed + 1
 
     def prepare(self) -> Work:
         """A fresh piece of work for this delivery.

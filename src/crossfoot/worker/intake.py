@@ -130,7 +130,10 @@ class Intake:
                 rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
                 if held.attempt > 1:
                     base = hold.attempt - held.attempt
-                    held.released = connection.execute(sql.COUNT_RELEASED, (key, base)).fetchone()[0]
+                    released, held.failed, deaths = connection.execute(sql.COUNT_ENDS, (key, base)).fetchone()
+                    held.suspect = self._retry.suspects(held.attempt - 1 - released - held.failed)
+                    if held.suspect and self._retry.worn_out(deaths):
+                        held.problem = held.problem or _worn_out(held, deaths)
                     if isinstance(held.problem, UnknownType):
                         (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
                         held.waited = (now - (since or now)) / 1_000_000
@@ -149,14 +152,11 @@ class Intake:
             held.prepare()
 
     def _judge(self, held: Held, *, known: bool) -> None:
-        """Whether to ask the operation before the handler, and whether to try the handler at all."""
+        """Whether to ask the operation before the handler."""
         assert held.work is not None
         held.eager = held.work.eager = known
-        if not known and self._retry.worn_out(held.tried):
-            held.problem = WornOut(
-                f"{held.work.what}: delivered {held.tried} times, and no delivery came to an end: look for a handler that "
-                "takes its process down with it"
-            )
+        if known and isinstance(held.problem, WornOut):
+            held.problem = None  # its work is done: that it died afterwards is no reason to bury it
 
     def _prepare(self, held: Held) -> None:
         """Give the delivery its number, and name its operation; what fails here fails like the handler would."""
@@ -182,6 +182,14 @@ class Intake:
             held.prepare()
         except Exception as error:  # noqa: BLE001 - the user's types may raise anything: this delivery failed, not the worker
             held.problem = error
+
+
+def _worn_out(held: Held, deaths: int) -> WornOut:
+    name = held.message.key if held.message is not None else held.delivery.broker_id
+    return WornOut(
+        f"{name}: {deaths} workers died while they handled it and nothing else that is suspected: look for a handler that takes "
+        "its process down with it"
+    )
 
 
 def _another(connection: Connection, held: Held, record: Record, known: Known) -> Known:

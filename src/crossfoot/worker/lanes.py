@@ -21,6 +21,7 @@ from crossfoot.effects.databases.session import AsyncSession, Database, Session
 from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, Unavailable
+from crossfoot.worker.alone import Alone
 from crossfoot.worker.held import Held
 
 Result = tuple[Held, Kind | Exception | None]
@@ -71,13 +72,15 @@ class Lane:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, settle: Settle, load: Load, *, batch: int, stopping: Callable[[], bool]
-    ) -> None:
+        self, database: Database, clock: Clock, settle: Settle, load: Load, alone: Alone, *, batch: int,
+        stopping: Callable[[], bool],
+    ) -> None:  # fmt: skip
         load.lanes += 1
         self._load = load
         self._database = database
         self._clock = clock
         self._settle = settle
+        self._alone = alone
         self._batch = batch
         self._stopping = stopping
         self._pace = Pace()
@@ -112,7 +115,7 @@ class ThreadLane(Lane):
                 await anyio.to_thread.run_sync(session.close, limiter=limiter)
 
     def _work(self, session: Session, chunk: Sequence[Held]) -> list[Result]:
-        if self._batch > 1 and len(chunk) > 1 and not self._stopping():
+        if self._batch > 1 and len(chunk) > 1 and not self._stopping() and not any(held.suspect for held in chunk):
             results = self._together(session, chunk)
             if results is not None:
                 return results
@@ -122,6 +125,9 @@ class ThreadLane(Lane):
         if self._stopping():
             return None
         try:
+            if held.suspect:
+                with self._alone.turn(held):
+                    return perform(held.start(), session, self._database)
             return perform(held.start(), session, self._database)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
@@ -160,7 +166,7 @@ class LoopLane(Lane):
                 await session.close()
 
     async def _work(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result]:
-        if len(chunk) > 1 and not self._stopping():
+        if len(chunk) > 1 and not self._stopping() and not any(held.suspect for held in chunk):
             results = await self._together(session, chunk)
             if results is not None:
                 return results
@@ -172,6 +178,9 @@ class LoopLane(Lane):
         try:
             work = held.start()
             with anyio.CancelScope() as held.cancel:
+                if held.suspect:
+                    async with self._alone.aturn(held):
+                        return await aperform(work, session, self._database)
                 return await aperform(work, session, self._database)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error

@@ -25,7 +25,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         attempts: deliveries before a message is dead-lettered; those that were handed back unbegun do not count.
         most: deliveries of any kind after which the queue itself moves it, and says no cause; `None` for never.
-        deaths: further deliveries allowed to one whose deliveries had no end: worker after worker died with it.
+        deaths: workers that may die with a message, once it is suspected: `attempts` of its deliveries have no end.
         base: seconds the first pause may last.
         cap: seconds any pause may last.
         unknown_for: seconds for which a message of a type that no handler takes is handed back without counting as tried: while a
@@ -63,9 +63,13 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a message that was first received `waited` seconds ago is handed back untried."""
         return isinstance(error, UnknownType) and waited < self.unknown_for
 
-    def worn_out(self, attempt: int) -> bool:
-        """Whether `attempt` should not be begun any more."""
-        return attempt > self.attempts + self.deaths
+    def suspects(self, unfinished: int) -> bool:
+        """Whether a message is suspected that has so many deliveries without an end."""
+        return unfinished >= self.attempts
+
+    def worn_out(self, deaths: int) -> bool:
+        """Whether a message should not be begun any more with which so many workers have died."""
+        return deaths >= self.deaths
 
     def is_last(self, attempt: int) -> bool:
         """Whether the queue would not deliver again: then the message is buried here, with its cause."""

@@ -30,6 +30,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 SOUND = 60.0
 """Seconds after which a process is believed to be sound, and its next death is the first again."""
 
+PATIENCE = 60.0
+"""Seconds a successor may take to begin, before it is given up; and an old process to leave, before the next one's turn comes."""
+
 UNUSABLE = 2
 """The exit code of a process that cannot work: wrong settings, no queue, no database. It has said why."""
 
@@ -166,7 +169,7 @@ class Supervisor:
             async with anyio.create_task_group() as self._tasks:
                 first = await self._start(1)
                 await first.settled.wait()  # it migrates the book; and what is wrong with all of them is said once
-                if not first.works and first.process.returncode == UNUSABLE:
+                if not first.works and (first.process.returncode or 0) > 0:
                     self._unusable = True
                     return False
                 for number in range(1, self._count + 1):
@@ -184,8 +187,14 @@ class Supervisor:
             for number in list(self._members):
                 if self.stopping or number not in self._members:
                     return
+                if number in self._heirs:
+                    continue  # one that was to leave has not left yet
                 heir = await self._start(number, heir=True)
-                await heir.settled.wait()
+                with anyio.move_on_after(PATIENCE):
+                    await heir.settled.wait()
+                if not heir.settled.is_set():
+                    heir.kill()
+                    await heir.settled.wait()
                 if not heir.works:
                     self._heirs.pop(number, None)
                     logger.error("the new worker process %d %s: the old ones go on", number, heir.end)
@@ -193,7 +202,8 @@ class Supervisor:
                 old = self._members.get(number)
                 if old is not None and old is not heir:
                     old.stop()
-                    await old.over.wait()
+                    with anyio.move_on_after(PATIENCE):
+                        await old.over.wait()
 
     # ---- parts -----------------------------------------------------------------------------------------------------
 
@@ -243,7 +253,7 @@ class Supervisor:
         if self._until_idle and code == UNUSABLE:
             self._unusable = True
             self.stop()
-        return self.stopping or (self._until_idle and code == 0)
+        return self.stopping or (self._until_idle and code == 0 and member.report is not None)
 
     async def _pause(self, member: Member, deaths: int) -> None:
         seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (deaths - 1))

@@ -23,6 +23,7 @@ from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
 from crossfoot.errors import DatabaseUnavailable, QueueUnavailable, UsageError
 from crossfoot.queues.queue import Delivery, LocalQueue, Order, Queue
+from crossfoot.worker.alone import Alone
 from crossfoot.worker.dispatch import Dispatch
 from crossfoot.worker.held import Held
 from crossfoot.worker.intake import Intake
@@ -189,6 +190,7 @@ class Worker:
     def _start_lanes(self, lanes: TaskGroup, dispatch: Dispatch) -> None:
         """Start lanes for the kinds of handler there are."""
         streams = []
+        alone = Alone(self._book)
         for kind, wanted in ((ThreadLane, False), (LoopLane, True)):
             send, receive = anyio.create_memory_object_stream[Held](float("inf"))
             streams.append(send)
@@ -196,7 +198,7 @@ class Worker:
                 if any(handler.is_async is wanted for handler in self._registry):
                     for _ in range(self.pattern.concurrency):
                         lane = kind(
-                            self._database, self._clock, dispatch.settle, dispatch.load, batch=self.pattern.batch,
+                            self._database, self._clock, dispatch.settle, dispatch.load, alone, batch=self.pattern.batch,
                             stopping=self._stopping.is_set,
                         )  # fmt: skip
                         lanes.start_soon(self._run_lane, lane, receive.clone())
