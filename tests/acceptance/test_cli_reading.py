@@ -135,7 +135,7 @@ def test_the_balance_is_plain_in_a_pipe_and_says_the_same(terminal: Terminal) ->
     told = terminal("balance")
 
     assert told.out.startswith(
-        "7 published = 7 with a fate + 0 unaccounted: every message has a fate, and the books balance."
+        "7 published = 7 with a fate + 0 unaccounted: every message has a fate, and the books balance; 3 dead: somebody should look."
     )
     assert re.search(r"^settled +2$", told.out, re.MULTILINE)
     assert re.search(r"^✓ +every ack has its proof$", told.out, re.MULTILINE)
@@ -258,7 +258,7 @@ def test_a_killed_worker_is_named(desk: Desk, capfd: pytest.CaptureFixture[str])
 
     assert told.code == 1
     assert re.search(
-        r"STALLED: Worker w-3 \(pid 4711 on machine-1\) stopped answering at .* UTC: no orderly stop", told.out
+        r"STALLED: Worker w-3 \(pid 4711 on machine-1\) was last heard of at .* UTC: no orderly stop", told.out
     )
     assert "$ crossfoot worker MODULE:NAME" in told.out
 

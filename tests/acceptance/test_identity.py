@@ -93,14 +93,14 @@ async def test_one_that_died_is_mended_under_its_own_name(service: Service) -> N
     await service.app.publish(message(service, data={"fee": "x"}))
     await service.work(attempts=2)
     assert service.fate(message(service)) is Fate.DEAD
-    mended = message(service, data={"fee": 42}, sequence=3)
+    mended = message(service, "case-9", data={"fee": 42}, sequence=3)
     (answer,) = await service.app.publish(mended)
     assert isinstance(answer, Accepted)
     await service.work(attempts=2)
 
     assert service.fate(mended) is Fate.SETTLED
-    ((sequence, body),) = service.rows("SELECT sequence, body FROM crossfoot_messages")
-    assert sequence == 3
+    ((subject, sequence, body),) = service.rows("SELECT subject, sequence, body FROM crossfoot_messages")
+    assert (subject, sequence) == ("case-9", 3)
     assert b'"fee":42' in body
 
 

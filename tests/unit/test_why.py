@@ -75,7 +75,7 @@ STORIES: dict[Fate, tuple[list[Step], float, str]] = {
     Fate.STALLED: (
         [PUBLISHED, (Kind.RECEIVED, 1, {"worker": 1, "due": 30})],
         120.0,
-        "stopped answering at 22:13:20.000 UTC: no orderly stop. Its lease has been over for 1 min 30 s",
+        "was last heard of at 22:13:20.000 UTC: no orderly stop. Its lease has been over for 1 min 30 s",
     ),
     Fate.SETTLED: (
         [PUBLISHED, (Kind.RECEIVED, 1, {"worker": 1}), COMMITTED],
@@ -203,7 +203,7 @@ def test_a_delivery_without_an_end_names_the_worker_that_stopped_answering(desk:
 
     assert [delivery.end for delivery in told.deliveries] == ["no end", "open"]
     assert told.deliveries[0].text == (
-        "worker w-3 (pid 4711 on machine-1) stopped answering at 22:13:20.000 UTC: no orderly stop"
+        "worker w-3 (pid 4711 on machine-1) was last heard of at 22:13:20.000 UTC: no orderly stop"
     )
     assert [line.what for line in told.timeline] == [
         "intended", "published", "received", "no end", "received", "waits for the handler",

@@ -1,8 +1,7 @@
 """One source and id name one message (CloudEvents 1.0, *source* and *id*): what becomes of another one that bears the same.
 
 A message that is published again must be the same. Only when its first publication came to nothing (it died, was refused
-or expired) may it be published again with mended contents, of the same type and about the same subject; then the book keeps
-the new ones. Everything else under the same name would be counted as a copy, and be lost without a word.
+or expired) may it be published again with mended contents, of the same type; then the book keeps the new ones. Everything else under the same name would be counted as a copy, and be lost without a word.
 """
 
 from __future__ import annotations
@@ -25,14 +24,21 @@ def find_or_publish(connection: Connection, record: Record) -> Known:
         IdentityTaken: the book knows another one of that name.
     """
     known = find_or_add(connection, record)
-    if known.is_other(record):
-        raise taken(known, record)
-    if not known.is_new and _differs(connection, known, record):
-        if not _came_to_nothing(connection, known):
-            raise taken(known, record)
-        contents = (record.operation, record.correlation, record.causation, record.sequence, record.body)
-        connection.execute(sql.REPLACE_CONTENT, (*contents, known.key))
+    if not known.is_new and (known.is_other(record) or _differs(connection, known, record)):
+        mend(connection, known, record)
     return known
+
+
+def mend(connection: Connection, known: Known, record: Record) -> None:
+    """Keep other contents of a message whose first ones came to nothing. Within the caller's transaction.
+
+    Raises:
+        IdentityTaken: they did not, or may not yet; or it is of another type, and no longer the same message in any sense.
+    """
+    if known.type != record.type or not _came_to_nothing(connection, known):
+        raise taken(known, record)
+    contents = (record.subject, record.operation, record.correlation, record.causation, record.sequence, record.body)
+    connection.execute(sql.REPLACE_CONTENT, (*contents, known.key))
 
 
 def taken(known: Known, record: Record) -> IdentityTaken:

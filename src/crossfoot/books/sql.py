@@ -16,7 +16,7 @@ SELECT key, type, subject, latest, marks FROM crossfoot_messages WHERE id = ? AN
 FIND_CONTENT = "SELECT sequence, body FROM crossfoot_messages WHERE key = ?"
 
 REPLACE_CONTENT = """
-UPDATE crossfoot_messages SET operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
+UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
 """
 
 FIND_MESSAGES = f"""

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from crossfoot.books import sql
 from crossfoot.books.entry import RANKS, Kind
-from crossfoot.books.identity import taken
+from crossfoot.books.identity import mend
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import Micros
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.effects.work import Hold
-from crossfoot.errors import EnvelopeInvalid, MessageError, UnknownType, WornOut
+from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue
 from crossfoot.sqlite import Connection
@@ -194,7 +194,12 @@ def _worn_out(held: Held, deaths: int) -> WornOut:
 
 def _another(connection: Connection, held: Held, record: Record, known: Known) -> Known:
     """What a delivery is booked under whose name is another message's: its fate must not be mixed up with that one's."""
-    held.problem, held.work = taken(known, record), None
+    try:
+        mend(connection, known, record)
+    except IdentityTaken as error:
+        held.problem, held.work = error, None
+    else:
+        return known
     delivery = held.delivery
     return find_or_add(connection, under_broker_id(record, body=delivery.body, broker_id=delivery.broker_id))
 

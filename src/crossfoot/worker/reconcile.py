@@ -206,11 +206,11 @@ class Reconciliation:
             for row in rows:
                 record = self._record(row, now)
                 known = find_or_add(connection, record)
+                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
+                    continue
                 if known.is_other(record):  # which is booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
                 if known.marks & PROOF_MARKS or known.latest % RANKS == kind:
-                    continue
-                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.
                 attempt = max(row.attempt, known.latest // RANKS)

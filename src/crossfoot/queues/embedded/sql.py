@@ -48,6 +48,12 @@ SELECT 1 FROM crossfoot_queue INDEXED BY crossfoot_queue_claim
 WHERE queue = ? AND state = 0 AND visible_at <= ? LIMIT 1
 """
 
+LOOK_FOR_EXPIRED = """
+SELECT 1 FROM crossfoot_queue INDEXED BY crossfoot_queue_expiry
+WHERE queue = ? AND state < 2 AND expires_at <= ? AND (token = '--------------------' OR visible_at <= ?) LIMIT 1
+"""
+"""What is to be set aside may make way for its successor, which a claim can then take at once."""
+
 OLDEST = """
 SELECT visible_at FROM crossfoot_queue INDEXED BY crossfoot_queue_claim
 WHERE queue = ? AND state = 0 AND visible_at <= ? ORDER BY visible_at LIMIT 1

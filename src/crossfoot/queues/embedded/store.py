@@ -143,7 +143,10 @@ class EmbeddedStore:
         with self._file.reading() as (connection, now):
             if self._steps.suspects(connection, now):
                 return True
-            return bool(connection.execute(sql.LOOK, (self.name, now)).fetchall())
+            return bool(
+                connection.execute(sql.LOOK, (self.name, now)).fetchall()
+                or connection.execute(sql.LOOK_FOR_EXPIRED, (self.name, now, now)).fetchall()
+            )
 
     def claim(self, limit: int, lease: float) -> list[Delivery]:
         """Up to `limit` messages, oldest first, hidden from others for `lease` seconds.
