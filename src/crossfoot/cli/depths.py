@@ -45,11 +45,17 @@ async def _ask(queue: Queue) -> Depth:
 def _queue(name: str, chosen: Settings) -> Queue | None:
     """The queue of that name, if the settings lead to it."""
     kind, _, rest = chosen.queue.partition(":")
-    if kind not in ("sqs", "https", "http"):
-        return None
-    from crossfoot.queues.sqs import SqsQueue
+    queue: Queue
+    if kind in ("sqs", "https", "http"):
+        from crossfoot.queues.sqs import SqsQueue
 
-    queue = SqsQueue(
-        (rest or name) if kind == "sqs" else chosen.queue, endpoint_url=chosen.endpoint, region=chosen.region
-    )  # fmt: skip
+        queue = SqsQueue(
+            (rest or name) if kind == "sqs" else chosen.queue, endpoint_url=chosen.endpoint, region=chosen.region
+        )  # fmt: skip
+    elif kind in ("redis", "rediss"):
+        from crossfoot.queues.redis import RedisQueue
+
+        queue = RedisQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
+    else:
+        return None
     return queue if queue.name == name else None
