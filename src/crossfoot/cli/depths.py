@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 
 from crossfoot import settings
@@ -20,6 +22,9 @@ def depth_of(queue: str, path: str) -> Depth | None:
     Raises:
         QueueUnavailable: it could not be asked; `--no-queue` does without.
     """
+    logging.getLogger("crossfoot.queues").setLevel(
+        logging.ERROR
+    )  # how its server is set up is for workers to complain of
     found = _queue(queue, settings.load(database=path))
     return None if found is None else anyio.run(_ask, found)
 
