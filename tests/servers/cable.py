@@ -53,7 +53,10 @@ class Cable:
         for data in _received(client):
             if not self._requests_pass:
                 break
-            server.sendall(data)
+            try:
+                server.sendall(data)
+            except OSError:
+                break
         _end(client, server)
 
     def _carry_answers(self, client: socket.socket, server: socket.socket) -> None:

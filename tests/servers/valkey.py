@@ -1,7 +1,11 @@
-"""Valkey servers: real ones, each in a process of its own, on a free port of 127.0.0.1."""
+"""Valkey servers: real ones, each in a process of its own, on a free port of 127.0.0.1.
+
+`REDIS_SERVER=/path/to/redis-server` in the environment has the tests run on that one instead.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -49,7 +53,7 @@ class Valkey:
             words = [word for name, value in options.items() for word in (f"--{name}", value)]
             with (self.folder / "valkey.log").open("ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, str(LEASH), str(get_binary_path()), *words],
+                    [sys.executable, str(LEASH), binary(), *words],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 )  # fmt: skip
             if self._answers(port):
@@ -99,6 +103,11 @@ class Valkey:
             finally:
                 client.close()
         return False
+
+
+def binary() -> str:
+    """The server's program."""
+    return os.environ.get("REDIS_SERVER") or str(get_binary_path())
 
 
 @contextmanager

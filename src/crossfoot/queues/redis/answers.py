@@ -31,7 +31,7 @@ _REMEDIES = {
     "NOGROUP": "has no group {group}: make it with `ensure`, or with XGROUP CREATE {stream} {group} 0",
     "MANYGROUPS": "has other groups beside {group} ({text}): what crossfoot acks is deleted, and they would miss it. Give each "
     "group a stream of its own, or remove theirs with XGROUP DESTROY",
-    "WRONGTYPE": "cannot be used, a key of it is no stream ({text}): choose another name, or remove that key",
+    "WRONGTYPE": "cannot be used, one of its keys is something else ({text}): choose another name, or remove that key",
     "NOPERM": "refused us ({text}): see the guide on Redis for the commands and keys that crossfoot needs",
     "NOAUTH": "wants credentials: write them into the URL, as in redis://user:password@host:6379/0",
     "WRONGPASS": "refused our credentials: correct user and password in the URL",

@@ -41,7 +41,7 @@ class Claim(msgspec.Struct, frozen=True):
     """What one claim brought.
 
     Attributes:
-        instead: entries that were set aside or buried instead of being delivered; there may be more.
+        instead: entries that were looked at and not delivered: gone, set aside or buried. There may be more behind them.
         due: seconds until something held or delayed is due, `None` when nothing is.
         last: the last id the group was given.
     """

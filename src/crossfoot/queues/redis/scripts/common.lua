@@ -13,6 +13,10 @@ local stream, leases, holders, returned = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local delayed, dead, expired, cursor = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local group = ARGV[1]
 
+if redis.replicate_commands then
+  redis.replicate_commands() -- what was done is replicated, not the script: before version 7 that had to be asked for
+end
+
 local CONSUMER = 'crossfoot' -- who holds what is in `holders`; so dead consumers never pile up
 
 local function number(value)

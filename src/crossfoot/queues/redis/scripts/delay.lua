@@ -2,6 +2,9 @@
 --
 -- KEYS: the stream, the delayed. ARGV: delay in ms, the packed message.
 -- Returns nothing when there is no such stream.
+if redis.replicate_commands then
+  redis.replicate_commands() -- see `common.lua`
+end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return false
 end

@@ -3,7 +3,7 @@
 -- ARGV: group, limit, lease in ms, token of this receive, retention in ms (0: none), most deliveries of one entry (0: any),
 -- the bytes after which no more is added.
 -- Returns: deliveries as {id, attempt, fields}; ids of delivered entries that somebody trimmed or deleted; how many entries
--- were set aside or buried instead of delivered; ms until something held or delayed is due (-1: nothing is); the last id
+-- were looked at and not delivered, because they are gone, set aside or buried; ms until something held or delayed is due (-1: nothing is); the last id
 -- the group was given, after which a new entry is.
 local limit, lease, token = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local retention, most, room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -51,10 +51,12 @@ local function give_again(id)
     let_go(id)
     redis.call('XACK', stream, group, id)
     gone[#gone + 1] = id
+    instead = instead + 1
   elseif #redis.call('XCLAIM', stream, group, CONSUMER, 0, id) > 0 then
     give(id, redis.call('XPENDING', stream, group, id, id, 1)[1][4], fields)
   elseif later(id) then -- the group was made anew, and has not come to it yet
     let_go(id)
+    instead = instead + 1
   else -- acked by somebody else, and still in the stream: rather twice than never
     redis.call('XCLAIM', stream, group, CONSUMER, 0, id, 'FORCE')
     give(id, redis.call('XPENDING', stream, group, id, id, 1)[1][4], fields)
