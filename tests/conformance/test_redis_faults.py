@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -18,6 +19,7 @@ from crossfoot.queues.redis import RedisQueue, ensure
 from crossfoot.testing.queues import outgoing
 from crossfoot.testing.queues.suite import bodies
 from tests.conformance.redis_scene import Scene, scene_on
+from tests.servers.processes import free_port
 from tests.servers.run import HOST
 from tests.servers.valkey import Valkey, valkey_running
 
@@ -277,7 +279,7 @@ class TestRefusals:
                 await scene.direct.publish([outgoing() for _ in range(5)])
                 await scene.direct.publish([outgoing(delay=0.001)])
                 with server.admin() as admin:
-                    admin.config_set("maxmemory", "1mb")
+                    admin.config_set("maxmemory", "1")
                 for message in (outgoing(), outgoing(delay=1.0)):
                     (answer,) = await scene.subject.publish([message])
                     assert isinstance(answer, Refused), answer
@@ -402,3 +404,82 @@ class TestWaiting:
         await queue.close()
         with valkey.admin() as admin:
             assert not [client for client in admin.client_list() if client["name"] == "crossfoot"]
+
+
+class TestAFailover:
+    """A replica takes over, behind the same name; the old primary takes no more writes."""
+
+    async def test_clients_follow_the_name_and_what_was_replicated_goes_on(self, tmp_path: Path) -> None:
+        with valkey_running(tmp_path / "one") as one, valkey_running(tmp_path / "two") as two:
+            async with scene_on(one) as scene:
+                held, returned = await scene.delivered(2)
+                await scene.subject.release([returned.receipt])
+                with one.admin() as primary, two.admin() as replica:
+                    replica.replicaof(HOST, one.port)
+                    await anyio.to_thread.run_sync(_wait_until_the_same, primary, replica)
+                    replica.replicaof("NO", "ONE")
+                    primary.replicaof(HOST, two.port)
+                scene.cable.lead_to(two.port)
+                with pytest.raises(QueueUnavailable, match="takes no writes"):
+                    await scene.subject.publish([outgoing()])
+                assert isinstance((await scene.subject.publish([outgoing()]))[0], Accepted)
+                again = await scene.subject.receive(10, lease=30.0)
+                assert sorted(delivery.attempt for delivery in again) == [1, 2]
+                assert await scene.subject.ack([held.receipt]) == [Done(held.receipt)]
+
+
+def _wait_until_the_same(primary: Any, replica: Any) -> None:
+    until = time.monotonic() + 30
+    while (info := replica.info("replication"))["master_link_status"] != "up" or replica.dbsize() != primary.dbsize():
+        assert time.monotonic() < until, info
+        time.sleep(0.05)
+
+
+class TestACluster:
+    """All keys of a queue are on one node; whichever node is named, that one is asked."""
+
+    async def test_queues_on_other_nodes_are_found_and_followed(self, tmp_path: Path) -> None:
+        more = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "cluster_require_full_coverage": "no"}
+        with (
+            valkey_running(tmp_path / "one", cluster_port=str(free_port()), **more) as one,
+            valkey_running(tmp_path / "two", cluster_port=str(free_port()), **more) as two,
+        ):
+            await anyio.to_thread.run_sync(_join, one, two)
+            for name in ("billing", "letters", "orders"):
+                await ensure(name, url=one.url)
+                async with RedisQueue(name, url=one.url) as queue:
+                    await queue.publish([outgoing(), outgoing(delay=60.0)])
+                    (delivery,) = await queue.receive(1, lease=30.0, wait=1.0)
+                    assert await queue.receive(1, lease=30.0, wait=0.1) == []
+                    assert await queue.ack([delivery.receipt]) == [Done(delivery.receipt)]
+                    depth = await queue.depth()
+                    assert (depth.held, depth.delayed) == (1, 1)
+            with two.admin() as admin:
+                assert {b"billing", b"letters"} <= set(admin.keys("*")), "nothing was on the other node"
+            async with RedisQueue("billing", url=one.url) as first, RedisQueue("letters", url=one.url) as second:
+                two.kill()
+                await anyio.sleep(0.1)
+                for queue in (first, second):
+                    with pytest.raises(QueueUnavailable, match=queue.name):
+                        await queue.publish([outgoing()])
+                two.start()
+                await anyio.to_thread.run_sync(_wait_for, one, two)
+                for queue in (first, second):
+                    assert isinstance((await queue.publish([outgoing()]))[0], Accepted)
+
+
+def _join(one: Valkey, two: Valkey) -> None:
+    with one.admin() as first, two.admin() as second:
+        first.execute_command("CLUSTER ADDSLOTSRANGE", 0, 8191)
+        second.execute_command("CLUSTER ADDSLOTSRANGE", 8192, 16383)
+        first.execute_command("CLUSTER MEET", HOST, two.port, two.settings["cluster-port"])
+    _wait_for(one, two)
+
+
+def _wait_for(*nodes: Valkey) -> None:
+    until = time.monotonic() + 30
+    for node in nodes:
+        with node.admin() as admin:
+            while (info := admin.cluster("INFO"))["cluster_state"] != "ok" or info["cluster_slots_ok"] != "16384":
+                assert time.monotonic() < until, info
+                time.sleep(0.05)

@@ -21,6 +21,10 @@ class Cable:
         self._answer_bytes: int | None = None
         threading.Thread(target=self._take_in, daemon=True).start()
 
+    def lead_to(self, port: int) -> None:
+        """Connections that are made from now on end there."""
+        self._to = port
+
     def cut_requests(self) -> None:
         """From now on the next request breaks its connection, and does not arrive."""
         self._requests_pass = False

@@ -49,8 +49,9 @@ class Valkey:
         """
         for _ in range(ATTEMPTS):
             port = self.port or free_port()
-            options = {"port": str(port), "bind": HOST, "dir": str(self.folder), **self.settings}
-            words = [word for name, value in options.items() for word in (f"--{name}", value)]
+            words = ["--port", str(port), "--bind", HOST, "--dir", str(self.folder)]
+            for name, value in self.settings.items():
+                words += [f"--{name}", *(value.split() or [""])]
             with (self.folder / "valkey.log").open("ab") as output:
                 self._process = subprocess.Popen(
                     [sys.executable, str(LEASH), binary(), *words],

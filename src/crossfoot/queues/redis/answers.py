@@ -26,6 +26,28 @@ class Rejected(Exception):
         super().__init__(f"{code}: {text}")
 
 
+class Unusable(QueueUnavailable):
+    """A refusal that every request to this queue would meet. Nothing was done."""
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code = code
+        super().__init__(text)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a new connection may lead to a server that thinks otherwise."""
+        return self.code in ("MASTERDOWN", "READONLY")
+
+
+class Moved(Unusable):
+    """The queue's slot is on another node of the cluster."""
+
+    def __init__(self, text: str, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        super().__init__("MOVED", text)
+
+
 _REMEDIES = {
     "NOSTREAM": "does not exist: make it with `ensure`, or with XGROUP CREATE {stream} {group} 0 MKSTREAM",
     "NOGROUP": "has no group {group}: make it with `ensure`, or with XGROUP CREATE {stream} {group} 0",
@@ -66,8 +88,11 @@ _BY_CLASS = {
 }
 """Codes that the client library took off the text, by the class it made of them."""
 
-_CODE = re.compile(r"(?:ERR Error running script.*?: |ERR .*?script: |)-?([A-Z]{2,}) (.*)", re.DOTALL)
-_SCRIPT = re.compile(r"(,? ?script: .*| script: on @user_script.*)$", re.DOTALL)
+_CODE = re.compile(r"-?([A-Z]{2,}) (.*)", re.DOTALL)
+_WHERE = re.compile(
+    r"^(?:ERR )?Error running script [^@]*(?:@user_script: ?\d+: )+| script: (?:\w+, )?on @user_script:\d+\.?$"
+)
+"""Which line of a script it was: in front before version 7, behind since then."""
 _CERTAIN = ("AuthenticationError", "AuthorizationError", "BusyLoadingError")
 """Errors the library calls connection errors, and which are the server's own answers."""
 
@@ -87,7 +112,10 @@ def read_error(error: Exception, *, name: str, stream: str, group: str) -> Rejec
     code, text = _code_of(error)
     if code not in _REMEDIES:
         return Rejected(code, text)
-    return QueueUnavailable(unusable(code, text, name=name, stream=stream, group=group))
+    told = unusable(code, text, name=name, stream=stream, group=group)
+    if code == "MOVED":
+        return Moved(told, getattr(error, "host", ""), getattr(error, "port", 0))
+    return Unusable(code, told)
 
 
 def unusable(code: str, text: str = "", *, name: str, stream: str, group: str) -> str:
@@ -96,7 +124,7 @@ def unusable(code: str, text: str = "", *, name: str, stream: str, group: str) -
 
 
 def _code_of(error: Exception) -> tuple[str, str]:
-    text = _SCRIPT.sub("", str(error)).strip()
+    text = _WHERE.sub("", str(error)).strip()
     kind = type(error).__name__
     if kind == "AuthenticationError" and "invalid" in text.lower():
         return "WRONGPASS", text

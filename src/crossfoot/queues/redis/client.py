@@ -16,7 +16,16 @@ from anyio import CancelScope, CapacityLimiter
 
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.redis.address import Address
-from crossfoot.queues.redis.answers import NoAnswer, Rejected, import_redis, is_answer, read_error, unusable
+from crossfoot.queues.redis.answers import (
+    Moved,
+    NoAnswer,
+    Rejected,
+    Unusable,
+    import_redis,
+    is_answer,
+    read_error,
+    unusable,
+)
 from crossfoot.queues.redis.scripts import Script
 
 CONNECTIONS = 8
@@ -41,6 +50,8 @@ class Client:
         self._timeout = timeout
         self._redis = import_redis()
         self._homes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = WeakKeyDictionary()
+        self._node: tuple[str, int] | None = None
+        """The node of the cluster that told us to be asked, if one did."""
         try:
             self._options: dict[str, Any] = self._redis.asyncio.connection.parse_url(address.url)
         except ValueError as error:
@@ -80,14 +91,11 @@ class Client:
         Raises:
             QueueUnavailable: nothing left this machine.
         """
-        home = await self._home()
-        async with home.requests:
-            with CancelScope(shield=True):
-                connection = await self._connected(home)
-                try:
-                    answers = await self._exchange(connection, commands)
-                finally:
-                    await home.pool.release(connection)
+        answers = await self._ask_all(commands)
+        moved = answers[0] if answers else None
+        if isinstance(moved, Moved) and all(isinstance(answer, Moved) for answer in answers):
+            self._move(moved.host or self._options["host"], moved.port)
+            answers = await self._ask_all(commands)
         return answers
 
     async def run(self, script: Script, *arguments: Argument) -> Any:
@@ -138,6 +146,17 @@ class Client:
         if home is not None:
             await home.guard.aclose()
 
+    async def _ask_all(self, commands: Sequence[Command]) -> list[Any]:
+        home = await self._home()
+        async with home.requests:
+            with CancelScope(shield=True):
+                connection = await self._connected(home)
+                try:
+                    answers = await self._exchange(connection, commands)
+                finally:
+                    await home.pool.release(connection)
+        return answers
+
     async def _connected(self, home: _Home) -> Any:
         try:
             with anyio.fail_after(self._timeout):
@@ -145,6 +164,10 @@ class Client:
         except (self._redis.RedisError, OSError) as error:
             if is_answer(error) and isinstance(known := self._read(error), QueueUnavailable):
                 raise known from None
+            if (
+                self._node is not None
+            ):  # a node of a cluster may be gone for good; the address we were given knows others
+                self._move(None, 0)
             raise QueueUnavailable(
                 f"queue {self.address.name} cannot be reached at {self.address.place}, nothing was sent: {self._told(error)}. "
                 "Check the address"
@@ -169,6 +192,8 @@ class Client:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        if any(isinstance(answer, Unusable) and answer.elsewhere for answer in answers):
+            await connection.disconnect(nowait=True)
         return answers
 
     def _read(self, error: Exception) -> Rejected | QueueUnavailable:
@@ -194,17 +219,27 @@ class Client:
 
     async def _home(self) -> _Home:
         loop = asyncio.get_running_loop()
-        if (home := self._homes.get(loop)) is None:
-            home = self._homes[loop] = _Home(self._redis.asyncio.ConnectionPool(**self._options))
+        home = self._homes.get(loop)
+        if home is None or home.node != self._node:
+            options = (
+                self._options if self._node is None else {**self._options, "host": self._node[0], "port": self._node[1]}
+            )
+            home = self._homes[loop] = _Home(self._redis.asyncio.ConnectionPool(**options), self._node, former=home)
             await home.settle()
         return home
+
+    def _move(self, host: str | None, port: int) -> None:
+        """Ask this node of the cluster from now on, or the one we were given. All keys of a queue are on one node."""
+        self._node = (host, port) if host else None
 
 
 class _Home:
     """What belongs to one event loop."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, node: tuple[str, int] | None, former: _Home | None) -> None:
         self.pool = pool
+        self.node = node
+        self._former = former  # its connections may still be in use
         self.requests = CapacityLimiter(CONNECTIONS)
         self.waits = CapacityLimiter(CONNECTIONS)
         self.guard = self._close_at_the_end()
@@ -220,3 +255,5 @@ class _Home:
         finally:
             with CancelScope(shield=True):
                 await self.pool.aclose()
+                if self._former is not None:
+                    await self._former.guard.aclose()
