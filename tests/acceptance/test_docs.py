@@ -251,7 +251,7 @@ def test_the_rights_for_redis_are_those_of_the_commands_that_are_sent() -> None:
     scripts = "".join(path.read_text(encoding="utf-8") for path in folder.glob("scripts/*.lua"))
     code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py") if path.stem != "ensure")
     called = re.findall(r"redis\.p?call\('(\w+)'(?:, '(GROUPS)')?", scripts)
-    sent = re.findall(r'(?:ask\(|return \(|= \()"([A-Z]+)"(?:, "(GET|GROUPS)")?', code)
+    sent = re.findall(r'(?:ask\(|\[\(|return \(|= \()"([A-Z]+)"(?:, "(GET|GROUPS)")?', code)
     wanted = {"|".join(part for part in command if part).lower() for command in called + sent}
     _, _, rest = REDIS.read_text(encoding="utf-8").partition("ACL SETUSER")
     rights = set(re.findall(r"\+([a-z|]+)", rest.partition("```")[0]))

@@ -67,8 +67,9 @@ async def fates(service: Service, *messages: Message) -> list[Fate]:
 
 
 async def look(service: Service, times: int = 1) -> None:
-    """Compare the queue with the book, without waiting for anything to be overdue."""
-    reconciliation = Reconciliation(service.app.book, service.app.queue, patience=0.0)
+    """Compare the queue with the book, when nothing is quite fresh, and without waiting for anything to be overdue."""
+    await anyio.sleep(0.05)
+    reconciliation = Reconciliation(service.app.book, service.app.queue, patience=0.02)
     for _ in range(times):
         await reconciliation.run()
 
@@ -136,7 +137,7 @@ class TestLosses:
     async def test_entries_trimmed_before_they_were_delivered_are_vanished(self, service_of: ServiceOf) -> None:
         async with service_of() as service:
             lost_1, lost_2 = await service.publish("case.released", "case-1", "case-2")
-            await anyio.sleep(0.05)  # what is at the head must be younger: the rest is not searched for
+            await anyio.sleep(0.1)  # what is at the head must be younger: the rest is not searched for
             (kept,) = await service.publish("case.released", "case-3")
             with _admin(service) as admin:
                 admin.xtrim(service.app.queue.name, maxlen=1, approximate=False)
@@ -203,7 +204,7 @@ class TestLosses:
     ) -> None:
         async with service_of() as service:
             first = await service.publish("case.released", *[f"case-{number}" for number in range(20)])
-            await anyio.sleep(0.05)
+            await anyio.sleep(0.1)
             await service.publish("case.released", *[f"case-{number}" for number in range(20, 150)])
             monkeypatch.setattr(service.app.queue, "browse", lambda: pytest.fail("the queue was browsed"))
             await look(service)

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from crossfoot.errors import UsageError
-from crossfoot.queues.queue import Delivery, Done, NotDone
+from crossfoot.queues.queue import Accepted, Delivery, Done, NotDone
 from crossfoot.queues.redis import RedisQueue, ensure
 from crossfoot.queues.redis.address import address_of
 from crossfoot.queues.redis.entries import packed, unpacked
@@ -215,9 +215,17 @@ class TestOthers:
         assert fields[b"crossfoot-attempt"] == b"1"
         assert fields[b"crossfoot-id"].decode() == delivery.broker_id
 
-    async def test_an_attribute_called_body_is_refused(self, scene: Scene) -> None:
-        (answer,) = await scene.subject.publish([outgoing(attributes={"body": "x"})])
-        assert getattr(answer, "permanent", False), answer
+    @pytest.mark.parametrize("attributes", [{"body": "x"}, {"note": "\ud800"}], ids=["body", "no text"])
+    async def test_an_attribute_that_cannot_be_kept_is_refused_and_its_neighbour_is_not(
+        self, scene: Scene, attributes: dict[str, str]
+    ) -> None:
+        wrong, right = await scene.subject.publish([outgoing(attributes=attributes), outgoing()])
+        assert getattr(wrong, "permanent", False), wrong
+        assert isinstance(right, Accepted)
+
+    async def test_any_reason_will_do_for_a_burial(self, scene: Scene) -> None:
+        (delivery,) = await scene.delivered()
+        assert await scene.subject.dead_letter([delivery], reason="\ud800" * 10_000) == [Done(delivery.receipt)]
 
 
 class TestRetention:

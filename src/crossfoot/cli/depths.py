@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 
@@ -22,11 +24,22 @@ def depth_of(queue: str, path: str) -> Depth | None:
     Raises:
         QueueUnavailable: it could not be asked; `--no-queue` does without.
     """
-    logging.getLogger("crossfoot.queues").setLevel(
-        logging.ERROR
-    )  # how its server is set up is for workers to complain of
     found = _queue(queue, settings.load(database=path))
-    return None if found is None else anyio.run(_ask, found)
+    if found is None:
+        return None
+    with _quiet(logging.getLogger("crossfoot.queues")):
+        return anyio.run(_ask, found)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Without warnings: how a queue's server is set up is for workers to complain of."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 async def _ask(queue: Queue) -> Depth:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import anyio
 from anyio import CancelScope, CapacityLimiter
@@ -33,6 +32,7 @@ CONNECTIONS = 8
 
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
+Node = tuple[str, int]
 
 
 class Client:
@@ -49,9 +49,10 @@ class Client:
         self.address = address
         self._timeout = timeout
         self._redis = import_redis()
-        self._homes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = WeakKeyDictionary()
-        self._node: tuple[str, int] | None = None
-        """The node of the cluster that told us to be asked, if one did."""
+        self._homes: dict[asyncio.AbstractEventLoop, list[_Home]] = {}
+        """By loop, one for each server that was asked from it."""
+        self._node: Node | None = None
+        """The node of the cluster that has the queue's slot, if we were sent there. All keys of a queue are on one node."""
         try:
             self._options: dict[str, Any] = self._redis.asyncio.connection.parse_url(address.url)
         except ValueError as error:
@@ -94,7 +95,7 @@ class Client:
         answers = await self._ask_all(commands)
         moved = answers[0] if answers else None
         if isinstance(moved, Moved) and all(isinstance(answer, Moved) for answer in answers):
-            self._move(moved.host or self._options["host"], moved.port)
+            self._node = (moved.host or self._options.get("host", "localhost"), moved.port)
             answers = await self._ask_all(commands)
         return answers
 
@@ -142,8 +143,7 @@ class Client:
 
     async def close(self) -> None:
         """Close this loop's connections."""
-        home = self._homes.pop(asyncio.get_running_loop(), None)
-        if home is not None:
+        for home in self._homes.pop(asyncio.get_running_loop(), []):
             await home.guard.aclose()
 
     async def _ask_all(self, commands: Sequence[Command]) -> list[Any]:
@@ -164,12 +164,9 @@ class Client:
         except (self._redis.RedisError, OSError) as error:
             if is_answer(error) and isinstance(known := self._read(error), QueueUnavailable):
                 raise known from None
-            if (
-                self._node is not None
-            ):  # a node of a cluster may be gone for good; the address we were given knows others
-                self._move(None, 0)
+            self._node = None  # one of a cluster may be gone for good; the address we were given knows others
             raise QueueUnavailable(
-                f"queue {self.address.name} cannot be reached at {self.address.place}, nothing was sent: {self._told(error)}. "
+                f"queue {self.address.name} cannot be reached at {home.place}, nothing was sent: {self._told(error)}. "
                 "Check the address"
             ) from None
 
@@ -187,7 +184,7 @@ class Client:
             await connection.disconnect(nowait=True)
             if isinstance(error, self._redis.RedisError) and is_answer(error):
                 answers.append(self._read(error))
-            reason = f"no answer from {self.address.place}: {self._told(error)}"
+            reason = f"no answer: {self._told(error)}"
             answers += [NoAnswer(reason) for _ in range(len(commands) - len(answers))]
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -213,47 +210,42 @@ class Client:
     def _told(self, error: Exception) -> str:
         """What went wrong, without what must not be shown."""
         text = str(error) or f"{type(error).__name__} after {self._timeout:g} s"
-        for secret in (self._options.get("password"), self._options.get("username")):
-            text = text.replace(secret, "…") if secret else text
-        return text.rstrip(".")
+        password = self._options.get("password")
+        return (text.replace(password, "…") if password else text).rstrip(".")
 
     async def _home(self) -> _Home:
-        loop = asyncio.get_running_loop()
-        home = self._homes.get(loop)
-        if home is None or home.node != self._node:
-            options = (
-                self._options if self._node is None else {**self._options, "host": self._node[0], "port": self._node[1]}
-            )
-            home = self._homes[loop] = _Home(self._redis.asyncio.ConnectionPool(**options), self._node, former=home)
-            await home.settle()
+        loop, node = asyncio.get_running_loop(), self._node
+        homes = self._homes.setdefault(loop, [])
+        for home in homes:
+            if home.node == node:
+                return home
+        options = self._options if node is None else {**self._options, "host": node[0], "port": node[1]}
+        place = self.address.place if node is None else f"{node[0]}:{node[1]}"
+        home = _Home(self._redis.asyncio.ConnectionPool(**options), node, place)
+        home.guard = self._close_at_the_end(loop, home.pool)
+        homes.append(home)
+        await anext(home.guard)
         return home
 
-    def _move(self, host: str | None, port: int) -> None:
-        """Ask this node of the cluster from now on, or the one we were given. All keys of a queue are on one node."""
-        self._node = (host, port) if host else None
-
-
-class _Home:
-    """What belongs to one event loop."""
-
-    def __init__(self, pool: Any, node: tuple[str, int] | None, former: _Home | None) -> None:
-        self.pool = pool
-        self.node = node
-        self._former = former  # its connections may still be in use
-        self.requests = CapacityLimiter(CONNECTIONS)
-        self.waits = CapacityLimiter(CONNECTIONS)
-        self.guard = self._close_at_the_end()
-
-    async def settle(self) -> None:
-        """From now on the connections are closed by the loop, should nobody else do it: a loop that ends closes the
-        generators it knows, and it knows those that were started in it."""
-        await anext(self.guard)
-
-    async def _close_at_the_end(self) -> AsyncGenerator[None]:
+    async def _close_at_the_end(self, loop: asyncio.AbstractEventLoop, pool: Any) -> AsyncGenerator[None]:
+        """Closes a pool when it is closed itself. Should nobody do that, the loop does: one that ends closes the generators
+        that were started in it and are not through."""
         try:
             yield
         finally:
+            self._homes.pop(loop, None)
             with CancelScope(shield=True):
-                await self.pool.aclose()
-                if self._former is not None:
-                    await self._former.guard.aclose()
+                await pool.aclose()
+
+
+class _Home:
+    """What belongs to one event loop, and to one server."""
+
+    guard: AsyncGenerator[None]
+
+    def __init__(self, pool: Any, node: Node | None, place: str) -> None:
+        self.pool = pool
+        self.node = node
+        self.place = place
+        self.requests = CapacityLimiter(CONNECTIONS)
+        self.waits = CapacityLimiter(CONNECTIONS)

@@ -32,10 +32,11 @@ def fields_of(message: Outgoing | Delivery) -> list[bytes]:
 
 def refusal(message: Outgoing, *, queue: str, max_bytes: int) -> Refused | None:
     """Why it can never be published, if so."""
-    size = len(message.body) + sum(
-        len(name.encode()) + len(value.encode()) for name, value in message.attributes.items()
-    )
     reason = ""
+    try:
+        size = sum(map(len, fields_of(message))) - len(BODY)
+    except UnicodeEncodeError as error:
+        return Refused(message.key, f"an attribute cannot be written as UTF-8: {error.reason}", permanent=True)
     if size > max_bytes:
         reason = f"{size} bytes, attributes included; queue {queue} takes at most {max_bytes}"
     elif BODY in message.attributes:

@@ -9,13 +9,15 @@ import logging
 from collections.abc import Mapping
 
 from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.redis.answers import NoAnswer, Rejected
+from crossfoot.queues.redis.answers import NoAnswer, Rejected, Unusable
 from crossfoot.queues.redis.client import Client
 from crossfoot.queues.redis.entries import pairs_of, text_of
 from crossfoot.queues.redis.scripts import DEPTH
 
 OLDEST_VERSION = (6, 2)
 """XADD NOMKSTREAM, exclusive ranges and XPENDING by pages of a stream are there since then."""
+
+SETTINGS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 
 _log = logging.getLogger("crossfoot.queues.redis")
 
@@ -45,19 +47,21 @@ async def _server(client: Client) -> Mapping[str, str]:
     """What INFO tells; nothing, where we may not ask."""
     try:
         return _facts(await client.ask("INFO"))
-    except QueueUnavailable as error:
-        if "refused us" in str(error):
+    except Unusable as error:
+        if error.code == "NOPERM":
             return {}
         raise
 
 
 async def _configuration(client: Client) -> Mapping[str, str]:
-    """The settings that decide what may be lost; nothing, where we may not ask."""
-    try:
-        told = await client.ask("CONFIG", "GET", "*")
-    except (NoAnswer, Rejected, QueueUnavailable):
-        return {}
-    return {name: text_of(value) for name, value in pairs_of(told).items()}
+    """The settings that decide what may be lost; nothing, where we may not ask. Passwords are settings, too, and none of ours."""
+    told = await client.ask_all([("CONFIG", "GET", name) for name in SETTINGS])
+    return {
+        name: text_of(value)
+        for answer in told
+        if not isinstance(answer, Exception)
+        for name, value in pairs_of(answer).items()
+    }
 
 
 def warnings(server: Mapping[str, str], configuration: Mapping[str, str]) -> list[str]:

@@ -34,7 +34,7 @@ class Publisher:
         """
         checked = [refusal(message, queue=self._address.name, max_bytes=self._max_bytes) for message in messages]
         fit = [message for message, refused in zip(messages, checked, strict=True) if refused is None]
-        cut = batches(fit, lambda message: len(message.body))
+        cut = batches(fit, lambda message: sum(map(len, fields_of(message))))
         answers = iter(await one_after_another(cut, self._batch, _unsent))
         return [refused or next(answers) for refused in checked]
 

@@ -23,6 +23,8 @@ _WHY = {
     "gone": "the entry is gone from the stream: somebody trimmed or deleted it",
 }
 
+REASON_CHARACTERS = 500
+
 NOBODY_S = ("0-0", "")
 """An entry that cannot be, for receipts nobody gave: the script finds that nobody holds it."""
 
@@ -63,7 +65,7 @@ class Settler:
     async def bury(self, deliveries: Sequence[Delivery], reason: str) -> list[ReceiptAnswer]:
         """Move the entries to the dead letters."""
         items = [Item(one.receipt, (str(one.attempt), packed(fields_of(one)))) for one in deliveries]
-        return await self._settle(BURY, (reason,), items)
+        return await self._settle(BURY, (reason[:REASON_CHARACTERS].encode(errors="replace"),), items)
 
     async def _settle(self, script: Script, told: Sequence[Argument], items: Sequence[Item]) -> list[ReceiptAnswer]:
         async def send(batch: Sequence[Item]) -> list[ReceiptAnswer]:
