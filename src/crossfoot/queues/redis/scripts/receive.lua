@@ -3,8 +3,8 @@
 -- ARGV: group, limit, lease in ms, token of this receive, retention in ms (0: none), most deliveries of one entry (0: any),
 -- the bytes after which no more is added.
 -- Returns: deliveries as {id, attempt, fields}; ids of delivered entries that somebody trimmed or deleted; how many entries
--- were looked at and not delivered, because they are gone, set aside or buried; ms until something held or delayed is due (-1: nothing is); the last id
--- the group was given, after which a new entry is.
+-- were looked at and not delivered, because they are gone, set aside or buried; ms until something held or delayed is due
+-- (-1: nothing is); the last id the group was given, after which a new entry is.
 local limit, lease, token = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local retention, most, room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local MOVED, PAGE, STEP = 100, 100, 10 -- bounds of one call; the next one goes on
@@ -92,10 +92,8 @@ if ours['pending'] > redis.call('ZCARD', leases) + redis.call('ZCARD', returned)
       redis.call('ZADD', returned, number(now), id)
     end
   end
-  if #page < PAGE then
-    redis.call('DEL', cursor)
-  else
-    redis.call('DEL', cursor)
+  redis.call('DEL', cursor)
+  if #page == PAGE then
     redis.call('SET', cursor, '(' .. page[#page][1])
   end
 end
