@@ -44,7 +44,8 @@ class Crossfoot:
     Args:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, or a SQLAlchemy engine on one, with the business tables. The book lives beside them.
-        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), or a `Queue` of your own making.
+        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL), or a `Queue` of your
+            own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -316,4 +317,19 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
 
         where = rest if kind == "sqs" else settings.queue
         return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)
-    raise UsageError(f"queue = {settings.queue!r}: crossfoot knows 'embedded' and SQS ('sqs:NAME', or the queue's URL)")
+    if kind in ("redis", "rediss"):
+        from crossfoot.queues.redis import RedisQueue
+
+        where = settings.queue if rest.startswith("//") else rest
+        return RedisQueue(
+            where or name,
+            url=settings.endpoint,
+            retention=settings.retention,
+            max_bytes=settings.max_bytes,
+            clock=clock,
+        )
+    shown = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
+    raise UsageError(
+        f"queue = {shown}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL) and Redis or Valkey "
+        "('redis:STREAM', or 'redis://HOST:6379/0/STREAM')"
+    )

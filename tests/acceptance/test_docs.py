@@ -21,6 +21,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
 from crossfoot.queues.queue import Capabilities
+from crossfoot.queues.redis import RedisQueue
 from crossfoot.queues.sqs import SqsQueue
 from crossfoot.settings import Settings
 from tests.acceptance.pages import DOCS, PAGES, README, ROOT, anchors, commands_named, links, prose, table
@@ -28,7 +29,7 @@ from tests.acceptance.shell import rows, run
 
 GLOSSARY = DOCS / "glossary.md"
 LIFECYCLE = DOCS / "lifecycle.md"
-FIRST_QUEUE, SQS = DOCS / "guides" / "first-queue.md", DOCS / "guides" / "sqs.md"
+FIRST_QUEUE, SQS, REDIS = (DOCS / "guides" / name for name in ("first-queue.md", "sqs.md", "redis.md"))
 
 UNITS = {"days": 86_400.0, "s": 1.0, "MiB": 1024 * 1024}
 
@@ -169,7 +170,7 @@ def test_the_lifecycle_names_every_fate_and_every_kind_and_the_glossary_links_to
 def test_no_fate_is_named_in_the_guides_that_does_not_exist() -> None:
     words = {fate.label for fate in Fate} | {kind.label for kind in Kind}
     emphasised = {
-        word for page in (FIRST_QUEUE, SQS) for word in re.findall(r"(?<!\*)\*([a-z ]+)\*(?!\*)", prose(page))
+        word for page in (FIRST_QUEUE, SQS, REDIS) for word in re.findall(r"(?<!\*)\*([a-z ]+)\*(?!\*)", prose(page))
     }
 
     assert emphasised <= words
@@ -218,10 +219,13 @@ ROWS: dict[str, Callable[[Capabilities], str]] = {
 """What the table calls each capability; the largest message is each queue's own."""
 
 
-def test_the_table_of_capabilities_is_the_adapter_s() -> None:
+def test_the_tables_of_capabilities_are_the_adapters() -> None:
     standard, fifo = SqsQueue("orders").capabilities, SqsQueue("orders.fifo").capabilities
 
+    stream = RedisQueue("orders").capabilities
+
     assert table(SQS, "Capabilities") == [[name, told(standard), told(fifo)] for name, told in ROWS.items()]
+    assert table(REDIS, "Capabilities") == [[name, told(stream)] for name, told in ROWS.items()]
     assert len(ROWS) == len(msgspec.structs.fields(Capabilities)) - 1
 
 
@@ -240,6 +244,19 @@ def test_the_permissions_for_sqs_are_those_of_the_requests_that_are_made() -> No
     _, _, below = SQS.read_text(encoding="utf-8").partition("The worker needs the actions ")
 
     assert set(re.findall(r"`([A-Z]\w+)`", below.partition("\n\n")[0])) == actions
+
+
+def test_the_rights_for_redis_are_those_of_the_commands_that_are_sent() -> None:
+    folder = ROOT / "src/crossfoot/queues/redis"
+    scripts = "".join(path.read_text(encoding="utf-8") for path in folder.glob("scripts/*.lua"))
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py") if path.stem != "ensure")
+    called = re.findall(r"redis\.p?call\('(\w+)'(?:, '(GROUPS)')?", scripts)
+    sent = re.findall(r'(?:ask\(|\[\(|return \(|= \()"([A-Z]+)"(?:, "(GET|GROUPS)")?', code)
+    wanted = {"|".join(part for part in command if part).lower() for command in called + sent}
+    _, _, rest = REDIS.read_text(encoding="utf-8").partition("ACL SETUSER")
+    rights = set(re.findall(r"\+([a-z|]+)", rest.partition("```")[0]))
+
+    assert rights == wanted | {"client|setname"}
 
 
 def test_the_architecture_names_every_table_and_every_room(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from crossfoot.books.entry import Kind
 from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
 from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
 from tests.servers.processes import Server
+from tests.servers.valkey import Valkey
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.servers.valkey_fixtures"]
 
 PICTURES = sorted(path.stem for path in (ROOT / "docs" / "pictures").glob("*.svg"))
 
@@ -128,8 +129,28 @@ def test_the_guide_on_sqs_does_what_it_says(ministack: Server, tmp_path: Path) -
     assert fates(tmp_path / "sqs-billing.db") == [("case.released", "case-4711", "settled")]
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("valkey")
+def test_the_guide_on_redis_does_what_it_says(valkey: Valkey, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "redis.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["redis"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {valkey.url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert set(done.stderr.splitlines()) == {WARNED}, (
+        "the server of the tests keeps nothing on disk, and is complained of"
+    )
+    assert fates(tmp_path / "redis-billing.db") == [("case.released", "case-4711", "settled")]
+
+
+WARNED = "queue billing: the server keeps nothing on disk: a restart loses every message; set appendonly yes"
+
+
 def test_other_guides_have_no_python_that_nobody_runs() -> None:
-    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md")]
+    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md", "redis.md")]
 
     assert [guide.name for guide in others if python_of(guide).strip()] == []
 

@@ -1,4 +1,4 @@
-"""One parent of victims and one SQS per test process, and the seed of this run."""
+"""One parent of victims, one SQS and one Valkey per test process, and the seed of this run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.crash.nursery import Nursery, a_nursery
 from tests.servers.processes import Server, running
+from tests.servers.valkey import Valkey, valkey_running
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,12 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 def sqs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Of its own: nobody else moves its clock."""
     with running("ministack", tmp_path_factory.mktemp("crash-sqs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with valkey_running(tmp_path_factory.mktemp("crash-redis"), appendonly="no") as server:
         yield server
 
 

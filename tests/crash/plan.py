@@ -27,8 +27,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     mostly: str = GOOD
     pause: float = 0.0
 
-    def roles(self, *, sqs: bool) -> list[str]:
-        return [self.role, "publish"] if self.by_publisher and sqs else [self.role]
+    def roles(self, *, remote: bool) -> list[str]:
+        return [self.role, "publish"] if self.by_publisher and remote else [self.role]
 
     def most(self, role: str, *, batch: bool) -> int:
         return self.times_in_batches if batch and role == "work" else self.times

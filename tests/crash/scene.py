@@ -16,6 +16,7 @@ import msgspec
 from boto3.session import Session
 
 from crossfoot.boundaries import Boundary
+from crossfoot.queues import redis
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
@@ -53,7 +54,7 @@ class Scene:
     """Everything a crashed service leaves in one folder.
 
     Args:
-        endpoint: where SQS is; without it the queue is embedded.
+        endpoint: where SQS or Redis is; without it the queue is embedded.
         seed: decides the messages and the moments of death.
         plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
     """
@@ -69,7 +70,7 @@ class Scene:
         self.published: list[Sent] = []
         name = f"crash-{uuid4().hex[:12]}"
         self.job = Job(
-            path=str(folder / "billing.db"), queue=f"sqs:{name}" if endpoint else "embedded", role="work",
+            path=str(folder / "billing.db"), queue=f"{_kind(endpoint)}:{name}" if endpoint else "embedded", role="work",
             endpoint=endpoint, form=form, batch=batch, sabotage=sabotage, mark=str(folder / "mark"),
             noted=str(folder / "noted"), lease=1.0 if endpoint else 0.5,
         )  # fmt: skip
@@ -90,7 +91,7 @@ class Scene:
         plan = plan_of(boundary)
         if plan.role != "open":
             self.publish(self.traffic(PER_KILL, name=f"k{len(self.published)}", mostly=plan.mostly))
-        role = self.chance.choice(plan.roles(sqs=self.job.endpoint is not None))
+        role = self.chance.choice(plan.roles(remote=self.job.endpoint is not None))
         nth = self.chance.randint(1, plan.most(role, batch=self.job.batch > 1))
         job = self.job.but(role=role, boundary=boundary.value, nth=nth, pause=plan.pause)
         if role == "publish":
@@ -142,13 +143,22 @@ class Scene:
         return [Sent(*row) for row in rows]
 
 
+def _kind(endpoint: str) -> str:
+    return "redis" if endpoint.startswith("redis") else "sqs"
+
+
 async def _make_queue(name: str, endpoint: str) -> None:
-    await ensure(name, endpoint_url=endpoint, session=_session())
+    if _kind(endpoint) == "redis":
+        await redis.ensure(name, url=endpoint)
+    else:
+        await ensure(name, endpoint_url=endpoint, session=_session())
 
 
 async def _held(job: Job) -> int:
     queue: Queue
-    if job.endpoint:
+    if job.endpoint and _kind(job.endpoint) == "redis":
+        queue = redis.RedisQueue(job.queue.removeprefix("redis:"), url=job.endpoint)
+    elif job.endpoint:
         queue = SqsQueue(job.queue.removeprefix("sqs:"), endpoint_url=job.endpoint, session=_session())
     else:
         queue = EmbeddedQueue(job.path, "billing", ordered=False)

@@ -36,9 +36,8 @@ def make_tables(path: str) -> None:
 
 def make_app(job: Job) -> Crossfoot:
     """The service over the form and the queue of the job."""
-    queue = job.queue if job.queue.startswith("sqs:") else "embedded"
     app = Crossfoot(
-        "billing", database=_database(job), queue=queue, endpoint=job.endpoint, region="eu-central-1",
+        "billing", database=_database(job), queue=job.queue, endpoint=job.endpoint, region="eu-central-1",
         lease=job.lease, wait=0.2, concurrency=2, batch=job.batch, prefetch=4,
         reconcile=0.4, grace=5.0, synchronous="NORMAL",
     )  # fmt: skip

@@ -36,13 +36,13 @@ def test_every_boundary_is_crashed_at() -> None:
 
 @pytest.mark.crash
 @pytest.mark.server
-@pytest.mark.parametrize("queue", ["embedded", "sqs"])
+@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis"])
 @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
 @pytest.mark.parametrize("group", GROUPS)
 def test_killed_while(
     group: str, batch: int, queue: str, nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, seed: int
 ) -> None:
-    endpoint = request.getfixturevalue("sqs").url if queue == "sqs" else None
+    endpoint = request.getfixturevalue(queue).url if queue != "embedded" else None
     chance = random.Random(f"{seed} {group} {batch} {queue}")
     form = chance.choice(FORMS)
     places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1)] * KILLS

@@ -15,17 +15,16 @@ from crossfoot.books.entry import Kind
 from tests.crash.job import FORMS, GOOD, Sent
 from tests.crash.nursery import Nursery
 from tests.crash.scene import Scene
-from tests.servers.processes import Server
 
 pytestmark = [pytest.mark.crash, pytest.mark.server]
 
-QUEUES = pytest.mark.parametrize("queue", ["embedded", "sqs"])
+QUEUES = pytest.mark.parametrize("queue", ["embedded", "sqs", "redis"])
 
 
 @pytest.fixture
-def scene_on(nursery: Nursery, sqs: Server, tmp_path: Path, seed: int) -> Callable[..., Scene]:
+def scene_on(nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> Callable[..., Scene]:
     def make(queue: str, **options: object) -> Scene:
-        endpoint = sqs.url if queue == "sqs" else None
+        endpoint = request.getfixturevalue(queue).url if queue != "embedded" else None
         scene = Scene(nursery, tmp_path, seed=seed, endpoint=endpoint, **options)  # type: ignore[arg-type] # keywords of its own
         scene.job = scene.job.but(hold=str(tmp_path / "hold"))
         return scene

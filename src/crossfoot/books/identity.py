@@ -1,7 +1,8 @@
 """One source and id name one message (CloudEvents 1.0, *source* and *id*): what becomes of another one that bears the same.
 
 A message that is published again must be the same. Only when its first publication came to nothing (it died, was refused
-or expired) may it be published again with mended contents, of the same type; then the book keeps the new ones. Everything else under the same name would be counted as a copy, and be lost without a word.
+or expired) may it be published again with mended contents, of the same type; then the book keeps the new ones. Everything
+else under the same name would be counted as a copy, and be lost without a word.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import anyio
 
 from crossfoot import settings
@@ -21,7 +25,21 @@ def depth_of(queue: str, path: str) -> Depth | None:
         QueueUnavailable: it could not be asked; `--no-queue` does without.
     """
     found = _queue(queue, settings.load(database=path))
-    return None if found is None else anyio.run(_ask, found)
+    if found is None:
+        return None
+    with _quiet(logging.getLogger("crossfoot.queues")):
+        return anyio.run(_ask, found)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Without warnings: how a queue's server is set up is for workers to complain of."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 async def _ask(queue: Queue) -> Depth:
@@ -45,11 +63,17 @@ async def _ask(queue: Queue) -> Depth:
 def _queue(name: str, chosen: Settings) -> Queue | None:
     """The queue of that name, if the settings lead to it."""
     kind, _, rest = chosen.queue.partition(":")
-    if kind not in ("sqs", "https", "http"):
-        return None
-    from crossfoot.queues.sqs import SqsQueue
+    queue: Queue
+    if kind in ("sqs", "https", "http"):
+        from crossfoot.queues.sqs import SqsQueue
 
-    queue = SqsQueue(
-        (rest or name) if kind == "sqs" else chosen.queue, endpoint_url=chosen.endpoint, region=chosen.region
-    )  # fmt: skip
+        queue = SqsQueue(
+            (rest or name) if kind == "sqs" else chosen.queue, endpoint_url=chosen.endpoint, region=chosen.region
+        )  # fmt: skip
+    elif kind in ("redis", "rediss"):
+        from crossfoot.queues.redis import RedisQueue
+
+        queue = RedisQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
+    else:
+        return None
     return queue if queue.name == name else None

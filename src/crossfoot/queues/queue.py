@@ -229,7 +229,29 @@ class Queue(Protocol):
 
 
 @runtime_checkable
-class LocalQueue(Queue, Protocol):
+class TellsOldest(Protocol):
+    """A queue that delivers what has been ready longest, and says since when that is."""
+
+    async def oldest(self) -> Micros | None:
+        """Since when the message that is delivered next has been ready, `None` when none is."""
+        ...
+
+
+@runtime_checkable
+class KeepsExpired(Protocol):
+    """A queue whose retention sets messages aside instead of dropping them, so that the book can have them first."""
+
+    async def expired(self, limit: int = 100) -> list[Held]:
+        """Messages past the queue's retention, which it no longer delivers."""
+        ...
+
+    async def purge(self, messages: Sequence[Held]) -> int:
+        """Forget expired messages, once the book has them."""
+        ...
+
+
+@runtime_checkable
+class LocalQueue(Queue, TellsOldest, KeepsExpired, Protocol):
     """A queue that is a table: it can be written inside the transaction of whoever uses the same database."""
 
     def is_in(self, path: str) -> bool:
@@ -248,16 +270,4 @@ class LocalQueue(Queue, Protocol):
 
     def wake(self) -> None:
         """After a commit with `publish_statements`: there is something to receive."""
-        ...
-
-    async def oldest(self) -> Micros | None:
-        """Since when the message that is delivered next has been ready, `None` when none is."""
-        ...
-
-    async def expired(self, limit: int = 100) -> list[Held]:
-        """Messages past the queue's retention, which it no longer delivers."""
-        ...
-
-    async def purge(self, messages: Sequence[Held]) -> int:
-        """Forget expired messages, once the book has them."""
         ...

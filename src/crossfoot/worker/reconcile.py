@@ -24,7 +24,7 @@ from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
-from crossfoot.queues.queue import Held, LocalQueue, Queue
+from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsOldest
 from crossfoot.sqlite import Connection
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
@@ -87,7 +87,7 @@ class Reconciliation:
     # ---- retention, where the queue tells --------------------------------------------------------------------
 
     async def _book_expired(self) -> int:
-        if not isinstance(self._queue, LocalQueue):
+        if not isinstance(self._queue, KeepsExpired):
             return 0
         total = 0
         while rows := await self._queue.expired():
@@ -114,7 +114,7 @@ class Reconciliation:
         if not browsing and (await self._queue.depth()).held:
             self._missed_before.clear()
             return {}
-        head = await self._queue.oldest() if isinstance(self._queue, LocalQueue) else None
+        head = await self._queue.oldest() if isinstance(self._queue, TellsOldest) else None
         candidates = await anyio.to_thread.run_sync(self._overdue, head)
         if not candidates:
             self._missed_before.clear()

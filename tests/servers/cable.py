@@ -1,0 +1,97 @@
+"""A cable between a client and a server that can be cut: requests that do not arrive, answers that are lost half-way."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.servers.run import HOST
+
+
+class Cable:
+    """Leads to a port of this machine. In order until told otherwise."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listening = socket.create_server((HOST, 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._requests_pass = True
+        self._answer_bytes: int | None = None
+        threading.Thread(target=self._take_in, daemon=True).start()
+
+    def lead_to(self, port: int) -> None:
+        """Connections that are made from now on end there."""
+        self._to = port
+
+    def cut_requests(self) -> None:
+        """From now on the next request breaks its connection, and does not arrive."""
+        self._requests_pass = False
+
+    def lose_answers(self, *, after: int = 0) -> None:
+        """From now on requests arrive, and their answers break off after so many bytes."""
+        self._answer_bytes = after
+
+    def heal(self) -> None:
+        self._requests_pass, self._answer_bytes = True, None
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _take_in(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection((HOST, self._to))
+            except OSError:
+                client.close()
+                continue
+            for pump in (self._carry_requests, self._carry_answers):
+                threading.Thread(target=pump, args=(client, server), daemon=True).start()
+
+    def _carry_requests(self, client: socket.socket, server: socket.socket) -> None:
+        for data in _received(client):
+            if not self._requests_pass:
+                break
+            try:
+                server.sendall(data)
+            except OSError:
+                break
+        _end(client, server)
+
+    def _carry_answers(self, client: socket.socket, server: socket.socket) -> None:
+        for data in _received(server):
+            left = self._answer_bytes
+            with suppress(OSError):
+                client.sendall(data if left is None else data[:left])
+            if left is not None:
+                self._answer_bytes = max(0, left - len(data))
+                if len(data) >= left:
+                    break
+        _end(client, server)
+
+
+def _received(source: socket.socket) -> Iterator[bytes]:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            yield data
+
+
+def _end(*ends: socket.socket) -> None:
+    for one in ends:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+@contextmanager
+def cable_to(port: int) -> Iterator[Cable]:
+    cable = Cable(port)
+    try:
+        yield cable
+    finally:
+        cable.close()
