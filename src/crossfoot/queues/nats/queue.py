@@ -1,0 +1,355 @@
+"""The queue port over NATS JetStream: a stream, and a durable pull consumer on it.
+
+It delivers at least once, in no order that redeliveries would keep, and takes an ack under an earlier receipt without saying
+whether that was in order (`settling.py`). A second publish of the same deduplication id within the stream's
+`duplicate_window` is dropped. Where the stream keeps exactly what is not acked, it can be browsed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Self
+
+from anyio import Lock
+
+from crossfoot.clock import Clock, Micros, SystemClock
+from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.queues.nats.address import address_of
+from crossfoot.queues.nats.answers import NoAnswer, NobodyListens, Rejected
+from crossfoot.queues.nats.checks import MOST_PER_PULL, Found, found, unfit, warnings
+from crossfoot.queues.nats.connection import Connection
+from crossfoot.queues.nats.dead import DeadLetters, Dying, find, held_of
+from crossfoot.queues.nats.given_up import GivenUp, Kept
+from crossfoot.queues.nats.messages import Entry, NatsDelivery, Rules, encoded, entry_of
+from crossfoot.queues.nats.publishing import Sender
+from crossfoot.queues.nats.receipts import receipt_of
+from crossfoot.queues.nats.receiving import Receiver
+from crossfoot.queues.nats.settling import TERM, Settler, lost
+from crossfoot.queues.nats.stream import Reader, Stored
+from crossfoot.queues.nats.together import AT_ONCE
+from crossfoot.queues.queue import (
+    Accepted,
+    Capabilities,
+    Delivery,
+    Depth,
+    DepthIs,
+    Done,
+    Held,
+    NotDone,
+    Order,
+    Outgoing,
+    PublishAnswer,
+    ReceiptAnswer,
+    Refused,
+)
+
+LONGEST_POLL = 30
+
+_log = logging.getLogger("crossfoot.queues.nats")
+
+
+class NatsQueue:
+    """One durable of one stream.
+
+    Args:
+        queue: its address: `nats://HOST:4222/STREAM/DURABLE`, or `STREAM/DURABLE` with `servers`; see `address.py`.
+        servers: where the servers are, if the address does not say. Credentials may be in these URLs.
+        durable: the consumer's name, if the address names only a stream.
+        clock: reads the time for leases.
+        timeout: seconds until a request without an answer is given up, and what it asked for is in doubt.
+        poll: seconds one pull waits. A receive that waits longer pulls again.
+        connect: more for the client's `connect`, such as `tls` or `nkeys_seed`.
+
+    Raises:
+        UsageError: the address is none, or `poll` or `timeout` are out of range.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        servers: str | None = None,
+        durable: str | None = None,
+        clock: Clock | None = None,
+        timeout: float = 10.0,
+        poll: float = 5.0,
+        connect: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._place = place = address_of(queue, servers=servers, durable=durable)
+        if not 0 < poll <= LONGEST_POLL or timeout <= 0:
+            raise UsageError(
+                f"queue {place.name}: `poll` is {poll:g} s, of up to {LONGEST_POLL}; `timeout` is {timeout:g} s"
+            )
+        self._opening = Lock()
+        self._clock = clock or SystemClock()
+        self._poll = poll
+        options = {**(connect or {}), **({"user_credentials": place.creds} if place.creds else {})}
+        self._connection = Connection(
+            place.servers, shown=place.shown, label=place.name, timeout=timeout, options=options
+        )
+        self._parts: Parts | None = None
+        self._capabilities = capabilities_of(None)
+
+    @property
+    def name(self) -> str:
+        return self._place.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def retention(self) -> float | None:
+        return self._parts.found.retention if self._parts is not None else None
+
+    @property
+    def max_attempts(self) -> int | None:
+        """After how many deliveries the consumer gives a message up; `None`: never."""
+        return self._parts.found.max_attempts if self._parts is not None else None
+
+    async def open(self) -> None:
+        """Connect, find stream and consumer, and read their settings. What they may lose is said as a warning.
+
+        Raises:
+            QueueUnavailable: they do not exist or cannot be used as a queue; the servers cannot be reached or refuse us.
+            UsageError: the client is not installed.
+        """
+        async with self._opening:
+            if self._parts is None:
+                try:
+                    self._parts = await self._open()
+                except BaseException:
+                    await self._connection.close()
+                    raise
+                self._capabilities = capabilities_of(self._parts.found)
+
+    async def close(self) -> None:
+        async with self._opening:
+            self._parts = None
+            await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishAnswer]:
+        """See `Queue.publish`. What JetStream would never take is refused here, without a request.
+
+        Raises:
+            QueueUnavailable: not one left.
+            UsageError: there are several subjects to publish to, or patterns of them.
+        """
+        parts = self._open_parts()
+        if not (subject := parts.found.subject):
+            raise UsageError(
+                f"queue {self.name} does not say what to publish to: its stream takes several subjects; add ?subject=... to its "
+                "address"
+            )
+        rules = Rules(queue=self.name, stream=self._place.stream, max_bytes=parts.found.max_bytes)
+        checked = [entry_of(message, rules) for message in messages]
+        entries = [one for one in checked if isinstance(one, Entry)]
+        answers = iter(await Sender(self._connection, subject).send(entries))
+        return [one if isinstance(one, Refused) else next(answers) for one in checked]
+
+    async def receive(self, limit: int, *, lease: float, wait: float = 0.0) -> list[Delivery]:
+        """See `Queue.receive` and `Receiver.receive`. A lease of the consumer's own `ack_wait` costs no further request.
+
+        Raises:
+            QueueUnavailable: no answer, or a refusal. Should messages have been leased, they come again.
+            UsageError: the lease is none.
+        """
+        parts = self._open_parts()
+        if lease <= 0:
+            raise UsageError(f"a lease of {lease:g} s on queue {self.name}: it must be longer than 0 s")
+        if parts.found.max_attempts is not None:
+            await self._dead_letters()
+            await parts.given_up.watch(await self._connection.link())
+        return await parts.receiver.receive(min(limit, parts.found.max_receive), lease=lease, wait=wait)
+
+    async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
+        """See `Queue.ack`. Done means that the server confirmed it; of a message long gone it confirms it, too."""
+        return await self._open_parts().settler.ack(receipts)
+
+    async def release(self, receipts: Sequence[str], *, delay: float = 0.0) -> list[ReceiptAnswer]:
+        return await self._open_parts().settler.release(receipts, delay)
+
+    async def extend(self, receipts: Sequence[str], *, lease: float) -> list[ReceiptAnswer]:
+        return await self._open_parts().settler.extend(receipts, lease)
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str) -> list[ReceiptAnswer]:
+        """See `Queue.dead_letter`: published to the dead letters, and only if that is certain, terminated."""
+        settler = self._open_parts().settler
+        dead = await self._dead_letters() if deliveries else None
+        if dead is None:
+            text = f"queue {self.name} has no dead letters: create the stream {self._dead_stream}"
+            return [NotDone(delivery.receipt, text, lost=False) for delivery in deliveries]
+        dying = [_dying(delivery) for delivery in deliveries]
+        sent = iter(await dead.put([one for one in dying if one is not None], reason))
+        answers = [None if one is None else next(sent) for one in dying]
+        moved = [answer.key for answer in answers if isinstance(answer, Accepted)]
+        try:
+            ended = iter(await settler.ack(moved, TERM) if moved else [])
+        except QueueUnavailable as error:
+            ended = iter([NotDone(receipt, str(error), lost=False) for receipt in moved])
+        return [
+            lost(delivery.receipt, "it is no receipt of this queue") if answer is None
+            else _moved(next(ended)) if isinstance(answer, Accepted)
+            else NotDone(answer.key, answer.reason, lost=False)
+            for delivery, answer in zip(deliveries, answers, strict=True)
+        ]  # fmt: skip
+
+    async def depth(self) -> Depth:
+        """See `Queue.depth`. What is handed back with a delay counts as in flight; dead is also what was given up."""
+        parts = self._open_parts()
+        as_of = self._clock.now()
+        dead = await self._dead_letters()
+        buried = await dead.count() if dead is not None else 0
+        standing = await parts.reader.standing()
+        given_up = await parts.given_up.sequences(standing)
+        return Depth(
+            ready=standing.ready,
+            in_flight=standing.in_flight,
+            delayed=0,
+            dead=buried + len(given_up),
+            as_of=as_of,
+        )
+
+    async def browse(self) -> AsyncIterator[Held]:
+        """See `Queue.browse`. What was given up is not among it, where that can be told.
+
+        Raises:
+            UsageError: the stream also keeps what was acked, and does not say which.
+        """
+        parts = self._open_parts()
+        if parts.found.kept is Kept.MORE:
+            raise UsageError(
+                f"queue {self.name} cannot be browsed: its stream keeps acked messages, too, and does not tell them apart (retention "
+                "by work queue does)"
+            )
+        standing = await parts.reader.standing()
+        first = 1 if standing.in_flight else standing.delivered + 1
+        async for stored in parts.reader.walk(first):
+            attempt = int(stored.sequence <= standing.delivered)
+            yield held_of(self._place.stream, stored, dead=False, attempt=attempt)
+
+    async def dead_letters(self) -> AsyncIterator[Held]:
+        """See `Queue.dead_letters`. What was given up is moved there first, or shown where it lies if there is no place."""
+        parts = self._open_parts()
+        dead = await self._dead_letters()
+        for stored in await parts.given_up.sequences(await parts.reader.standing()):
+            if dead is None or not await parts.given_up.bury(stored):
+                yield held_of(self._place.stream, stored, dead=True)
+        if dead is not None:
+            async for held in dead.browse():
+                yield held
+
+    async def oldest(self) -> Micros | None:
+        """When the message that is delivered next was published, `None` when there is none."""
+        parts = self._open_parts()
+        standing = await parts.reader.standing()
+        head: Stored | None = await parts.reader.next(standing.delivered + 1) if standing.ready else None
+        return head.at if head is not None else None
+
+    # ---- parts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _dead_stream(self) -> str:
+        return self._place.dead or f"{self._place.stream}-dead"
+
+    def _open_parts(self) -> Parts:
+        if self._parts is None:
+            raise UsageError(f"queue {self.name} is not open: await its open() first, or use it in `async with`")
+        return self._parts
+
+    async def _open(self) -> Parts:
+        place, connection = self._place, self._connection
+        stream = await self._info(f"STREAM.INFO.{place.stream}", f"stream {place.stream}")
+        consumer = await self._info(
+            f"CONSUMER.INFO.{place.stream}.{place.durable}",
+            f"stream {place.stream} has no durable {place.durable}, which",
+        )
+        if reason := unfit(stream, consumer):
+            raise QueueUnavailable(f"queue {self.name} at {place.shown} cannot be used: {reason}")
+        for warning in warnings(stream, consumer):
+            _log.warning("queue %s: %s", self.name, warning)
+        limit = (await connection.link()).client.max_payload
+        settings = found(stream, consumer, subject=place.subject, max_payload=limit)
+        return Parts(connection, place.stream, place.durable, settings, clock=self._clock, poll=self._poll)
+
+    async def _info(self, what: str, name: str) -> dict[str, Any]:
+        where = self._place.shown
+        try:
+            return await self._connection.api(what)
+        except Rejected as error:
+            if error.code == 404:
+                raise QueueUnavailable(
+                    f"queue {self.name}: {name} does not exist at {where}: create it, or correct the queue's address"
+                ) from error
+            raise QueueUnavailable(f"queue {self.name}: {name} could not be read at {where}: {error}") from error
+        except NobodyListens as error:
+            raise QueueUnavailable(f"queue {self.name}: JetStream is not enabled at {where}, or not for us") from error
+        except NoAnswer as error:
+            raise QueueUnavailable(f"queue {self.name} could not be opened at {where}: {error}. Try again") from error
+
+    async def _dead_letters(self) -> DeadLetters | None:
+        """The dead letters, looked up when first needed: who only publishes may have no access to them."""
+        parts = self._open_parts()
+        if not parts.asked_for_dead:
+            parts.given_up.dead = await find(self._connection, self.name, self._dead_stream, self._place.durable)
+            parts.asked_for_dead = True
+        return parts.given_up.dead
+
+
+class Parts:
+    """What an open queue consists of."""
+
+    def __init__(
+        self, connection: Connection, stream: str, durable: str, settings: Found, *, clock: Clock, poll: float
+    ) -> None:
+        self.found = settings
+        self.asked_for_dead = False
+        self.reader = Reader(connection, stream, durable, settings.subjects)
+        self.settler = Settler(connection, stream, durable, ack_wait=settings.ack_wait, clock=clock)
+        self.receiver = Receiver(
+            connection, self.settler, f"{stream}.{durable}", ack_wait=settings.ack_wait, clock=clock, poll=poll
+        )
+        self.given_up = GivenUp(self.reader, self.settler, stream, durable, settings.kept)
+
+
+def capabilities_of(settings: Found | None) -> Capabilities:
+    """What a queue with these settings can do; before it is open, what one that `ensure` makes could."""
+    return Capabilities(
+        order=Order.NONE,
+        depth=DepthIs.APPROXIMATE,
+        browsing=settings is None or settings.kept is Kept.UNACKED,
+        receipts_fenced=False,
+        publish_dedup=120.0 if settings is None else settings.dedup,
+        max_delay=0.0,
+        max_release_delay=None,
+        max_lease=None,
+        max_receive=MOST_PER_PULL if settings is None else settings.max_receive,
+        max_publish=AT_ONCE,
+        max_bytes=None if settings is None else settings.max_bytes,
+    )
+
+
+def _dying(delivery: Delivery) -> Dying | None:
+    told = receipt_of(delivery.receipt)
+    if told is None:
+        return None
+    native = delivery.native if isinstance(delivery, NatsDelivery) else None
+    headers = native if native is not None else {name: encoded(text) for name, text in delivery.attributes.items()}
+    return Dying(
+        key=delivery.receipt, body=delivery.body, headers=headers, dead_id=told.dead_id, attempt=delivery.attempt
+    )
+
+
+def _moved(answer: ReceiptAnswer) -> ReceiptAnswer:
+    """The end's answer, told as that of the move."""
+    if isinstance(answer, Done):
+        return answer
+    return NotDone(answer.receipt, f"among the dead letters, but still in the queue: {answer.reason}", answer.lost)
