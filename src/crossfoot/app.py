@@ -44,7 +44,8 @@ class Crossfoot:
     Args:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, or a SQLAlchemy engine on one, with the business tables. The book lives beside them.
-        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), or a `Queue` of your own making.
+        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), or a
+            `Queue` of your own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -310,4 +311,11 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
 
         where = rest if kind == "sqs" else settings.queue
         return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)
-    raise UsageError(f"queue = {settings.queue!r}: crossfoot knows 'embedded' and SQS ('sqs:NAME', or the queue's URL)")
+    if kind in ("nats", "tls"):
+        from crossfoot.queues.nats import NatsQueue
+
+        return NatsQueue(settings.queue, servers=settings.endpoint, durable=name, clock=clock)
+    raise UsageError(
+        f"queue = {settings.queue!r}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL) and NATS "
+        "('nats://HOST:4222/STREAM/DURABLE')"
+    )

@@ -26,8 +26,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         database: the SQLite file that holds the business tables and the book.
-        queue: `embedded` (a table in the database), or the URL or name of an SQS queue: `sqs:NAME`, `https://sqs...`.
-        endpoint: another endpoint for SQS, such as an emulator's.
+        queue: `embedded` (a table in the database), the URL or name of an SQS queue (`sqs:NAME`, `https://sqs...`), or a durable of
+            a NATS stream (`nats://HOST:4222/STREAM/DURABLE`, `nats:STREAM/DURABLE`).
+        endpoint: another endpoint for SQS, such as an emulator's; or the NATS servers, if `queue` does not say.
         region: the AWS region, where the AWS configuration does not say.
         ordered: whether the embedded queue delivers the messages of one subject one after the other.
         retention: seconds after which the embedded queue forgets.

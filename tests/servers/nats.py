@@ -98,7 +98,7 @@ class NatsServer:
 
 
 @contextmanager
-def nats_server(folder: Path, configuration: str = "") -> Iterator[NatsServer]:
+def running_nats(folder: Path, configuration: str = "") -> Iterator[NatsServer]:
     """A server, ready; killed on leaving."""
     server = NatsServer(folder, configuration)
     server.start()

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.nats import NatsServer, Proxy, nats_server, proxy_to
+from tests.servers.nats import NatsServer, Proxy, proxy_to, running_nats
 
 
 @pytest.fixture(scope="session")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    with nats_server(tmp_path_factory.mktemp("nats")) as server:
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
 
 @pytest.fixture
-def nats_proxy(nats: NatsServer) -> Iterator[Proxy]:
-    with proxy_to(nats) as proxy:
+def nats_proxy(nats_server: NatsServer) -> Iterator[Proxy]:
+    with proxy_to(nats_server) as proxy:
         yield proxy

@@ -229,7 +229,16 @@ class Queue(Protocol):
 
 
 @runtime_checkable
-class LocalQueue(Queue, Protocol):
+class HeadedQueue(Queue, Protocol):
+    """A queue that can be browsed and knows what it delivers next, so that nobody need search it behind that."""
+
+    async def oldest(self) -> Micros | None:
+        """Since when the message that is delivered next has been ready, `None` when none is."""
+        ...
+
+
+@runtime_checkable
+class LocalQueue(HeadedQueue, Protocol):
     """A queue that is a table: it can be written inside the transaction of whoever uses the same database."""
 
     def is_in(self, path: str) -> bool:
@@ -248,10 +257,6 @@ class LocalQueue(Queue, Protocol):
 
     def wake(self) -> None:
         """After a commit with `publish_statements`: there is something to receive."""
-        ...
-
-    async def oldest(self) -> Micros | None:
-        """Since when the message that is delivered next has been ready, `None` when none is."""
         ...
 
     async def expired(self, limit: int = 100) -> list[Held]:

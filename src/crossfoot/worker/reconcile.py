@@ -23,7 +23,7 @@ from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
-from crossfoot.queues.queue import Held, LocalQueue, Queue
+from crossfoot.queues.queue import HeadedQueue, Held, LocalQueue, Queue
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
@@ -106,7 +106,7 @@ class Reconciliation:
         if not browsing and (await self._queue.depth()).held:
             self._missed_before.clear()
             return {}
-        head = await self._queue.oldest() if isinstance(self._queue, LocalQueue) else None
+        head = await self._queue.oldest() if browsing and isinstance(self._queue, HeadedQueue) else None
         candidates = await anyio.to_thread.run_sync(self._overdue, head)
         if not candidates:
             self._missed_before.clear()
