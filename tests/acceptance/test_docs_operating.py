@@ -53,7 +53,7 @@ def published(_published: Path, tmp_path: Path) -> Path:
         ({}, ["worker", "billing:app", "--bach", "3"], "--batch"),
         ({}, ["worker", "billing:ap"], "it has app"),
         ({}, ["balance"], "there is no file crossfoot.db"),
-        ({"CROSSFOOT_QUEUE": "kafka:billing"}, ["worker", "billing:app"], "crossfoot knows 'embedded' and SQS"),
+        ({"CROSSFOOT_QUEUE": "kafka:billing"}, ["worker", "billing:app"], "crossfoot knows 'embedded', SQS"),
     ],
 )
 def test_wrong_use_ends_with_2_and_a_remedy(

@@ -230,6 +230,7 @@ async def test_a_server_nobody_runs_is_unavailable() -> None:
 
 
 def test_poll_and_timeout_out_of_range_are_wrong_use() -> None:
-    for options in ({"poll": 31.0}, {"poll": 0.0}, {"timeout": 0.0}):
+    wrong: tuple[dict[str, Any], ...] = ({"poll": 31.0}, {"poll": 0.0}, {"timeout": 0.0})
+    for options in wrong:
         with pytest.raises(UsageError, match="queue ORDERS/billing"):
             NatsQueue("ORDERS/billing", **options)
