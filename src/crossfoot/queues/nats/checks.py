@@ -36,8 +36,7 @@ def found(stream: Mapping[str, Any], consumer: Mapping[str, Any], *, subject: st
     """Read the settings."""
     config, durable = stream["config"], consumer["config"]
     subjects = tuple(durable.get("filter_subjects") or filter(None, [durable.get("filter_subject")]))
-    retention = config.get("retention", "limits")
-    alone = retention == "workqueue" or (retention == "interest" and stream["state"].get("consumer_count") == 1)
+    alone = config.get("retention") == "workqueue"  # by interest, too, until another consumer is added
     most = int(durable.get("max_deliver", -1))
     age = int(config.get("max_age", 0))
     in_flight = int(durable.get("max_ack_pending", 0))

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 
+PAUSE_SECONDS = 0.5
+"""After a failure to connect."""
+
+
 class Connection:
     """The way to one queue's servers, made when first needed and again whenever it was lost.
 
@@ -43,6 +47,8 @@ class Connection:
         self._options = dict(options)
         self._connecting = Lock()
         self._link: Link | None = None
+        self._failed: tuple[float, str] = (0.0, "")
+        """Until when no other attempt is made, and why the last one failed."""
 
     async def link(self) -> Link:
         """A connection that is up.
@@ -53,6 +59,9 @@ class Connection:
         """
         async with self._connecting:
             if self._link is None or not self._link.up:
+                until, why = self._failed
+                if anyio.current_time() < until:  # many requests were waiting for it: they need not wait one by one
+                    raise QueueUnavailable(why)
                 await self._drop()
                 self._link = await self._connect()
             return self._link
@@ -94,9 +103,9 @@ class Connection:
                 await link.open(self._servers, self._options)
         except (errors.Error, OSError, TimeoutError, ValueError) as error:
             await link.close()
-            raise QueueUnavailable(
-                f"queue {self.label} cannot be reached at {self._shown}, nothing was sent: {_why(error, link)}"
-            ) from None
+            why = f"queue {self.label} cannot be reached at {self._shown}, nothing was sent: {_why(error, link)}"
+            self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
+            raise QueueUnavailable(why) from None
         except BaseException:
             await link.close()
             raise

@@ -8,7 +8,6 @@ remembers (its `duplicate_window`).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -32,8 +31,6 @@ from crossfoot.queues.queue import Held, PublishAnswer
 
 _NO_STREAM = 10059
 _REASON_CHARACTERS = 500
-
-_log = logging.getLogger("crossfoot.queues.nats")
 
 
 class Dying(Entry, frozen=True, kw_only=True):
@@ -90,12 +87,6 @@ async def find(connection: Connection, queue: str, stream: str, durable: str) ->
         info = await connection.api(f"STREAM.INFO.{stream}")
     except Rejected as error:
         if error.number == _NO_STREAM:
-            _log.warning(
-                "queue %s has no dead letters: there is no stream %s; what cannot be handled comes back until its consumer "
-                "gives it up or its stream forgets it",
-                queue,
-                stream,
-            )
             return None
         raise QueueUnavailable(f"queue {queue} cannot use its dead letters, {stream}: {error}") from error
     except (NoAnswer, NobodyListens) as error:

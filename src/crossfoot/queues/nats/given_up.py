@@ -42,7 +42,7 @@ class Kept(Enum):
     """What a stream holds, as far as one consumer is concerned."""
 
     UNACKED = "what is not acked"
-    """Retention by work queue, or by interest with this one consumer."""
+    """Retention by work queue."""
     MORE = "more"
     """Also what this consumer has acked."""
 

@@ -95,7 +95,26 @@ class Link:
             raise found[0] if found else NoAnswer(f"no answer within {seconds:g} s")
 
     async def subscribe(self, subject: str, take: Callable[[Msg], Awaitable[None]], *, group: str = "") -> Subscription:
-        return await self.client.subscribe(subject, queue=group, cb=take)
+        """Hand every message on `subject` to `take`; of a group one subscriber gets it.
+
+        Raises:
+            QueueUnavailable: the connection was lost.
+        """
+        with self._sending():  # without a limit of bytes: what is over it, the client would drop
+            return await self.client.subscribe(subject, queue=group, cb=take, pending_bytes_limit=0)
+
+    async def send(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish without waiting for an answer. Raises what `subscribe` raises."""
+        with self._sending():
+            await self.client.publish(subject, payload, reply)
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        errors = import_nats().errors
+        try:
+            yield
+        except (errors.Error, OSError) as error:
+            raise QueueUnavailable(f"queue {self._label}: the connection was lost ({type(error).__name__})") from error
 
     async def close(self) -> None:
         """Close it, as far as it can be closed; never raises."""

@@ -29,6 +29,8 @@ class Sender:
         Raises:
             QueueUnavailable: not one entry left. If some did, the others are refused, not permanently.
         """
+        if entries:
+            await self._connection.link()
         got = await all_of(entries, self._one)
         unsent = [one for one in got if isinstance(one, QueueUnavailable)]
         if unsent and len(unsent) == len(got):

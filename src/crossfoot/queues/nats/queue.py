@@ -298,9 +298,16 @@ class NatsQueue:
     async def _dead_letters(self) -> DeadLetters | None:
         """The dead letters, looked up when first needed: who only publishes may have no access to them."""
         parts = self._open_parts()
-        if not parts.asked_for_dead:
+        if parts.given_up.dead is None:
             parts.given_up.dead = await find(self._connection, self.name, self._dead_stream, self._place.durable)
-            parts.asked_for_dead = True
+            if parts.given_up.dead is None and not parts.warned:
+                parts.warned = True
+                _log.warning(
+                    "queue %s has no dead letters: there is no stream %s; what cannot be handled comes back until its consumer "
+                    "gives it up or its stream forgets it",
+                    self.name,
+                    self._dead_stream,
+                )
         return parts.given_up.dead
 
 
@@ -311,7 +318,7 @@ class Parts:
         self, connection: Connection, stream: str, durable: str, settings: Found, *, clock: Clock, poll: float
     ) -> None:
         self.found = settings
-        self.asked_for_dead = False
+        self.warned = False
         self.reader = Reader(connection, stream, durable, settings.subjects)
         self.settler = Settler(connection, stream, durable, ack_wait=settings.ack_wait, clock=clock)
         self.receiver = Receiver(

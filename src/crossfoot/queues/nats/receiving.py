@@ -130,7 +130,7 @@ class Receiver:
         subscription = await link.subscribe(inbox, pull.take)
         try:
             with link.waiting(self._next, hold + self._connection.timeout):
-                await link.client.publish(self._next, request, inbox)
+                await link.send(self._next, request, inbox)
                 await pull.over.wait()
         except (NoAnswer, QueueUnavailable) as error:
             await self._end(link, subscription)
@@ -161,4 +161,4 @@ class Receiver:
             drained: Any = subscription.drain()  # type: ignore[no-untyped-call] # the client's own annotations stop here
             await drained  # if that fails, the leases run out by themselves
             for msg in pull.messages:
-                await link.client.publish(msg.reply, RELEASE)
+                await link.send(msg.reply, RELEASE)
