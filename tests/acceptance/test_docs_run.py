@@ -14,9 +14,10 @@ import pytest
 from crossfoot.books.entry import Kind
 from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
 from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
+from tests.servers.nats import NatsServer
 from tests.servers.processes import Server
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.servers.nats_fixtures"]
 
 PICTURES = sorted(path.stem for path in (ROOT / "docs" / "pictures").glob("*.svg"))
 
@@ -128,8 +129,22 @@ def test_the_guide_on_sqs_does_what_it_says(ministack: Server, tmp_path: Path) -
     assert fates(tmp_path / "sqs-billing.db") == [("case.released", "case-4711", "settled")]
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("nats")
+def test_the_guide_on_nats_does_what_it_says(nats_server: NatsServer, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "nats.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["nats"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {nats_server.url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "nats-billing.db") == [("case.released", "case-4711", "settled")]
+
+
 def test_other_guides_have_no_python_that_nobody_runs() -> None:
-    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md")]
+    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md", "nats.md")]
 
     assert [guide.name for guide in others if python_of(guide).strip()] == []
 

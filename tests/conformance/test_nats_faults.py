@@ -164,7 +164,7 @@ async def test_a_frozen_server_leaves_a_publish_in_doubt_and_a_dead_one_refuses_
         async with opened(name, server.url, timeout=1.0) as queue:
             await queue.publish([outgoing()])
             delivery = await the_one(queue)
-            server.freeze()
+            await anyio.to_thread.run_sync(server.freeze)
             assert isinstance((await queue.publish([outgoing()]))[0], Doubtful)
             (unanswered,) = await queue.ack([delivery.receipt])
             assert isinstance(unanswered, NotDone)
@@ -189,7 +189,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_request_leaves_it_in_d
     with running_nats(tmp_path) as server:
         name = await made(server)
         async with opened(name, server.url, timeout=20.0) as queue:
-            server.freeze()
+            await anyio.to_thread.run_sync(server.freeze)
             answers: list[object] = []
 
             async def publish() -> None:
@@ -280,6 +280,10 @@ authorization {{ users = [
   {{ user: owner, password: {SECRET} }}
   {{ user: reader, password: {SECRET}, permissions: {{
     publish: ["$JS.API.STREAM.INFO.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.NEXT.>"], subscribe: ["_INBOX.>"] }} }}
+  {{ user: worker, password: {SECRET}, permissions: {{
+    publish: ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.API.STREAM.MSG.GET.*",
+              "$JS.ACK.>", "ORDERS", "ORDERS-dead.billing"],
+    subscribe: ["_INBOX.>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"] }} }}
   {{ user: nobody, password: {SECRET}, permissions: {{ publish: ["nothing"], subscribe: ["_INBOX.>"] }} }}
 ] }}
 """
@@ -309,6 +313,25 @@ async def test_whoever_may_not_is_told_so_at_once_and_no_password_is_told_to_any
                 await queue.open()
             said.append(str(error.value))
         assert not [text for text in (*said, caplog.text) if SECRET in text or "wrong-password" in text]
+
+
+async def test_the_permissions_that_the_guide_names_are_enough(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_nats(tmp_path, USERS) as server:
+        name = await ensure("ORDERS/billing", servers=server.url.replace("//", f"//owner:{SECRET}@"), max_attempts=1)
+        async with opened(name, server.url.replace("//", f"//worker:{SECRET}@"), timeout=2.0) as queue:
+            await queue.publish([outgoing(), outgoing(), outgoing()])
+            assert len([held async for held in queue.browse()]) == 3
+            acked, dying, given_up = await queue.receive(3, lease=20.0, wait=1.0)
+            assert await queue.extend([acked.receipt], lease=30.0) == [Done(acked.receipt)]
+            assert await queue.ack([acked.receipt]) == [Done(acked.receipt)]
+            assert await queue.dead_letter([dying], reason="poison") == [Done(dying.receipt)]
+            assert await queue.release([given_up.receipt]) == [Done(given_up.receipt)]
+            assert await queue.receive(1, lease=20.0, wait=0.3) == []
+            assert len(await dead_of(queue)) == 2
+            assert (await queue.depth()).dead == 2
+    assert "do not permit" not in caplog.text
 
 
 async def test_limits_are_refusals_for_good_or_for_now(nats_server: NatsServer) -> None:

@@ -66,8 +66,9 @@ class NatsServer:
             keeper.wait()
 
     def freeze(self) -> None:
-        """Stop it in its tracks: connections are taken, requests are not answered."""
+        """Stop it in its tracks: connections are taken, requests are not answered. Blocks for a moment."""
         self._signal(signal.SIGSTOP)
+        time.sleep(0.1)  # its threads stop one after the other
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
