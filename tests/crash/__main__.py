@@ -1,4 +1,4 @@
-"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs] [--at BOUNDARY]`.
+"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|nats] [--at BOUNDARY]`.
 
 Every cell is crashed at `--kills` times at one boundary, over the four database forms in turn, and audited. The table says
 for each boundary and queue how many processes were killed there, and how many effects were lost, doubled or unaccounted for.
@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import product
@@ -29,6 +29,7 @@ from tests.crash.job import FORMS
 from tests.crash.nursery import Nursery, a_nursery
 from tests.crash.plan import boundaries
 from tests.crash.scene import Outcome, Scene
+from tests.servers.nats import running_nats
 from tests.servers.processes import running
 
 PER_SCENE = 5
@@ -64,9 +65,9 @@ class Cell(msgspec.Struct):
 class Matrix:
     """Runs the scenes of all cells, some at a time."""
 
-    def __init__(self, folder: Path, endpoint: str, seed: int, kills: int) -> None:
+    def __init__(self, folder: Path, endpoints: Mapping[str, str], seed: int, kills: int) -> None:
         self._folder = folder
-        self._endpoint = endpoint
+        self._endpoints = endpoints
         self._seed = seed
         self._kills = kills
         self._mine = threading.local()
@@ -92,7 +93,7 @@ class Matrix:
             folder.mkdir()
             scene = Scene(
                 self._nursery(), folder, seed=chance.randrange(2**32), batch=cell.batch,
-                endpoint=self._endpoint if cell.queue == "sqs" else None, form=FORMS[number % len(FORMS)],
+                endpoint=self._endpoints.get(cell.queue), form=FORMS[number % len(FORMS)],
             )  # fmt: skip
             outcome = scene.run([cell.boundary] * min(PER_SCENE, self._kills - start), patience=60)
             if outcome.missed or not outcome.audit.clean:
@@ -128,11 +129,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill processes at every boundary.")
     parser.add_argument("--kills", type=int, default=20, help="for each cell (20)")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="repeats a run")
-    parser.add_argument("--queue", choices=("embedded", "sqs"), help="only this one")
+    parser.add_argument("--queue", choices=("embedded", "sqs", "nats"), help="only this one")
     parser.add_argument("--at", type=Boundary, choices=list(Boundary), help="only at this boundary")
     parser.add_argument("--jobs", type=int, default=2, help="scenes at a time (2)")
     asked = parser.parse_args(arguments)
-    queues = (asked.queue,) if asked.queue else ("embedded", "sqs")
+    queues = (asked.queue,) if asked.queue else ("embedded", "sqs", "nats")
     cells = [
         Cell(boundary, queue, batch)
         for batch, queue in product((1, 4), queues)
@@ -141,8 +142,12 @@ def main(arguments: Sequence[str]) -> int:
     ]
     console = Console(width=None if sys.stdout.isatty() else 130)
     started = time.monotonic()
-    with TemporaryDirectory(prefix="crash-") as folder, running("ministack", Path(folder) / "sqs") as server:
-        matrix = Matrix(Path(folder), server.url, asked.seed, asked.kills)
+    with (
+        TemporaryDirectory(prefix="crash-") as folder,
+        running("ministack", Path(folder) / "sqs") as sqs,
+        running_nats(Path(folder) / "nats") as nats,
+    ):
+        matrix = Matrix(Path(folder), {"sqs": sqs.url, "nats": nats.url}, asked.seed, asked.kills)
         matrix.run(cells, asked.jobs, console)
     console.print(table(sorted(cells, key=lambda cell: (list(Boundary).index(cell.boundary), cell.queue, cell.batch))))
     for line in matrix.said:

@@ -16,6 +16,7 @@ import msgspec
 from boto3.session import Session
 
 from crossfoot.boundaries import Boundary
+from crossfoot.queues import nats
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
@@ -53,7 +54,7 @@ class Scene:
     """Everything a crashed service leaves in one folder.
 
     Args:
-        endpoint: where SQS is; without it the queue is embedded.
+        endpoint: where SQS is, or a NATS server; without it the queue is embedded.
         seed: decides the messages and the moments of death.
         plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
     """
@@ -67,9 +68,9 @@ class Scene:
         self.chance = random.Random(seed)
         self.plain = plain
         self.published: list[Sent] = []
-        name = f"crash-{uuid4().hex[:12]}"
+        name = _queue_name(endpoint)
         self.job = Job(
-            path=str(folder / "billing.db"), queue=f"sqs:{name}" if endpoint else "embedded", role="work",
+            path=str(folder / "billing.db"), queue=name if endpoint else "embedded", role="work",
             endpoint=endpoint, form=form, batch=batch, sabotage=sabotage, mark=str(folder / "mark"),
             noted=str(folder / "noted"), lease=1.0 if endpoint else 0.5,
         )  # fmt: skip
@@ -142,13 +143,23 @@ class Scene:
         return [Sent(*row) for row in rows]
 
 
+def _queue_name(endpoint: str | None) -> str:
+    name = f"crash-{uuid4().hex[:12]}"
+    return f"nats:{name}/billing" if (endpoint or "").startswith("nats:") else f"sqs:{name}"
+
+
 async def _make_queue(name: str, endpoint: str) -> None:
-    await ensure(name, endpoint_url=endpoint, session=_session())
+    if name.startswith("nats:"):
+        await nats.ensure(name, servers=endpoint, lease=1.0)
+    else:
+        await ensure(name.removeprefix("sqs:"), endpoint_url=endpoint, session=_session())
 
 
 async def _held(job: Job) -> int:
     queue: Queue
-    if job.endpoint:
+    if job.queue.startswith("nats:"):
+        queue = nats.NatsQueue(job.queue, servers=job.endpoint)
+    elif job.endpoint:
         queue = SqsQueue(job.queue.removeprefix("sqs:"), endpoint_url=job.endpoint, session=_session())
     else:
         queue = EmbeddedQueue(job.path, "billing", ordered=False)

@@ -36,7 +36,7 @@ def make_tables(path: str) -> None:
 
 def make_app(job: Job) -> Crossfoot:
     """The service over the form and the queue of the job."""
-    queue = job.queue if job.queue.startswith("sqs:") else "embedded"
+    queue = job.queue if job.endpoint else "embedded"
     app = Crossfoot(
         "billing", database=_database(job), queue=queue, endpoint=job.endpoint, region="eu-central-1",
         lease=job.lease, wait=0.2, concurrency=2, batch=job.batch, prefetch=4,
