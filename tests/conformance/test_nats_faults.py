@@ -14,7 +14,7 @@ import anyio
 import nats
 import pytest
 
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.nats import NatsQueue, ensure
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, Held, NotDone, Outgoing, Refused
 from crossfoot.testing.queues import outgoing
@@ -332,6 +332,26 @@ async def test_the_permissions_that_the_guide_names_are_enough(
             assert len(await dead_of(queue)) == 2
             assert (await queue.depth()).dead == 2
     assert "do not permit" not in caplog.text
+
+
+async def test_ensuring_twice_changes_nothing_and_another_setting_is_said(nats_server: NatsServer) -> None:
+    name = await made(nats_server, retention=600.0)
+    assert await ensure(name, servers=nats_server.url, retention=600.0) == name
+    with pytest.raises(UsageError, match=r"exists with other settings \(max_age\)"):
+        await ensure(name, servers=nats_server.url, retention=700.0)
+    with pytest.raises(UsageError, match=r"consumer .* exists with other settings \(ack_wait\)"):
+        await ensure(name, servers=nats_server.url, retention=600.0, lease=20.0)
+
+
+async def test_a_message_of_the_largest_size_can_be_buried_with_its_reason(nats_server: NatsServer) -> None:
+    name = await made(nats_server)
+    async with opened(name, nats_server.url) as queue:
+        limit = queue.capabilities.max_bytes
+        assert limit is not None
+        await queue.publish([outgoing(b"x" * limit)])
+        delivery = await the_one(queue)
+        assert await queue.dead_letter([delivery], reason="ä" * 500) == [Done(delivery.receipt)]
+        assert [len(held.body) for held in await dead_of(queue)] == [limit]
 
 
 async def test_limits_are_refusals_for_good_or_for_now(nats_server: NatsServer) -> None:

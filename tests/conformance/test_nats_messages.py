@@ -209,6 +209,12 @@ def test_only_a_work_queue_holds_exactly_what_is_not_acked(retention: str, kept:
     assert found(info(retention), durable(), subject="", max_payload=1).kept is kept
 
 
+def test_a_consumer_s_own_limits_are_kept() -> None:
+    limited = found(info(), durable(max_batch=7, max_expires=2_000_000_000), subject="", max_payload=1)
+    assert (limited.max_receive, limited.longest_pull) == (7, 2.0)
+    assert found(info(), durable(max_ack_pending=3), subject="", max_payload=1).max_receive == 3
+
+
 def test_a_usual_queue_is_fit_and_warned_of_nothing() -> None:
     assert unfit(info(), durable()) == ""
     assert warnings(info(storage="file"), durable(max_deliver=-1)) == []

@@ -30,6 +30,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     dedup: float
     max_bytes: int
     max_receive: int
+    longest_pull: float | None
+    """How long the consumer lets a pull wait."""
 
 
 def found(stream: Mapping[str, Any], consumer: Mapping[str, Any], *, subject: str, max_payload: int) -> Found:
@@ -52,6 +54,7 @@ def found(stream: Mapping[str, Any], consumer: Mapping[str, Any], *, subject: st
         dedup=int(config.get("duplicate_window", 0)) / _NANOS,
         max_bytes=max(0, min(max_payload, limit_of(config) or max_payload) - OWN_BYTES),
         max_receive=min([MOST_PER_PULL, *limits]),
+        longest_pull=int(durable.get("max_expires", 0)) / _NANOS or None,
     )
 
 
@@ -66,8 +69,6 @@ def unfit(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> str:
         return "its consumer has a backoff, and leases would be what that says: remove it, the worker has pauses of its own"
     if config.get("headers_only"):
         return "its consumer delivers headers only: turn headers_only off"
-    if config.get("max_expires") and int(config["max_expires"]) < _NANOS:
-        return "its consumer's max_expires is under a second: raise it"
     if stream["config"].get("sealed"):
         return "its stream is sealed: acked messages could not be removed"
     return ""

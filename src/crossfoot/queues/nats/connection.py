@@ -15,7 +15,7 @@ import anyio
 import msgspec
 from anyio import Lock, to_thread
 
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.nats.answers import answer_of
 from crossfoot.queues.nats.link import Link, import_nats
 
@@ -106,6 +106,11 @@ class Connection:
             why = f"queue {self.label} cannot be reached at {self._shown}, nothing was sent: {_why(error, link)}"
             self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
             raise QueueUnavailable(why) from None
+        except ImportError as error:
+            await link.close()
+            raise UsageError(
+                f"queue {self.label}: credentials files and nkeys need nats-py[nkeys]: pip install 'nats-py[nkeys]'"
+            ) from error
         except BaseException:
             await link.close()
             raise

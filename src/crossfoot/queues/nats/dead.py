@@ -18,12 +18,13 @@ from crossfoot.queues.nats.connection import Connection
 from crossfoot.queues.nats.messages import (
     ATTEMPT,
     EXPECTED_STREAM,
+    FRAME,
     MSG_ID,
-    OWN_BYTES,
     QUEUE,
     REASON,
     Entry,
     dead_headers,
+    size_of,
 )
 from crossfoot.queues.nats.publishing import Sender
 from crossfoot.queues.nats.stream import Reader, Stored
@@ -44,10 +45,10 @@ class DeadLetters:
     """The dead letters of one queue.
 
     Args:
-        max_bytes: of a message in their stream, headers included; `None` for no limit of its own.
+        max_bytes: of a message in their stream, headers included.
     """
 
-    def __init__(self, connection: Connection, queue: str, stream: str, durable: str, max_bytes: int | None) -> None:
+    def __init__(self, connection: Connection, queue: str, stream: str, durable: str, max_bytes: int) -> None:
         self.stream = stream
         self._queue = queue
         self._max_bytes = max_bytes
@@ -72,8 +73,7 @@ class DeadLetters:
     def _entry(self, one: Dying, reason: str) -> Entry:
         told = {QUEUE: self._queue, ATTEMPT: str(one.attempt), REASON: reason[:_REASON_CHARACTERS] or "unknown"}
         own = {MSG_ID: one.dead_id, EXPECTED_STREAM: self.stream}
-        limit = self._max_bytes if self._max_bytes is not None else len(one.body) + 64 * OWN_BYTES
-        room = limit - len(one.body) - OWN_BYTES // 2
+        room = self._max_bytes - len(one.body) - size_of(own) - FRAME
         return Entry(key=one.key, body=one.body, headers={**dead_headers(one.headers, told, room=room), **own})
 
 
@@ -91,7 +91,8 @@ async def find(connection: Connection, queue: str, stream: str, durable: str) ->
         raise QueueUnavailable(f"queue {queue} cannot use its dead letters, {stream}: {error}") from error
     except (NoAnswer, NobodyListens) as error:
         raise QueueUnavailable(f"queue {queue} cannot use its dead letters, {stream}: {error}") from error
-    return DeadLetters(connection, queue, stream, durable, limit_of(info["config"]))
+    most = (await connection.link()).client.max_payload
+    return DeadLetters(connection, queue, stream, durable, min(most, limit_of(info["config"]) or most))
 
 
 def limit_of(config: Mapping[str, Any]) -> int | None:

@@ -66,9 +66,7 @@ class GivenUp:
         self.dead: DeadLetters | None = None
 
     async def watch(self, link: Link) -> None:
-        """Listen on this connection, if nobody does so yet. Of all workers one is told."""
-        if link.watched:
-            return
+        """Listen on this connection. Of all workers one is told."""
         link.watched = True
         where = f"{self._stream}.{self._durable}"
         await link.subscribe(

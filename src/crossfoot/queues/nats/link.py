@@ -70,7 +70,9 @@ class Link:
                     subject, payload, timeout=2 * self._timeout, headers=dict(headers or {}) or None
                 )
             except errors.NoRespondersError:
-                raise NobodyListens(f"nobody listens on {subject.partition('.')[0] or subject}") from None
+                raise NobodyListens(
+                    "nobody takes such requests: no stream, no consumer, or no JetStream there"
+                ) from None
             except (errors.ConnectionClosedError, errors.OutboundBufferLimitError) as error:
                 raise QueueUnavailable(f"queue {self._label}: the connection was lost, nothing was sent") from error
             except (errors.Error, OSError) as error:

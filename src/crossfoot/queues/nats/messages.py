@@ -34,7 +34,7 @@ OWN_BYTES = 1_024
 
 LONGEST_ID = 200
 
-_FRAME = len(b"NATS/1.0\r\n\r\n")
+FRAME = len(b"NATS/1.0\r\n\r\n")
 _PLAIN_ID = re.compile(rf"[!-~]{{1,{LONGEST_ID}}}")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
 _AS_IS = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
@@ -133,7 +133,7 @@ def size_of(headers: Mapping[str, str]) -> int:
 
 def wire_size(entry: Entry) -> int:
     """Bytes that the server counts."""
-    return len(entry.body) + size_of(entry.headers) + _FRAME
+    return len(entry.body) + size_of(entry.headers) + FRAME
 
 
 def _cut(text: str, length: int) -> str:

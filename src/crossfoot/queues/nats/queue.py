@@ -165,9 +165,10 @@ class NatsQueue:
         parts = self._open_parts()
         if lease <= 0:
             raise UsageError(f"a lease of {lease:g} s on queue {self.name}: it must be longer than 0 s")
-        if parts.found.max_attempts is not None:
+        link = await self._connection.link()
+        if parts.found.max_attempts is not None and not link.watched:
             await self._dead_letters()
-            await parts.given_up.watch(await self._connection.link())
+            await parts.given_up.watch(link)
         return await parts.receiver.receive(min(limit, parts.found.max_receive), lease=lease, wait=wait)
 
     async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
@@ -322,8 +323,9 @@ class Parts:
         self.reader = Reader(connection, stream, durable, settings.subjects)
         self.settler = Settler(connection, stream, durable, ack_wait=settings.ack_wait, clock=clock)
         self.receiver = Receiver(
-            connection, self.settler, f"{stream}.{durable}", ack_wait=settings.ack_wait, clock=clock, poll=poll
-        )
+            connection, self.settler, f"{stream}.{durable}", ack_wait=settings.ack_wait, clock=clock,
+            poll=min(poll, settings.longest_pull or poll),
+        )  # fmt: skip
         self.given_up = GivenUp(self.reader, self.settler, stream, durable, settings.kept)
 
 
