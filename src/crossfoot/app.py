@@ -311,11 +311,14 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
 
         where = rest if kind == "sqs" else settings.queue
         return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)
-    if kind in ("nats", "tls"):
+    if kind in ("nats", "tls", "ws", "wss"):
         from crossfoot.queues.nats import NatsQueue
 
         return NatsQueue(settings.queue, servers=settings.endpoint, durable=name, clock=clock)
+    shown = (
+        f"{kind}:...@{rest.rpartition('@')[2]}" if "@" in rest else settings.queue
+    )  # a password is nobody's business
     raise UsageError(
-        f"queue = {settings.queue!r}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL) and NATS "
+        f"queue = {shown!r}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL) and NATS "
         "('nats://HOST:4222/STREAM/DURABLE')"
     )

@@ -21,7 +21,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
 from crossfoot.queues.nats.checks import found
-from crossfoot.queues.nats.queue import capabilities_of
+from crossfoot.queues.nats.opening import capabilities_of
 from crossfoot.queues.queue import Capabilities
 from crossfoot.queues.sqs import SqsQueue
 from crossfoot.settings import Settings

@@ -16,6 +16,7 @@ import pytest
 
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.nats import NatsQueue, ensure
+from crossfoot.queues.nats.queue import _dying
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, Held, NotDone, Outgoing, Refused
 from crossfoot.testing.queues import outgoing
 from tests.servers.nats import NatsServer, Proxy, running_nats
@@ -44,6 +45,14 @@ async def dead_of(queue: NatsQueue) -> list[Held]:
 async def the_one(queue: NatsQueue, *, lease: float = 30.0) -> Delivery:
     (delivery,) = await queue.receive(1, lease=lease, wait=3.0)
     return delivery
+
+
+async def half_buried(queue: NatsQueue, delivery: Delivery) -> None:
+    """The first step of a move to the dead letters, and no second."""
+    dead, dying = await queue._dead_letters(), _dying(delivery)
+    assert dead is not None
+    assert dying is not None
+    await dead.put([dying], "poison")
 
 
 # ---- lost answers ----------------------------------------------------------------------------------------------------
@@ -121,18 +130,25 @@ async def test_a_worker_that_dies_between_the_two_steps_of_a_move_leaves_one_dea
     async with opened(name, nats_server.url) as first, opened(name, nats_server.url) as second:
         await first.publish([outgoing()])
         delivery = await the_one(first, lease=1.0)
-        dead = await first._dead_letters()  # the first step, and no second
-        assert dead is not None
-        from crossfoot.queues.nats.queue import _dying
-
-        dying = _dying(delivery)
-        assert dying is not None
-        await dead.put([dying], "poison")
+        await half_buried(first, delivery)
         again = await the_one(second)
         assert again.attempt == 2
         assert await second.dead_letter([again], reason="poison") == [Done(again.receipt)]
         assert len(await dead_of(second)) == 1
         assert (await second.depth()).held == 0
+
+
+async def test_a_worker_that_dies_between_the_two_steps_at_the_last_delivery_leaves_one_dead_letter(
+    nats_server: NatsServer,
+) -> None:
+    name = await made(nats_server, lease=1.0, max_attempts=1)
+    async with opened(name, nats_server.url) as queue:
+        message = outgoing()
+        await queue.publish([message])
+        await half_buried(queue, await the_one(queue, lease=1.0))
+        assert await queue.receive(1, lease=1.0, wait=2.0) == [], "given up, and the advisory was heard"
+        assert [held.body for held in await dead_of(queue)] == [message.body]
+        assert (await queue.depth()).held == 0
 
 
 async def test_a_dead_letter_keeps_what_the_message_had_and_says_why(nats_server: NatsServer) -> None:
@@ -245,6 +261,22 @@ async def test_a_lease_longer_than_the_consumer_s_outlives_the_server_that_had_a
             await anyio.to_thread.run_sync(server.start)
             assert await queue.receive(1, lease=30.0, wait=2.5) == []
             assert await queue.ack([delivery.receipt]) == [Done(delivery.receipt)]
+
+
+async def test_what_a_killed_server_confirmed_stays_and_what_it_delivered_may_come_again(tmp_path: Path) -> None:
+    with running_nats(tmp_path) as server:
+        name = await made(server)
+        async with opened(name, server.url) as queue:
+            await queue.publish([outgoing() for _ in range(50)])
+            server.kill()  # while this event loop stands still: the next read finds the connection broken, and is repeated
+            server.start()
+            assert (await queue.depth()).held == 50
+            taken = await queue.receive(50, lease=30.0, wait=1.0)
+            assert await queue.ack([one.receipt for one in taken[:40]]) == [Done(one.receipt) for one in taken[:40]]
+            server.kill()
+            server.start()
+            depth = await queue.depth()
+            assert depth.held == len(taken) - 40 + 50 - len(taken)
 
 
 async def test_a_second_event_loop_gets_a_connection_of_its_own(nats_server: NatsServer) -> None:

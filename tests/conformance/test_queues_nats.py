@@ -73,13 +73,19 @@ class TestLeasesLongerThanTheConsumers(OnNats):
 class TestStreamThatKeepsWhatIsAcked(OnNats):
     """Retention by limits, as streams have it that are also read by others."""
 
+    retention = "limits"
+
     async def made(self, name: str, settings: QueueSettings) -> str:
         client = await nats.connect(self.server.url)
         stream, _, _ = name.partition("/")
         age = settings.get("retention", 0.0)
         jetstream = client.jetstream()
         await jetstream.add_stream(
-            name=stream, subjects=[stream], retention="limits", max_age=age, duplicate_window=min(age or 120.0, 120.0)
+            name=stream,
+            subjects=[stream],
+            retention=self.retention,
+            max_age=age,
+            duplicate_window=min(age or 120.0, 120.0),
         )
         await client.close()
         with pytest.raises(UsageError, match="exists with other settings"):
@@ -96,3 +102,9 @@ class TestStreamThatKeepsWhatIsAcked(OnNats):
         )
         await client.close()
         return name
+
+
+class TestStreamThatKeepsWhatSomebodyWants(TestStreamThatKeepsWhatIsAcked):
+    """Retention by interest: a message stays until every consumer has acked it."""
+
+    retention = "interest"

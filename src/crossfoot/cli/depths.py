@@ -45,7 +45,7 @@ async def _ask(queue: Queue) -> Depth:
 def _queue(name: str, chosen: Settings) -> Queue | None:
     """The queue of that name, if the settings lead to it."""
     kind, _, rest = chosen.queue.partition(":")
-    if kind in ("nats", "tls"):
+    if kind in ("nats", "tls", "ws", "wss"):
         from crossfoot.queues.nats import NatsQueue
 
         durable = NatsQueue(chosen.queue, servers=chosen.endpoint, durable=name.rpartition("/")[2])

@@ -16,7 +16,7 @@ import msgspec
 from anyio import Lock, to_thread
 
 from crossfoot.errors import QueueUnavailable, UsageError
-from crossfoot.queues.nats.answers import answer_of
+from crossfoot.queues.nats.answers import NoAnswer, answer_of
 from crossfoot.queues.nats.link import Link, import_nats
 
 if TYPE_CHECKING:
@@ -77,14 +77,19 @@ class Connection:
         return await link.ask(subject, payload, headers, shield=True)
 
     async def api(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A request to JetStream's own interface that changes nothing, and its answer.
+        """A request to JetStream's own interface that changes nothing, and its answer. Asked again if the connection broke.
 
         Raises:
             Rejected: it refuses. Also what `ask` raises.
         """
         payload = msgspec.json.encode(request) if request is not None else b""
         link = await self.link()
-        return answer_of((await link.ask(f"$JS.API.{what}", payload)).data)
+        try:
+            return answer_of((await link.ask(f"$JS.API.{what}", payload)).data)
+        except NoAnswer:
+            if link.up:
+                raise
+        return answer_of((await (await self.link()).ask(f"$JS.API.{what}", payload)).data)
 
     async def close(self) -> None:
         async with self._connecting:

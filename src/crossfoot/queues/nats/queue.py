@@ -16,28 +16,23 @@ from anyio import Lock
 from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.nats.address import address_of
-from crossfoot.queues.nats.answers import NoAnswer, NobodyListens, Rejected
-from crossfoot.queues.nats.checks import MOST_PER_PULL, Found, found, unfit, warnings
 from crossfoot.queues.nats.connection import Connection
 from crossfoot.queues.nats.dead import DeadLetters, Dying, find, held_of
-from crossfoot.queues.nats.given_up import GivenUp, Kept
+from crossfoot.queues.nats.given_up import Kept
 from crossfoot.queues.nats.messages import Entry, NatsDelivery, Rules, encoded, entry_of
+from crossfoot.queues.nats.opening import Parts, capabilities_of, open_parts
 from crossfoot.queues.nats.publishing import Sender
 from crossfoot.queues.nats.receipts import receipt_of
-from crossfoot.queues.nats.receiving import Receiver
-from crossfoot.queues.nats.settling import TERM, Settler, lost
-from crossfoot.queues.nats.stream import Reader, Stored
-from crossfoot.queues.nats.together import AT_ONCE
+from crossfoot.queues.nats.settling import TERM, lost
+from crossfoot.queues.nats.stream import Stored
 from crossfoot.queues.queue import (
     Accepted,
     Capabilities,
     Delivery,
     Depth,
-    DepthIs,
     Done,
     Held,
     NotDone,
-    Order,
     Outgoing,
     PublishAnswer,
     ReceiptAnswer,
@@ -118,7 +113,7 @@ class NatsQueue:
         async with self._opening:
             if self._parts is None:
                 try:
-                    self._parts = await self._open()
+                    self._parts = await open_parts(self._connection, self._place, clock=self._clock, poll=self._poll)
                 except BaseException:
                     await self._connection.close()
                     raise
@@ -266,36 +261,6 @@ class NatsQueue:
             raise UsageError(f"queue {self.name} is not open: await its open() first, or use it in `async with`")
         return self._parts
 
-    async def _open(self) -> Parts:
-        place, connection = self._place, self._connection
-        stream = await self._info(f"STREAM.INFO.{place.stream}", f"stream {place.stream}")
-        consumer = await self._info(
-            f"CONSUMER.INFO.{place.stream}.{place.durable}",
-            f"stream {place.stream} has no durable {place.durable}, which",
-        )
-        if reason := unfit(stream, consumer):
-            raise QueueUnavailable(f"queue {self.name} at {place.shown} cannot be used: {reason}")
-        for warning in warnings(stream, consumer):
-            _log.warning("queue %s: %s", self.name, warning)
-        limit = (await connection.link()).client.max_payload
-        settings = found(stream, consumer, subject=place.subject, max_payload=limit)
-        return Parts(connection, place.stream, place.durable, settings, clock=self._clock, poll=self._poll)
-
-    async def _info(self, what: str, name: str) -> dict[str, Any]:
-        where = self._place.shown
-        try:
-            return await self._connection.api(what)
-        except Rejected as error:
-            if error.code == 404:
-                raise QueueUnavailable(
-                    f"queue {self.name}: {name} does not exist at {where}: create it, or correct the queue's address"
-                ) from error
-            raise QueueUnavailable(f"queue {self.name}: {name} could not be read at {where}: {error}") from error
-        except NobodyListens as error:
-            raise QueueUnavailable(f"queue {self.name}: JetStream is not enabled at {where}, or not for us") from error
-        except NoAnswer as error:
-            raise QueueUnavailable(f"queue {self.name} could not be opened at {where}: {error}. Try again") from error
-
     async def _dead_letters(self) -> DeadLetters | None:
         """The dead letters, looked up when first needed: who only publishes may have no access to them."""
         parts = self._open_parts()
@@ -310,40 +275,6 @@ class NatsQueue:
                     self._dead_stream,
                 )
         return parts.given_up.dead
-
-
-class Parts:
-    """What an open queue consists of."""
-
-    def __init__(
-        self, connection: Connection, stream: str, durable: str, settings: Found, *, clock: Clock, poll: float
-    ) -> None:
-        self.found = settings
-        self.warned = False
-        self.reader = Reader(connection, stream, durable, settings.subjects)
-        self.settler = Settler(connection, stream, durable, ack_wait=settings.ack_wait, clock=clock)
-        self.receiver = Receiver(
-            connection, self.settler, f"{stream}.{durable}", ack_wait=settings.ack_wait, clock=clock,
-            poll=min(poll, settings.longest_pull or poll),
-        )  # fmt: skip
-        self.given_up = GivenUp(self.reader, self.settler, stream, durable, settings.kept)
-
-
-def capabilities_of(settings: Found | None) -> Capabilities:
-    """What a queue with these settings can do; before it is open, what one that `ensure` makes could."""
-    return Capabilities(
-        order=Order.NONE,
-        depth=DepthIs.APPROXIMATE,
-        browsing=settings is None or settings.kept is Kept.UNACKED,
-        receipts_fenced=False,
-        publish_dedup=120.0 if settings is None else settings.dedup,
-        max_delay=0.0,
-        max_release_delay=None,
-        max_lease=None,
-        max_receive=MOST_PER_PULL if settings is None else settings.max_receive,
-        max_publish=AT_ONCE,
-        max_bytes=None if settings is None else settings.max_bytes,
-    )
 
 
 def _dying(delivery: Delivery) -> Dying | None:
