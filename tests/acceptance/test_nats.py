@@ -179,7 +179,9 @@ async def reconciled(service: Service, times: int = 1) -> None:
     await anyio.to_thread.run_sync(post_all, service.app.book)
 
 
-async def test_a_message_whose_last_delivery_died_with_its_worker_is_found_dead_by_its_id(plain: Service) -> None:
+async def test_a_message_whose_last_delivery_died_with_its_worker_is_found_dead_by_its_id(
+    plain: Service, nats_server: NatsServer
+) -> None:
     plain.handle("case.released", bill)
     lost, kept = await plain.publish("case.released", "case-1", "case-2")
     queue = plain.app.queue
@@ -195,7 +197,7 @@ async def test_a_message_whose_last_delivery_died_with_its_worker_is_found_dead_
     await queue.open()
     await queue.ack([second.receipt])  # the second one came to its end after all
     await anyio.sleep(1.2)
-    client = await nats.connect(plain.app.queue._connection._servers[0])  # type: ignore[attr-defined] # the test knows its queue
+    client = await nats.connect(nats_server.url)  # somebody who hears no advisory
     stream = queue.name.partition("/")[0]
     pull = await client.jetstream().pull_subscribe_bind("billing", stream)
     with pytest.raises(TimeoutError):
