@@ -20,6 +20,8 @@ from crossfoot import cli
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
+from crossfoot.queues.nats.checks import found
+from crossfoot.queues.nats.opening import capabilities_of
 from crossfoot.queues.queue import Capabilities
 from crossfoot.queues.redis import RedisQueue
 from crossfoot.queues.sqs import SqsQueue
@@ -29,7 +31,7 @@ from tests.acceptance.shell import rows, run
 
 GLOSSARY = DOCS / "glossary.md"
 LIFECYCLE = DOCS / "lifecycle.md"
-FIRST_QUEUE, SQS, REDIS = (DOCS / "guides" / name for name in ("first-queue.md", "sqs.md", "redis.md"))
+FIRST_QUEUE, SQS, REDIS, NATS = (DOCS / "guides" / name for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md"))
 
 UNITS = {"days": 86_400.0, "s": 1.0, "MiB": 1024 * 1024}
 
@@ -170,7 +172,9 @@ def test_the_lifecycle_names_every_fate_and_every_kind_and_the_glossary_links_to
 def test_no_fate_is_named_in_the_guides_that_does_not_exist() -> None:
     words = {fate.label for fate in Fate} | {kind.label for kind in Kind}
     emphasised = {
-        word for page in (FIRST_QUEUE, SQS, REDIS) for word in re.findall(r"(?<!\*)\*([a-z ]+)\*(?!\*)", prose(page))
+        word
+        for page in (FIRST_QUEUE, SQS, REDIS, NATS)
+        for word in re.findall(r"(?<!\*)\*([a-z ]+)\*(?!\*)", prose(page))
     }
 
     assert emphasised <= words
@@ -227,6 +231,25 @@ def test_the_tables_of_capabilities_are_the_adapters() -> None:
     assert table(SQS, "Capabilities") == [[name, told(standard), told(fifo)] for name, told in ROWS.items()]
     assert table(REDIS, "Capabilities") == [[name, told(stream)] for name, told in ROWS.items()]
     assert len(ROWS) == len(msgspec.structs.fields(Capabilities)) - 1
+
+
+def test_the_table_of_capabilities_on_nats_is_the_adapter_s() -> None:
+    def opened(retention: str) -> Capabilities:
+        stream = {"config": {"retention": retention, "duplicate_window": 120_000_000_000}}
+        return capabilities_of(found(stream, {"config": {"max_ack_pending": 1_000}}, subject="", max_payload=1_048_576))
+
+    columns = opened("workqueue"), opened("limits")
+
+    assert table(NATS, "Capabilities") == [[name, *map(told, columns)] for name, told in ROWS.items()]
+
+
+def test_the_permissions_for_nats_are_those_of_the_requests_that_are_made() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/crossfoot/queues/nats").glob("*.py"))
+    requests = set(re.findall(r"(?:STREAM|CONSUMER)(?:\.MSG)?\.(?:INFO|GET|NEXT)", code))
+    _, _, below = NATS.read_text(encoding="utf-8").partition("A user's permissions: ")
+    named = re.findall(r"`\$JS\.API\.((?:[A-Z]+\.?)+?)\.\*", below.partition("\n\n")[0])
+
+    assert set(named) == requests
 
 
 def yes(value: bool) -> str:

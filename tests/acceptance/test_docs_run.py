@@ -14,10 +14,11 @@ import pytest
 from crossfoot.books.entry import Kind
 from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
 from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
+from tests.servers.nats import NatsServer
 from tests.servers.processes import Server
 from tests.servers.valkey import Valkey
 
-pytest_plugins = ["tests.servers.fixtures", "tests.servers.valkey_fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.servers.nats_fixtures", "tests.servers.valkey_fixtures"]
 
 PICTURES = sorted(path.stem for path in (ROOT / "docs" / "pictures").glob("*.svg"))
 
@@ -149,8 +150,21 @@ def test_the_guide_on_redis_does_what_it_says(valkey: Valkey, tmp_path: Path) ->
 WARNED = "queue billing: the server keeps nothing on disk: a restart loses every message; set appendonly yes"
 
 
+@pytest.mark.xdist_group("nats")
+def test_the_guide_on_nats_does_what_it_says(nats_server: NatsServer, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "nats.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["nats"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {nats_server.url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "nats-billing.db") == [("case.released", "case-4711", "settled")]
+
+
 def test_other_guides_have_no_python_that_nobody_runs() -> None:
-    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md", "redis.md")]
+    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md", "redis.md", "nats.md")]
 
     assert [guide.name for guide in others if python_of(guide).strip()] == []
 

@@ -16,7 +16,7 @@ import msgspec
 from boto3.session import Session
 
 from crossfoot.boundaries import Boundary
-from crossfoot.queues import redis
+from crossfoot.queues import nats, redis
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
@@ -54,7 +54,7 @@ class Scene:
     """Everything a crashed service leaves in one folder.
 
     Args:
-        endpoint: where SQS or Redis is; without it the queue is embedded.
+        endpoint: where SQS, Redis or NATS is; without it the queue is embedded.
         seed: decides the messages and the moments of death.
         plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
     """
@@ -68,9 +68,9 @@ class Scene:
         self.chance = random.Random(seed)
         self.plain = plain
         self.published: list[Sent] = []
-        name = f"crash-{uuid4().hex[:12]}"
+        name = _queue_name(endpoint)
         self.job = Job(
-            path=str(folder / "billing.db"), queue=f"{_kind(endpoint)}:{name}" if endpoint else "embedded", role="work",
+            path=str(folder / "billing.db"), queue=name, role="work",
             endpoint=endpoint, form=form, batch=batch, sabotage=sabotage, mark=str(folder / "mark"),
             noted=str(folder / "noted"), lease=1.0 if endpoint else 0.5,
         )  # fmt: skip
@@ -143,21 +143,29 @@ class Scene:
         return [Sent(*row) for row in rows]
 
 
-def _kind(endpoint: str) -> str:
-    return "redis" if endpoint.startswith("redis") else "sqs"
+def _queue_name(endpoint: str | None) -> str:
+    if endpoint is None:
+        return "embedded"
+    name, kind = f"crash-{uuid4().hex[:12]}", endpoint.partition(":")[0]
+    return {"redis": f"redis:{name}", "nats": f"nats:{name}/billing"}.get(kind, f"sqs:{name}")
 
 
 async def _make_queue(name: str, endpoint: str) -> None:
-    if _kind(endpoint) == "redis":
-        await redis.ensure(name, url=endpoint)
+    kind, _, rest = name.partition(":")
+    if kind == "redis":
+        await redis.ensure(rest, url=endpoint)
+    elif kind == "nats":
+        await nats.ensure(name, servers=endpoint, lease=1.0)
     else:
-        await ensure(name, endpoint_url=endpoint, session=_session())
+        await ensure(rest, endpoint_url=endpoint, session=_session())
 
 
 async def _held(job: Job) -> int:
     queue: Queue
-    if job.endpoint and _kind(job.endpoint) == "redis":
+    if job.queue.startswith("redis:"):
         queue = redis.RedisQueue(job.queue.removeprefix("redis:"), url=job.endpoint)
+    elif job.queue.startswith("nats:"):
+        queue = nats.NatsQueue(job.queue, servers=job.endpoint)
     elif job.endpoint:
         queue = SqsQueue(job.queue.removeprefix("sqs:"), endpoint_url=job.endpoint, session=_session())
     else:

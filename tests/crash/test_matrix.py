@@ -16,6 +16,8 @@ from tests.crash.nursery import Nursery
 from tests.crash.plan import PLANS, boundaries, plan_of
 from tests.crash.scene import Scene
 
+pytest_plugins = ["tests.servers.nats_fixtures"]
+
 KILLS = 3
 
 GROUPS = {
@@ -36,13 +38,14 @@ def test_every_boundary_is_crashed_at() -> None:
 
 @pytest.mark.crash
 @pytest.mark.server
-@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis"])
+@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis", "nats"])
 @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
 @pytest.mark.parametrize("group", GROUPS)
 def test_killed_while(
     group: str, batch: int, queue: str, nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, seed: int
 ) -> None:
-    endpoint = request.getfixturevalue(queue).url if queue != "embedded" else None
+    server = {"embedded": None, "nats": "nats_server"}.get(queue, queue)
+    endpoint = request.getfixturevalue(server).url if server is not None else None
     chance = random.Random(f"{seed} {group} {batch} {queue}")
     form = chance.choice(FORMS)
     places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1)] * KILLS

@@ -63,6 +63,11 @@ async def _ask(queue: Queue) -> Depth:
 def _queue(name: str, chosen: Settings) -> Queue | None:
     """The queue of that name, if the settings lead to it."""
     kind, _, rest = chosen.queue.partition(":")
+    if kind in ("nats", "tls", "ws", "wss"):
+        from crossfoot.queues.nats import NatsQueue
+
+        durable = NatsQueue(chosen.queue, servers=chosen.endpoint, durable=name.rpartition("/")[2])
+        return durable if durable.name == name else None
     queue: Queue
     if kind in ("sqs", "https", "http"):
         from crossfoot.queues.sqs import SqsQueue

@@ -114,7 +114,7 @@ class Reconciliation:
         if not browsing and (await self._queue.depth()).held:
             self._missed_before.clear()
             return {}
-        head = await self._queue.oldest() if isinstance(self._queue, TellsOldest) else None
+        head = await self._queue.oldest() if browsing and isinstance(self._queue, TellsOldest) else None
         candidates = await anyio.to_thread.run_sync(self._overdue, head)
         if not candidates:
             self._missed_before.clear()

@@ -52,6 +52,9 @@ class QueueSuite(ABC):
     shortest_retention: ClassVar[float] = 1.0
     """The least `retention` the queue accepts, in seconds; the suite waits that long."""
 
+    lateness: ClassVar[float] = 0.2
+    """Seconds by which the broker may be late to forget."""
+
     @abstractmethod
     def make_queue(self, **settings: Unpack[QueueSettings]) -> AbstractAsyncContextManager[Queue]:
         """A fresh, empty, opened queue, closed on leaving."""

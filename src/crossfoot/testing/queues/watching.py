@@ -85,7 +85,7 @@ class Watching(QueueSuite):
     async def test_a_message_older_than_the_retention_is_forgotten(self) -> None:
         async with self.make_queue(retention=self.shortest_retention) as queue:
             await self.put(queue)
-            await self.pass_time(self.shortest_retention + 0.2)
+            await self.pass_time(self.shortest_retention + self.lateness)
             young = await self.put(queue)
             assert bodies(await self.take(queue, 2)) == bodies(young)
 

@@ -1,0 +1,113 @@
+"""The stream of dead letters beside a queue's own: put there, look there, count.
+
+JetStream has no dead letters. A message that is set aside is published to another stream, `<STREAM>-dead`, under the subject
+`<STREAM>-dead.<DURABLE>`, and only when that is acknowledged is it terminated in its own. Its place in its own stream is the
+deduplication id: should a process die in between, the second copy is dropped, as long as the stream of dead letters
+remembers (its `duplicate_window`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.nats.answers import NoAnswer, NobodyListens, Rejected
+from crossfoot.queues.nats.connection import Connection
+from crossfoot.queues.nats.messages import (
+    ATTEMPT,
+    EXPECTED_STREAM,
+    FRAME,
+    MSG_ID,
+    QUEUE,
+    REASON,
+    Entry,
+    dead_headers,
+    size_of,
+)
+from crossfoot.queues.nats.publishing import Sender
+from crossfoot.queues.nats.stream import Reader, Stored
+from crossfoot.queues.queue import Held, PublishAnswer
+
+_NO_STREAM = 10059
+_REASON_CHARACTERS = 500
+
+
+class Dying(Entry, frozen=True, kw_only=True):
+    """A message on its way to the dead letters, its headers as they came."""
+
+    dead_id: str
+    attempt: int
+
+
+class DeadLetters:
+    """The dead letters of one queue.
+
+    Args:
+        max_bytes: of a message in their stream, headers included.
+    """
+
+    def __init__(self, connection: Connection, queue: str, stream: str, durable: str, max_bytes: int) -> None:
+        self.stream = stream
+        self._queue = queue
+        self._max_bytes = max_bytes
+        self._sender = Sender(connection, f"{stream}.{durable}")
+        self._reader = Reader(connection, stream, durable, (f"{stream}.{durable}",))
+
+    async def put(self, dying: Sequence[Dying], reason: str) -> list[PublishAnswer]:
+        """Publish them. Accepted is who lies there now, or lay there already.
+
+        Raises:
+            QueueUnavailable: not one left.
+        """
+        return await self._sender.send([self._entry(one, reason) for one in dying])
+
+    async def count(self) -> int:
+        return await self._reader.count()
+
+    async def browse(self) -> AsyncIterator[Held]:
+        async for stored in self._reader.walk():
+            yield held_of(self.stream, stored, dead=True)
+
+    def _entry(self, one: Dying, reason: str) -> Entry:
+        told = {QUEUE: self._queue, ATTEMPT: str(one.attempt), REASON: reason[:_REASON_CHARACTERS] or "unknown"}
+        own = {MSG_ID: one.dead_id, EXPECTED_STREAM: self.stream}
+        room = self._max_bytes - len(one.body) - size_of(own) - FRAME
+        return Entry(key=one.key, body=one.body, headers={**dead_headers(one.headers, told, room=room), **own})
+
+
+async def find(connection: Connection, queue: str, stream: str, durable: str) -> DeadLetters | None:
+    """The dead letters of a queue, if there is a stream for them.
+
+    Raises:
+        QueueUnavailable: it cannot be told.
+    """
+    try:
+        info = await connection.api(f"STREAM.INFO.{stream}")
+    except Rejected as error:
+        if error.number == _NO_STREAM:
+            return None
+        raise QueueUnavailable(f"queue {queue} cannot use its dead letters, {stream}: {error}") from error
+    except (NoAnswer, NobodyListens) as error:
+        raise QueueUnavailable(f"queue {queue} cannot use its dead letters, {stream}: {error}") from error
+    most = (await connection.link()).client.max_payload
+    return DeadLetters(connection, queue, stream, durable, min(most, limit_of(info["config"]) or most))
+
+
+def limit_of(config: Mapping[str, Any]) -> int | None:
+    """The largest message a stream takes, headers included."""
+    limit = int(config.get("max_msg_size", -1))
+    return limit if limit >= 0 else None
+
+
+def held_of(stream: str, stored: Stored, *, dead: bool, attempt: int = 0) -> Held:
+    """A message of a stream as it is seen there."""
+    told = unquote(stored.headers.get(ATTEMPT, ""))
+    return Held(
+        body=stored.body,
+        attempt=int(told) if told.isascii() and told.isdecimal() and len(told) < 7 else attempt,
+        enqueued_at=stored.at,
+        broker_id=f"{stream}:{stored.sequence}",
+        dead=dead,
+    )
