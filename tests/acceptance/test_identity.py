@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from crossfoot import Crossfoot
 from crossfoot.books.balance import Balance
-from crossfoot.books.entry import Kind
+from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
+from crossfoot.books.record import record_of
 from crossfoot.books.stock import take_stock
 from crossfoot.effects.sequence import InOrder
 from crossfoot.message import Message, encode
-from crossfoot.queues.queue import Accepted, Outgoing, Refused
+from crossfoot.queues.queue import Accepted, Capabilities, Outgoing, PublishAnswer, Queue, Refused
 from tests.acceptance.service_rig import FORMS, Service, a_service
 from tests.conformance.database_rig import Sql, bill, insert
 
@@ -173,3 +175,38 @@ async def test_a_version_that_calls_an_operation_otherwise_does_not_do_it_again(
     assert len(service.effects) == 1
     assert service.fate(message(service)) is Fate.SETTLED
     assert balance(service).balanced
+
+
+class Spy:
+    """A queue that only remembers what it was asked to take."""
+
+    name = "spy"
+    capabilities = Capabilities()
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def open(self) -> None: ...
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishAnswer]:
+        self.asked += [message.deduplication for message in messages]
+        return [Accepted(message.key) for message in messages]
+
+
+async def test_a_queue_that_drops_second_publications_takes_one_that_died_once_more(tmp_path: Path) -> None:
+    """Within five minutes on a FIFO queue, two on NATS: otherwise it would be dropped, and end as vanished."""
+    spy = Spy()
+    app = Crossfoot("billing", database=tmp_path / "billing.db", queue=cast("Queue", spy), synchronous="NORMAL")
+    event = app.message("case.released", id="twin", subject="case-1")
+    try:
+        await app.publish(event)
+        await app.publish(event)
+        key = app.book.keys_of([record_of(event, "spy", now=0, body=None)])[0]
+        app.book.append([
+            Entry(message=key, kind=kind, at=1, attempt=3) for kind in (Kind.RECEIVED, Kind.FAILED, Kind.DEAD_LETTERED)
+        ])  # fmt: skip
+        await app.publish(event)
+    finally:
+        app.book.close()
+
+    assert spy.asked == ["billing|twin#0", "billing|twin#0", "billing|twin#3"]

@@ -8,6 +8,7 @@ else under the same name would be counted as a copy, and be lost without a word.
 from __future__ import annotations
 
 from crossfoot.books import queries, sql
+from crossfoot.books.entry import RANKS
 from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.books.record import Record
 from crossfoot.books.store import Known, find_or_add
@@ -18,16 +19,23 @@ from crossfoot.sqlite import Connection
 CAME_TO_NOTHING = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.DISCARDED)
 
 
-def find_or_publish(connection: Connection, record: Record) -> Known:
+def find_or_publish(connection: Connection, record: Record) -> tuple[int, int]:
     """A message that is about to be published, added if the book does not know it. Within the caller's transaction.
+
+    Returns:
+        Its key, and the attempt that its deliveries go on from: 0, unless its first publication came to nothing. A copy
+        of one that is still open is the same publication, to a queue that drops second ones.
 
     Raises:
         IdentityTaken: the book knows another one of that name.
     """
     known = find_or_add(connection, record)
-    if not known.is_new and (known.is_other(record) or _differs(connection, known, record)):
+    if known.is_new:
+        return known.key, 0
+    if known.is_other(record) or _differs(connection, known, record):
         mend(connection, known, record)
-    return known
+    summary = fold(queries.entries_of(connection, known.key))
+    return known.key, summary.latest // RANKS if posted_fate(summary) in CAME_TO_NOTHING else 0
 
 
 def mend(connection: Connection, known: Known, record: Record) -> None:

@@ -70,6 +70,10 @@ FIND_COMPLETED = "SELECT key FROM crossfoot_operations WHERE message = ? LIMIT 1
 
 LAST_DEATH = f"SELECT max(attempt) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.DEAD_LETTERED.value}"
 
+FIND_RESUMED = (
+    f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RESUMED.value} AND attempt = ? LIMIT 1"
+)
+
 LAST_ATTEMPT = "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?"
 
 COUNT_ENDS = f"""

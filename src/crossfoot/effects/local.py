@@ -22,7 +22,7 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
         entries = []
         for record, outgoing in pairs:
             try:
-                key = find_or_publish(connection, record).key
+                key, _ = find_or_publish(connection, record)
             except IdentityTaken as error:
                 answers.append(Refused(outgoing.key, str(error), permanent=True))
                 continue

@@ -28,6 +28,7 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.errors import IdentityTaken, QueueUnavailable
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused
+from crossfoot.sqlite import Connection
 
 CLAIM_SECONDS = 60.0
 """How long a sender may take before another one sends the same rows; a worker takes its lease instead."""
@@ -152,15 +153,15 @@ class Outbox:
             entries = []
             for record, outgoing in records:
                 try:
-                    key = find_or_publish(connection, record).key
+                    key, base = find_or_publish(connection, record)
                 except IdentityTaken as error:
                     letters.append(Refused(outgoing.key, str(error), permanent=True))
                     continue
                 entries.append(Entry(message=key, kind=Kind.INTENDED, at=now, due=now, worker=self._worker))
-                row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, 0, until, claim)
+                row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, base, until, claim)
                 number = connection.execute(sql.INSERT_OUTBOX, row).lastrowid
                 assert number is not None
-                letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, 0, 1, claim))
+                letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim))
             write_entries(connection, entries)
         return letters
 
@@ -212,7 +213,9 @@ class Outbox:
         entries = []
         with self._book.writing() as connection:
             for letter, answer in zip(letters, answers, strict=True):
-                kind = kind_of(answer, resumed=letter.base > 0)
+                kind = kind_of(answer)
+                if kind is Kind.REFUSED and _was_parked(connection, letter):
+                    kind = Kind.PUT_OFF  # the outbox holds its only copy, so no refusal is the last
                 due = now if kind in (Kind.PUBLISHED, Kind.REFUSED) else now + pause(letter.tries)
                 if kind in (Kind.PUBLISHED, Kind.REFUSED):
                     connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim))
@@ -236,16 +239,19 @@ class Outbox:
         )  # fmt: skip
 
 
-def kind_of(answer: PublishAnswer, *, resumed: bool) -> Kind:
-    """The fact that a broker's answer states.
+def _was_parked(connection: Connection, letter: Letter) -> bool:
+    """Whether it is sent on after it was parked, and not published."""
+    if not letter.base:
+        return False
+    return connection.execute(sql.FIND_RESUMED, (letter.message, letter.base)).fetchone() is not None
 
-    Args:
-        resumed: whether it is a message that was parked: the outbox holds its only copy, so no refusal is the last.
-    """
+
+def kind_of(answer: PublishAnswer) -> Kind:
+    """The fact that a broker's answer states."""
     if isinstance(answer, Accepted):
         return Kind.PUBLISHED
     if isinstance(answer, Refused):
-        return Kind.REFUSED if answer.permanent and not resumed else Kind.PUT_OFF
+        return Kind.REFUSED if answer.permanent else Kind.PUT_OFF
     return Kind.PUBLISH_IN_DOUBT
 
 
