@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from crossfoot import Crossfoot
-from crossfoot.books.entry import Kind
+from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
+from crossfoot.books.store import write_entries
 from crossfoot.clock import SECOND, ManualClock
 from crossfoot.effects.outbox import BASE_ATTRIBUTE, CLAIM_SECONDS, Outbox
 from crossfoot.errors import QueueUnavailable
@@ -249,6 +250,8 @@ class TestAMessageThatWasParked:
         """Sent on after its third delivery."""
         with scene.app.book.writing() as connection:
             connection.execute("UPDATE crossfoot_outbox SET base = 3")
+            ((message,),) = connection.execute("SELECT message FROM crossfoot_outbox").fetchall()
+            write_entries(connection, [Entry(message=message, kind=Kind.RESUMED, at=1, attempt=3)])
         return scene
 
     async def test_no_refusal_of_it_is_the_last(self, parked: Scene) -> None:
@@ -257,7 +260,7 @@ class TestAMessageThatWasParked:
 
         parked.queue.turns.append(refuse)
         await parked.drain()
-        assert parked.kinds == [Kind.INTENDED, Kind.PUT_OFF]
+        assert parked.kinds == [Kind.INTENDED, Kind.RESUMED, Kind.PUT_OFF]
         assert parked.row() is not None
 
     async def test_it_is_no_repetition_of_the_first_and_its_deliveries_count_on(self, parked: Scene) -> None:
