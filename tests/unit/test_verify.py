@@ -30,6 +30,18 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield desk
 
 
+def test_the_operation_of_a_message_with_nothing_to_do_is_missed_too(desk: Desk) -> None:
+    """It is what keeps a second message from doing what the first one found needless."""
+    desk.story("noop", (Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.NOOP, 1), (Kind.ACKED, 1))
+    desk.complete("bill:noop", "noop", Kind.NOOP)
+    post_all(desk.book)
+    assert verified(desk).clean
+    desk.execute("DELETE FROM crossfoot_operations WHERE key = 'bill:noop'")
+
+    (difference,) = verified(desk).differences
+    assert (difference.what, difference.id) == ("operation", "noop")
+
+
 def verified(desk: Desk, **options: Any) -> Verification:
     with desk.book.reading() as connection:
         return verify(connection, desk.now, **options)
@@ -249,8 +261,8 @@ def test_what_was_posted_from_any_history_is_what_the_fold_says(
     for history in histories:
         id_ = f"message-{len(archive.keys)}"
         archive.story(id_, *((kind, attempt, {"due": due}) for kind, attempt, due in history))
-        if any(kind is Kind.COMMITTED for kind, *_ in history):
-            archive.complete(f"operation:{id_}", id_)
+        for kind in {kind for kind, *_ in history} & {Kind.COMMITTED, Kind.NOOP}:
+            archive.complete(f"{kind.label}:{id_}", id_, kind)
     while post(archive.book, group=group):
         pass
 

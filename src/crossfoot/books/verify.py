@@ -219,9 +219,13 @@ class _Verifier:
         if (bucket, d0, d1) != (bucket_of(at), *lanes(f"{source}|{id_}")):
             self._report.add("digest", f"message {key}: bucket or digest are not those of its time and identity", id_)
         complete = [operation for operation in operations if operation[1] == Kind.COMMITTED]
-        if bool(complete) != any(fact[1] == Kind.COMMITTED for fact in facts):
-            have = "an operation, and no committed entry" if complete else "a committed entry, and no operation"
-            self._report.add("operation", f"it has {have}", id_)
+        for kind in (Kind.COMMITTED, Kind.NOOP):
+            closed = any(operation[1] == kind for operation in operations)
+            if closed != any(fact[1] == kind for fact in facts):
+                have = (
+                    f"an operation, and no {kind.label} entry" if closed else f"a {kind.label} entry, and no operation"
+                )
+                self._report.add("operation", f"it has {have}", id_)
         committed = any(operation[3] for operation in complete)
         sums = self._sums[bucket_of(at), queue, type_, summary.marks & _MEASURED, fate, committed]
         sums[0] += 1
