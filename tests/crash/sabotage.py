@@ -19,10 +19,11 @@ from crossfoot.worker.settling import Settling
 
 
 def no_operation_key(app: Crossfoot) -> None:
-    """Every delivery is an operation of its own."""
+    """Every delivery is an operation of its own, and what its message has completed is not asked."""
     registry: Any = app.registry
     for type_, handler in registry._exact.items():
         registry._exact[type_] = msgspec.structs.replace(handler, operation=lambda message: uuid.uuid4().hex)
+    _replace(Intake, "_recall", lambda *_: None)
 
 
 def ack_before_commit(app: Crossfoot) -> None:

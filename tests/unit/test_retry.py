@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfoot.errors import EnvelopeInvalid, NoProof, PayloadInvalid, UnknownType, UsageError
+from crossfoot.errors import EnvelopeInvalid, IdentityTaken, NoProof, PayloadInvalid, UnknownType, UsageError, WornOut
 from crossfoot.worker.retry import Retry
 
 chances = st.floats(0, 1)
@@ -49,7 +49,10 @@ def test_the_last_attempt_is_the_last() -> None:
     assert [retry.gives_up(attempt, NoProof("no row")) for attempt in range(1, 5)] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("error", [EnvelopeInvalid("not an event"), PayloadInvalid("$.amount", "must be a number")])
+@pytest.mark.parametrize(
+    "error",
+    [EnvelopeInvalid("not an event"), PayloadInvalid("$.amount", "must be a number"), IdentityTaken("x"), WornOut("x")],
+)
 def test_poison_is_not_tried_again(error: Exception) -> None:
     assert Retry(attempts=5).gives_up(1, error)
 

@@ -6,10 +6,10 @@ import random
 
 import msgspec
 
-from crossfoot.errors import EnvelopeInvalid, IdentityTaken, PayloadInvalid, UnknownType, UsageError
+from crossfoot.errors import EnvelopeInvalid, IdentityTaken, PayloadInvalid, UnknownType, UsageError, WornOut
 
-POISON = (EnvelopeInvalid, IdentityTaken, PayloadInvalid)
-"""Failures that no later delivery can mend: the bytes themselves are wrong."""
+POISON = (EnvelopeInvalid, IdentityTaken, PayloadInvalid, WornOut)
+"""Failures that no later delivery can mend: the bytes themselves are wrong, or have taken down enough workers."""
 
 LONGEST_UNKNOWN = 30.0
 """Seconds a message that nobody knows is put off at most: while a new version is rolled out, somebody may know it soon."""
