@@ -210,3 +210,37 @@ async def test_a_queue_that_drops_second_publications_takes_one_that_died_once_m
         app.book.close()
 
     assert spy.asked == ["", "", "billing|twin#3"]  # by its identity, and then as a further publication of it
+
+
+@pytest.mark.parametrize("other", [{"data": {"fee": 2}}, {"sequence": 7}])
+async def test_a_handler_cannot_send_other_contents_under_its_name(service: Service, other: dict[str, Any]) -> None:
+    twin = message(service, **other)
+
+    def send(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield insert(message)
+        tx.send(twin)
+
+    service.handle("case.closed", send)
+    service.handle("case.released", bill)
+    await service.app.publish(message(service))
+    await service.work(attempts=1)
+    (closed,) = await service.publish("case.closed", "case-1")
+    await service.work(attempts=1)
+
+    assert service.fate(closed) is Fate.DEAD
+    assert service.effects == ["twin"]
+
+
+async def test_a_stranger_that_the_queue_buried_under_a_dead_ones_name_is_booked_as_itself(service: Service) -> None:
+    service.handle("case.released", only_with_number)
+    await service.app.publish(message(service, data={"fee": "x"}))
+    await service.work(attempts=1)
+    assert service.fate(message(service)) is Fate.DEAD
+    await by_hand(service, message(service, "case-2"))
+    (delivery,) = await service.app.queue.receive(1, lease=30.0)
+    await service.app.queue.dead_letter([delivery], reason="by somebody else's rule")
+    await service.work()
+
+    dead = service.rows("SELECT subject FROM crossfoot_messages WHERE fate = 24 ORDER BY key")
+    assert dead == ["case-1", "case-2"]
+    assert balance(service).unaccounted == 0

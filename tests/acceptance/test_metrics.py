@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +23,8 @@ from crossfoot.errors import UsageError
 from tests.acceptance.pages import ROOT
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, run
 from tests.servers.processes import free_port
+
+pytestmark = pytest.mark.anyio
 
 PROGRAM = """
 from crossfoot import Crossfoot, Noop
@@ -191,7 +194,7 @@ def test_a_worker_is_ready_while_it_works(folder: Path, more: list[str]) -> None
         assert process.wait(30) == 0
 
 
-def test_a_worker_whose_queue_is_not_there_is_alive_and_not_ready() -> None:
+def test_one_that_has_not_begun_or_is_to_stop_is_alive_and_not_ready() -> None:
     pulse = Pulse()
 
     assert pulse.live() == ""
@@ -202,13 +205,32 @@ def test_a_worker_whose_queue_is_not_there_is_alive_and_not_ready() -> None:
     assert "does not work" in pulse.ready()
 
 
-def test_an_event_loop_that_is_held_up_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_loop_lives_while_it_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_probes, "BEAT", 0.01)
+    monkeypatch.setattr(worker_probes, "DEAD", 0.4)
     pulse = Pulse()
     pulse.follow(lambda: True)
-    monkeypatch.setattr(worker_probes, "DEAD", -1.0)
+    with anyio.move_on_after(0.8):
+        await pulse.beat()
+    assert pulse.live() == pulse.ready() == ""
 
+    time.sleep(0.5)  # noqa: ASYNC251 - nothing turns now
     assert "has not turned" in pulse.live()
     assert "has not turned" in pulse.ready()
+
+
+def test_a_queue_that_is_not_there_hides_nothing_of_the_books(folder: Path) -> None:
+    elsewhere: dict[str, Any] = {
+        "CROSSFOOT_QUEUE": "redis:billing",
+        "CROSSFOOT_ENDPOINT": f"redis://127.0.0.1:{free_port()}",
+    }
+    spoil = "import sqlite3; c = sqlite3.connect('crossfoot.db'); c.execute('DELETE FROM crossfoot_queue_counts'); c.commit()"
+    assert run([str(BIN / "python"), "-c", spoil], folder).returncode == 0
+    done = crossfoot(folder, "metrics", **elsewhere)
+    told = samples(done.stdout)
+
+    assert told["crossfoot_messages", "settled", "billing"] == 8
+    assert ("crossfoot_identity_holds", "holdings") not in told
 
 
 @pytest.mark.parametrize(

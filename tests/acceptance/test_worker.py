@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import closing
 from pathlib import Path
@@ -38,6 +39,9 @@ pytestmark = pytest.mark.anyio
 async def service(request: pytest.FixtureRequest, tmp_path: Path, no_blocking_calls: None) -> AsyncIterator[Service]:
     async with a_service(request.param, tmp_path) as made:
         yield made
+
+
+MARKED = "INSERT INTO effects (id, note) VALUES (:id, '')"
 
 
 def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
@@ -294,6 +298,52 @@ class TestBlame:
         await service.work(attempts=1)
         assert service.effects == [message.id]
         assert service.fate(message) is Fate.SETTLED
+
+    async def test_one_that_is_suspected_and_only_fails_dies_of_that(self, service: Service) -> None:
+        service.handle("case.released", fail)
+        (message,) = await service.publish("case.released", "case-1")
+        await abandoned(service, 10, begun=False)
+        await service.work(attempts=7)
+        assert service.fate(message) is Fate.DEAD
+        assert service.kinds(message).count(Kind.FAILED) == 7
+        assert [title.partition(" ")[0] for title in service.causes().values()] == ["RuntimeError"]
+
+    async def test_those_that_are_suspected_are_handled_one_at_a_time_and_say_before_that_they_begin(
+        self, service: Service
+    ) -> None:
+        running: list[str] = []
+        overlaps: list[list[str]] = []
+
+        async def awork(message: Message, tx: Any) -> None:
+            enter(message)
+            await anyio.sleep(0.05)
+            running.remove(message.id)
+            await tx.execute(MARKED, {"id": message.id})
+
+        def work(message: Message, tx: Any) -> None:
+            enter(message)
+            time.sleep(0.05)
+            running.remove(message.id)
+            tx.execute(MARKED, {"id": message.id})
+
+        def enter(message: Message) -> None:
+            running.append(message.id)
+            overlaps.append(list(running))
+
+        service.app.handler("case.released")(awork if service.form.is_async else work)
+        messages = await service.publish("case.released", "case-1", "case-2", "case-3")
+        await service.app.queue.open()
+        deliveries = await service.app.queue.receive(3, lease=30.0)
+        for delivery in deliveries:
+            await anyio.to_thread.run_sync(_taken, service, delivery)
+        await service.app.queue.release([delivery.receipt for delivery in deliveries])
+        await service.work(attempts=1, concurrency=3)
+
+        assert sorted(map(len, overlaps)) == [1, 1, 1]
+        assert sorted(service.effects) == sorted(message.id for message in messages)
+        for message in messages:
+            kinds = service.kinds(message)
+            assert kinds.index(Kind.EXTENDED) < kinds.index(Kind.COMMITTED)
 
     async def test_one_death_less_and_it_is_handled(self, service: Service) -> None:
         service.handle("case.released", bill)

@@ -156,3 +156,15 @@ async def test_one_that_leaves_without_a_word_was_not_done(tmp_path: Path) -> No
 
     assert [report.deliveries for report in made.supervisor.reports] == [7]
     assert (tmp_path / "lives").read_text() == "xxx"
+
+
+async def test_where_no_process_can_be_started_the_others_go_on_and_it_is_tried_again(tmp_path: Path) -> None:
+    async with crew(tmp_path, 2) as made:
+        first, second = made.pids("works")
+        command, made.supervisor._command = made.supervisor._command, lambda line: [str(tmp_path / "nothing")]
+        await made.supervisor.replace()
+        os.kill(first, signal.SIGKILL)
+        await anyio.sleep(0.8)
+        assert made.pids("works") == {second}
+        made.supervisor._command = command
+        await made.until(lambda: len(made.pids("works")) == 2)

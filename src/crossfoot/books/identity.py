@@ -46,6 +46,8 @@ def mend(connection: Connection, known: Known, record: Record) -> None:
     """
     if known.type != record.type or not _came_to_nothing(connection, known):
         raise taken(known, record)
+    if known.subject != record.subject:
+        connection.execute(sql.NOTE_FORMER, (f"former subject of message {known.key}", known.subject or ""))
     contents = (record.subject, record.operation, record.correlation, record.causation, record.sequence, record.body)
     connection.execute(sql.REPLACE_CONTENT, (*contents, known.key))
 
@@ -59,8 +61,11 @@ def taken(known: Known, record: Record) -> IdentityTaken:
 
 
 def _differs(connection: Connection, known: Known, record: Record) -> bool:
-    """Whether the contents are others, as far as they were kept."""
-    sequence, body = connection.execute(sql.FIND_CONTENT, (known.key,)).fetchone()
+    return differ(record, *connection.execute(sql.FIND_CONTENT, (known.key,)).fetchone())
+
+
+def differ(record: Record, sequence: int | None, body: bytes | None) -> bool:
+    """Whether the contents are others than those in the book, as far as these were kept."""
     if sequence != record.sequence:
         return True
     if body is None or record.body is None or body == record.body:
@@ -69,6 +74,12 @@ def _differs(connection: Connection, known: Known, record: Record) -> bool:
         return bool(decode(body).data != decode(record.body).data)
     except EnvelopeInvalid:
         return True
+
+
+def was(connection: Connection, known: Known, record: Record) -> bool:
+    """Whether that record is of this message as it was before it was mended: a dead letter of old may tell of it still."""
+    row = connection.execute(sql.FIND_FORMER, (f"former subject of message {known.key}",)).fetchone()
+    return row is not None and known.type == record.type and row[0] == (record.subject or "")
 
 
 def _came_to_nothing(connection: Connection, known: Known) -> bool:

@@ -68,6 +68,12 @@ FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
 
 FIND_COMPLETED = "SELECT key FROM crossfoot_operations WHERE message = ? LIMIT 1"
 
+NOTE_FORMER = """
+INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+FIND_FORMER = "SELECT value FROM crossfoot_facts WHERE name = ?"
+
 LAST_DEATH = f"SELECT max(attempt) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.DEAD_LETTERED.value}"
 
 FIND_RESUMED = (
@@ -77,12 +83,13 @@ FIND_RESUMED = (
 LAST_ATTEMPT = "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?"
 
 COUNT_ENDS = f"""
-SELECT count(DISTINCT CASE WHEN kind = {Kind.RELEASED.value} THEN delivery END),
-  count(DISTINCT CASE WHEN kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value}) THEN delivery END),
-  count(DISTINCT CASE WHEN kind = {Kind.EXTENDED.value} AND details IS NOT NULL THEN delivery END)
-FROM crossfoot_entries WHERE message = ? AND attempt > ?
+SELECT coalesce(sum(released), 0), coalesce(sum(failed), 0), coalesce(sum(alone AND NOT (released OR failed)), 0) FROM (
+  SELECT max(kind = {Kind.RELEASED.value}) AS released,
+    max(kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value})) AS failed,
+    max(kind = {Kind.EXTENDED.value} AND details IS NOT NULL) AS alone
+  FROM crossfoot_entries WHERE message = ? AND attempt > ? AND delivery <> 0 GROUP BY delivery)
 """
-"""Deliveries of a message that were handed back, that failed, and that were begun alone (see `worker.alone`)."""
+"""Deliveries of a message that were handed back, that failed, and that were begun alone (see `worker.alone`) and have no end."""
 
 FIRST_RECEIVED = f"""
 SELECT min(at) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.RECEIVED.value} AND attempt > ?

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from crossfoot.books import queries
@@ -22,7 +23,7 @@ from crossfoot.cli.options import Database, Json
 from crossfoot.cli.output import note, print_json
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.serving import Pages, probe, say
-from crossfoot.errors import CrossfootError, UsageError
+from crossfoot.errors import CrossfootError, QueueUnavailable, UsageError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -95,9 +96,16 @@ class _Lately:
 
 def _draw(db: Path | None, no_queue: bool) -> tuple[Balance, list[WorkerRow]]:
     with reading(db) as (connection, path):
-        catch_up(path, connection)
+        behind = catch_up(path, connection)
         ask = None if no_queue else partial(depth_of, path=path)
-        return take_stock(connection, time.time_ns() // 1000, depth_of=ask), queries.at_work(connection)
+        try:
+            balance = take_stock(connection, time.time_ns() // 1000, depth_of=ask)
+        except QueueUnavailable as error:  # the books are most wanted when the queue is not there
+            note(str(error))
+            balance = take_stock(connection, time.time_ns() // 1000, depth_of=None)
+        if behind:
+            balance = msgspec.structs.replace(balance, problems=(*balance.problems, behind))
+        return balance, queries.at_work(connection)
 
 
 def _registry(draw: Callable[[], tuple[Balance, list[WorkerRow]]]) -> CollectorRegistry:

@@ -10,8 +10,18 @@ from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.identity import find_or_publish
 from crossfoot.books.record import Record
 from crossfoot.books.store import Book, write_entries
+from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import IdentityTaken, MessageTooLarge, UsageError
 from crossfoot.queues.queue import Accepted, LocalQueue, Outgoing, PublishAnswer, Refused
+
+
+def _from(base: int, outgoing: Outgoing) -> Outgoing:
+    """The same, which goes on counting its deliveries from where they were."""
+    return (
+        msgspec.structs.replace(outgoing, attributes={**outgoing.attributes, BASE_ATTRIBUTE: str(base)})
+        if base
+        else outgoing
+    )
 
 
 def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record, Outgoing]]) -> list[PublishAnswer]:
@@ -22,12 +32,12 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
         entries = []
         for record, outgoing in pairs:
             try:
-                key, _ = find_or_publish(connection, record)
+                key, base = find_or_publish(connection, record)
             except IdentityTaken as error:
                 answers.append(Refused(outgoing.key, str(error), permanent=True))
                 continue
             try:
-                for statement, parameters in queue.publish_statements([outgoing], now):
+                for statement, parameters in queue.publish_statements([_from(base, outgoing)], now):
                     connection.execute(statement, parameters)
             except (MessageTooLarge, UsageError) as error:
                 answers.append(Refused(outgoing.key, str(error), permanent=True))

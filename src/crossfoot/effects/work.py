@@ -16,7 +16,7 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
-from crossfoot.books.identity import taken
+from crossfoot.books.identity import differ, taken
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Known
 from crossfoot.boundaries import Boundary, reach
@@ -307,7 +307,7 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
     if found is None:
         found = yield One(sql.INSERT_MESSAGE, record.row())
-    elif (known := Known(*found)).is_other(record):
+    elif (known := Known(*found)).is_other(record) or differ(record, *(yield One(sql.FIND_CONTENT, (known.key,)))):
         raise taken(known, record)
     key = int(found[0])
     rows.append((key, int(Kind.INTENDED), 0, 0, now, now, worker, None, None))

@@ -132,7 +132,7 @@ class Intake:
                     base = hold.attempt - held.attempt
                     released, held.failed, deaths = connection.execute(sql.COUNT_ENDS, (key, base)).fetchone()
                     held.suspect = self._retry.suspects(held.attempt - 1 - released - held.failed)
-                    if held.suspect and self._retry.worn_out(deaths):
+                    if self._retry.worn_out(deaths, held.failed):
                         held.problem = held.problem or _worn_out(held, deaths)
                     if isinstance(held.problem, UnknownType):
                         (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
@@ -186,9 +186,14 @@ class Intake:
 
 def _worn_out(held: Held, deaths: int) -> WornOut:
     name = held.message.key if held.message is not None else held.delivery.broker_id
+    if deaths:
+        return WornOut(
+            f"{name}: {deaths} workers died while they handled it and nothing else that is suspected: look for a handler that "
+            "takes its process down with it"
+        )
     return WornOut(
-        f"{name}: {deaths} workers died while they handled it and nothing else that is suspected: look for a handler that takes "
-        "its process down with it"
+        f"{name}: {held.failed} deliveries failed in ways that settle nothing, such as a lease that was lost or a commit without "
+        "an answer: look at what its handler takes so long for"
     )
 
 

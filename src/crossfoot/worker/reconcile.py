@@ -18,6 +18,7 @@ import msgspec
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
+from crossfoot.books.identity import was
 from crossfoot.books.posting import post_all
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
@@ -206,10 +207,12 @@ class Reconciliation:
             for row in rows:
                 record = self._record(row, now)
                 known = find_or_add(connection, record)
+                if known.is_other(record) and not was(
+                    connection, known, record
+                ):  # booked under the broker's id, see `intake`
+                    known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
                 if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
                     continue
-                if known.is_other(record):  # which is booked under the broker's id, see `intake`
-                    known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
                 if known.marks & PROOF_MARKS or known.latest % RANKS == kind:
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.

@@ -67,9 +67,14 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a message is suspected that has so many deliveries without an end."""
         return unfinished >= self.attempts
 
-    def worn_out(self, deaths: int) -> bool:
-        """Whether a message should not be begun any more with which so many workers have died."""
-        return deaths >= self.deaths
+    def worn_out(self, deaths: int, failed: int = 0) -> bool:
+        """Whether a message should not be begun any more.
+
+        Args:
+            deaths: workers that died with it, and with no other that is suspected.
+            failed: deliveries that failed. Most are its last before there are so many; lost leases and doubtful commits are not.
+        """
+        return deaths >= self.deaths or failed >= self.attempts + self.deaths
 
     def is_last(self, attempt: int) -> bool:
         """Whether the queue would not deliver again: then the message is buried here, with its cause."""

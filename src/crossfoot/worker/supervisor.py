@@ -15,8 +15,8 @@ import logging
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import anyio
 import anyio.abc
@@ -189,7 +189,11 @@ class Supervisor:
                     return
                 if number in self._heirs:
                     continue  # one that was to leave has not left yet
-                heir = await self._start(number, heir=True)
+                try:
+                    heir = await self._start(number, heir=True)
+                except OSError as error:
+                    logger.error("no new worker process can be started, the old ones go on: %s", error)
+                    return
                 with anyio.move_on_after(PATIENCE):
                     await heir.settled.wait()
                 if not heir.settled.is_set():
@@ -213,7 +217,7 @@ class Supervisor:
     async def _start(self, number: int, *, heir: bool = False) -> Member:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        with theirs:
+        with theirs, _closed_on_error(ours):
             process = await anyio.open_process(
                 self._command(theirs.fileno()), stdin=subprocess.DEVNULL, stdout=None, stderr=None,
                 pass_fds=(theirs.fileno(),), start_new_session=True,  # Ctrl-C is for the supervisor, who passes it on once
@@ -229,7 +233,13 @@ class Supervisor:
         """See that there is a process of that number, until all are to leave."""
         deaths = 0
         while not (self.stopping and number not in self._members):
-            member = self._members.get(number) or await self._start(number)
+            try:
+                member = self._members.get(number) or await self._start(number)
+            except OSError as error:  # no memory, no more processes: perhaps later
+                deaths += 1
+                logger.warning("worker process %d cannot be started: %s", number, error)
+                await self._sleep(deaths)
+                continue
             await member.over.wait()
             del self._members[number]
             if member.report is not None:
@@ -256,7 +266,7 @@ class Supervisor:
         return self.stopping or (self._until_idle and code == 0 and member.report is not None)
 
     async def _pause(self, member: Member, deaths: int) -> None:
-        seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (deaths - 1))
+        seconds = _pause(deaths)
         logger.warning(
             "worker process %d (pid %d) %s; the next one starts in %.1f s",
             member.number,
@@ -264,8 +274,25 @@ class Supervisor:
             member.end,
             seconds,
         )
-        with anyio.move_on_after(seconds):
+        await self._sleep(deaths)
+
+    async def _sleep(self, deaths: int) -> None:
+        with anyio.move_on_after(_pause(deaths)):
             await self._stopping.wait()
+
+
+@contextmanager
+def _closed_on_error(line: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        line.close()
+        raise
+
+
+def _pause(deaths: int) -> float:
+    """Seconds until the next start after so many deaths in a row."""
+    return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(deaths - 1, 10)))
 
 
 class Line:
