@@ -341,7 +341,8 @@ def _kill_and_ask(folder: Path, server: Valkey) -> None:
         )
         before = len(rows(folder / "crossfoot.db", "SELECT 1 FROM effects"))
         until = time.monotonic() + 20
-        while len(rows(folder / "crossfoot.db", "SELECT 1 FROM effects")) == before and time.monotonic() < until:
+        while len(rows(folder / "crossfoot.db", "SELECT 1 FROM effects")) == before:
+            assert time.monotonic() < until, "a worker that is to be killed at work does no work"
             time.sleep(0.01)
         time.sleep(chance.uniform(0.0, 0.2))
         worker.send_signal(signal.SIGKILL)

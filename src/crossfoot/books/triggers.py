@@ -1,6 +1,6 @@
 """What the database itself sees to when rows are removed or changed that nobody should touch once they are posted.
 
-Nothing of crossfoot does that, so these triggers cost the ordinary path nothing. They fire for whoever does it, from the SQL
+Nothing of crossfoot does that, so these triggers cost the ordinary path next to nothing. They fire for whoever does it, from the SQL
 prompt too, and keep two things true:
 
 - *The journal tells what was taken out of it.* The numbers of entries, and the keys of messages, are given again when the

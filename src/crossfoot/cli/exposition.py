@@ -14,9 +14,7 @@ from prometheus_client.registry import Collector
 from crossfoot.books.balance import Balance
 from crossfoot.books.queries import WorkerRow
 from crossfoot.clock import SECOND
-
-SILENT = 30 * SECOND
-"""A worker says every few seconds that it is alive; one that has not for so long is called silent."""
+from crossfoot.recover.timeline import SILENT
 
 FORGOTTEN = 24 * 3600 * SECOND
 """A worker that has been silent for so long is no longer counted."""
