@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from crossfoot.books import sql
-from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.entry import PROOF_MARKS, RANKS, Kind
 from crossfoot.books.identity import mend
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
@@ -122,9 +122,10 @@ class Intake:
                 assert hold is not None
                 known = _another(connection, held, record, found) if found.is_other(record) else found
                 hold.key = key = known.key
-                if hold.attempt <= known.latest // RANKS:  # sent anew, and counted anew by the broker
+                # Sent anew, and counted anew by the broker. One that is proven needs no place after what is known of it.
+                if hold.attempt <= known.latest // RANKS and not known.marks & PROOF_MARKS:
                     hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
-                if hold.attempt > 1 and held.work is not None:
+                if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
                     self._recall(connection, held, key)
                 due = held.delivery.lease_until
                 rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
