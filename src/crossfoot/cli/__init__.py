@@ -122,7 +122,14 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """What the `crossfoot` program runs."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stderr.flush()
+    except (
+        OSError
+    ):  # a log on a full disk: what could not be said must not become the exit code, which Python would make 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
