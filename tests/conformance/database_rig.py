@@ -27,10 +27,11 @@ from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
+from crossfoot.effects.hold import Hold
 from crossfoot.effects.operation import operation_key
 from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
 from crossfoot.effects.sequence import InOrder
-from crossfoot.effects.work import Hold, Work
+from crossfoot.effects.work import Work
 from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, Outgoing

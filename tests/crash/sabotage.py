@@ -57,13 +57,13 @@ def no_ack(app: Crossfoot) -> None:
 
 def no_proof_entry(app: Crossfoot) -> None:
     """The effect commits without the entry that says so."""
-    settle = Work._settle
+    note = Work._note
 
-    def forget(self: Work, kind: Kind, details: str | None) -> Any:
-        yield from settle(self, kind, details)
-        self.rows.clear()
+    def forget(self: Work, kind: Kind, details: str | None) -> None:
+        note(self, kind, details)
+        self.forget()
 
-    _replace(Work, "_settle", forget)
+    _replace(Work, "_note", forget)
 
 
 def entry_before_effect(app: Crossfoot) -> None:

@@ -26,10 +26,11 @@ from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
+from crossfoot.effects.hold import Hold
 from crossfoot.effects.operation import operation_key
 from crossfoot.effects.perform import perform, perform_batch
 from crossfoot.effects.proof import Noop
-from crossfoot.effects.work import Hold, Work
+from crossfoot.effects.work import Work
 from crossfoot.message import Message, encode
 
 OPERATIONS = 4

@@ -131,6 +131,7 @@ async def test_a_successor_that_never_begins_is_given_up_and_the_next_one_has_it
             await made.supervisor.replace()
         assert made.pids("works") == made.pids("begun") == old
         (tmp_path / "hold").unlink()
+        monkeypatch.setattr(supervisor, "PATIENCE", 30.0)
         await made.supervisor.replace()
         await made.until(lambda: made.pids("works") and not made.pids("works") & old)
 

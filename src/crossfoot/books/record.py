@@ -23,7 +23,7 @@ def bucket_of(at: Micros) -> int:
     return at // BUCKET * (BUCKET // SECOND)
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One message on one queue: the row that entries speak of."""
 
     queue: str

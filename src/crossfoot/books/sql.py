@@ -43,10 +43,35 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 INSERT_ENTRIES = INSERT_ENTRY.rstrip() + ", (?, ?, ?, ?, ?, ?, ?, ?, ?)" * (GROUP - 1)
 """A whole group: a third faster than one by one."""
 
-INSERT_TWO_ENTRIES = """
-INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker, cause, details)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?), (?, ?, ?, ?, ?, ?, ?, ?, ?)
+_RECEIVED = f"(?, {Kind.RECEIVED.value}, ?, ?, ?, ?, ?)"
+
+INSERT_RECEIVED = f"""
+INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker) VALUES {_RECEIVED}
 """
+"""Columns that are not named are NULL at no cost; Python's sqlite3 takes longer over a None than over the other values."""
+
+INSERT_RECEIVED_GROUP = INSERT_RECEIVED.rstrip() + f", {_RECEIVED}" * (GROUP - 1)
+
+_CLOSING = "INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, worker, details) VALUES "
+
+INSERT_CLOSING = _CLOSING + "(?, ?, ?, ?, ?, ?, ?)"
+"""What a delivery was closed with."""
+
+INSERT_CLOSING_GROUP = _CLOSING + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * GROUP)
+
+
+def _closing_and_ack(place: int) -> str:
+    message, kind, attempt, delivery, at, worker, details = (f"?{7 * place + column}" for column in range(1, 8))
+    return (
+        f"({message}, {kind}, {attempt}, {delivery}, {at}, {worker}, {details}), "
+        f"({message}, {Kind.ACKED.value}, {attempt}, {delivery}, {at}, {worker}, NULL)"
+    )
+
+
+INSERT_CLOSING_AND_ACK = _CLOSING + _closing_and_ack(0)
+"""The same, and that it was acked, from one row of parameters."""
+
+INSERT_CLOSING_AND_ACK_GROUP = _CLOSING + ", ".join(_closing_and_ack(place) for place in range(GROUP))
 
 INSERT_CAUSE = """
 INSERT INTO crossfoot_causes (fingerprint, kind, title, frames, first_at) VALUES (?, ?, ?, ?, ?)

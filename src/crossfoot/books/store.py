@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -163,12 +164,23 @@ def write_entries(connection: Connection, entries: Iterable[Entry]) -> None:
     write_rows(connection, [entry_row(entry) for entry in entries])
 
 
-def write_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+def write_rows(
+    connection: Connection,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    each: str = sql.INSERT_ENTRY,
+    group: str = sql.INSERT_ENTRIES,
+) -> None:
     """Entries as rows, a group in one statement. Within the caller's transaction."""
     whole = len(rows) - len(rows) % sql.GROUP
     for first in range(0, whole, sql.GROUP):
-        connection.execute(sql.INSERT_ENTRIES, [value for row in rows[first : first + sql.GROUP] for value in row])
-    connection.executemany(sql.INSERT_ENTRY, rows[whole:])
+        connection.execute(group, flat(rows[first : first + sql.GROUP]))
+    connection.executemany(each, rows[whole:])
+
+
+def flat(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The parameters of a statement for a group."""
+    return list(chain.from_iterable(rows))
 
 
 def write_causes(connection: Connection, causes: Iterable[Cause], now: int) -> None:
@@ -204,24 +216,29 @@ def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[K
     """Messages, in order, looked up in groups. Within the caller's transaction."""
     result: list[Known] = []
     for group in _groups(records):
-        names = [(r.id, r.source, r.queue) if r is not None else (None, None, None) for r in group]
-        rows = connection.execute(sql.FIND_MESSAGES, [value for name in names for value in name])
+        names = [(record.id, record.source, record.queue) for record in group]
+        rows = connection.execute(sql.FIND_MESSAGES, _filled(flat(names), 3 * sql.GROUP))
         found = {row[0]: Known(*row[1:]) for row in rows}
-        result += [
-            found[place] if place in found else find_or_add(connection, record)
-            for place, record in enumerate(group)
-            if record is not None
-        ]
+        for place, record in enumerate(group):
+            result.append(found[place] if place in found else find_or_add(connection, record))
     return result
 
 
 def completed(connection: Connection, operations: Sequence[str]) -> set[str]:
     """Those of the operations that are completed, looked up in groups."""
-    return {key for group in _groups(operations) for (key,) in connection.execute(sql.FIND_OPERATIONS, group)}
+    return {
+        key
+        for group in _groups(operations)
+        for (key,) in connection.execute(sql.FIND_OPERATIONS, _filled(group, sql.GROUP))
+    }
 
 
-def _groups(items: Sequence[T]) -> Iterator[list[T | None]]:
-    """In groups of the size that the statements have."""
+def _groups(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """In groups of the size that the statements have; the last one may be smaller."""
     for first in range(0, len(items), sql.GROUP):
-        group: list[T | None] = list(items[first : first + sql.GROUP])
-        yield group + [None] * (sql.GROUP - len(group))
+        yield items[first : first + sql.GROUP]
+
+
+def _filled(values: Sequence[Any], size: int) -> Sequence[Any]:
+    """The parameters of a whole group."""
+    return values if len(values) == size else [*values, *[None] * (size - len(values))]

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
+from crossfoot.books.store import flat
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.databases.session import All, Many, Run, Steps
-from crossfoot.effects.work import Work
+from crossfoot.effects.work import Closing, Work
 from crossfoot.errors import LeaseLost
+
+COMMITTED = int(Kind.COMMITTED)
 
 
 def claim(works: Sequence[Work]) -> Steps[None]:
@@ -21,8 +24,8 @@ def claim(works: Sequence[Work]) -> Steps[None]:
     for first in range(0, len(works) - sql.GROUP + 1, sql.GROUP):
         group = works[first : first + sql.GROUP]
         now = group[0].clock.now()
-        rows = [(work.operation, work.hold.key, int(Kind.COMMITTED), now) for work in group]
-        inserted = {tuple(row) for row in (yield All(sql.INSERT_OPERATIONS, [value for row in rows for value in row]))}
+        rows = [(work.operation, work.hold.key, COMMITTED, now) for work in group]
+        inserted = {tuple(row) for row in (yield All(sql.INSERT_OPERATIONS, flat(rows)))}
         for work in group:
             name = (work.operation, work.hold.key)
             work.claimed = name in inserted
@@ -42,7 +45,7 @@ def ack(works: Sequence[Work]) -> Steps[None]:
     Raises:
         LeaseLost: not all of them are still ours. Whose are not is found by doing it again with each ack in its savepoint.
     """
-    acks = [work.hold.ack for work in works if work.acks_later and work.rows and work.hold.ack is not None]
+    acks = [work.hold.ack for work in works if work.acks_later and work.ended and work.hold.ack is not None]
     if not acks:
         return
     acked = 0
@@ -55,12 +58,21 @@ def ack(works: Sequence[Work]) -> Steps[None]:
 
 def write(works: Sequence[Work]) -> Steps[None]:
     """Write the entries of all works: the last statements before the commit."""
-    rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
-    if len(rows) == 2:
-        yield Run(sql.INSERT_TWO_ENTRIES, (*rows[0], *rows[1]))
-        return
+    rows = [row for work in works for row in work.rows]
+    if rows:
+        yield Many(sql.INSERT_ENTRY, rows)
+    acked = [work.closing for work in works if work.closing is not None and work.acked]
+    yield from _closings(acked, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP)
+    others = [work.closing for work in works if work.closing is not None and not work.acked]
+    yield from _closings(others, sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP)
+
+
+def _closings(rows: Sequence[Closing], each: str, group: str) -> Steps[None]:
     whole = len(rows) - len(rows) % sql.GROUP
     for first in range(0, whole, sql.GROUP):
-        yield Run(sql.INSERT_ENTRIES, [value for row in rows[first : first + sql.GROUP] for value in row])
-    if whole < len(rows):
-        yield Many(sql.INSERT_ENTRY, rows[whole:])
+        yield Run(group, flat(rows[first : first + sql.GROUP]))
+    rest = rows[whole:]
+    if len(rest) == 1:
+        yield Run(each, rest[0])
+    elif rest:
+        yield Many(each, rest)

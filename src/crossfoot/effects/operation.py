@@ -88,7 +88,12 @@ def _reader(field: str, template: str, handler: str) -> Callable[[Message], str]
         near = get_close_matches(field, FIELDS, 1)
         hint = f"did you mean {{{near[0]}}}?" if near else "payload fields are written {data.NAME}"
         raise UsageError(f"handler {handler}: operation={template!r} names {{{field}}}, which no message has: {hint}")
-    return lambda message: _text(getattr(message, field), field, handler)
+
+    def read(message: Message) -> str:
+        value = getattr(message, field)
+        return value if value and type(value) is str else _text(value, field, handler)
+
+    return read
 
 
 def _dig(data: Any, path: list[str]) -> Any:

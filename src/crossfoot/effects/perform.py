@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import anyio
 
+from crossfoot import forks
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
@@ -81,7 +82,7 @@ def _batch(works: Sequence[Work], session: Session, *, grouped: bool) -> list[Ki
                 proven.add(work.hold.key)
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:  # noqa: BLE001 - returned as this work's result
-                work.rows.clear()
+                work.forget()
                 session.undo()
                 drive(disclaim(work), session)
                 results.append(error)
@@ -141,7 +142,7 @@ async def _abatch(works: Sequence[Work], session: AsyncSession, *, grouped: bool
                 proven.add(work.hold.key)
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:  # noqa: BLE001 - returned as this work's result
-                work.rows.clear()
+                work.forget()
                 await session.undo()
                 await adrive(disclaim(work), session)
                 results.append(error)
@@ -197,9 +198,10 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
         if eager or drive(work.out_of_turn(), session):
             tx.open()
         _begin(work)
-        process = os.getpid()
+        handler = work.handler
+        forks_before = forks.depth()
         try:
-            result = work.handler.function(*work.handler.arguments(work.message, tx))
+            result = handler.function(work.message, tx) if handler.wants_transaction else handler.function(work.message)
         except (Exception, Decided):
             raise
         except BaseException as error:
@@ -208,10 +210,17 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
             raise _quit(work, error) from error
         finally:
             tx.end()
-            if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
+            if (
+                forks.depth() != forks_before
+            ):  # a child that the handler forked and did not end: only one of us may go on
                 os._exit(70)
         tx.open()
-        return drive(work.close(result, session.changed()), session)
+        kind = work.judge(result, session.changed())
+        if work.asks_no_more(kind):
+            work.note_proof(kind)
+        else:
+            drive(work.close(kind), session)
+        return kind
     except Decided:
         pass
     except Exception as error:
@@ -232,7 +241,12 @@ async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, e
         result = await _within_deadline(work, tx)
         tx.check()
         await tx.open()
-        return await adrive(work.close(result, await session.changed()), session)
+        kind = work.judge(result, await session.changed())
+        if work.asks_no_more(kind):
+            work.note_proof(kind)
+        else:
+            await adrive(work.close(kind), session)
+        return kind
     except Decided:
         pass
     except Exception as error:

@@ -15,9 +15,9 @@ from crossfoot.books import sql
 from crossfoot.clock import Clock
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
-from crossfoot.effects.databases.sqlite import answer
+from crossfoot.effects.databases.sqlite import answer, own_cursor
+from crossfoot.effects.letters import EntryRow, send
 from crossfoot.effects.sending import Sending, sending
-from crossfoot.effects.work import EntryRow, send
 from crossfoot.errors import UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Queue
@@ -188,7 +188,7 @@ def _run(steps: Steps[None], session: Any) -> None:
 
 def _answer(session: Any, ask: Ask) -> Any:
     if isinstance(session, sqlite3.Connection):
-        return answer(session, ask)
+        return answer(own_cursor(session), ask)
     connection = (
         session.connection()
         if callable(getattr(session, "connection", None)) and hasattr(session, "flush")

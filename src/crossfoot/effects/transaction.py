@@ -22,10 +22,9 @@ _json = msgspec.json.Encoder(enc_hook=str)
 class _Facts:
     """What synchronous and asynchronous transactions have in common: facts gathered, written at the commit."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._over = False
-        self._broken: Exception | None = None
+    _work: Work
+    _over = False
+    _broken: Exception | None = None
 
     def end(self) -> None:
         """The handler has returned: whatever it left running must not reach the transaction any more."""
@@ -72,7 +71,7 @@ class _Facts:
         self._usable()
         if not name:
             raise UsageError("an outcome needs a name, as in tx.outcome('invoice.issued')")
-        self._work.outcomes.append(
+        self._work.tell().outcomes.append(
             (name, subject or self._work.message.subject, _json.encode(facts).decode() if facts else None)
         )
 
@@ -96,7 +95,9 @@ class _Facts:
         elif attributes:
             raise UsageError(f"tx.send() was given a message and also {', '.join(attributes)}: set them on the message")
         work = self._work
-        work.sendings.append(sending(message, to or work.hold.queue, work.handler.destinations, work.clock.now()))
+        work.tell().sendings.append(
+            sending(message, to or work.hold.queue, work.handler.destinations, work.clock.now())
+        )
         return message
 
     def receipt(self, system: str, reference: str) -> None:
@@ -106,14 +107,14 @@ class _Facts:
             raise UsageError(
                 "a receipt needs the system's name and its reference, as in tx.receipt('stripe', charge.id)"
             )
-        self._work.receipts.append(f"{system}:{reference}")
+        self._work.tell().receipts.append(f"{system}:{reference}")
 
 
 class Transaction(_Facts):
     """The transaction of a synchronous handler."""
 
     def __init__(self, work: Work, session: Session, *, begun: bool = False) -> None:
-        super().__init__(work)
+        self._work = work
         self._session = session
         self._begun = begun
         self._opening = threading.Lock()
@@ -163,7 +164,7 @@ class AsyncTransaction(_Facts):
     """The transaction of an asynchronous handler."""
 
     def __init__(self, work: Work, session: AsyncSession, *, begun: bool = False) -> None:
-        super().__init__(work)
+        self._work = work
         self._session = session
         self._begun = begun
         self._calls = Calls()

@@ -8,58 +8,39 @@ transaction, is last: it changes no row when the lease was lost, and then everyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Collection
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
-from crossfoot.books.identity import differ, taken
-from crossfoot.books.record import record_of
-from crossfoot.books.store import Known
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
 from crossfoot.effects.databases.session import All, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
+from crossfoot.effects.hold import Hold
+from crossfoot.effects.letters import EntryRow, Waiting, resume, send
 from crossfoot.effects.proof import Evidence, judge
 from crossfoot.effects.sending import Sending
 from crossfoot.effects.sequence import Turn, awaited, turn_of
 from crossfoot.errors import EnvelopeInvalid, LeaseLost, TransactionMisuse
 from crossfoot.message import Message
 
-Statement = tuple[str, tuple[Any, ...]]
-EntryRow = tuple[Any, ...]
+Closing = tuple[int, int, int, int, Micros, int, str | None]
+"""The parameters of `sql.INSERT_CLOSING`."""
 ROWS = tuple(Evidence(rows) for rows in range(8))
 """What most handlers leave: a few rows, and nothing else."""
 _json = msgspec.json.Encoder()
 ROWS_TOLD = tuple(_json.encode(evidence).decode() for evidence in ROWS)
 
 
+_telling = threading.Lock()
+
 in_handler: ContextVar[Work | None] = ContextVar("in_handler", default=None)
 """The work whose handler this code runs in, while its transaction may be open."""
-
-
-class Hold(msgspec.Struct, kw_only=True):
-    """A delivery as the book knows it."""
-
-    key: int
-    """The message's key in the book."""
-    delivery: int
-    attempt: int
-    worker: int
-    queue: str
-    body: bytes
-    partition: str | None = None
-    payloads: bool = True
-    """Whether the book keeps what messages carry."""
-    ack: Statement | None = None
-    """The ack as a statement, where the queue lives in the same database."""
-    begin: Callable[[], None] | None = None
-    """Told when the handler is about to begin: its deadline runs from here."""
-    fence: Callable[[], None] | None = None
-    """Raises when this delivery must not commit any more (`LeaseLost`, `DeadlineExceeded`)."""
 
 
 class Decided(BaseException):
@@ -74,41 +55,68 @@ class Decided(BaseException):
         super().__init__(kind.label)
 
 
-class Work:
+class Told(msgspec.Struct):
+    """What a handler said beside the rows it changed."""
+
+    outcomes: list[tuple[str, str | None, str | None]] = []
+    """Name, subject, facts."""
+    sendings: list[Sending] = []
+    receipts: list[str] = []
+
+
+class Work(msgspec.Struct, eq=False):
     """What one delivery does to the book, from the operation key to the ack."""
 
-    __slots__ = ("acks_later", "claimed", "clock", "decided", "eager", "evidence", "gap", "handler", "hold", "message",
-                 "opened", "operation", "outcomes", "proven", "receipts", "rows", "sendings", "sends")  # fmt: skip
+    handler: Handler
+    message: Message
+    hold: Hold
+    clock: Clock
+    operation: str = ""
+    """Named by the handler, unless the message is known to have completed another one."""
+    eager: bool = False
+    opened: bool = False
+    decided: Kind | None = None
+    gap: int | None = None
+    told: Told | None = None
+    rows: list[EntryRow] = []
+    """Entries to be written before the commit, but for the one that says how it was closed."""
+    closing: Closing | None = None
+    """That one."""
+    acked: bool = False
+    """Whether that it was acked is written with it."""
+    evidence: Evidence = ROWS[0]
+    sends: bool = False
+    """Whether its transaction puts anything into the outbox."""
+    claimed: bool = False
+    """Whether its operation was claimed with those of its batch."""
+    acks_later: bool = False
+    """Whether its ack is carried out with those of its batch."""
+    proven: Collection[int] = ()
+    """Messages that works before this one of the same batch have closed; their entries are not written yet."""
 
-    def __init__(
-        self, handler: Handler, message: Message, hold: Hold, clock: Clock, *, eager: bool = False, completed: str = ""
-    ) -> None:
-        self.handler = handler
-        self.message = message
-        self.hold = hold
-        self.clock = clock
-        self.operation = completed or handler.operation(message)
-        self.eager = eager
-        self.opened = False
-        self.decided: Kind | None = None
-        self.gap: int | None = None
-        self.outcomes: list[tuple[str, str | None, str | None]] = []
-        self.sendings: list[Sending] = []
-        self.receipts: list[str] = []
-        self.rows: list[EntryRow] = []
-        self.evidence = ROWS[0]
-        self.sends = False
-        """Whether its transaction puts anything into the outbox."""
-        self.claimed = False
-        """Whether its operation was claimed with those of its batch."""
-        self.acks_later = False
-        """Whether its ack is carried out with those of its batch."""
-        self.proven: Collection[int] = ()
-        """Messages that works before this one of the same batch have closed; their entries are not written yet."""
+    def __post_init__(self) -> None:
+        if not self.operation:
+            self.operation = self.handler.operation(self.message)
 
     def again(self) -> Work:
         """The same work from its beginning, after a rollback."""
-        return Work(self.handler, self.message, self.hold, self.clock, eager=self.eager, completed=self.operation)
+        return Work(self.handler, self.message, self.hold, self.clock, self.operation, eager=self.eager)
+
+    def tell(self) -> Told:
+        """Where what a handler says is gathered, from whatever thread of its."""
+        with _telling:
+            self.told = self.told or Told()
+            return self.told
+
+    def forget(self) -> None:
+        """Nothing of what was to be written is true any more."""
+        self.rows.clear()
+        self.closing, self.acked = None, False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to an end that is to be written."""
+        return self.closing is not None or bool(self.rows)
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
@@ -137,36 +145,53 @@ class Work:
             self.decided = yield from self._turn()
         return self.decided
 
-    def close(self, result: Any, rows: int) -> Steps[Kind]:
-        """Judge the handler's return, and write everything that commits with the effect.
+    def judge(self, result: Any, rows: int) -> Kind:
+        """What the handler's return is, by the evidence.
 
         Raises:
             NoProof: nothing shows that the work was done.
-            LeaseLost: the ack in the transaction found the message gone or with somebody else.
         """
         self.evidence = self._evidence(result, rows)
-        kind = judge(result, self.evidence, self.handler.proves, what=self)
+        return judge(result, self.evidence, self.handler.proves, what=self)
+
+    def asks_no_more(self, kind: Kind) -> bool:
+        """Whether nothing but its entries and its ack is left to be written, and these with its batch's or by the queue."""
+        return (
+            kind is Kind.COMMITTED
+            and self.told is None
+            and self.handler.in_order is None
+            and (self.acks_later or self.hold.ack is None)
+        )
+
+    def close(self, kind: Kind) -> Steps[None]:
+        """Write everything that commits with the effect.
+
+        Raises:
+            LeaseLost: the ack in the transaction found the message gone or with somebody else.
+        """
         if kind is not Kind.COMMITTED:
             yield Run(sql.CLOSE_OPERATION, (int(kind), self.operation))
-        if self.outcomes:
-            now = self.clock.now()
-            yield Many(
-                sql.INSERT_OUTCOME,
-                [(self.hold.key, name, subject, now, facts) for name, subject, facts in self.outcomes],
-            )
-        for sending in self.sendings:
-            self.sends = True
-            yield from send(sending, self.rows, self.hold.worker, self.clock.now(), payloads=self.hold.payloads)
+        if self.told is not None:
+            yield from self._write_told(self.told)
         if self.handler.in_order is not None:
             yield from self._advance()
-        rows = self.evidence.rows
-        plain = rows < len(ROWS) and self.evidence is ROWS[rows]
-        yield from self._settle(kind, ROWS_TOLD[rows] if plain else _json.encode(self.evidence).decode())
-        return kind
+        self.note_proof(kind)
+        yield from self._ack(kind)
+
+    def note_proof(self, kind: Kind) -> None:
+        """Note how it was closed, by which evidence; and the ack, if its batch carries it out.
+
+        Raises:
+            LeaseLost, DeadlineExceeded: it must not commit any more.
+        """
+        evidence = self.evidence
+        rows = evidence.rows
+        plain = rows < len(ROWS) and evidence is ROWS[rows]
+        self._note(kind, ROWS_TOLD[rows] if plain else _json.encode(evidence).decode())
 
     def settle(self, kind: Kind) -> Steps[Kind]:
         """Write what was decided without the handler."""
-        self.rows.clear()
+        self.forget()
         if kind is Kind.PARKED:
             yield from self._park()
             return kind
@@ -185,7 +210,8 @@ class Work:
             yield Run(sql.DROP_OPERATION, (self.operation, self.hold.key))
             yield Run(sql.NAME_OPERATION, (self.operation, self.hold.key))
             details = _details(sequence=self.message.sequence)
-        yield from self._settle(kind, details)
+        self._note(kind, details)
+        yield from self._ack(kind)
         return kind
 
     def begins_claimed(self) -> bool:
@@ -206,12 +232,24 @@ class Work:
 
     def _evidence(self, result: Any, rows: int) -> Evidence:
         reason = getattr(result, "reason", "")
-        if not (self.outcomes or self.sendings or self.receipts or reason or self.gap is not None):
-            return ROWS[rows] if rows < len(ROWS) else Evidence(rows)
+        told = self.told
+        if told is None:
+            if not reason and self.gap is None:
+                return ROWS[rows] if rows < len(ROWS) else Evidence(rows)
+            told = Told()
         return Evidence(
-            rows, tuple(o[0] for o in self.outcomes), tuple(s.message.type for s in self.sendings), tuple(self.receipts),
+            rows, tuple(o[0] for o in told.outcomes), tuple(s.message.type for s in told.sendings), tuple(told.receipts),
             reason, self.gap,
         )  # fmt: skip
+
+    def _write_told(self, told: Told) -> Steps[None]:
+        now = self.clock.now()
+        if told.outcomes:
+            rows = [(self.hold.key, name, subject, now, facts) for name, subject, facts in told.outcomes]
+            yield Many(sql.INSERT_OUTCOME, rows)
+        for sending in told.sendings:
+            self.sends = True
+            yield from send(sending, self.rows, self.hold.worker, now, payloads=self.hold.payloads)
 
     @property
     def _line(self) -> str:
@@ -223,18 +261,21 @@ class Work:
         hold = self.hold
         return (hold.key, int(kind), hold.attempt, hold.delivery, self.clock.now(), due, hold.worker, None, details)
 
-    def _settle(self, kind: Kind, details: str | None) -> Steps[None]:
-        self.rows.append(self.entry(kind, details))
-        if self.hold.fence is not None:
-            self.hold.fence()
-        if self.hold.ack is not None:
-            if self.acks_later:
-                self.rows.append(self.entry(Kind.ACKED))
-            elif (yield Run(*self.hold.ack)):
-                reach(Boundary.AFTER_ACK)
-                self.rows.append(self.entry(Kind.ACKED))
-            elif kind is not Kind.SUPPRESSED:  # a suppressed delivery has no effect that could be lost
-                raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
+    def _note(self, kind: Kind, details: str | None) -> None:
+        hold = self.hold
+        self.closing = (hold.key, int(kind), hold.attempt, hold.delivery, self.clock.now(), hold.worker, details)
+        if hold.fence is not None:
+            hold.fence()
+        self.acked = self.acks_later and hold.ack is not None
+
+    def _ack(self, kind: Kind) -> Steps[None]:
+        if self.acks_later or self.hold.ack is None:
+            return
+        if (yield Run(*self.hold.ack)):
+            reach(Boundary.AFTER_ACK)
+            self.acked = True
+        elif kind is not Kind.SUPPRESSED:  # a suppressed delivery has no effect that could be lost
+            raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
 
     def _turn(self) -> Steps[Kind | None]:
         message, order = self.message, self.handler.in_order
@@ -298,39 +339,6 @@ class Work:
             if not self.acks_later and not (yield Run(*hold.ack)):
                 raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
             self.rows.append(self.entry(Kind.ACKED))
-
-
-def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: bool) -> Steps[None]:
-    """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
-    message, body = sending.message, sending.body
-    record = record_of(message, sending.queue, now=now, body=body if payloads else None)
-    found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
-    if found is None:
-        found = yield One(sql.INSERT_MESSAGE, record.row())
-    elif (known := Known(*found)).is_other(record) or differ(record, *(yield One(sql.FIND_CONTENT, (known.key,)))):
-        raise taken(known, record)
-    key = int(found[0])
-    rows.append((key, int(Kind.INTENDED), 0, 0, now, now, worker, None, None))
-    partition = message.partitionkey or message.subject
-    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, 0, now, None))
-
-
-class Waiting(NamedTuple):
-    """A parked message."""
-
-    message: int
-    attempt: int
-    body: bytes
-    partition: str | None
-    queue: str
-    identity: str
-
-
-def resume(rows: list[EntryRow], parked: Waiting, worker: int, now: Micros) -> Steps[None]:
-    """Send a parked message to its queue again; its deliveries go on counting from where they were."""
-    rows.append((parked.message, int(Kind.RESUMED), parked.attempt, 0, now, now, worker, None, None))
-    row = (parked.message, parked.queue, parked.identity, parked.body, parked.partition, parked.attempt, now, None)
-    yield Run(sql.INSERT_OUTBOX, row)
 
 
 def _details(**facts: Any) -> str:

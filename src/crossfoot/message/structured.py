@@ -63,6 +63,8 @@ class _Identity(msgspec.Struct):
     id: str
 
 
+_NOTHING_FURTHER = (None,) * 10
+
 _read_event = msgspec.json.Decoder(_Event).decode
 _read_object = msgspec.json.Decoder(dict[str, Any]).decode
 _read_identity = msgspec.json.Decoder(_Identity).decode
@@ -133,16 +135,26 @@ def key_of(body: bytes) -> str | None:
 
 def _message(event: _Event) -> Message:
     data, content_type, sequence, predecessor = event.data, event.datacontenttype, event.sequence, event.predecessor
+    time = None if event.time is None else micros(event.time)
     if content_type is None:
         content_type = JSON
     if event.data_base64 is not None or content_type != JSON:
         data = _data(data, event.data_base64, content_type)
+    further = (
+        event.dataschema, event.correlationid, event.causationid, event.partitionkey, event.operation, event.traceparent,
+        event.tracestate, sequence, predecessor, event.expirytime,
+    )  # fmt: skip
+    if further == _NOTHING_FURTHER:  # half the time: what an argument costs grows with their number
+        return Message(
+            type=event.type, source=event.source, id=event.id, subject=event.subject, time=time, data=data,
+            datacontenttype=content_type,
+        )  # fmt: skip
     return Message(
         type=event.type,
         source=event.source,
         id=event.id,
         subject=event.subject,
-        time=None if event.time is None else micros(event.time),
+        time=time,
         data=data,
         datacontenttype=content_type,
         dataschema=event.dataschema,

@@ -101,7 +101,7 @@ class Doubtful(msgspec.Struct, frozen=True):
 PublishAnswer = Accepted | Refused | Doubtful
 
 
-class Delivery(msgspec.Struct, kw_only=True):
+class Delivery(msgspec.Struct, kw_only=True, gc=False):
     """One hand-over of a message to a consumer."""
 
     body: bytes
@@ -117,7 +117,7 @@ class Delivery(msgspec.Struct, kw_only=True):
     attributes: dict[str, str] = {}
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, gc=False):
     """The broker confirmed the ack, release, extension or dead-lettering."""
 
     receipt: str

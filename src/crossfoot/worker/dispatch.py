@@ -31,12 +31,16 @@ class Dispatch:
 
     Args:
         ordered: whether the queue keeps the order of a partition.
+        in_order: whether a handler takes its events in order.
         settled: called with deliveries that came to an end.
     """
 
-    def __init__(self, settling: Settling, *, ordered: bool, settled: Callable[[Sequence[Result]], None]) -> None:
+    def __init__(
+        self, settling: Settling, *, ordered: bool, in_order: bool, settled: Callable[[Sequence[Result]], None]
+    ) -> None:  # fmt: skip
         self._settling = settling
         self._ordered = ordered
+        self._in_order = in_order
         self._settled = settled
         self._lines: dict[str, deque[Held]] = {}
         self.load = Load()
@@ -52,10 +56,11 @@ class Dispatch:
     async def take(self, helds: Sequence[Held]) -> None:
         """Send deliveries on; those that cannot be handled at all are settled when their turn has come."""
         hopeless: list[Result] = []
-        if not self._ordered and any(held.handler is not None and held.handler.in_order is not None for held in helds):
+        lines = self._ordered or self._in_order
+        if self._in_order and not self._ordered:
             helds = sorted(helds, key=_sequence)
         for held in helds:
-            if self._may_begin(held):
+            if not lines or self._may_begin(held):
                 self._begin(held, hopeless)
         if hopeless:
             await self.settle(hopeless)

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Sequence
 
 from crossfoot.books import sql
-from crossfoot.books.entry import PROOF_MARKS, RANKS, Kind
+from crossfoot.books.entry import PROOF_MARKS, RANKS
 from crossfoot.books.identity import mend
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import Micros
+from crossfoot.effects.hold import Hold
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
-from crossfoot.effects.work import Hold
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue
@@ -47,7 +47,7 @@ class Intake:
         self, book: Book, queue: Queue, registry: Registry, retry: Retry, worker: int, local: LocalQueue | None
     ) -> None:
         self._book = book
-        self._queue = queue
+        self._name = queue.name
         self._local = local
         self._registry = registry
         self._retry = retry
@@ -70,12 +70,12 @@ class Intake:
                 whatever a wall clock that was set meanwhile makes of it.
         """
         monotonic, now = self._clock.monotonic(), self._clock.now()
+        strict = self._local is None
         helds = []
         records = []
         for delivery in deliveries:
             left = (delivery.lease_until - now) / 1_000_000
-            held = Held(delivery, self._clock, monotonic + left, strict=self._local is None)
-            held.lease_over = min(held.lease_over, lease_over)
+            held = Held(delivery, self._clock, min(monotonic + left, lease_over), delivery.attempt, strict)
             records.append(self._read(held, now))
             self._prepare(held)
             helds.append(held)
@@ -83,7 +83,7 @@ class Intake:
         return helds
 
     def _read(self, held: Held, now: Micros) -> Record:
-        delivery, name = held.delivery, self._queue.name
+        delivery, name = held.delivery, self._name
         try:
             message = decode(delivery.body)
         except EnvelopeInvalid as error:
@@ -127,8 +127,7 @@ class Intake:
                     hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
                 if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
                     self._recall(connection, held, key)
-                due = held.delivery.lease_until
-                rows.append((key, int(Kind.RECEIVED), hold.attempt, hold.delivery, now, due, self._worker, None, None))
+                rows.append((key, hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker))
                 if held.attempt > 1:
                     base = hold.attempt - held.attempt
                     released, held.failed, deaths = connection.execute(sql.COUNT_ENDS, (key, base)).fetchone()
@@ -138,11 +137,14 @@ class Intake:
                     if isinstance(held.problem, UnknownType):
                         (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
                         held.waited = (now - (since or now)) / 1_000_000
-            write_rows(connection, rows)
+            write_rows(connection, rows, each=sql.INSERT_RECEIVED, group=sql.INSERT_RECEIVED_GROUP)
             done = completed(connection, [held.work.operation for held in helds if held.work is not None])
         for held in helds:
             if held.work is not None:
-                self._judge(held, known=held.work.operation in done)
+                completed_before = held.work.operation in done
+                held.eager = held.work.eager = completed_before  # then ask it before the handler
+                if completed_before and isinstance(held.problem, WornOut):
+                    held.problem = None  # its work is done: that it died afterwards is no reason to bury it
 
     def _recall(self, connection: Connection, held: Held, key: int) -> None:
         """A message that has completed an operation asks for that one again, and for no other: a new version of the program
@@ -152,13 +154,6 @@ class Intake:
             held.completed = found[0]
             held.prepare()
 
-    def _judge(self, held: Held, *, known: bool) -> None:
-        """Whether to ask the operation before the handler."""
-        assert held.work is not None
-        held.eager = held.work.eager = known
-        if known and isinstance(held.problem, WornOut):
-            held.problem = None  # its work is done: that it died afterwards is no reason to bury it
-
     def _prepare(self, held: Held) -> None:
         """Give the delivery its number, and name its operation; what fails here fails like the handler would."""
         delivery, message = held.delivery, held.message
@@ -166,13 +161,13 @@ class Intake:
         held.hold = Hold(
             key=0,  # given by the book, see `_write`
             delivery=self._worker << 32 | self._count,
-            attempt=delivery.attempt + _base(delivery),
+            attempt=delivery.attempt + (_base(delivery) if delivery.attributes else 0),
             worker=self._worker,
-            queue=self._queue.name,
+            queue=self._name,
             body=delivery.body,
             partition=(message.partitionkey or message.subject) if message is not None else None,
             ack=self._local.ack_statement(delivery.receipt) if self._local is not None else None,
-            begin=held.begin,
+            begin=held.begin if held.handler is not None and held.handler.deadline is not None else None,
             fence=held.fence,
             payloads=self._book.payloads,
         )
@@ -212,7 +207,5 @@ def _another(connection: Connection, held: Held, record: Record, known: Known) -
 
 def _base(delivery: Delivery) -> int:
     """Deliveries before the message was sent again; anything unreadable there counts as none."""
-    if not delivery.attributes:
-        return 0
     text = delivery.attributes.get(BASE_ATTRIBUTE, "0")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0

@@ -44,8 +44,9 @@ class Leases:
         for held in helds:
             self._held[id(held)] = held
 
-    def forget(self, held: Held) -> None:
-        self._held.pop(id(held), None)
+    def forget(self, helds: Sequence[Held]) -> None:
+        for held in helds:
+            self._held.pop(id(held), None)
 
     async def beat(self) -> int:
         """Extend what needs it. Returns how many were extended.

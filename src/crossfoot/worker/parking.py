@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from crossfoot.books import sql
 from crossfoot.books.store import Book
-from crossfoot.effects.databases.sqlite import answer
-from crossfoot.effects.work import Waiting, resume
+from crossfoot.effects.databases.sqlite import answer, own_cursor
+from crossfoot.effects.letters import Waiting, resume
 
 LIMIT = 100
 
@@ -29,6 +29,6 @@ def resume_overdue(book: Book) -> int:
             parked = Waiting(message, attempt, body, partition, queue, f"{source}|{id_}")
             steps = resume(entries, parked, 0, now)
             for ask in steps:
-                answer(connection, ask)
+                answer(own_cursor(connection), ask)
         connection.executemany(sql.INSERT_ENTRY, entries)
     return len(entries)

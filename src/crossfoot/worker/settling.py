@@ -56,13 +56,26 @@ class Settling:
         Raises:
             DiskFull, DatabaseUnavailable: the book cannot be written: the worker must stop, and nothing was acked.
         """
-        if any(held.work is not None and held.work.sends for held, _ in results):
+        closed: list[Held] = []
+        unbegun: list[Held] = []
+        failed: list[tuple[Held, Exception]] = []
+        sends = False
+        for held, end in results:
+            if held.work is not None and held.work.sends:
+                sends = True
+            if isinstance(end, Kind):
+                closed.append(held)
+            elif end is None:
+                unbegun.append(held)
+            else:
+                failed.append((held, end))
+        if sends:
             self._sent()
         try:
             if self._local is None:
-                await self._ack([held for held, end in results if isinstance(end, Kind)])
-            await self._hand_back([held for held, end in results if end is None])
-            await self._fail([(held, end) for held, end in results if isinstance(end, Exception)])
+                await self._ack(closed)
+            await self._hand_back(unbegun)
+            await self._fail(failed)
         finally:
             self._forget([held for held, _ in results])
         if self._local is not None and self._queue.capabilities.order is Order.KEY:

@@ -161,7 +161,8 @@ class Worker:
         )
         reconciliation = Reconciliation(self._book, self._queue, worker=number)
         ordered = self._queue.capabilities.order is Order.KEY
-        dispatch = Dispatch(settling, ordered=ordered, settled=self._count)
+        in_order = any(handler.in_order is not None for handler in self._registry)
+        dispatch = Dispatch(settling, ordered=ordered, in_order=in_order, settled=self._count)
         async with anyio.create_task_group() as tasks:
             self._start_upkeep(tasks, leases, outbox, reconciliation, number)
             async with anyio.create_task_group() as lanes:
@@ -329,8 +330,8 @@ class Worker:
 
     def _forgetter(self, leases: Leases) -> Callable[[Sequence[Held]], None]:
         def forget(helds: Sequence[Held]) -> None:
+            leases.forget(helds)
             for held in helds:
-                leases.forget(held)
                 if self.on_settled is not None:
                     self.on_settled(held)
                 held.part()
@@ -339,8 +340,9 @@ class Worker:
         return forget
 
     def _count(self, results: Sequence[Result]) -> None:
-        for _, end in results:
-            self.ends[end.label if isinstance(end, Kind) else "handed back" if end is None else "failed"] += 1
+        ends = Counter(end if end is None or isinstance(end, Kind) else "failed" for _, end in results)
+        for end, count in ends.items():
+            self.ends[end.label if isinstance(end, Kind) else end or "handed back"] += count
 
     async def _wait_for_room(self) -> None:
         self._room = anyio.Event()

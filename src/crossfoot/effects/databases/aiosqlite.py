@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Self
 
 import aiosqlite
 
 from crossfoot.effects.databases import sqlite as plain
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask
-from crossfoot.effects.databases.sqlite import answer
+from crossfoot.effects.databases.sqlite import answer, own_cursor
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse
 from crossfoot.sqlite import connect_as
@@ -63,6 +62,7 @@ class AioSqliteSession:
         self.handle = connection
         self._inner = inner
         self._counter = inner.counter
+        self._own = own_cursor(inner)
 
     async def begin(self) -> None:
         await self._call(self._inner.begin)
@@ -75,17 +75,17 @@ class AioSqliteSession:
         await self._call(self._inner.abandon)
 
     async def mark(self) -> None:
-        await self._call(sqlite3.Connection.execute, self._inner, MARK)
+        await self._call(self._own.execute, MARK)
 
     async def undo(self) -> None:
         self._unwatch()
-        await self._call(sqlite3.Connection.execute, self._inner, UNDO)
+        await self._call(self._own.execute, UNDO)
 
     async def keep(self) -> None:
-        await self._call(sqlite3.Connection.execute, self._inner, KEEP)
+        await self._call(self._own.execute, KEEP)
 
     async def answer(self, ask: Ask) -> Any:
-        return await self._call(answer, self._inner, ask)
+        return await self._call(answer, self._own, ask)
 
     async def execute(self, sql: str, parameters: Any = ()) -> aiosqlite.Cursor:
         return await self.handle.execute(sql, parameters)

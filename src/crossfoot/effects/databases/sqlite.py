@@ -166,6 +166,7 @@ class SqliteSession:
     def __init__(self, connection: HandlerConnection) -> None:
         self.handle = connection
         self._counter = connection.counter
+        self._own = own_cursor(connection)
 
     def begin(self) -> None:
         self.handle.begin()
@@ -178,17 +179,17 @@ class SqliteSession:
         self.handle.abandon()
 
     def mark(self) -> None:
-        sqlite3.Connection.execute(self.handle, MARK)
+        self._own.execute(MARK)
 
     def undo(self) -> None:
         self._unwatch()
-        sqlite3.Connection.execute(self.handle, UNDO)
+        self._own.execute(UNDO)
 
     def keep(self) -> None:
-        sqlite3.Connection.execute(self.handle, KEEP)
+        self._own.execute(KEEP)
 
     def answer(self, ask: Ask) -> Any:
-        return answer(self.handle, ask)
+        return answer(self._own, ask)
 
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         return self.handle.execute(sql, parameters)
@@ -198,7 +199,7 @@ class SqliteSession:
         self.handle.guarded = True
 
     def changed(self) -> int:
-        self._unwatch()
+        self.handle.guarded = False
         return self._counter.changed()
 
     def close(self) -> None:
@@ -209,20 +210,28 @@ class SqliteSession:
         self._counter.watching = False
 
 
-def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
-    """Carry out one request of crossfoot's own."""
-    plain = sqlite3.Connection  # and not what a handler's connection makes of these methods
+def own_cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    """A cursor for crossfoot's own statements, which is not what a handler makes of its connection's."""
+    cursor = sqlite3.Connection.cursor(connection)
+    cursor.row_factory = None
+    return cursor
+
+
+def answer(cursor: sqlite3.Cursor, ask: Ask) -> Any:
+    """Carry out one request of crossfoot's own. Whatever it finds is read to its end: a statement that is not would keep its
+    snapshot."""
     try:
-        if isinstance(ask, Run):
-            return plain.execute(connection, ask.sql, ask.parameters).rowcount
         if isinstance(ask, Many):
-            return plain.executemany(connection, ask.sql, ask.rows).rowcount
-        cursor = plain.cursor(connection)
-        cursor.row_factory = None  # the connection's own may be the handler's
+            return cursor.executemany(ask.sql, ask.rows).rowcount
         cursor.execute(ask.sql, ask.parameters)
-        return cursor.fetchone() if isinstance(ask, One) else cursor.fetchall()
+        if isinstance(ask, Run):
+            return cursor.rowcount
+        rows = cursor.fetchall()
     except sqlite3.OperationalError as error:
-        raise explain(error, connection) from error
+        raise explain(error, cursor.connection) from error
+    if isinstance(ask, One):
+        return rows[0] if rows else None
+    return rows
 
 
 def tell_full_disk(error: BaseException, where: sqlite3.Connection | str) -> None:

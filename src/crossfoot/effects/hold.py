@@ -1,0 +1,31 @@
+"""A delivery as the work on it sees it: what the book calls it, and what its worker allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+class Hold(msgspec.Struct, kw_only=True):
+    """A delivery as the book knows it."""
+
+    key: int
+    """The message's key in the book."""
+    delivery: int
+    attempt: int
+    worker: int
+    queue: str
+    body: bytes
+    partition: str | None = None
+    payloads: bool = True
+    """Whether the book keeps what messages carry."""
+    ack: Statement | None = None
+    """The ack as a statement, where the queue lives in the same database."""
+    begin: Callable[[], None] | None = None
+    """Told when the handler is about to begin: its deadline runs from here."""
+    fence: Callable[[], None] | None = None
+    """Raises when this delivery must not commit any more (`LeaseLost`, `DeadlineExceeded`)."""

@@ -1,0 +1,50 @@
+"""The steps that put a message into the outbox, within a transaction that decides whether it is ever sent."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from crossfoot.books import sql
+from crossfoot.books.entry import Kind
+from crossfoot.books.identity import differ, taken
+from crossfoot.books.record import record_of
+from crossfoot.books.store import Known
+from crossfoot.clock import Micros
+from crossfoot.effects.databases.session import One, Run, Steps
+from crossfoot.effects.sending import Sending
+
+EntryRow = tuple[Any, ...]
+"""The parameters of `sql.INSERT_ENTRY`."""
+
+
+def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: bool) -> Steps[None]:
+    """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
+    message, body = sending.message, sending.body
+    record = record_of(message, sending.queue, now=now, body=body if payloads else None)
+    found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
+    if found is None:
+        found = yield One(sql.INSERT_MESSAGE, record.row())
+    elif (known := Known(*found)).is_other(record) or differ(record, *(yield One(sql.FIND_CONTENT, (known.key,)))):
+        raise taken(known, record)
+    key = int(found[0])
+    rows.append((key, int(Kind.INTENDED), 0, 0, now, now, worker, None, None))
+    partition = message.partitionkey or message.subject
+    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, 0, now, None))
+
+
+class Waiting(NamedTuple):
+    """A parked message."""
+
+    message: int
+    attempt: int
+    body: bytes
+    partition: str | None
+    queue: str
+    identity: str
+
+
+def resume(rows: list[EntryRow], parked: Waiting, worker: int, now: Micros) -> Steps[None]:
+    """Send a parked message to its queue again; its deliveries go on counting from where they were."""
+    rows.append((parked.message, int(Kind.RESUMED), parked.attempt, 0, now, now, worker, None, None))
+    row = (parked.message, parked.queue, parked.identity, parked.body, parked.partition, parked.attempt, now, None)
+    yield Run(sql.INSERT_OUTBOX, row)
