@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from crossfoot.errors import DatabaseUnavailable, DiskFull
 from crossfoot.turnstile import TURN, Turnstile
@@ -42,7 +42,16 @@ MINIMUM_VERSION = (3, 35, 0)
 class Connection(sqlite3.Connection):
     """A connection with its turnstile. `writing()` is the one way crossfoot writes."""
 
+    dialect: Literal["sqlite"] = "sqlite"
+    broken: Literal[False] = False
     turnstile: Turnstile
+
+    def stream(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """The rows of a large result: SQLite never holds all of them."""
+        return self.execute(sql, parameters)
+
+    def alone(self, what: str) -> None:
+        """Nobody else does `what` until the end of the transaction: a file has one writer."""
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

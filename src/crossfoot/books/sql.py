@@ -1,10 +1,12 @@
 """The statements of the hot path, by name.
 
 They are plain text and not expression objects because they run inside the *user's* transaction, through whatever
-driver that is, a few microseconds each; the tables they speak of are declared in `tables`.
+driver that is, a few microseconds each; the tables they speak of are declared in `tables`. They are SQLite's, and translated
+for PostgreSQL (see `dialect`); what a single writer need not say, the other text beside it says.
 """
 
 from crossfoot.books.entry import PROOFS, Kind
+from crossfoot.dialect import differs
 
 GROUP = 25
 """Rows that one statement for a group takes. Where it looks up, fewer are filled up with NULL, which is no name."""
@@ -60,18 +62,24 @@ INSERT_CLOSING = _CLOSING + "(?, ?, ?, ?, ?, ?, ?)"
 INSERT_CLOSING_GROUP = _CLOSING + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * GROUP)
 
 
-def _closing_and_ack(place: int) -> str:
-    message, kind, attempt, delivery, at, worker, details = (f"?{7 * place + column}" for column in range(1, 8))
-    return (
-        f"({message}, {kind}, {attempt}, {delivery}, {at}, {worker}, {details}), "
-        f"({message}, {Kind.ACKED.value}, {attempt}, {delivery}, {at}, {worker}, NULL)"
-    )
+def _closing_and_ack(rows: int) -> str:
+    """The same, and that it was acked, from one row of parameters each."""
+    values = []
+    for first in range(1, 7 * rows, 7):
+        message, kind, attempt, delivery, at, worker, details = (f"?{first + column}" for column in range(7))
+        values.append(f"({message}, {kind}, {attempt}, {delivery}, {at}, {worker}, {details})")
+        values.append(f"({message}, {Kind.ACKED.value}, {attempt}, {delivery}, {at}, {worker}, NULL)")
+    closings = ", ".join(["(" + "?::bigint, " * 6 + "?::text)"] * rows)
+    in_postgres = f"""
+WITH closings (message, kind, attempt, delivery, at, worker, details) AS (VALUES {closings})
+{_CLOSING.removesuffix("VALUES ")} SELECT message, kind, attempt, delivery, at, worker, details FROM closings
+UNION ALL SELECT message, {Kind.ACKED.value}, attempt, delivery, at, worker, NULL FROM closings
+"""
+    return differs(_CLOSING + ", ".join(values), postgres=in_postgres)
 
 
-INSERT_CLOSING_AND_ACK = _CLOSING + _closing_and_ack(0)
-"""The same, and that it was acked, from one row of parameters."""
-
-INSERT_CLOSING_AND_ACK_GROUP = _CLOSING + ", ".join(_closing_and_ack(place) for place in range(GROUP))
+INSERT_CLOSING_AND_ACK = _closing_and_ack(1)
+INSERT_CLOSING_AND_ACK_GROUP = _closing_and_ack(GROUP)
 
 INSERT_CAUSE = """
 INSERT INTO crossfoot_causes (fingerprint, kind, title, frames, first_at) VALUES (?, ?, ?, ?, ?)
@@ -108,11 +116,13 @@ FIND_RESUMED = (
 LAST_ATTEMPT = "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?"
 
 COUNT_ENDS = f"""
-SELECT coalesce(sum(released), 0), coalesce(sum(failed), 0), coalesce(sum(alone AND NOT (released OR failed)), 0) FROM (
-  SELECT max(kind = {Kind.RELEASED.value}) AS released,
-    max(kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value})) AS failed,
-    max(kind = {Kind.EXTENDED.value} AND details IS NOT NULL) AS alone
-  FROM crossfoot_entries WHERE message = ? AND attempt > ? AND delivery <> 0 GROUP BY delivery)
+SELECT coalesce(sum(released), 0), coalesce(sum(failed), 0),
+  coalesce(sum(CASE WHEN released = 0 AND failed = 0 THEN alone END), 0)
+FROM (
+  SELECT max(CASE kind WHEN {Kind.RELEASED.value} THEN 1 ELSE 0 END) AS released,
+    max(CASE WHEN kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value}) THEN 1 ELSE 0 END) AS failed,
+    max(CASE WHEN kind = {Kind.EXTENDED.value} AND details IS NOT NULL THEN 1 ELSE 0 END) AS alone
+  FROM crossfoot_entries WHERE message = ? AND attempt > ? AND delivery <> 0 GROUP BY delivery) AS ends
 """
 """Deliveries of a message that were handed back, that failed, and that were begun alone (see `worker.alone`) and have no end."""
 
@@ -134,6 +144,8 @@ INSERT_OUTBOX = """
 INSERT INTO crossfoot_outbox (message, queue, identity, body, partition, base, due, claim)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+INSERT_NUMBERED_OUTBOX = INSERT_OUTBOX.rstrip() + " RETURNING number"
 
 OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
 
@@ -174,9 +186,16 @@ RETRY_OUTBOX = "UPDATE crossfoot_outbox SET due = ?, claim = NULL WHERE number =
 
 FIND_SEQUENCE = "SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ?"
 
+TAKE_SEQUENCE = differs(
+    "SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ? LIMIT 1",
+    postgres="SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ? FOR UPDATE",
+)
+"""The last sequence, which nobody moves before this transaction ends; on an old snapshot it is asked for again."""
+
 ADVANCE_SEQUENCE = """
 INSERT INTO crossfoot_sequences (handler, subject, last, at) VALUES (?, ?, ?, ?)
-ON CONFLICT (handler, subject) DO UPDATE SET last = excluded.last, at = excluded.at WHERE excluded.last > last
+ON CONFLICT (handler, subject) DO UPDATE SET last = excluded.last, at = excluded.at
+WHERE excluded.last > crossfoot_sequences.last
 """
 
 PARK = """
@@ -193,11 +212,13 @@ ACCEPT_GAP = """
 UPDATE crossfoot_parked SET until = 0 WHERE handler = ? AND subject = ? AND sequence = ? AND message = ? AND until > 0
 """
 
-FOLLOWERS = """
+_FOLLOWERS = """
 SELECT p.message, p.sequence, p.attempt, p.body, p.partition, p.until, m.queue, m.source, m.id
 FROM crossfoot_parked p JOIN crossfoot_messages m ON m.key = p.message
 WHERE p.handler = ? AND p.subject = ? AND p.predecessor <= ? ORDER BY p.sequence
 """
+
+FOLLOWERS = differs(_FOLLOWERS, postgres=_FOLLOWERS + "FOR UPDATE OF p")
 
 OVERDUE_PARKED = """
 SELECT p.handler, p.subject, p.sequence, p.message, p.attempt, p.body, p.partition, m.queue, m.source, m.id

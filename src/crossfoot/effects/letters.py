@@ -22,8 +22,11 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
     message, body = sending.message, sending.body
     record = record_of(message, sending.queue, now=now, body=body if payloads else None)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
-    if found is None:
-        found = yield One(sql.INSERT_MESSAGE, record.row())
+    added = None if found is not None else (yield One(sql.INSERT_MESSAGE, record.row()))
+    if found is None and added is None:  # somebody else has added it meanwhile
+        found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
+    if added is not None:
+        found = added
     elif (known := Known(*found)).is_other(record) or differ(record, *(yield One(sql.FIND_CONTENT, (known.key,)))):
         raise taken(known, record)
     key = int(found[0])

@@ -19,7 +19,7 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
-from crossfoot.effects.databases.session import All, Many, One, Run, Steps
+from crossfoot.effects.databases.session import All, Alone, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.letters import EntryRow, Waiting, resume, send
@@ -97,6 +97,12 @@ class Work(msgspec.Struct, eq=False):
     def __post_init__(self) -> None:
         if not self.operation:
             self.operation = self.handler.operation(self.message)
+
+    def restart(self) -> None:
+        """To its beginning, after a rollback: whoever holds it goes on with it."""
+        fresh = self.again()
+        for name in Work.__struct_fields__:
+            setattr(self, name, getattr(fresh, name))
 
     def again(self) -> Work:
         """The same work from its beginning, after a rollback."""
@@ -285,8 +291,7 @@ class Work(msgspec.Struct, eq=False):
                 f"{self.what}: handler {self.handler.name} takes events in order and needs a subject and a sequence; the "
                 "publisher must set both"
             )
-        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
-        last = found[0] if found else None
+        last = yield from self._last()
         turn = turn_of(last, message.sequence, message.predecessor, order)
         if turn is Turn.PARK and (yield One(sql.GAP_ACCEPTED, self._place())):
             self.gap = awaited(message.sequence, message.predecessor, order)
@@ -305,10 +310,15 @@ class Work(msgspec.Struct, eq=False):
         message, order = self.message, self.handler.in_order
         if order is None or message.sequence is None or message.subject is None:
             return
-        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
-        last = found[0] if found else None
+        last = yield from self._last()
         if turn_of(last, message.sequence, message.predecessor, order) is Turn.APPLY:
             yield from self._advance()
+
+    def _last(self) -> Steps[int | None]:
+        """The last sequence applied, which nobody but this transaction moves from now on."""
+        yield Alone(f"{self._line}/{self.message.subject}")
+        found = yield One(sql.TAKE_SEQUENCE, (self._line, self.message.subject))
+        return found[0] if found else None
 
     def _place(self) -> tuple[Any, ...]:
         return (self._line, self.message.subject, self.message.sequence, self.hold.key)

@@ -7,7 +7,7 @@ import weakref
 from typing import Any, Self
 
 from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
-from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Alone, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import DiskFull, QueueUnavailable, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
@@ -202,6 +202,9 @@ class SqliteSession:
         self.handle.guarded = False
         return self._counter.changed()
 
+    def asks_again(self, error: BaseException) -> bool:
+        return False  # its writers stand in line
+
     def close(self) -> None:
         self.handle.leave()
 
@@ -221,6 +224,8 @@ def answer(cursor: sqlite3.Cursor, ask: Ask) -> Any:
     """Carry out one request of crossfoot's own. Whatever it finds is read to its end: a statement that is not would keep its
     snapshot."""
     try:
+        if isinstance(ask, Alone):
+            return None
         if isinstance(ask, Many):
             return cursor.executemany(ask.sql, ask.rows).rowcount
         cursor.execute(ask.sql, ask.parameters)

@@ -1,0 +1,88 @@
+"""What the book needs of a connection, whichever database it is kept in; `sqlite` and `postgres` have it.
+
+Statements are SQLite's, see `dialect`. A transaction is begun by `writing` or `snapshot`; outside of them each statement
+is one by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+Dialect = Literal["sqlite", "postgres"]
+
+
+class Cursor(Protocol):
+    """The result of a statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows changed."""
+        ...
+
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """One connection, for one thread at a time."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is of no use any more, because its server has gone."""
+        ...
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Cursor: ...
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor: ...
+
+    def stream(self, sql: str, parameters: Any = ..., /) -> Iterable[Any]:
+        """The rows of a large result, without holding all of them. Within a snapshot."""
+        ...
+
+    def alone(self, what: str) -> None:
+        """Until the end of the transaction nobody else does `what`; waits for who does it."""
+        ...
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """One write transaction: committed at the end, rolled back on any exception.
+
+        Raises:
+            DiskFull: the disk is full; nothing of the transaction was kept.
+            DatabaseUnavailable: the database cannot be used.
+        """
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """Everything read inside is of one moment.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be used.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def is_postgres(place: str) -> bool:
+    """Whether it is the URL of a PostgreSQL database, and not the name of a file."""
+    return place.startswith(("postgresql://", "postgres://"))
+
+
+def has_password(place: str) -> bool:
+    """Whether whoever sees it can get in."""
+    return is_postgres(place) and (urlsplit(place).password is not None or "password" in urlsplit(place).query)
+
+
+def shown(place: str) -> str:
+    """A file's name, or a URL, as people may see it: without user, password and parameters."""
+    if not is_postgres(place):
+        return place
+    parts = urlsplit(place)
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,47 @@
+"""What the book's statements are in PostgreSQL: written once, in SQLite's words, and translated once each.
+
+Only spellings are translated: how parameters are marked, and the hints that SQLite's planner takes. Where a statement
+really differs, both are written side by side with `differs`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_TOKEN = re.compile(
+    r"""(?P<kept>'(?:[^']|'')*'|"(?:[^"]|"")*"|::)
+    |--[^\n]*
+    |(?P<hint>\s+(?:NOT\s+INDEXED|INDEXED\s+BY\s+\w+)\b)
+    |(?P<cross>\bCROSS\s+JOIN\b)
+    |:(?P<name>[a-z_]\w*)
+    |(?P<mark>\?)
+    |(?P<percent>%)""",
+    re.VERBOSE,
+)
+
+_differing: dict[str, str] = {}
+
+
+def differs(sqlite: str, *, postgres: str) -> str:
+    """A statement that is another one in PostgreSQL, with the same parameters. Returns SQLite's, which stands for both."""
+    _differing[sqlite] = postgres
+    return sqlite
+
+
+@lru_cache(maxsize=1024)
+def translate(statement: str) -> bytes:
+    """The statement as psycopg takes it, with `%s` and `%(name)s` for its parameters."""
+    return _TOKEN.sub(_translated, _differing.get(statement, statement)).encode()
+
+
+def _translated(token: re.Match[str]) -> str:
+    if token["mark"]:
+        return "%s"
+    if token["name"]:
+        return f"%({token['name']})s"
+    if token["percent"]:
+        return "%%"
+    if token["cross"]:  # SQLite is told to begin with the left side; PostgreSQL knows, and wants no condition there
+        return "JOIN"
+    return token["kept"].replace("%", "%%") if token["kept"] else ""

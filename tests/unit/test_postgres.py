@@ -1,0 +1,181 @@
+"""Connections to PostgreSQL: transactions, and errors that say what to do next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from crossfoot.errors import DatabaseUnavailable, DiskFull, UsageError
+from crossfoot.postgres import Connection, connect, explain
+from tests.servers.postgres import Postgres, postgres_running
+
+pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[Connection]:
+    made = connect(postgres_url)
+    made.execute("CREATE TABLE t (number BIGINT, note TEXT)")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other(connection: Connection, postgres_url: str) -> Iterator[Connection]:
+    made = connect(postgres_url)
+    yield made
+    made.close()
+
+
+def notes(connection: Connection) -> list[str]:
+    return [note for (note,) in connection.execute("SELECT note FROM t ORDER BY number")]
+
+
+class TestTransactions:
+    def test_writing_commits_at_the_end(self, connection: Connection, other: Connection) -> None:
+        with connection.writing():
+            connection.execute("INSERT INTO t VALUES (?, ?)", (1, "50 % ?"))
+            assert notes(other) == []
+        assert notes(other) == ["50 % ?"]
+
+    def test_writing_rolls_back_on_any_exception(self, connection: Connection, other: Connection) -> None:
+        def interrupted() -> None:
+            with connection.writing():
+                connection.execute("INSERT INTO t VALUES (1, 'a')")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert notes(other) == []
+        assert not connection.in_transaction
+
+    def test_a_snapshot_is_of_one_moment(self, connection: Connection, other: Connection) -> None:
+        with connection.snapshot():
+            assert notes(connection) == []
+            other.execute("INSERT INTO t VALUES (1, 'a')")
+            assert notes(connection) == []
+        assert notes(connection) == ["a"]
+
+    def test_many_rows_are_written_in_one_go_and_counted(self, connection: Connection) -> None:
+        with connection.writing():
+            assert (
+                connection.executemany("INSERT INTO t VALUES (?, ?)", [(n, str(n)) for n in range(50)]).rowcount == 50
+            )
+            assert connection.executemany("DELETE FROM t WHERE number = ?", []).rowcount == 0
+
+    def test_a_large_result_is_read_in_portions(self, connection: Connection) -> None:
+        connection.execute("INSERT INTO t SELECT n, 'x' FROM generate_series(1, 10000) n")
+        with connection.snapshot():
+            first, second = (iter(connection.stream("SELECT number FROM t ORDER BY 1")) for _ in range(2))
+            assert sum(1 for _ in zip(first, second, strict=True)) == 10_000
+
+    def test_sums_are_whole_numbers(self, connection: Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (?, 'a'), (?, 'b')", (2**62, -(2**40)))
+        ((total,),) = connection.execute("SELECT sum(number) FROM t")
+        assert total == 2**62 - 2**40
+        assert isinstance(total, int)
+
+    def test_of_two_who_want_to_be_alone_the_second_waits_for_the_first(
+        self, connection: Connection, other: Connection
+    ) -> None:
+        def wait() -> None:
+            with other.writing():
+                other.alone("posting")
+                other.execute("INSERT INTO t VALUES (2, 'second')")
+
+        with connection.writing():
+            connection.alone("posting")
+            thread = threading.Thread(target=wait)
+            thread.start()
+            thread.join(0.2)
+            assert thread.is_alive()
+            connection.execute("INSERT INTO t VALUES (1, 'first')")
+        thread.join(5)
+        assert notes(connection) == ["first", "second"]
+
+
+class TestErrors:
+    """What happened, where, and what to do next; without password, user or values."""
+
+    def test_a_server_that_is_not_there(self) -> None:
+        with pytest.raises(DatabaseUnavailable, match=r"does not answer.*check that the server runs") as raised:
+            connect("postgresql://ada:secret@127.0.0.1:1/billing?connect_timeout=2")
+        assert "secret" not in str(raised.value)
+        assert str(raised.value).startswith("postgresql://127.0.0.1:1/billing")
+
+    def test_a_database_that_is_not_there(self, postgres: Postgres) -> None:
+        with pytest.raises(DatabaseUnavailable, match='database "nowhere" does not exist: create it'):
+            connect(postgres.url("nowhere"))
+
+    def test_a_user_nobody_knows(self, postgres: Postgres) -> None:
+        with pytest.raises(DatabaseUnavailable, match='role "nobody" does not exist'):
+            connect(postgres.url(user="nobody"))
+
+    def test_a_url_that_cannot_be_read_is_not_told_with_its_password(self) -> None:
+        with pytest.raises(UsageError, match="cannot be read") as raised:
+            connect("postgresql://ada:se%zzcret@127.0.0.1/billing")
+        assert "cret" not in str(raised.value)
+
+    def test_a_session_that_an_operator_ended(self, connection: Connection, postgres: Postgres) -> None:
+        postgres.run("SELECT pg_terminate_backend(%s)", connection.raw.info.backend_pid)
+        with pytest.raises(DatabaseUnavailable, match="start again when it answers"):
+            connection.execute("SELECT 1")
+        assert connection.broken
+
+    def test_a_session_that_stood_still_in_its_transaction(self, connection: Connection) -> None:
+        connection.execute("SET idle_in_transaction_session_timeout = '50ms'")
+        connection.begin()
+        threading.Event().wait(0.3)
+        with pytest.raises(DatabaseUnavailable, match="raise its timeout"):
+            connection.execute("SELECT 1")
+
+    def test_a_statement_that_took_too_long(self, connection: Connection) -> None:
+        connection.execute("SET statement_timeout = '50ms'")
+        with pytest.raises(DatabaseUnavailable, match="statement_timeout: raise that"):
+            connection.execute("SELECT pg_sleep(5)")
+
+    def test_a_standby_only_reads(self, connection: Connection) -> None:
+        connection.execute("SET default_transaction_read_only = on")
+        with pytest.raises(DatabaseUnavailable, match="connect to the primary"), connection.writing():
+            connection.execute("INSERT INTO t VALUES (1, 'a')")
+        assert not connection.in_transaction
+
+    def test_too_many_connections(self, postgres: Postgres) -> None:
+        with postgres_running(max_connections="5", superuser_reserved_connections="0", max_wal_senders="0") as small:
+            held = [connect(small.url()) for _ in range(5)]
+            with pytest.raises(DatabaseUnavailable, match="raise max_connections"):
+                connect(small.url())
+            for one in held:
+                one.close()
+
+    def test_a_full_disk_stops_the_worker(self) -> None:
+        assert isinstance(explain(psycopg.errors.DiskFull("could not extend file"), "db"), DiskFull)
+
+    def test_what_the_statement_itself_did_wrong_is_left_as_it_is(self, connection: Connection) -> None:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("SELECT 1 FROM nowhere")
+
+    def test_a_server_that_restarts_is_used_again_by_a_new_connection(self) -> None:
+        with postgres_running() as server:
+            first = connect(server.url())
+            server.kill()
+            server.start()
+            with pytest.raises(DatabaseUnavailable):
+                first.execute("SELECT 1")
+            second = connect(server.url())
+            assert second.execute("SELECT 1").fetchone() == (1,)
+            second.close()
+
+
+class TestDurability:
+    def test_commits_that_the_server_may_lose_are_not_accepted(self, postgres: Postgres) -> None:
+        with postgres_running(synchronous_commit="off") as careless:
+            sure, quick = connect(careless.url()), connect(careless.url(), synchronous="NORMAL")
+            assert sure.execute("SHOW synchronous_commit").fetchone() == ("on",)
+            assert quick.execute("SHOW synchronous_commit").fetchone() == ("off",)
+            sure.close()
+            quick.close()
