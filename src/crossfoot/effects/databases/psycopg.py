@@ -225,7 +225,7 @@ class PsycopgSession:
             raise
 
     def execute(self, sql: Any, parameters: Any = ()) -> psycopg.Cursor[Any]:
-        return self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]
+        return self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
 
     def watch(self) -> None:
         self.handle.counter.watch()

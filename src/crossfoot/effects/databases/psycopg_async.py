@@ -183,7 +183,7 @@ class PsycopgAsyncSession:
             raise
 
     async def execute(self, sql: Any, parameters: Any = ()) -> psycopg.AsyncCursor[Any]:
-        return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]
+        return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
 
     async def watch(self) -> None:
         self.handle.counter.watch()
