@@ -47,6 +47,13 @@ class Leases:
     def forget(self, held: Held) -> None:
         self._held.pop(id(held), None)
 
+    def lose(self, receipts: Sequence[str]) -> None:
+        """The queue says that these are void, without having been asked."""
+        void = set(receipts)
+        for held in self._held.values():
+            if held.delivery.receipt in void:
+                held.lose()
+
     async def beat(self) -> int:
         """Extend what needs it. Returns how many were extended.
 

@@ -1,0 +1,165 @@
+"""One connection to the broker and its channel, from its making to its loss, which everybody who waits on it learns at once.
+
+The client never reconnects by itself. What was delivered on a connection is the broker's again when that is lost, so that a
+connection that came back in silence would hide that everything in hand is void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
+
+import anyio
+from anyio import CancelScope
+
+from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.rabbitmq.answers import NoAnswer, import_aiormq, read_as_answers
+
+if TYPE_CHECKING:
+    from aiormq.channel import Channel
+    from aiormq.connection import Connection as Client
+
+T = TypeVar("T")
+
+CLOSING_SECONDS = 2.0
+
+HEADERS_BYTES = 1_024
+"""Of a frame that a message's headers cannot have."""
+
+_log = logging.getLogger("crossfoot.queues.rabbitmq")
+
+
+class Link:
+    """One connection with one channel on it.
+
+    Args:
+        label: the queue's name, for errors.
+        timeout: seconds until a request without an answer is given up; the whole connection goes with it, because an answer
+            that comes later could not be told from the next one's.
+        lost: called when the connection or its channel is lost, with the reason.
+    """
+
+    def __init__(self, label: str, timeout: float, lost: Callable[[Link, str], None]) -> None:
+        self.id = uuid4().hex[:12]
+        self._label = label
+        self._timeout = timeout
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._client: Client | None = None
+        self._channel: Channel | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be used, here and now: a connection belongs to the event loop it was made in."""
+        channel = self._channel
+        return channel is not None and not channel.is_closed and self._loop is asyncio.get_running_loop()
+
+    @property
+    def channel(self) -> Channel:
+        """Raises `QueueUnavailable` when it is closed already."""
+        if self._channel is None:
+            raise QueueUnavailable(f"queue {self._label}: the connection was lost, nothing was sent")
+        return self._channel
+
+    @property
+    def longest_headers(self) -> int:
+        """Bytes; they travel in one frame."""
+        assert self._client is not None
+        return int(self._client.connection_tune.frame_max or 131_072) - HEADERS_BYTES
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The broker's version."""
+        assert self._client is not None
+        text = str(self._client.server_properties.get("version", ""))
+        return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+    async def open(self, url: str, *, heartbeat: int, context: ssl.SSLContext | None, confirms: bool) -> None:
+        """Connect. Raises what the client raises."""
+        aiormq = import_aiormq()
+        address = aiormq.connection.URL(url).update_query(heartbeat=heartbeat, name="crossfoot")
+        self._client = client = aiormq.Connection(
+            address, context=context, transport_factory=self._factory(aiormq, address.scheme == "amqps")
+        )
+        await client.connect()
+        self._channel = channel = cast(
+            "Channel", await client.channel(publisher_confirms=confirms, on_return_raises=False)
+        )
+        channel.closing.add_done_callback(self._over)
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """One request, sent at most once. A cancellation waits for its answer, as long as the timeout at most.
+
+        Raises:
+            Rejected, NoAnswer: as their names say.
+            QueueUnavailable: nothing was sent.
+        """
+        with anyio.move_on_after(self._timeout, shield=True), read_as_answers(self._label):
+            return await call()
+        await self.close(f"no answer within {self._timeout:g} s")
+        raise NoAnswer(f"no answer within {self._timeout:g} s")
+
+    async def must_flow(self) -> None:
+        """See that the broker takes messages.
+
+        Raises:
+            QueueUnavailable: it has said that it does not, and nothing was sent.
+        """
+        assert self._client is not None
+        with anyio.move_on_after(0.001) as scope:
+            await self._client.ready()
+        if scope.cancelled_caught:
+            raise QueueUnavailable(
+                f"queue {self._label}: the broker takes no messages now, it is short of memory or disk; nothing was sent. Look at "
+                "its alarms (rabbitmq-diagnostics alarms)"
+            )
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[Channel]:
+        """A channel for requests that may be refused: the broker closes the channel they come by, with all it holds."""
+        client = self._client
+        assert client is not None
+        channel = cast("Channel", await self.ask(lambda: client.channel(publisher_confirms=False)))
+        try:
+            yield channel
+        finally:
+            with CancelScope(shield=True), anyio.move_on_after(CLOSING_SECONDS), suppress(Exception):
+                await channel.close()  # closed already, if it was refused
+
+    async def close(self, reason: str = "it was closed here") -> None:
+        """Close it, at once if it cannot be done in order; never raises."""
+        client, self._client, self._channel = self._client, None, None
+        if client is None or self._loop is not asyncio.get_running_loop():
+            return
+        self._lost(self, reason)
+        errors = import_aiormq().exceptions
+        with CancelScope(shield=True):
+            with anyio.move_on_after(CLOSING_SECONDS), suppress(Exception):  # whatever it stumbles over on its way out
+                await client.close(errors.ConnectionClosed(0, reason))
+            if self._writer is not None:
+                self._writer.transport.abort()
+
+    def _over(self, closing: asyncio.Future[Any]) -> None:
+        why = "it was cancelled" if closing.cancelled() else str(closing.exception() or "it was closed")
+        if self._channel is not None:
+            _log.warning("queue %s: a connection or its channel was lost: %s", self._label, why)
+            self._lost(self, why)
+
+    def _factory(self, aiormq: Any, encrypted: bool) -> Any:
+        """The client's own way to connect, and a hand on the socket: what is closed must not go on holding messages."""
+        module = aiormq.connection
+        inner = module.TLSTransportFactory() if encrypted else module.TCPTransportFactory()
+        link = self
+
+        class Factory(module.TransportFactory):  # type: ignore[misc, name-defined] # the module is imported late
+            async def create(self, url: Any, **options: Any) -> Any:
+                reader, link._writer = await inner.create(url, **options)
+                return reader, link._writer
+
+        return Factory()
