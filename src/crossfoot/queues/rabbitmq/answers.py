@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from crossfoot.errors import QueueUnavailable, UsageError
+
+T = TypeVar("T")
 
 
 class NoAnswer(Exception):
@@ -38,9 +38,8 @@ def import_aiormq() -> Any:
     return aiormq
 
 
-@contextmanager
-def read_as_answers(label: str) -> Iterator[None]:
-    """Within: what the client raises is told as what it proves.
+def answer_of(request: asyncio.Future[T], label: str) -> T:
+    """What a request came to that is over: what the client raised is told as what it proves.
 
     Raises:
         Rejected, NoAnswer: as their names say.
@@ -51,22 +50,18 @@ def read_as_answers(label: str) -> Iterator[None]:
         errors.ChannelAccessRefused: 403, errors.ChannelNotFoundEntity: 404, errors.ChannelLockedResource: 405,
         errors.ChannelPreconditionFailed: 406,
     }  # fmt: skip
-    try:
-        yield
-    except errors.ChannelInvalidStateError as error:
+    if request.cancelled():  # by the client, which does so when it loses the connection
+        raise NoAnswer("the connection was closed before an answer came")
+    error = request.exception()
+    if error is None:
+        return request.result()
+    if isinstance(error, errors.ChannelInvalidStateError):
         raise QueueUnavailable(f"queue {label}: the connection was lost, nothing was sent") from error
-    except errors.AMQPError as error:
-        code = codes.get(type(error))
-        if code is not None:
-            raise Rejected(code, str(error)) from error
+    if (code := codes.get(type(error))) is not None:
+        raise Rejected(code, str(error)) from error
+    if isinstance(error, (errors.AMQPError, OSError, RuntimeError)):
         raise NoAnswer(f"the connection was lost before an answer came: {_text(error)}") from error
-    except (OSError, RuntimeError) as error:
-        raise NoAnswer(f"the connection was lost before an answer came: {_text(error)}") from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise NoAnswer("the connection was closed before an answer came") from error  # the client cancels who waits
+    raise error
 
 
 def _text(error: BaseException) -> str:

@@ -5,7 +5,6 @@ Two, because a broker that is short of memory stops reading from who publishes; 
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ from anyio import Lock, to_thread
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.rabbitmq.address import Address
 from crossfoot.queues.rabbitmq.answers import import_aiormq
-from crossfoot.queues.rabbitmq.link import Link
+from crossfoot.queues.rabbitmq.link import Link, over_within
 
 PAUSE_SECONDS = 0.5
 """After a failure to connect."""
@@ -79,19 +78,19 @@ class Connection:
         errors = aiormq.exceptions
         link = Link(self.label, self.timeout, _ignored if confirms else self.lost)
         place = self._place
-        try:
-            with anyio.fail_after(self.timeout):
-                await link.open(place.url, heartbeat=place.heartbeat, context=self._context, confirms=confirms)
-        except (errors.AMQPError, OSError, TimeoutError, RuntimeError, EOFError) as error:
-            await link.close()
-            where = f"queue {self.label} cannot be reached at {place.shown}, nothing was sent"
-            why = f"{where}: {_why(error, errors)}"
-            self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
-            raise QueueUnavailable(why) from None
-        except asyncio.CancelledError:
-            await link.close()
-            raise
-        return link
+        opening = await over_within(
+            self.timeout,
+            link.open(place.url, heartbeat=place.heartbeat, context=self._context, confirms=confirms),
+        )
+        error = TimeoutError() if not opening.done() or opening.cancelled() else opening.exception()
+        if error is None:
+            return link
+        await link.close()
+        if not isinstance(error, (errors.AMQPError, OSError, RuntimeError, EOFError)):
+            raise error
+        why = f"queue {self.label} cannot be reached at {place.shown}, nothing was sent: {_why(error, errors)}"
+        self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
+        raise QueueUnavailable(why) from None
 
 
 async def _drop(link: Link | None) -> None:
@@ -107,6 +106,6 @@ def _why(error: BaseException, errors: object) -> str:
     """The client's last words, which name no credentials."""
     if isinstance(error, getattr(errors, "ProbableAuthenticationError")):  # noqa: B009 - the module is imported late
         return "it refused us. Check user and password, and whether that user may use the virtual host"
-    if isinstance(error, getattr(errors, "ConnectionNotAllowed")):  # noqa: B009 - the same
-        return f"{error}. Check the virtual host, and the user's permissions on it"
+    if isinstance(error, getattr(errors, "InvalidFrameError")):  # noqa: B009 - the same
+        return "it closed the connection instead of opening it. Check that the virtual host is there, and open to this user"
     return f"{str(error) or 'no answer in time'}. Check the address, and whether the server runs"

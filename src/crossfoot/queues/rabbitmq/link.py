@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ import anyio
 from anyio import CancelScope
 
 from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.rabbitmq.answers import NoAnswer, import_aiormq, read_as_answers
+from crossfoot.queues.rabbitmq.answers import NoAnswer, answer_of, import_aiormq
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -93,17 +93,18 @@ class Link:
         )
         channel.closing.add_done_callback(self._over)
 
-    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """One request, sent at most once. A cancellation waits for its answer, as long as the timeout at most.
 
         Raises:
             Rejected, NoAnswer: as their names say.
             QueueUnavailable: nothing was sent.
         """
-        with anyio.move_on_after(self._timeout, shield=True), read_as_answers(self._label):
-            return await call()
-        await self.close(f"no answer within {self._timeout:g} s")
-        raise NoAnswer(f"no answer within {self._timeout:g} s")
+        task = await over_within(self._timeout, call())
+        if not task.done():
+            await self.close(f"no answer within {self._timeout:g} s")
+            raise NoAnswer(f"no answer within {self._timeout:g} s")
+        return answer_of(task, self._label)
 
     async def must_flow(self) -> None:
         """See that the broker takes messages.
@@ -124,13 +125,13 @@ class Link:
     async def aside(self) -> AsyncIterator[Channel]:
         """A channel for requests that may be refused: the broker closes the channel they come by, with all it holds."""
         client = self._client
-        assert client is not None
+        if client is None:
+            raise QueueUnavailable(f"queue {self._label}: the connection was lost, nothing was sent")
         channel = cast("Channel", await self.ask(lambda: client.channel(publisher_confirms=False)))
         try:
             yield channel
         finally:
-            with CancelScope(shield=True), anyio.move_on_after(CLOSING_SECONDS), suppress(Exception):
-                await channel.close()  # closed already, if it was refused
+            await over_within(CLOSING_SECONDS, channel.close())  # which it is already, if it was refused
 
     async def close(self, reason: str = "it was closed here") -> None:
         """Close it, at once if it cannot be done in order; never raises."""
@@ -139,11 +140,9 @@ class Link:
             return
         self._lost(self, reason)
         errors = import_aiormq().exceptions
-        with CancelScope(shield=True):
-            with anyio.move_on_after(CLOSING_SECONDS), suppress(Exception):  # whatever it stumbles over on its way out
-                await client.close(errors.ConnectionClosed(0, reason))
-            if self._writer is not None:
-                self._writer.transport.abort()
+        await over_within(CLOSING_SECONDS, client.close(errors.ConnectionClosed(0, reason)))
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     def _over(self, closing: asyncio.Future[Any]) -> None:
         why = "it was cancelled" if closing.cancelled() else str(closing.exception() or "it was closed")
@@ -163,3 +162,19 @@ class Link:
                 return reader, link._writer
 
         return Factory()
+
+
+async def over_within(seconds: float, request: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A request that goes on by itself, over or not after so many seconds. In a task of its own, and not cancelled: when the client
+    loses its connection it cancels whoever waits, and who is cancelled while waiting would take the channel down."""
+    task = asyncio.get_running_loop().create_task(request)
+    task.add_done_callback(_unheeded)
+    with CancelScope(shield=True):
+        await asyncio.wait([task], timeout=seconds)
+    return task
+
+
+def _unheeded(task: asyncio.Future[Any]) -> None:
+    """Whatever it comes to, somebody may have gone on without it."""
+    if not task.cancelled():
+        task.exception()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from anyio import CancelScope
 
 from crossfoot.clock import Clock
 from crossfoot.errors import QueueUnavailable
@@ -19,6 +23,8 @@ from crossfoot.queues.rabbitmq.probing import Settings, settings_of
 from crossfoot.queues.rabbitmq.publishing import AT_ONCE, Sender
 from crossfoot.queues.rabbitmq.receiving import MAX_RECEIVE, Receiver
 from crossfoot.queues.rabbitmq.watching import Watcher
+
+T = TypeVar("T")
 
 _log = logging.getLogger("crossfoot.queues.rabbitmq")
 
@@ -41,6 +47,14 @@ class Parts:
         self.watcher = Watcher(connection, place, holding, clock)
         self.complete = False
         """Whether it was seen that the queues beside it are there, which only who receives needs."""
+
+    async def marked(self, step: Coroutine[Any, Any, T]) -> T:
+        """Do what may change whether anything is in hand, and let others see it."""
+        try:
+            return await step
+        finally:
+            with CancelScope(shield=True):
+                await self.watcher.mark()
 
 
 async def open_parts(connection: Connection, place: Address, holding: Holding, clock: Clock) -> Parts:

@@ -6,13 +6,14 @@ routed is returned, before its confirmation, and is refused here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import anyio
 
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Accepted, Doubtful, PublishAnswer, Refused
-from crossfoot.queues.rabbitmq.answers import NoAnswer, Rejected, import_aiormq, read_as_answers
+from crossfoot.queues.rabbitmq.answers import NoAnswer, Rejected, answer_of, import_aiormq
 from crossfoot.queues.rabbitmq.connection import Connection
 from crossfoot.queues.rabbitmq.link import Link
 from crossfoot.queues.rabbitmq.messages import Entry
@@ -53,35 +54,24 @@ class Sender:
             await link.must_flow()
         except QueueUnavailable as error:
             return [error for _ in entries]
-        got: list[PublishAnswer | QueueUnavailable] = [Doubtful(entry.key, "no answer") for entry in entries]
+        requests = [asyncio.ensure_future(_publish(link, entry)) for entry in entries]
+        with anyio.CancelScope(shield=True):  # whoever is cancelled now would not know what became of it
+            await asyncio.wait(requests, timeout=self._connection.timeout)
+        return [self._answer(entry, request) for entry, request in zip(entries, requests, strict=True)]
 
-        async def one(number: int) -> None:
-            got[number] = await self._one(link, entries[number])
-
-        # Whoever is cancelled now would not know what became of it.
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as group:
-                for number in range(len(entries)):
-                    group.start_soon(one, number)
-        return got
-
-    async def _one(self, link: Link, entry: Entry) -> PublishAnswer | QueueUnavailable:
+    def _answer(self, entry: Entry, request: asyncio.Future[object]) -> PublishAnswer | QueueUnavailable:
+        if not request.done():
+            request.cancel()
+            return Doubtful(entry.key, f"no confirmation within {self._connection.timeout:g} s")
         aiormq = import_aiormq()
-        answer: object = None
         try:
-            with anyio.move_on_after(self._connection.timeout) as scope, read_as_answers(self._connection.label):
-                answer = await link.channel.basic_publish(
-                    entry.body, exchange=entry.exchange, routing_key=entry.routing_key, properties=entry.properties,
-                    mandatory=True, wait=False,
-                )  # fmt: skip
+            answer = answer_of(request, self._connection.label)
         except QueueUnavailable as error:
             return error
         except (NoAnswer, Rejected) as error:
             if isinstance(error.__cause__, aiormq.exceptions.DeliveryError):
                 return self._nacked(entry)
             return Doubtful(entry.key, str(error))
-        if scope.cancelled_caught:
-            return Doubtful(entry.key, f"no confirmation within {self._connection.timeout:g} s")
         if isinstance(answer, aiormq.abc.DeliveredMessage):
             said = getattr(answer.delivery, "reply_text", "") or "NO_ROUTE"
             where = f"exchange {entry.exchange!r}" if entry.exchange else "the default exchange"
@@ -95,3 +85,11 @@ class Sender:
                 entry.key, f"queue {entry.routing_key} is full, and refuses more (x-overflow: reject-publish)", False
             )
         return Doubtful(entry.key, "the broker failed to take it, and does not say how far it came (basic.nack)")
+
+
+async def _publish(link: Link, entry: Entry) -> object:
+    """Its confirmation, or the message itself if it was returned."""
+    return await link.channel.basic_publish(
+        entry.body, exchange=entry.exchange, routing_key=entry.routing_key, properties=entry.properties,
+        mandatory=True, wait=False,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 import msgspec
-from anyio import CancelScope, Lock
+from anyio import Lock
 
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.errors import UsageError
@@ -151,15 +151,14 @@ class RabbitQueue:
         if not parts.complete:
             await parts.watcher.counts([self._place.dead, self._place.holders, *rungs_of(self._place.queue)])
             parts.complete = True
-        deliveries = await parts.receiver.receive(min(limit, self._capabilities.max_receive), lease=lease, wait=wait)
-        with CancelScope(shield=True):
-            await parts.watcher.mark()
-        return deliveries
+        return await parts.marked(
+            parts.receiver.receive(min(limit, self._capabilities.max_receive), lease=lease, wait=wait)
+        )
 
     async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
         """See `Queue.ack`. Done means that the broker has taken it, and found nothing wrong with it."""
-        self._open_parts()
-        return await self._holding.ack(receipts)
+        parts = self._open_parts()
+        return await parts.marked(self._holding.ack(receipts))
 
     async def release(self, receipts: Sequence[str], *, delay: float = 0.0) -> list[ReceiptAnswer]:
         """See `Queue.release`. With a delay it is moved to where it waits, see `moving.py`.
@@ -172,8 +171,8 @@ class RabbitQueue:
         if not 0 <= delay <= LONGEST:
             raise UsageError(f"a delay of {delay:g} s on queue {self.name}: give 0 to {LONGEST:g} s")
         if delay == 0:
-            return await self._holding.hand_back(receipts)
-        return await parts.mover.delay(receipts, delay)
+            return await parts.marked(self._holding.hand_back(receipts))
+        return await parts.marked(parts.mover.delay(receipts, delay))
 
     async def extend(self, receipts: Sequence[str], *, lease: float) -> list[ReceiptAnswer]:
         self._open_parts()
@@ -182,7 +181,8 @@ class RabbitQueue:
 
     async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str) -> list[ReceiptAnswer]:
         """See `Queue.dead_letter` and `moving.py`."""
-        return await self._open_parts().mover.bury([delivery.receipt for delivery in deliveries], reason)
+        parts = self._open_parts()
+        return await parts.marked(parts.mover.bury([delivery.receipt for delivery in deliveries], reason))
 
     async def depth(self) -> Depth:
         """See `Queue.depth` and `watching.py`."""
