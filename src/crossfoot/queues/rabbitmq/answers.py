@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, TypeVar
 
 from crossfoot.errors import QueueUnavailable, UsageError
@@ -28,13 +29,20 @@ NOT_FOUND, REFUSED, UNFIT = 404, 403, 406
 
 
 def import_aiormq() -> Any:
-    """The client's package, or the remedy when it is not there."""
+    """The client's package, or the remedy when it is not there.
+
+    Its own log is turned off, unless somebody has set a level for it: what it warns of is told here, in other words and once, and
+    its details hold what messages carry.
+    """
     try:
         import aiormq
         import aiormq.connection
         import aiormq.exceptions
     except ImportError as error:
         raise UsageError("RabbitMQ needs the extra `rabbitmq`: pip install 'crossfoot[rabbitmq]'") from error
+    log = logging.getLogger("aiormq")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.CRITICAL)
     return aiormq
 
 
