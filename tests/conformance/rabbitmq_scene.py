@@ -52,14 +52,15 @@ async def dead_of(queue: RabbitQueue) -> list[Held]:
     return [held async for held in queue.dead_letters()]
 
 
-async def ready_in(queue: RabbitQueue, count: int) -> int:
-    """How many are ready; a publish whose answer was lost may still be on its way, so `count` is given two seconds."""
-    ready = -1
-    with anyio.move_on_after(2):
-        while ready != count:
+async def settled_at(queue: RabbitQueue, ready: int, dead: int) -> tuple[int, int]:
+    """How many are ready and dead; what the broker does after its answer, or without one, is given three seconds."""
+    counted = (-1, -1)
+    with anyio.move_on_after(3):
+        while counted != (ready, dead):
             await anyio.sleep(0.02)
-            ready = (await queue.depth()).ready
-    return ready
+            depth = await queue.depth()
+            counted = (depth.ready, depth.dead)
+    return counted
 
 
 async def control(server: RabbitServer, *words: str) -> str:

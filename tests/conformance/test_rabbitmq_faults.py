@@ -14,7 +14,7 @@ from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Outgoing, Refused
 from crossfoot.queues.rabbitmq import RabbitQueue, ensure
 from crossfoot.testing.queues import outgoing
-from tests.conformance.rabbitmq_scene import Holder, Told, by_hand, control, dead_of, made, opened, ready_in, the_one
+from tests.conformance.rabbitmq_scene import Holder, Told, by_hand, control, dead_of, made, opened, settled_at, the_one
 from tests.servers.cable import cable_to
 from tests.servers.rabbitmq import RabbitServer
 
@@ -52,7 +52,7 @@ async def test_a_publish_whose_answer_is_lost_is_in_doubt_at_once_and_was_stored
             assert [type(answer) for answer in answers] == [Doubtful, Doubtful]
             assert time.monotonic() - began < 3.0, "the loss of the connection ends the wait"
             cable.heal()
-            assert await ready_in(direct, 3) == 3
+            assert await settled_at(direct, 3, 0) == (3, 0)
             assert isinstance((await queue.publish([outgoing()]))[0], Accepted), "the next one has a new connection"
 
 
@@ -337,6 +337,7 @@ async def test_a_queue_that_drops_its_oldest_says_so_when_opened_and_they_lie_am
         assert "it confirms a message and moves its oldest to the dead letters" in caplog.text
         sent = [outgoing() for _ in range(5)]
         assert {type(answer) for answer in await queue.publish(sent)} == {Accepted}
+        assert await settled_at(queue, 2, 3) == (2, 3)
         dead = await dead_of(queue)
         assert sorted(held.body for held in dead) == sorted(one.body for one in sent[:3])
         assert {held.reason for held in dead} == {f"the broker moved it out of queue {name}: maxlen"}
@@ -374,7 +375,7 @@ async def test_whoever_may_not_is_told_so_and_no_password_is_told_to_anybody(
     caplog.set_level(logging.INFO)
     name, user = await made(rabbit), f"user-{uuid4().hex[:8]}"
     await control(rabbit, "add_user", user, SECRET)
-    await control(rabbit, "set_permissions", user, "^$", ".*", ".*")
+    await control(rabbit, "set_permissions", user, "^$", r"^amq\.default$", rf"^{name}(\.dead|\.holders)?$")
     place = f"127.0.0.1:{rabbit.port}"
     said = []
     for address in (
@@ -395,6 +396,9 @@ async def test_whoever_may_not_is_told_so_and_no_password_is_told_to_anybody(
         assert isinstance((await queue.publish([Outgoing(key="a|1", body=b"{}")]))[0], Accepted)
         delivery = await the_one(queue)
         assert await queue.ack([delivery.receipt]) == [Done(delivery.receipt)], "and may work all the same"
+        await queue.publish([outgoing()])
+        await queue.dead_letter([await the_one(queue)], reason="poison")
+        assert (len(await dead_of(queue)), (await queue.depth()).dead) == (1, 1)
     assert SECRET not in "".join(said) + caplog.text
 
 

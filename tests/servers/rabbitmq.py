@@ -77,8 +77,9 @@ class RabbitServer:
         self.start()
 
     def freeze(self) -> None:
-        """Stop it in its tracks: connections are taken, requests are not answered."""
+        """Stop it in its tracks: connections are taken, requests are not answered. Blocks for a moment."""
         self._processes[-1].send_signal(signal.SIGSTOP)
+        time.sleep(0.1)  # its threads stop one after the other
 
     def thaw(self) -> None:
         self._processes[-1].send_signal(signal.SIGCONT)

@@ -145,10 +145,15 @@ class Link:
             self._writer.transport.abort()
 
     def _over(self, closing: asyncio.Future[Any]) -> None:
-        why = "it was cancelled" if closing.cancelled() else str(closing.exception() or "it was closed")
-        if self._channel is not None:
-            _log.warning("queue %s: a connection or its channel was lost: %s", self._label, why)
-            self._lost(self, why)
+        if self._channel is None:  # closed here
+            return
+        error = None if closing.cancelled() else closing.exception()
+        if error is None or isinstance(error, asyncio.CancelledError):
+            self._lost(self, "its event loop has ended")  # with everybody who could be told
+            return
+        why = str(error) or type(error).__name__
+        _log.warning("queue %s: a connection or its channel was lost: %s", self._label, why)
+        self._lost(self, why)
 
     def _factory(self, aiormq: Any, encrypted: bool) -> Any:
         """The client's own way to connect, and a hand on the socket: what is closed must not go on holding messages."""
