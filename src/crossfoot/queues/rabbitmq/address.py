@@ -25,6 +25,8 @@ SCHEMES = ("amqp", "amqps")
 LONGEST_NAME = 200
 """Bytes; AMQP takes 255, and queues beside this one have longer names."""
 
+LONGEST_KEY = 255
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f]+")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _KNOWN = ("exchange", "key", "dead", "heartbeat", "held")
@@ -52,6 +54,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return self.queue
+
+    @property
+    def longest_lease(self) -> int:
+        """Seconds: neither silence nor patience of the broker's may end before it."""
+        return min(self.heartbeat, self.held)
 
     @property
     def holders(self) -> str:
@@ -92,9 +99,12 @@ def address_of(text: str, *, url: str | None = None) -> Address:
             )
     exchange, dead = options.get("exchange", ""), options.get("dead") or f"{queue}.dead"
     _must_be_name(dead, shown)
+    key = options.get("key", "" if exchange else queue)
+    if len(key.encode()) > LONGEST_KEY or len(exchange.encode()) > LONGEST_KEY:
+        raise UsageError(f"queue {shown}: ?key= and ?exchange= take up to {LONGEST_KEY} bytes")
     return Address(
         url=_server(server, shown), queue=queue, exchange=exchange, dead=dead,
-        key=options.get("key", "" if exchange else queue),
+        key=key,
         heartbeat=_seconds(options.get("heartbeat", "60"), "heartbeat", shown, most=60_000),
         held=_seconds(options.get("held", "1800"), "held", shown, most=10**9),
     )  # fmt: skip

@@ -5,26 +5,21 @@ again from a classic queue is counted by us: it is sent to the queue anew, with 
 process that dies in between leaves two of them, and the operation key does the rest. A message that waited is counted the same
 way, by the copy that waited.
 
-What was delivered too often, counting what came before a wait, is rejected here; of that the broker's own limit knows nothing.
+What was delivered too often, counting what came before a wait, is buried here; of that the broker's own limit knows nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.queue import Accepted
-from crossfoot.queues.rabbitmq.holding import Holding
+from crossfoot.queues.queue import Accepted, Done
+from crossfoot.queues.rabbitmq.holding import Hold, Holding
 from crossfoot.queues.rabbitmq.messages import DELIVERIES, Came, Entry, came_of, copy_of
+from crossfoot.queues.rabbitmq.moving import Mover
 from crossfoot.queues.rabbitmq.publishing import Sender
-
-if TYPE_CHECKING:
-    from aiormq.abc import DeliveredMessage
-
-Came_ = tuple[str, "DeliveredMessage"]
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -38,9 +33,10 @@ class Rule(msgspec.Struct, frozen=True):
 class Counting:
     """Counts the deliveries of one queue."""
 
-    def __init__(self, sender: Sender, holding: Holding, *, queue: str, rule: Rule) -> None:
+    def __init__(self, sender: Sender, holding: Holding, mover: Mover, *, queue: str, rule: Rule) -> None:
         self._sender = sender
         self._holding = holding
+        self._mover = mover
         self._queue = queue
         self._rule = rule
 
@@ -48,33 +44,42 @@ class Counting:
         """Which delivery this is, counted from 1; from a classic queue at least so many."""
         return came.before + 1 + int(came.again and not self._rule.counts)
 
-    async def sorted_out(self, came: Sequence[Came_]) -> list[Came_]:
-        """Those to be handed over; the others are sent anew, or rejected."""
+    async def sorted_out(self, came: Sequence[Hold]) -> list[Hold]:
+        """Those to be handed over; the others are sent anew, buried, or, where that fails, handed back."""
         limit = self._rule.max_attempts
         fresh, again, over = [], [], []
-        for receipt, message in came:
-            read = came_of(message)
-            if limit is not None and self.attempt_of(read) > limit:
-                over.append(receipt)
-            elif read.again and not self._rule.counts:
-                again.append((receipt, message))
+        for hold in came:
+            if limit is not None and hold.attempt > limit:
+                hold.attempt -= 1  # nobody is given this one
+                over.append(hold)
+            elif not self._rule.counts and came_of(hold.message).again:
+                again.append(hold)
             else:
-                fresh.append((receipt, message))
-        if over:
-            await self._holding.hand_back(over, requeue=False)
+                fresh.append(hold)
+        if over and limit is not None:
+            await self._bury([hold.receipt for hold in over], limit)
         return fresh + (await self._sent_anew(again) if again else [])
 
-    async def _sent_anew(self, again: Sequence[Came_]) -> list[Came_]:
-        """Those that could not be."""
-        entries = [self._anew(receipt, message) for receipt, message in again]
+    async def _bury(self, receipts: Sequence[str], limit: int) -> None:
+        reason = (
+            f"delivered {limit} times, which is the queue's limit (x-delivery-limit), counting those before it waited"
+        )
         try:
-            answers = await self._sender.send(entries)
+            answers = await self._mover.bury(receipts, reason)
+        except QueueUnavailable:
+            answers = []
+        buried = {answer.receipt for answer in answers if isinstance(answer, Done)}
+        await self._holding.hand_back([receipt for receipt in receipts if receipt not in buried])
+
+    async def _sent_anew(self, again: Sequence[Hold]) -> list[Hold]:
+        """Those that could not be."""
+        try:
+            answers = await self._sender.send([self._anew(hold) for hold in again])
         except QueueUnavailable:
             return list(again)
-        sent = [answer.key for answer in answers if isinstance(answer, Accepted)]
-        await self._holding.ack(sent)
-        return [one for one in again if one[0] not in set(sent)]
+        sent = {answer.key for answer in answers if isinstance(answer, Accepted)}
+        await self._holding.ack(list(sent))
+        return [hold for hold in again if hold.receipt not in sent]
 
-    def _anew(self, receipt: str, message: DeliveredMessage) -> Entry:
-        count = self.attempt_of(came_of(message)) - 1
-        return copy_of(message, key=receipt, queue=self._queue, told={DELIVERIES: count})
+    def _anew(self, hold: Hold) -> Entry:
+        return copy_of(hold.message, key=hold.receipt, queue=self._queue, told={DELIVERIES: hold.attempt - 1})

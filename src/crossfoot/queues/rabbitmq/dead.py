@@ -14,6 +14,7 @@ from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Held
 from crossfoot.queues.rabbitmq.answers import NoAnswer, Rejected
 from crossfoot.queues.rabbitmq.connection import Connection
+from crossfoot.queues.rabbitmq.link import Link
 from crossfoot.queues.rabbitmq.messages import came_of
 
 if TYPE_CHECKING:
@@ -35,19 +36,17 @@ async def read(connection: Connection, queue: str, count: int) -> list[Held]:
     """
     if not count:
         return []
-    wanted = min(count, AT_ONCE)
     link = await connection.receiving()
     try:
         async with link.aside() as channel:
-            await link.ask(lambda: channel.basic_qos(prefetch_count=wanted))
-            return [held_of(message) for message in await _taken(channel, queue, wanted)]
+            return [held_of(message) for message in await _taken(link, channel, queue, min(count, AT_ONCE))]
     except (Rejected, NoAnswer) as error:
         raise QueueUnavailable(
             f"queue {connection.label}: its dead letters, {queue}, cannot be read: {error}"
         ) from error
 
 
-async def _taken(channel: Channel, queue: str, wanted: int) -> list[DeliveredMessage]:
+async def _taken(link: Link, channel: Channel, queue: str, wanted: int) -> list[DeliveredMessage]:
     came: list[DeliveredMessage] = []
     more = anyio.Event()
 
@@ -57,7 +56,8 @@ async def _taken(channel: Channel, queue: str, wanted: int) -> list[DeliveredMes
         more.set()
         more = anyio.Event()
 
-    consuming = await channel.basic_consume(queue, take)
+    await link.ask(lambda: channel.basic_qos(prefetch_count=wanted))
+    consuming = await link.ask(lambda: channel.basic_consume(queue, take))
     try:
         while len(came) < wanted:
             waiting, before = more, len(came)
@@ -67,20 +67,24 @@ async def _taken(channel: Channel, queue: str, wanted: int) -> list[DeliveredMes
                 break
     finally:
         with CancelScope(shield=True):
-            await channel.basic_cancel(str(consuming.consumer_tag))
+            await link.ask(lambda: channel.basic_cancel(str(consuming.consumer_tag)))
             if came:
-                await channel.basic_nack(int(came[-1].delivery.delivery_tag or 0), multiple=True)  # type: ignore[union-attr] # a delivery has a tag
-                await _until_back(channel, queue, len(came))
+                await link.ask(lambda: _give_back(channel, int(came[-1].delivery.delivery_tag or 0)))  # type: ignore[union-attr] # it has one
+                await _until_back(link, channel, queue, len(came))
     return came
 
 
-async def _until_back(channel: Channel, queue: str, count: int) -> None:
+async def _give_back(channel: Channel, last: int) -> None:
+    await channel.basic_nack(last, multiple=True)
+
+
+async def _until_back(link: Link, channel: Channel, queue: str, count: int) -> None:
     """A quorum queue takes a moment to have them back, and who counts them meanwhile would find too few."""
     with anyio.move_on_after(QUIET_SECONDS):
         back = 0
         while back < count:
             await anyio.sleep(0.002)
-            back = int((await channel.queue_declare(queue, passive=True)).message_count or 0)
+            back = int((await link.ask(lambda: channel.queue_declare(queue, passive=True))).message_count or 0)
 
 
 def held_of(message: DeliveredMessage) -> Held:

@@ -35,6 +35,7 @@ _log = logging.getLogger("crossfoot.queues.rabbitmq")
 class Hold(msgspec.Struct, eq=False):
     """One delivery in hand."""
 
+    receipt: str
     tag: int
     """Its number on the channel."""
     message: DeliveredMessage
@@ -65,18 +66,21 @@ class Holding:
     def __len__(self) -> int:
         return len(self._holds)
 
+    def __contains__(self, receipt: str) -> bool:
+        return receipt in self._holds
+
     def get(self, receipt: str) -> Hold | None:
         return self._holds.get(receipt)
 
-    def take(self, link: Link, message: DeliveredMessage, attempt: int) -> str:
-        """It was delivered: nobody else has it from now on. Its receipt."""
+    def take(self, link: Link, message: DeliveredMessage, attempt: int) -> Hold:
+        """It was delivered: nobody else has it from now on."""
         tag = int(message.delivery.delivery_tag or 0)  # type: ignore[union-attr] # a delivery has one
         receipt = f"{link.id}:{tag}"
         if self._link is not None and self._link is not link:
             self.void(self._link, "another connection has taken its place")
         self._link = link
-        self._holds[receipt] = Hold(tag, message, attempt, self._clock.monotonic())
-        return receipt
+        self._holds[receipt] = hold = Hold(receipt, tag, message, attempt, self._clock.monotonic())
+        return hold
 
     def lease(self, receipt: str, seconds: float) -> None:
         """Hand it back in so many seconds, unless something else is done with it until then."""

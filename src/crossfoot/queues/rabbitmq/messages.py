@@ -97,7 +97,7 @@ def copy_of(
     """
     old = message.header.properties
     headers = {name: value for name, value in (old.headers or {}).items() if not name.startswith(_MADE_BY_THE_BROKER)}
-    headers = {**headers, MESSAGE_ID: came_of(message).broker_id, **told}
+    headers = {**_writable(headers), MESSAGE_ID: came_of(message).broker_id, **told}
     kept = {
         name: getattr(old, name)
         for name in ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "timestamp",
@@ -107,6 +107,15 @@ def copy_of(
         headers=headers, message_id=_new_id(), delivery_mode=_PERSISTENT, expiration=expiration, **kept
     )
     return Entry(key=key, exchange="", routing_key=queue, body=message.body, properties=properties)
+
+
+def _writable(value: Any) -> Any:
+    """A header as the client can write it: bytes that are no text came as text, and go as bytes."""
+    if isinstance(value, dict):
+        return {name: _writable(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_writable(one) for one in value]
+    return bytearray(value) if isinstance(value, bytes) else value
 
 
 def came_of(message: DeliveredMessage) -> Came:

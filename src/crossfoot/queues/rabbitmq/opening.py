@@ -41,9 +41,9 @@ class Parts:
         self.sender = Sender(connection)
         self.sender.full_is_refused = settings.full_is_refused
         counts = settings.kind == "quorum"
-        counting = Counting(self.sender, holding, queue=place.queue, rule=Rule(counts, self.max_attempts))
-        self.receiver = Receiver(connection, holding, counting, clock, queue=place.queue)
         self.mover = Mover(self.sender, holding, queue=place.queue, dead=place.dead)
+        counting = Counting(self.sender, holding, self.mover, queue=place.queue, rule=Rule(counts, self.max_attempts))
+        self.receiver = Receiver(connection, holding, counting, clock, queue=place.queue)
         self.watcher = Watcher(connection, place, holding, clock)
         self.complete = False
         """Whether it was seen that the queues beside it are there, which only who receives needs."""
@@ -89,7 +89,7 @@ def capabilities_of(place: Address, settings: Settings | None, max_bytes: int) -
         publish_dedup=0.0,
         max_delay=LONGEST,
         max_release_delay=LONGEST,
-        max_lease=float(place.heartbeat),
+        max_lease=float(place.longest_lease),
         max_receive=MAX_RECEIVE,
         max_publish=AT_ONCE,
         max_bytes=max_bytes,

@@ -1,8 +1,8 @@
 """The settings of a queue, which AMQP has no question for.
 
 But the broker refuses to declare a queue that is there with other settings, and says with each refusal which setting differs and
-what it is. So the queue is declared as one without settings, and again with what was learned, until nothing differs. It is known
-to be there before, so nothing is ever made by this. A policy's settings are not among what is told, and who may not declare
+what it is. So the queue is declared as one without settings, and again with what was learned, until nothing differs. It is seen
+to be there before, so that nothing is made by this. A policy's settings are not among what is told, and who may not declare
 queues learns nothing.
 """
 

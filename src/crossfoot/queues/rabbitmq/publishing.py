@@ -7,6 +7,7 @@ routed is returned, before its confirmation, and is refused here.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Sequence
 
 import anyio
@@ -68,6 +69,10 @@ class Sender:
             answer = answer_of(request, self._connection.label)
         except QueueUnavailable as error:
             return error
+        except (ValueError, TypeError, struct.error) as error:  # while writing it down: nothing was sent
+            return Refused(
+                entry.key, f"its properties cannot be written as AMQP: {type(error).__name__}: {error}", True
+            )
         except (NoAnswer, Rejected) as error:
             if isinstance(error.__cause__, aiormq.exceptions.DeliveryError):
                 return self._nacked(entry)
@@ -80,7 +85,7 @@ class Sender:
         return Accepted(entry.key, entry.broker_id)
 
     def _nacked(self, entry: Entry) -> PublishAnswer:
-        if self.full_is_refused:
+        if self.full_is_refused and not entry.exchange:  # of several queues one may be full, and another have it
             return Refused(
                 entry.key, f"queue {entry.routing_key} is full, and refuses more (x-overflow: reject-publish)", False
             )

@@ -226,9 +226,9 @@ class RabbitQueue:
         return self._parts
 
     def _must_be_lease(self, lease: float) -> None:
-        longest = self._place.heartbeat
+        longest = self._place.longest_lease
         if not 0 < lease <= longest:
             raise UsageError(
-                f"a lease of {lease:g} s on queue {self.name}: give more than 0 s and at most {longest} s, the heartbeat, after which "
-                "the broker takes a silent process for dead; ?heartbeat=... in the queue's address sets it"
+                f"a lease of {lease:g} s on queue {self.name}: give more than 0 s and at most {longest} s, after which the "
+                "broker takes a silent process for dead, or a busy one for stuck; ?heartbeat= and ?held= in the queue's address set that"
             )

@@ -18,7 +18,7 @@ from crossfoot.queues.queue import Delivery
 from crossfoot.queues.rabbitmq.answers import NoAnswer, Rejected
 from crossfoot.queues.rabbitmq.connection import Connection
 from crossfoot.queues.rabbitmq.counting import Counting
-from crossfoot.queues.rabbitmq.holding import Holding
+from crossfoot.queues.rabbitmq.holding import Hold, Holding
 from crossfoot.queues.rabbitmq.link import Link
 from crossfoot.queues.rabbitmq.messages import came_of
 
@@ -37,7 +37,7 @@ class Consumer:
     def __init__(self, link: Link, holding: Holding, counting: Counting) -> None:
         self.link = link
         self.tag = f"crossfoot-{uuid4().hex}"
-        self.came: list[tuple[str, DeliveredMessage]] = []
+        self.came: list[Hold] = []
         self.first = anyio.Event()
         self.ended = False
         self._holding = holding
@@ -45,7 +45,7 @@ class Consumer:
 
     def take(self, message: DeliveredMessage) -> None:
         attempt = self._counting.attempt_of(came_of(message))
-        self.came.append((self._holding.take(self.link, message, attempt), message))
+        self.came.append(self._holding.take(self.link, message, attempt))
         self.first.set()
 
 
@@ -63,6 +63,8 @@ class Receiver:
         self._consuming = Lock()
         self._waiting: dict[str, Consumer] = {}
         self._watched: Link | None = None
+        self._room = 0
+        """What the next consumer on the channel has room for."""
 
     async def receive(self, limit: int, *, lease: float, wait: float) -> list[Delivery]:
         """Up to `limit` deliveries.
@@ -73,11 +75,13 @@ class Receiver:
         until = anyio.current_time() + max(wait, SHORTEST_WAIT)
         while True:
             came = await self._once(limit, until)
-            fresh = await self._counting.sorted_out(came)
-            if fresh or (not came and until <= anyio.current_time()):
-                return [self._delivery(receipt, message, lease) for receipt, message in fresh]
+            with CancelScope(shield=True):  # what is in hand must be leased, or handed back
+                fresh = await self._counting.sorted_out(came)
+            deliveries = [self._delivery(hold, lease) for hold in fresh if hold.receipt in self._holding]
+            if deliveries or (not came and until <= anyio.current_time()):
+                return deliveries
 
-    async def _once(self, limit: int, until: float) -> list[tuple[str, DeliveredMessage]]:
+    async def _once(self, limit: int, until: float) -> list[Hold]:
         consumer = Consumer(await self._connection.receiving(), self._holding, self._counting)
         over = False
         try:
@@ -91,7 +95,7 @@ class Receiver:
             with CancelScope(shield=True):
                 await self._stop(consumer)
                 if not over and consumer.came:
-                    await self._holding.hand_back([receipt for receipt, _ in consumer.came])
+                    await self._holding.hand_back([hold.receipt for hold in consumer.came])
         if consumer.ended and not consumer.came:
             raise QueueUnavailable(
                 f"queue {self._queue} does not deliver: it was deleted, or moved. Check that it is there"
@@ -105,7 +109,9 @@ class Receiver:
 
         async def consume() -> None:
             channel = link.channel
-            await channel.basic_qos(prefetch_count=limit)
+            if self._room != limit:
+                await channel.basic_qos(prefetch_count=limit)
+                self._room = limit
             await channel.basic_consume(self._queue, consumer.take, consumer_tag=consumer.tag)  # type: ignore[arg-type] # the client takes plain functions, too
 
         with CancelScope(shield=True):
@@ -126,7 +132,7 @@ class Receiver:
         """Be told of consumers that the broker ends."""
         if self._watched is link:
             return
-        self._watched = link
+        self._watched, self._room = link, 0
 
         def ended(frame: object) -> None:
             consumer = self._waiting.get(str(getattr(frame, "consumer_tag", "")))
@@ -136,16 +142,14 @@ class Receiver:
 
         link.channel.on_consumer_cancel_callbacks.add(ended)
 
-    def _delivery(self, receipt: str, message: DeliveredMessage, lease: float) -> Delivery:
-        came, hold = came_of(message), self._holding.get(receipt)
-        left = lease
-        if hold is not None:  # else it was lost meanwhile, which whoever holds it is about to learn
-            left = lease - (self._clock.monotonic() - hold.received)
-            self._holding.lease(receipt, left)
+    def _delivery(self, hold: Hold, lease: float) -> Delivery:
+        came = came_of(hold.message)
+        left = lease - (self._clock.monotonic() - hold.received)
+        self._holding.lease(hold.receipt, left)
         return Delivery(
             body=came.body,
-            receipt=receipt,
-            attempt=self._counting.attempt_of(came),
+            receipt=hold.receipt,
+            attempt=hold.attempt,
             lease_until=self._clock.now() + micros(left),
             enqueued_at=came.at,
             broker_id=came.broker_id,
