@@ -90,8 +90,8 @@ from crossfoot.queues.rabbitmq import RabbitQueue
 
 async def hold(name, url):
     async with RabbitQueue(name, url=url) as queue:
-        deliveries = await queue.receive(10, lease=60.0, wait=10.0)
-        print(len(deliveries), flush=True)
+        deliveries = await queue.receive(10, lease=queue.capabilities.max_lease, wait=10.0)
+        print(len(deliveries), min(one.lease_until for one in deliveries), flush=True)
         await anyio.sleep(600)
 
 anyio.run(hold, *sys.argv[1:])
@@ -106,7 +106,7 @@ class Holder:
             [sys.executable, "-c", HOLDS, name, server.url], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         assert self._process.stdout is not None
-        self.holds = int(self._process.stdout.readline())
+        self.holds, self.lease_until = map(int, self._process.stdout.readline().split())
 
     def freeze(self) -> None:
         self._process.send_signal(signal.SIGSTOP)

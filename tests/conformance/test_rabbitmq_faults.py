@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from crossfoot.clock import SystemClock
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Outgoing, Refused
 from crossfoot.queues.rabbitmq import RabbitQueue, ensure
@@ -271,6 +272,23 @@ async def test_what_a_frozen_process_holds_does_not_look_lost(rabbit: RabbitServ
         finally:
             await anyio.to_thread.run_sync(holder.kill)
         assert (await the_one(queue)).attempt == 2
+
+
+async def test_what_a_frozen_process_holds_is_nobody_else_s_before_its_lease_is_over_and_somebody_s_soon_afterwards(
+    rabbit: RabbitServer,
+) -> None:
+    name = await made(rabbit)
+    async with opened(name, rabbit) as queue:
+        await queue.publish([outgoing()])
+        holder = await anyio.to_thread.run_sync(Holder, f"{name}?heartbeat=2", rabbit)
+        try:
+            holder.freeze()
+            again = await the_one(queue, wait=15.0)
+        finally:
+            await anyio.to_thread.run_sync(holder.kill)
+        assert again.attempt == 2
+        late = (SystemClock().now() - holder.lease_until) / 1_000_000
+        assert 0 <= late < 6, "the broker waits for a heartbeat's silence, and not for three"
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
