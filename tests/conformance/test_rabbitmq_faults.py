@@ -420,6 +420,20 @@ async def test_whoever_may_not_is_told_so_and_no_password_is_told_to_anybody(
     assert SECRET not in "".join(said) + caplog.text
 
 
+async def test_without_the_queue_of_its_holders_nothing_that_is_in_hand_is_lost(
+    rabbit: RabbitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = await made(rabbit)
+    async with opened(name, rabbit) as queue, by_hand(rabbit) as channel:
+        await queue.publish([outgoing(), outgoing()])
+        first = await the_one(queue)
+        assert await queue.ack([first.receipt]) == [Done(first.receipt)]
+        await channel.queue_delete(f"{name}.holders")
+        second = await the_one(queue)
+        assert "others cannot see what is held here" in caplog.text
+        assert await queue.ack([second.receipt]) == [Done(second.receipt)]
+
+
 async def test_what_is_missing_beside_a_queue_is_named_by_who_receives_and_missed_by_nobody_who_publishes(
     rabbit: RabbitServer,
 ) -> None:

@@ -317,6 +317,7 @@ def test_an_ack_for_many_ends_exactly_those_that_are_meant(outstanding: set[int]
         assert tag in left, "the broker ends the channel of whoever names a number that is not outstanding"
         left -= {one for one in left if one <= tag} if multiple else {tag}
     assert left == outstanding - ours
+    assert all(not multiple for _, multiple in grouped([], ours)), "where it is not known what else is outstanding"
 
 
 # ---- addresses and making ---------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class Hold(msgspec.Struct, eq=False):
     tag: int
     """Its number on the channel."""
     message: DeliveredMessage
-    attempt: int
     received: float
+    attempt: int = 1
     timer: asyncio.TimerHandle | None = None
 
 
@@ -59,6 +59,10 @@ class Holding:
         self._link: Link | None = None
         self._holds: dict[str, Hold] = {}
         """By receipt, in the order of their numbers."""
+        self._last = 0
+        """The number of the link's latest delivery."""
+        self._whole = True
+        """Whether every delivery of the link was seen here: one that was not must not be acked with others."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.tell: Callable[[Sequence[str]], None] = lambda receipts: None
         """Called with the receipts that are void, in the moment in which they become so."""
@@ -72,14 +76,18 @@ class Holding:
     def get(self, receipt: str) -> Hold | None:
         return self._holds.get(receipt)
 
-    def take(self, link: Link, message: DeliveredMessage, attempt: int) -> Hold:
+    def take(self, link: Link, message: DeliveredMessage) -> Hold:
         """It was delivered: nobody else has it from now on."""
         tag = int(message.delivery.delivery_tag or 0)  # type: ignore[union-attr] # a delivery has one
         receipt = f"{link.id}:{tag}"
         if self._link is not None and self._link is not link:
             self.void(self._link, "another connection has taken its place")
-        self._link = link
-        self._holds[receipt] = hold = Hold(receipt, tag, message, attempt, self._clock.monotonic())
+        if self._link is not link:
+            self._link, self._last, self._whole = link, 0, True
+        if tag != self._last + 1:
+            self._whole = False
+        self._last = tag
+        self._holds[receipt] = hold = Hold(receipt, tag, message, self._clock.monotonic())
         return hold
 
     def lease(self, receipt: str, seconds: float) -> None:
@@ -169,9 +177,8 @@ class Holding:
         """Say it of all of them; why not, if so."""
 
         async def say() -> None:
-            for tag, multiple in grouped(
-                [hold.tag for hold in self._holds.values()], [hold.tag for hold in mine.values()]
-            ):
+            outstanding = [hold.tag for hold in self._holds.values()] if self._whole else []
+            for tag, multiple in grouped(outstanding, [hold.tag for hold in mine.values()]):
                 await send(link, tag, multiple)  # type: ignore[misc] # both senders are coroutines
             for receipt, hold in mine.items():
                 _stop(hold)
@@ -210,7 +217,7 @@ def grouped(outstanding: Iterable[int], ours: Iterable[int]) -> list[tuple[int, 
     """The fewest words that end exactly ours: one for all up to a number where none of the others is below it, then one for each.
 
     Args:
-        outstanding: every number on the channel that has no end yet, in their order; ours among them.
+        outstanding: every number on the channel that has no end yet, in their order; none when that is not known.
 
     Returns:
         Numbers, each with whether those below it are meant, too.

@@ -124,14 +124,18 @@ class Link:
     @asynccontextmanager
     async def aside(self) -> AsyncIterator[Channel]:
         """A channel for requests that may be refused: the broker closes the channel they come by, with all it holds."""
-        client = self._client
-        if client is None:
-            raise QueueUnavailable(f"queue {self._label}: the connection was lost, nothing was sent")
-        channel = cast("Channel", await self.ask(lambda: client.channel(publisher_confirms=False)))
+        channel = await self.another()
         try:
             yield channel
         finally:
             await over_within(CLOSING_SECONDS, channel.close())  # which it is already, if it was refused
+
+    async def another(self) -> Channel:
+        """A channel beside the link's own; whoever asks closes it. Raises what `ask` raises."""
+        client = self._client
+        if client is None:
+            raise QueueUnavailable(f"queue {self._label}: the connection was lost, nothing was sent")
+        return cast("Channel", await self.ask(lambda: client.channel(publisher_confirms=False)))
 
     async def close(self, reason: str = "it was closed here") -> None:
         """Close it, at once if it cannot be done in order; never raises."""

@@ -148,6 +148,8 @@ class RabbitQueue:
         """
         parts = self._open_parts()
         self._must_be_lease(lease)
+        if limit < 1:
+            return []
         if not parts.complete:
             await parts.watcher.counts([self._place.dead, self._place.holders, *rungs_of(self._place.queue)])
             parts.complete = True

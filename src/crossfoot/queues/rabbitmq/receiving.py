@@ -44,9 +44,10 @@ class Consumer:
         self._counting = counting
 
     def take(self, message: DeliveredMessage) -> None:
-        attempt = self._counting.attempt_of(came_of(message))
-        self.came.append(self._holding.take(self.link, message, attempt))
+        hold = self._holding.take(self.link, message)
+        self.came.append(hold)
         self.first.set()
+        hold.attempt = self._counting.attempt_of(came_of(message))
 
 
 class Receiver:

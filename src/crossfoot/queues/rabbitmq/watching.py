@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
-from uuid import uuid4
+from typing import TYPE_CHECKING, NamedTuple
 
 from anyio import Lock
 
@@ -25,7 +23,10 @@ from crossfoot.queues.rabbitmq.answers import NOT_FOUND, NoAnswer, Rejected
 from crossfoot.queues.rabbitmq.connection import Connection
 from crossfoot.queues.rabbitmq.delays import rungs_of
 from crossfoot.queues.rabbitmq.holding import Holding
-from crossfoot.queues.rabbitmq.link import Link
+from crossfoot.queues.rabbitmq.link import CLOSING_SECONDS, over_within
+
+if TYPE_CHECKING:
+    from aiormq.channel import Channel
 
 _log = logging.getLogger("crossfoot.queues.rabbitmq")
 
@@ -46,8 +47,7 @@ class Watcher:
         self._holding = holding
         self._clock = clock
         self._marking = Lock()
-        self._marked: Link | None = None
-        self._tag = f"crossfoot-{uuid4().hex}"
+        self._marked: Channel | None = None
 
     async def depth(self) -> Depth:
         """See `Queue.depth`. In flight is what is held here, and one for each other process that holds some.
@@ -59,7 +59,7 @@ class Watcher:
         dead, holders, queue, *waiting = await self.counts(
             [place.dead, place.holders, place.queue, *rungs_of(place.queue)]
         )
-        others = max(0, holders.consumers - int(self._marked is not None and self._marked.up))
+        others = max(0, holders.consumers - int(self._is_marked))
         return Depth(
             ready=queue.ready,
             in_flight=len(self._holding) + others,
@@ -94,21 +94,26 @@ class Watcher:
         be handed over, and where the queue beside is missing, opening says so."""
         async with self._marking:
             wanted = len(self._holding) > 0
-            if wanted == (self._marked is not None and self._marked.up):
+            if wanted == self._is_marked:
+                return
+            marked, self._marked = self._marked, None
+            if marked is not None:
+                await over_within(CLOSING_SECONDS, marked.close())
+            if not wanted:
                 return
             try:
                 link = await self._connection.receiving()
-                await link.ask(partial(self._consume, link) if wanted else partial(self._cancel, link))
+                # Not the link's own: the broker would end that, with all that is held, if the queue beside is missing.
+                channel = await link.another()
+                await link.ask(lambda: channel.basic_consume(self._place.holders, _nothing))
             except (Rejected, NoAnswer, QueueUnavailable) as error:
                 _log.warning("queue %s: others cannot see what is held here: %s", self._place.name, error)
             else:
-                self._marked = link if wanted else None
+                self._marked = channel
 
-    async def _consume(self, link: Link) -> None:
-        await link.channel.basic_consume(self._place.holders, _nothing, consumer_tag=self._tag)
-
-    async def _cancel(self, link: Link) -> None:
-        await link.channel.basic_cancel(self._tag)
+    @property
+    def _is_marked(self) -> bool:
+        return self._marked is not None and not self._marked.is_closed
 
     def missing(self, queue: str, error: Rejected) -> str:
         """Which queue could not be asked, and the remedy."""
