@@ -235,6 +235,26 @@ async def test_a_queue_deleted_under_a_waiting_receive_is_told_of(rabbit: Rabbit
             await queue.depth()
 
 
+async def test_a_waiting_receive_is_told_at_once_that_its_connection_was_lost(rabbit: RabbitServer) -> None:
+    name = await made(rabbit)
+    said: list[str] = []
+    async with opened(name, rabbit) as queue:
+
+        async def receive() -> None:
+            try:
+                await queue.receive(1, lease=30.0, wait=20.0)
+            except QueueUnavailable as error:
+                said.append(str(error))
+
+        with anyio.fail_after(6):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(receive)
+                await anyio.sleep(0.3)
+                await control(rabbit, "close_all_connections", "tested")
+        assert name in said[0]
+        assert "tested" in said[0], "in the broker's own words"
+
+
 # ---- who holds what --------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ counted as delivered that nobody was given. What is on its way when a receive is
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -39,7 +40,8 @@ class Consumer:
         self.tag = f"crossfoot-{uuid4().hex}"
         self.came: list[Hold] = []
         self.first = anyio.Event()
-        self.ended = False
+        self.ended = ""
+        """Why nothing comes any more, if so."""
         self._holding = holding
         self._counting = counting
 
@@ -48,6 +50,10 @@ class Consumer:
         self.came.append(hold)
         self.first.set()
         hold.attempt = self._counting.attempt_of(came_of(message))
+
+    def end(self, why: str) -> None:
+        self.ended = self.ended or why
+        self.first.set()
 
 
 class Receiver:
@@ -98,9 +104,7 @@ class Receiver:
                 if not over and consumer.came:
                     await self._holding.hand_back([hold.receipt for hold in consumer.came])
         if consumer.ended and not consumer.came:
-            raise QueueUnavailable(
-                f"queue {self._queue} does not deliver: it was deleted, or moved. Check that it is there"
-            )
+            raise QueueUnavailable(f"queue {self._queue} does not deliver: {consumer.ended}")
         return consumer.came
 
     async def _start(self, consumer: Consumer, limit: int) -> None:
@@ -130,7 +134,7 @@ class Receiver:
             return  # with its channel everything it had is void, and told so
 
     def _watch(self, link: Link) -> None:
-        """Be told of consumers that the broker ends."""
+        """Be told of consumers that the broker ends, and of the end of all of them."""
         if self._watched is link:
             return
         self._watched, self._room = link, 0
@@ -138,9 +142,15 @@ class Receiver:
         def ended(frame: object) -> None:
             consumer = self._waiting.get(str(getattr(frame, "consumer_tag", "")))
             if consumer is not None:
-                consumer.ended = True
-                consumer.first.set()
+                consumer.end("it was deleted, or moved. Check that it is there")
 
+        def lost(closing: asyncio.Future[object]) -> None:
+            why = None if closing.cancelled() else closing.exception()
+            for consumer in self._waiting.values():
+                if consumer.link is link:
+                    consumer.end(f"the connection was lost: {why or 'it was closed'}")
+
+        link.channel.closing.add_done_callback(lost)
         link.channel.on_consumer_cancel_callbacks.add(ended)
 
     def _delivery(self, hold: Hold, lease: float) -> Delivery:
