@@ -48,7 +48,7 @@ class Crossfoot:
         database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`), or a SQLAlchemy engine on either, with the
             business tables. The book lives beside them.
         queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL), a NATS durable
-            (`nats://HOST:4222/STREAM/DURABLE`), or a `Queue` of your own making.
+            (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), or a `Queue` of your own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -355,8 +355,14 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
         from crossfoot.queues.nats import NatsQueue
 
         return NatsQueue(settings.queue, servers=settings.endpoint, durable=name, clock=clock)
+    if kind in ("rabbitmq", "amqp", "amqps"):
+        from crossfoot.queues.rabbitmq import RabbitQueue
+
+        where = settings.queue if rest.startswith("//") else rest
+        return RabbitQueue(where or name, url=settings.endpoint, max_bytes=settings.max_bytes, clock=clock)
     told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
     raise UsageError(
         f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
-        "'redis://HOST:6379/0/STREAM') and NATS ('nats://HOST:4222/STREAM/DURABLE')"
+        "'redis://HOST:6379/0/STREAM'), NATS ('nats://HOST:4222/STREAM/DURABLE') and RabbitMQ ('rabbitmq:QUEUE', or "
+        "'amqp://HOST:5672/VHOST/QUEUE')"
     )

@@ -23,6 +23,10 @@ from crossfoot.books.store import Book
 from crossfoot.queues.nats.checks import found
 from crossfoot.queues.nats.opening import capabilities_of
 from crossfoot.queues.queue import Capabilities
+from crossfoot.queues.rabbitmq import probing
+from crossfoot.queues.rabbitmq.address import address_of
+from crossfoot.queues.rabbitmq.delays import rungs_of
+from crossfoot.queues.rabbitmq.opening import capabilities_of as rabbitmq_capabilities
 from crossfoot.queues.redis import RedisQueue
 from crossfoot.queues.sqs import SqsQueue
 from crossfoot.settings import Settings
@@ -31,7 +35,9 @@ from tests.acceptance.shell import rows, run
 
 GLOSSARY = DOCS / "glossary.md"
 LIFECYCLE = DOCS / "lifecycle.md"
-FIRST_QUEUE, SQS, REDIS, NATS = (DOCS / "guides" / name for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md"))
+FIRST_QUEUE, SQS, REDIS, NATS, RABBITMQ = (
+    DOCS / "guides" / name for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md", "rabbitmq.md")
+)
 
 UNITS = {"days": 86_400.0, "s": 1.0, "MiB": 1024 * 1024}
 
@@ -211,6 +217,7 @@ ROWS: dict[str, Callable[[Capabilities], str]] = {
     "order": lambda c: c.order,
     "depth": lambda c: c.depth,
     "browsing": lambda c: yes(c.browsing),
+    "redrive": lambda c: yes(c.redrive),
     "transactional ack": lambda c: yes(c.transactional_ack),
     "receipts fenced": lambda c: yes(c.receipts_fenced),
     "publish dedup": lambda c: seconds(c.publish_dedup),
@@ -241,6 +248,25 @@ def test_the_table_of_capabilities_on_nats_is_the_adapter_s() -> None:
     columns = opened("workqueue"), opened("limits")
 
     assert table(NATS, "Capabilities") == [[name, *map(told, columns)] for name, told in ROWS.items()]
+
+
+def test_the_table_of_capabilities_on_rabbitmq_is_the_adapter_s() -> None:
+    def opened(kind: str) -> Capabilities:
+        settings = probing.Settings(arguments={"x-queue-type": kind})
+        return rabbitmq_capabilities(address_of("rabbitmq:billing"), settings, 1)
+
+    columns = opened("quorum"), opened("classic")
+
+    assert table(RABBITMQ, "Capabilities") == [[name, *map(told, columns)] for name, told in ROWS.items()]
+
+
+def test_the_queues_that_rabbitmq_needs_are_those_that_the_adapter_asks_for() -> None:
+    place, rungs = address_of("rabbitmq:billing"), rungs_of("billing")
+    named = {
+        name for cells in table(RABBITMQ, "A queue for development") for name in re.findall(r"`([^`]+)`", cells[0])
+    }
+
+    assert named == {place.queue, place.dead, place.holders, rungs[0], rungs[1], rungs[-1]}
 
 
 def test_the_permissions_for_nats_are_those_of_the_requests_that_are_made() -> None:

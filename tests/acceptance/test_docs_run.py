@@ -17,12 +17,14 @@ from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
 from tests.servers.nats import NatsServer
 from tests.servers.postgres import Postgres
 from tests.servers.processes import Server
+from tests.servers.rabbitmq import RabbitServer
 from tests.servers.valkey import Valkey
 
 pytest_plugins = [
     "tests.servers.fixtures",
     "tests.servers.nats_fixtures",
     "tests.servers.postgres_fixtures",
+    "tests.servers.rabbitmq_fixtures",
     "tests.servers.valkey_fixtures",
 ]
 
@@ -186,12 +188,25 @@ def test_the_guide_on_nats_does_what_it_says(nats_server: NatsServer, tmp_path: 
     assert fates(tmp_path / "nats-billing.db") == [("case.released", "case-4711", "settled")]
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("rabbitmq")
+def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "rabbitmq.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["rabbitmq"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {rabbit.url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "rabbitmq-billing.db") == [("case.released", "case-4711", "settled")]
+
+
+RUN = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "rabbitmq.md")
+
+
 def test_other_guides_have_no_python_that_nobody_runs() -> None:
-    others = [
-        guide
-        for guide in GUIDES
-        if guide.name not in ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md")
-    ]
+    others = [guide for guide in GUIDES if guide.name not in RUN]
 
     assert [guide.name for guide in others if python_of(guide).strip()] == []
 

@@ -1,8 +1,8 @@
-"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats] [--at BOUNDARY]`.
+"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats|rabbitmq] [--at BOUNDARY]`.
 
 Every cell is crashed at `--kills` times at one boundary, over the four database forms in turn, and audited. The table says
 for each boundary and queue how many processes were killed there, and how many effects were lost, doubled or unaccounted for.
-Exits with 1 when anything is, or when a boundary was not reached.
+Exits with 1 when anything is, or when a boundary was not reached. A queue whose server cannot be had is named, and left out.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from tests.crash.plan import boundaries
 from tests.crash.scene import Outcome, Scene
 from tests.servers.nats import running_nats
 from tests.servers.processes import running
+from tests.servers.rabbitmq import running_rabbit
+from tests.servers.rabbitmq_packages import CannotBeHad
 from tests.servers.valkey import valkey_running
 
-QUEUES = ("embedded", "sqs", "redis", "nats")
+QUEUES = ("embedded", "sqs", "redis", "nats", "rabbitmq")
 
 PER_SCENE = 5
 """Kills in one file, before it is set right and audited."""
@@ -128,6 +130,23 @@ def table(cells: Sequence[Cell]) -> Table:
     return made
 
 
+def served(queue: str, folder: Path, servers: ExitStack) -> str:
+    """Where its server is, started if it has one.
+
+    Raises:
+        CannotBeHad: there is none on this machine.
+    """
+    if queue == "sqs":
+        return servers.enter_context(running("ministack", folder)).url
+    if queue == "redis":
+        return servers.enter_context(valkey_running(folder, appendonly="no")).url
+    if queue == "nats":
+        return servers.enter_context(running_nats(folder)).url
+    if queue == "rabbitmq":
+        return servers.enter_context(running_rabbit(folder)).url
+    return ""
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill processes at every boundary.")
     parser.add_argument("--kills", type=int, default=20, help="for each cell (20)")
@@ -136,22 +155,26 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--at", type=Boundary, choices=list(Boundary), help="only at this boundary")
     parser.add_argument("--jobs", type=int, default=2, help="scenes at a time (2)")
     asked = parser.parse_args(arguments)
-    queues = (asked.queue,) if asked.queue else QUEUES
-    cells = [
-        Cell(boundary, queue, batch)
-        for batch, queue in product((1, 4), queues)
-        for boundary in boundaries(batch=batch > 1)
-        if asked.at in (None, boundary)
-    ]
     console = Console(width=None if sys.stdout.isatty() else 130)
     started = time.monotonic()
-    with (
-        TemporaryDirectory(prefix="crash-") as folder,
-        running("ministack", Path(folder) / "sqs") as sqs,
-        valkey_running(Path(folder) / "redis", appendonly="no") as redis,
-        running_nats(Path(folder) / "nats") as nats,
-    ):
-        endpoints = {"sqs": sqs.url, "redis": redis.url, "nats": nats.url}
+    with TemporaryDirectory(prefix="crash-") as folder, ExitStack() as servers:
+        queues = []
+        endpoints = {}
+        for queue in (asked.queue,) if asked.queue else QUEUES:
+            try:
+                endpoint = served(queue, Path(folder) / queue, servers)
+            except CannotBeHad as why:
+                console.print(f"{queue} is left out, its server cannot be had: {why}", soft_wrap=True, highlight=False)
+                continue
+            queues.append(queue)
+            if endpoint:
+                endpoints[queue] = endpoint
+        cells = [
+            Cell(boundary, queue, batch)
+            for batch, queue in product((1, 4), queues)
+            for boundary in boundaries(batch=batch > 1)
+            if asked.at in (None, boundary)
+        ]
         matrix = Matrix(Path(folder), endpoints, asked.seed, asked.kills)
         matrix.run(cells, asked.jobs, console)
     console.print(table(sorted(cells, key=lambda cell: (list(Boundary).index(cell.boundary), cell.queue, cell.batch))))

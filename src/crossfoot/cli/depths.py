@@ -79,6 +79,10 @@ def _queue(name: str, chosen: Settings) -> Queue | None:
         from crossfoot.queues.redis import RedisQueue
 
         queue = RedisQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
+    elif kind in ("rabbitmq", "amqp", "amqps"):
+        from crossfoot.queues.rabbitmq import RabbitQueue
+
+        queue = RabbitQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
     else:
         return None
     return queue if queue.name == name else None

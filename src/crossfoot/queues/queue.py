@@ -7,7 +7,7 @@ the broker said, and says *in doubt* when the broker said nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +41,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     depth: DepthIs = DepthIs.APPROXIMATE
     browsing: bool = False
     """`browse()` lists every message the queue holds, without taking it."""
+    redrive: bool = True
+    """It can be told to give a message up by itself, to the dead letters, after so many deliveries (`max_attempts`)."""
     transactional_ack: bool = False
     """An ack can ride in the effect's own transaction."""
     receipts_fenced: bool = False
@@ -158,6 +160,8 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_at: Micros | None
     broker_id: str = ""
     dead: bool = False
+    reason: str = ""
+    """Why it died, in the words of whoever buried it; empty where that is not told."""
 
 
 SqlStatement = tuple[str, tuple[Any, ...]]
@@ -234,6 +238,15 @@ class TellsOldest(Protocol):
 
     async def oldest(self) -> Micros | None:
         """Since when the message that is delivered next has been ready, `None` when none is."""
+        ...
+
+
+@runtime_checkable
+class LosesAtOnce(Protocol):
+    """A queue whose deliveries are held by the connection they came by: with it, all of them are lost in one moment."""
+
+    def on_lost(self, tell: Callable[[Sequence[str]], None]) -> None:
+        """Have `tell` called, in the event loop, with the receipts that have just become void."""
         ...
 
 

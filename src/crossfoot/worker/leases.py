@@ -31,6 +31,8 @@ class Leases:
         self._clock = clock
         self.lease = lease
         self._held: dict[int, Held] = {}
+        self._void: set[str] = set()
+        """Receipts that were lost before they were held."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -43,10 +45,22 @@ class Leases:
     def hold(self, helds: Sequence[Held]) -> None:
         for held in helds:
             self._held[id(held)] = held
+            if held.delivery.receipt in self._void:
+                held.lose()
+        self._void.clear()
 
     def forget(self, helds: Sequence[Held]) -> None:
         for held in helds:
             self._held.pop(id(held), None)
+
+    def lose(self, receipts: Sequence[str]) -> None:
+        """The queue says that these are void, without having been asked."""
+        void = set(receipts)
+        for held in self._held.values():
+            if held.delivery.receipt in void:
+                void.discard(held.delivery.receipt)
+                held.lose()
+        self._void |= void  # received, and on their way to be held
 
     async def beat(self) -> int:
         """Extend what needs it. Returns how many were extended.

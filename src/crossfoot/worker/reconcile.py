@@ -203,9 +203,10 @@ class Reconciliation:
         """Book what the queue showed, for messages whose book does not say so yet."""
         post_all(self._book)
         now, written = self._book.clock.now(), 0
-        details = msgspec.json.encode({"reason": reason}).decode()
         with self._book.writing() as connection:
             for row in rows:
+                why = f"{reason}; {row.reason}" if row.reason else reason
+                details = msgspec.json.encode({"reason": why}).decode()
                 record = self._record(row, now)
                 known = find_or_add(connection, record)
                 if known.is_other(record) and not was(

@@ -22,7 +22,7 @@ from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
 from crossfoot.errors import DatabaseUnavailable, QueueUnavailable, UsageError
-from crossfoot.queues.queue import Delivery, LocalQueue, Order, Queue
+from crossfoot.queues.queue import Delivery, LocalQueue, LosesAtOnce, Order, Queue
 from crossfoot.worker.alone import Alone
 from crossfoot.worker.dispatch import Dispatch
 from crossfoot.worker.held import Held
@@ -153,6 +153,8 @@ class Worker:
     async def _work(self, number: int, until_idle: bool) -> None:
         local = await anyio.to_thread.run_sync(self._local_queue)
         leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
+        if isinstance(self._queue, LosesAtOnce):
+            self._queue.on_lost(leases.lose)
         retry = self._retry(until_idle)
         intake = Intake(self._book, self._queue, self._registry, retry, number, local)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)

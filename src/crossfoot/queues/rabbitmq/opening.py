@@ -1,0 +1,96 @@
+"""Opening: the queue is found, its settings are learned and judged, and what works with it is put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from anyio import CancelScope
+
+from crossfoot.clock import Clock
+from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.queue import Capabilities, DepthIs, Order
+from crossfoot.queues.rabbitmq.address import Address
+from crossfoot.queues.rabbitmq.answers import NoAnswer
+from crossfoot.queues.rabbitmq.checks import max_attempts_of, retention_of, unfit, warnings
+from crossfoot.queues.rabbitmq.connection import Connection
+from crossfoot.queues.rabbitmq.counting import Counting, Rule
+from crossfoot.queues.rabbitmq.delays import LONGEST
+from crossfoot.queues.rabbitmq.holding import Holding
+from crossfoot.queues.rabbitmq.moving import Mover
+from crossfoot.queues.rabbitmq.probing import Settings, settings_of
+from crossfoot.queues.rabbitmq.publishing import AT_ONCE, Sender
+from crossfoot.queues.rabbitmq.receiving import MAX_RECEIVE, Receiver
+from crossfoot.queues.rabbitmq.watching import Watcher
+
+T = TypeVar("T")
+
+_log = logging.getLogger("crossfoot.queues.rabbitmq")
+
+
+class Parts:
+    """What an open queue consists of."""
+
+    def __init__(
+        self, connection: Connection, place: Address, settings: Settings, holding: Holding, clock: Clock
+    ) -> None:
+        self.settings = settings
+        self.max_attempts = max_attempts_of(settings)
+        self.retention = retention_of(settings)
+        self.sender = Sender(connection)
+        self.sender.full_is_refused = settings.full_is_refused
+        counts = settings.kind == "quorum"
+        self.mover = Mover(self.sender, holding, queue=place.queue, dead=place.dead)
+        counting = Counting(self.sender, holding, self.mover, queue=place.queue, rule=Rule(counts, self.max_attempts))
+        self.receiver = Receiver(connection, holding, counting, clock, queue=place.queue)
+        self.watcher = Watcher(connection, place, holding, clock)
+        self.complete = False
+        """Whether it was seen that the queues beside it are there, which only who receives needs."""
+
+    async def marked(self, step: Coroutine[Any, Any, T]) -> T:
+        """Do what may change whether anything is in hand, and let others see it."""
+        try:
+            return await step
+        finally:
+            with CancelScope(shield=True):
+                await self.watcher.mark()
+
+
+async def open_parts(connection: Connection, place: Address, holding: Holding, clock: Clock) -> Parts:
+    """Find the queue, and say as a warning what its settings may lose.
+
+    Raises:
+        QueueUnavailable: it does not exist or cannot be used; the server cannot be reached or refuses us.
+        UsageError: the client is not installed.
+    """
+    await Watcher(connection, place, holding, clock).counts([place.queue])
+    try:
+        settings = await settings_of(await connection.receiving(), place.queue)
+    except NoAnswer as error:
+        raise QueueUnavailable(
+            f"queue {place.name} could not be opened at {place.shown}: {error}. Try again"
+        ) from error
+    if reason := unfit(settings):
+        raise QueueUnavailable(f"queue {place.name} at {place.shown} cannot be used: {reason}")
+    for warning in warnings(settings):
+        _log.warning("queue %s: %s", place.name, warning)
+    return Parts(connection, place, settings, holding, clock)
+
+
+def capabilities_of(place: Address, settings: Settings | None, max_bytes: int) -> Capabilities:
+    """What such a queue can do; before it is open, what a quorum queue could."""
+    return Capabilities(
+        order=Order.NONE,
+        depth=DepthIs.APPROXIMATE,
+        browsing=False,
+        redrive=settings is None or settings.kind == "quorum",
+        receipts_fenced=True,
+        publish_dedup=0.0,
+        max_delay=LONGEST,
+        max_release_delay=LONGEST,
+        max_lease=float(place.longest_lease),
+        max_receive=MAX_RECEIVE,
+        max_publish=AT_ONCE,
+        max_bytes=max_bytes,
+    )
