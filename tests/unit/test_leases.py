@@ -26,7 +26,7 @@ def leases(tmp_path: Path) -> Leases:
 
 def held(receipt: str) -> Held:
     delivery = Delivery(body=b"{}", receipt=receipt, attempt=1, lease_until=CLOCK.now() + 30_000_000)
-    return Held(delivery, CLOCK, CLOCK.monotonic() + 30, strict=True)
+    return Held(delivery, CLOCK, CLOCK.monotonic() + 30, delivery.attempt, strict=True)
 
 
 def test_what_is_lost_may_not_commit_and_the_others_may(leases: Leases) -> None:
