@@ -233,7 +233,7 @@ class TestCommands:
         assert all(identity["holds"] for identity in balance["identities"].values()), balance["identities"]
         assert json.loads(do("verify", "--json", "--db", url))["clean"]
         assert "ValueError" in do("why", "case-x", code=1)
-        assert "ValueError" in do("dead", "list", "--by-cause")
+        assert "ValueError" in do("dead", "list", "--by-cause", code=1)
         assert len(do("tail", "--no-follow", "-n", "1000", "--json").splitlines()) > 20
         assert "crossfoot_messages" in do("metrics") or "crossfoot" in do("metrics")
 

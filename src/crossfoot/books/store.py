@@ -232,8 +232,10 @@ def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[K
         names = [(record.id, record.source, record.queue) for record in group]
         rows = connection.execute(sql.FIND_MESSAGES, _filled(flat(names), 3 * sql.GROUP))
         found = {row[0]: Known(*row[1:]) for row in rows}
-        for place, record in enumerate(group):
-            result.append(found[place] if place in found else find_or_add(connection, record))
+        new = [(record.identity, place) for place, record in enumerate(group) if place not in found]
+        for _, place in sorted(new):  # in one order, so that two who add the same do not wait for each other
+            found[place] = find_or_add(connection, group[place])
+        result += [found[place] for place in range(len(group))]
     return result
 
 
