@@ -8,7 +8,7 @@ tallies are posted by the package's own statements, inside the measured time, as
 It does not: call a handler, check an envelope or a payload, ask for proof, keep a savepoint per message (one bad
 message would undo its ninety-nine neighbours), retry, give up, write down failures, hold or extend leases, watch
 deadlines, answer a stop, drain an outbox, notice messages that expired or vanished, or let a second worker take part.
-A program that did only this could not be left alone; it is here because no program over these tables can be faster.
+A program that did only this could not be left alone; it is here as what a careful hand gets out of these tables.
 """
 
 from __future__ import annotations
