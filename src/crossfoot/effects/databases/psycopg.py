@@ -222,11 +222,7 @@ class PsycopgSession:
         """Left to the next `mark`, or to the commit: that saves a trip to the server."""
 
     def answer(self, ask: Ask) -> Any:
-        try:
-            return answer(self._own, ask)
-        except psycopg.Error as error:
-            tell_full_disk(error, self.handle)
-            raise
+        return answer(self._own, ask)
 
     def execute(self, sql: Any, parameters: Any = ()) -> psycopg.Cursor[Any]:
         return self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]

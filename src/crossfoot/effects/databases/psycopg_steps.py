@@ -22,7 +22,20 @@ def own_cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
 
 
 def answer(cursor: psycopg.Cursor[Any], ask: Ask) -> Any:
-    """Carry out one request of crossfoot's own."""
+    """Carry out one request of crossfoot's own.
+
+    Raises:
+        DiskFull: the server's disk is full.
+        psycopg.Error: as it comes; a session that ended is one delivery's failure, and not the worker's.
+    """
+    try:
+        return _answer(cursor, ask)
+    except psycopg.Error as error:
+        tell_full_disk(error, cursor.connection)
+        raise
+
+
+def _answer(cursor: psycopg.Cursor[Any], ask: Ask) -> Any:
     if isinstance(ask, Alone):
         _, level = cursor.execute(ALONE, (ask.what,)).fetchone() or ("", "")
         if level != "read committed":
