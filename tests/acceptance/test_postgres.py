@@ -132,6 +132,12 @@ class TestTheSameHandlers:
                 assert [e for e in service.effects if e.startswith(subject)] == [f"{subject}-{n}" for n in range(1, 6)]
 
 
+def test_a_queue_in_a_sqlite_file_is_refused_with_what_to_name_instead() -> None:
+    with pytest.raises(UsageError, match="is a table in a SQLite file") as raised:
+        Crossfoot("billing", database="postgresql://ada:secret@127.0.0.1/billing")
+    assert "secret" not in str(raised.value)
+
+
 class TestProducing:
     """From a web request's own transaction."""
 

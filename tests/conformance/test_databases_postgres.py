@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from crossfoot.books.entry import Kind
 from crossfoot.effects.databases.psycopg import PostgresDatabase
 from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
+from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.effects.perform import AGAIN
 from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable, NoProof, TransactionMisuse, UsageError
@@ -185,6 +186,28 @@ class TestConflicts:
             await postgres_scene.perform_batch(works)
         for work in works:
             postgres_scene.assert_nothing_was_kept(of=work)
+
+
+class TestAFullDisk:
+    @pytest.mark.parametrize("where", ["a handler's statement", "crossfoot's own"])
+    async def test_is_told_as_such_so_that_the_worker_stops(self, postgres_scene: Scene, where: str) -> None:
+        scene = postgres_scene
+        full = "RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100';"
+        scene.write(f"CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {full} END $$")
+        table = "effects" if where == "a handler's statement" else "crossfoot_outcomes"
+        scene.write(f"CREATE TRIGGER fill BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION fill()")
+
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            tx.outcome("invoice.issued")
+            yield insert(message)
+
+        work = scene.work(scene.handler(story))
+        with pytest.raises(Exception, match="free some space") as raised:
+            await scene.perform(work)
+        assert disk_full(raised.value) is not None
+        scene.write(f"DROP TRIGGER fill ON {table}")
+        scene.write("DROP FUNCTION fill")
+        scene.assert_nothing_was_kept(of=work)
 
 
 class TestProof:

@@ -12,8 +12,8 @@ from sqlalchemy import create_engine
 
 from crossfoot.books import schema, sql, tables
 from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.lines import last_lines, lines_after
 from crossfoot.books.posting import backlog, post, post_all
-from crossfoot.books.queries import last_lines, lines_after
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.books.verify import Verification, verify
 from crossfoot.errors import Conflict, DatabaseUnavailable, SchemaMismatch

@@ -33,6 +33,7 @@ SAMPLED = (Fate.VANISHED, Fate.DEAD, Fate.EXPIRED, Fate.REFUSED)
 _UNSETTLED = f"""
 FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled WHERE m.fate <> {Fate.SETTLED.value}
 """
+_BY_FATE = f"SELECT m.fate, count(*) {_UNSETTLED} GROUP BY 1"
 _OPEN = ", ".join(str(fate.value) for fate in Fate if not fate.closed)
 
 _NO_ENTRY = "m.fate = 0 AND NOT EXISTS (SELECT 1 FROM crossfoot_entries e WHERE e.message = m.key)"
@@ -217,7 +218,7 @@ def _ledger(connection: Connection, sums: Mapping[str, Mapping[str, Tally]], par
         return None, Finding(identity="ledger", holds=False, text=text, ids=ids[:MOST_IDS], count=len(ids))
     if part != EVERYTHING:
         return None, Finding(identity="ledger")
-    by_fate = dict(connection.execute(f"SELECT m.fate, count(*) {_UNSETTLED} GROUP BY 1").fetchall())
+    by_fate = dict(connection.execute(_BY_FATE).fetchall())
     registered, blank = connection.execute(_REGISTERED).fetchone()[0], by_fate.pop(0, 0)
     counted = by_fate | {Fate.SETTLED.value: registered - blank - sum(by_fate.values())}
     wrong = [

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from crossfoot.books import lines as following
 from crossfoot.books import queries
 from crossfoot.books.entry import Kind
-from crossfoot.books.queries import Line
+from crossfoot.books.lines import Line
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Output, When, clean, jsonable
 from crossfoot.cli.reading import catch_up, reading
@@ -63,8 +64,8 @@ def tail(
         if queue is not None:
             catch_up(path, connection)  # what a book knows by name is what has been posted
             queries.check_names(connection, queue=queue, type_=None)
-        number = queries.newest(connection)
-        lines = queries.last_lines(connection, last, upto=number, **filters) if last else []
+        number = following.newest(connection)
+        lines = following.last_lines(connection, last, upto=number, **filters) if last else []
         out = Output(color, db=db)
         _print(out, lines, as_json)
         try:
@@ -80,8 +81,8 @@ def _follow(
     """Print what is written from now on, for ever."""
     file = _file(path)
     while True:
-        newest = queries.newest(connection)
-        lines = queries.lines_after(connection, number, PAGE, upto=newest, **filters)
+        newest = following.newest(connection)
+        lines = following.lines_after(connection, number, PAGE, upto=newest, **filters)
         _print(out, lines, as_json)
         # What a filter left out need not be read again; a full page may have more behind it.
         number = lines[-1].number if len(lines) == PAGE else newest

@@ -8,16 +8,14 @@ from typing import Any, NoReturn, Self
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.rows import tuple_row
 
 from crossfoot.connection import shown
-from crossfoot.dialect import translate
-from crossfoot.effects.databases.changes import chain
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
-from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Alone, Ask, AsyncSession, Many, One, Run, Session
+from crossfoot.effects.databases.psycopg_steps import answer, asks_again, own_cursor, tell_full_disk
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask, AsyncSession, Session
 from crossfoot.effects.databases.sqlite import OVER
-from crossfoot.errors import DiskFull, TransactionMisuse
-from crossfoot.postgres import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, adapt, connect_raw, explain, is_transient
+from crossfoot.errors import TransactionMisuse
+from crossfoot.postgres import COMMIT, ROLLBACK, connect_raw
 
 BEGIN = b"BEGIN"
 """With the isolation that the user, the database or the URL set."""
@@ -224,11 +222,7 @@ class PsycopgSession:
         """Left to the next `mark`, or to the commit: that saves a trip to the server."""
 
     def answer(self, ask: Ask) -> Any:
-        try:
-            return answer(self._own, ask)
-        except psycopg.Error as error:
-            tell_full_disk(error, self.handle)
-            raise
+        return answer(self._own, ask)
 
     def execute(self, sql: Any, parameters: Any = ()) -> psycopg.Cursor[Any]:
         return self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
@@ -250,44 +244,6 @@ class PsycopgSession:
         database = self._database
         self.handle = connect_raw(HandlerConnection, database.path, synchronous=database.synchronous)
         self._own = own_cursor(self.handle)
-
-
-def own_cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
-    """A cursor for crossfoot's statements, on a connection that is a handler's, or a user's."""
-    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-    adapt(cursor)
-    return cursor
-
-
-def answer(cursor: psycopg.Cursor[Any], ask: Ask) -> Any:
-    """Carry out one request of crossfoot's own."""
-    if isinstance(ask, Alone):
-        _, level = cursor.execute(ALONE, (ask.what,)).fetchone() or ("", "")
-        if level != "read committed":
-            cursor.execute(AFTER_OTHERS, (ask.what,))
-        return None
-    if isinstance(ask, Many):
-        cursor.executemany(translate(ask.sql), ask.rows)
-        return cursor.rowcount
-    cursor.execute(translate(ask.sql), ask.parameters)
-    if isinstance(ask, Run):
-        return cursor.rowcount
-    return cursor.fetchone() if isinstance(ask, One) else cursor.fetchall()
-
-
-def asks_again(error: BaseException) -> bool:
-    """Whether PostgreSQL asks for the whole transaction again, in whatever wrapping it said so."""
-    return any(is_transient(one) for one in chain(error))
-
-
-def tell_full_disk(error: psycopg.Error, connection: Any) -> None:
-    """Tell that it is *our* disk which is full, and not that of another database that a handler writes to.
-
-    Raises:
-        DiskFull: it is.
-    """
-    if error.sqlstate == "53100":
-        raise DiskFull(str(explain(error, f"postgresql://{connection.info.host}/{connection.info.dbname}"))) from error
 
 
 class PostgresDatabase:
@@ -319,4 +275,4 @@ class PostgresDatabase:
         """Nothing is kept open here."""
 
 
-__all__ = ["All", "PostgresDatabase", "PsycopgSession"]
+__all__ = ["PostgresDatabase", "PsycopgSession", "answer", "asks_again", "own_cursor", "tell_full_disk"]

@@ -187,11 +187,7 @@ class PsycopgAsyncSession:
         """As its synchronous twin."""
 
     async def answer(self, ask: Ask) -> Any:
-        try:
-            return await answer(self._own, ask)
-        except psycopg.Error as error:
-            tell_full_disk(error, self.handle)
-            raise
+        return await answer(self._own, ask)
 
     async def execute(self, sql: Any, parameters: Any = ()) -> psycopg.AsyncCursor[Any]:
         return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
@@ -230,7 +226,15 @@ def own_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[
 
 
 async def answer(cursor: psycopg.AsyncCursor[Any], ask: Ask) -> Any:
-    """Carry out one request of crossfoot's own."""
+    """Carry out one request of crossfoot's own. Raises what its synchronous twin raises."""
+    try:
+        return await _answer(cursor, ask)
+    except psycopg.Error as error:
+        tell_full_disk(error, cursor.connection)
+        raise
+
+
+async def _answer(cursor: psycopg.AsyncCursor[Any], ask: Ask) -> Any:
     if isinstance(ask, Alone):
         _, level = await (await cursor.execute(ALONE, (ask.what,))).fetchone() or ("", "")
         if level != "read committed":
