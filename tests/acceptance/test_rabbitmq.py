@@ -263,6 +263,25 @@ class TestWhatTheBrokerHides:
             await look(service, 2)
             assert await fates(service, held, purged) == [Fate.SETTLED, Fate.VANISHED]
 
+    async def test_what_another_process_holds_is_allowed_for_in_the_balance(
+        self, service_of: ServiceOf, tmp_path: Path
+    ) -> None:
+        async with service_of(FORMS[1]) as service:
+            go_on = anyio.Event()
+
+            async def slow(message: Message, tx: Any) -> None:
+                await go_on.wait()
+                await tx.execute(*insert(message))
+
+            service.app.handler("case.released")(slow)
+            await service.publish("case.released", *[f"case-{number}" for number in range(40)])
+            async with service.working(concurrency=1):
+                depth = service.app.queue.depth
+                await eventually(lambda: _all_in_hand(depth), "everything in hand")
+                told = await anyio.to_thread.run_sync(_balance, tmp_path, service)
+                go_on.set()
+            assert (told["holds"], "40 open" in told["notes"][0]) == (True, True), told
+
     async def test_what_lies_among_the_dead_without_the_book_knowing_is_dead(self, service_of: ServiceOf) -> None:
         async with service_of() as service:
             (message,) = await service.publish("case.released", "case-1")
@@ -270,6 +289,21 @@ class TestWhatTheBrokerHides:
             await service.app.queue.dead_letter([delivery], reason="its worker died before it could say so")
             await look(service)
             assert await fates(service, message) == [Fate.DEAD]
+
+
+async def _all_in_hand(depth: Callable[[], Any]) -> bool:
+    found = await depth()
+    return (found.ready, found.in_flight) == (0, 40)
+
+
+def _balance(folder: Path, service: Service) -> Any:
+    """As another process sees it."""
+    variables: dict[str, Any] = {
+        "CROSSFOOT_DATABASE": str(service.path),
+        "CROSSFOOT_QUEUE": str(service.app.settings.queue),
+        "CROSSFOOT_ENDPOINT": str(service.app.settings.endpoint),
+    }
+    return json.loads(crossfoot(folder, "balance", "--json", **variables).stdout)["identities"]["holdings"]
 
 
 SERVICE = """
