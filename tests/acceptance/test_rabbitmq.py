@@ -123,8 +123,10 @@ class TestTheSameHandlers:
                 assert service.fate(message) is Fate.DEAD
                 assert service.kinds(message).count(Kind.FAILED) == 3
             dead = [held async for held in service.app.queue.dead_letters()]
-            assert sorted(held.attempt for held in dead) == [1, 3, 3]
-            assert all("RuntimeError" in held.reason for held in dead if held.attempt == 3)
+            first, *others = sorted(held.attempt for held in dead)
+            assert first == 1
+            assert all(attempt >= 3 for attempt in others), "one that was taken back on its way is counted, too"
+            assert sum("RuntimeError" in held.reason for held in dead) == 2
             assert service.rows("SELECT fate FROM crossfoot_messages WHERE type = 'unreadable'") == [Fate.DEAD]
 
     @pytest.mark.parametrize("kind", ["quorum", "classic"])
