@@ -53,7 +53,7 @@ def published(_published: Path, tmp_path: Path) -> Path:
         ({}, ["worker", "billing:app", "--bach", "3"], "--batch"),
         ({}, ["worker", "billing:ap"], "it has app"),
         ({}, ["balance"], "there is no file crossfoot.db"),
-        ({"CROSSFOOT_QUEUE": "amqp://me:secret@host/q"}, ["worker", "billing:app"], "queue = 'amqp'"),
+        ({"CROSSFOOT_QUEUE": "kafka://me:secret@host/q"}, ["worker", "billing:app"], "queue = 'kafka'"),
         ({"CROSSFOOT_QUEUE": "kafka:billing"}, ["worker", "billing:app"], "crossfoot knows 'embedded', SQS"),
     ],
 )

@@ -123,8 +123,10 @@ class TestTheSameHandlers:
                 assert service.fate(message) is Fate.DEAD
                 assert service.kinds(message).count(Kind.FAILED) == 3
             dead = [held async for held in service.app.queue.dead_letters()]
-            assert sorted(held.attempt for held in dead) == [1, 3, 3]
-            assert all("RuntimeError" in held.reason for held in dead if held.attempt == 3)
+            first, *others = sorted(held.attempt for held in dead)
+            assert first == 1
+            assert all(attempt >= 3 for attempt in others), "one that was taken back on its way is counted, too"
+            assert sum("RuntimeError" in held.reason for held in dead) == 2
             assert service.rows("SELECT fate FROM crossfoot_messages WHERE type = 'unreadable'") == [Fate.DEAD]
 
     @pytest.mark.parametrize("kind", ["quorum", "classic"])
@@ -263,6 +265,25 @@ class TestWhatTheBrokerHides:
             await look(service, 2)
             assert await fates(service, held, purged) == [Fate.SETTLED, Fate.VANISHED]
 
+    async def test_what_another_process_holds_is_allowed_for_in_the_balance(
+        self, service_of: ServiceOf, tmp_path: Path
+    ) -> None:
+        async with service_of(FORMS[1]) as service:
+            go_on = anyio.Event()
+
+            async def slow(message: Message, tx: Any) -> None:
+                await go_on.wait()
+                await tx.execute(*insert(message))
+
+            service.app.handler("case.released")(slow)
+            await service.publish("case.released", *[f"case-{number}" for number in range(40)])
+            async with service.working(concurrency=1):
+                depth = service.app.queue.depth
+                await eventually(lambda: _all_in_hand(depth), "everything in hand")
+                told = await anyio.to_thread.run_sync(_balance, tmp_path, service)
+                go_on.set()
+            assert (told["holds"], "40 open" in told["notes"][0]) == (True, True), told
+
     async def test_what_lies_among_the_dead_without_the_book_knowing_is_dead(self, service_of: ServiceOf) -> None:
         async with service_of() as service:
             (message,) = await service.publish("case.released", "case-1")
@@ -270,6 +291,21 @@ class TestWhatTheBrokerHides:
             await service.app.queue.dead_letter([delivery], reason="its worker died before it could say so")
             await look(service)
             assert await fates(service, message) == [Fate.DEAD]
+
+
+async def _all_in_hand(depth: Callable[[], Any]) -> bool:
+    found = await depth()
+    return (found.ready, found.in_flight) == (0, 40)
+
+
+def _balance(folder: Path, service: Service) -> Any:
+    """As another process sees it."""
+    variables: dict[str, Any] = {
+        "CROSSFOOT_DATABASE": str(service.path),
+        "CROSSFOOT_QUEUE": str(service.app.settings.queue),
+        "CROSSFOOT_ENDPOINT": str(service.app.settings.endpoint),
+    }
+    return json.loads(crossfoot(folder, "balance", "--json", **variables).stdout)["identities"]["holdings"]
 
 
 SERVICE = """

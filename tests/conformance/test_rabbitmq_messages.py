@@ -45,16 +45,17 @@ async def test_a_short_delay_does_not_wait_behind_a_long_one(rabbit: RabbitServe
     async with opened(name, rabbit) as queue:
         await queue.publish([outgoing() for _ in range(4)])
         taken = await queue.receive(4, lease=30.0, wait=1.0)
+        asked: dict[bytes, float] = {}
         for delivery, delay in zip(taken, (60.0, 3.0, 1.9, 0.3), strict=True):
+            asked[delivery.body] = anyio.current_time()
             assert await queue.release([delivery.receipt], delay=delay) == [Done(delivery.receipt)]
-        began = anyio.current_time()
         came: dict[bytes, tuple[float, int]] = {}
         while len(came) < 3:
             for one in await queue.receive(4, lease=30.0, wait=1.0):
-                came[one.body] = (anyio.current_time() - began, one.attempt)
+                came[one.body] = (anyio.current_time() - asked[one.body], one.attempt)
         for delivery, delay in zip(taken[1:], (3.0, 1.9, 0.3), strict=True):
             after, attempt = came[delivery.body]
-            assert delay - 0.05 <= after < delay + 0.5, f"asked for {delay}"
+            assert delay <= after < delay + 2.5, f"asked for {delay}"
             assert attempt == 2
         assert (await queue.depth()).delayed == 1
 

@@ -105,6 +105,12 @@ WHERE m.fate <> {Fate.SETTLED.value} AND m.fate IN ({", ".join(str(fate.value) f
   AND NOT EXISTS (SELECT 1 FROM outgoing o WHERE o.message = m.key)
 """
 
+IN_HAND = f"""
+SELECT count(*) FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
+WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = {Fate.PROCESSING.value} AND m.queue = ? AND m.due > ?
+"""
+"""Messages that a worker holds by the book, and whose lease goes on."""
+
 OUTGOING = "WITH outgoing(message) AS MATERIALIZED (SELECT message FROM crossfoot_outbox) "
 
 LYING_THERE = "SELECT key, state, message FROM crossfoot_queue NOT INDEXED WHERE queue = ?"
@@ -154,7 +160,8 @@ def compare_depth(connection: Connection, queue: str, look: Callable[[], Depth |
         text = "no setting leads to it: set `queue` in crossfoot.toml, or CROSSFOOT_QUEUE"
         return Finding(identity="holdings", queue=queue, holds=None, text=text)
     opened, dead = _believed(connection, queue)
-    fits, tolerance = depth_agrees(len(opened), depth.held, depth.in_flight)
+    (in_hand,) = connection.execute(IN_HAND, (queue, now)).fetchone()  # not every queue sees what others hold
+    fits, tolerance = depth_agrees(len(opened), depth.held, max(depth.in_flight, in_hand))
     dead_fit, dead_tolerance = depth_agrees(len(dead), depth.dead, 0)
     holds = fits and dead_fit
     gone: list[str] = []

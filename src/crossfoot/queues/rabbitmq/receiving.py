@@ -1,7 +1,8 @@
 """Receiving: a consumer for each receive, with room for as many messages as are wanted, ended when the first have come.
 
-So nothing is taken in ahead of its time: no message waits in this process while another one has nothing to do, and none is
-counted as delivered that nobody was given. What is on its way when a receive is cancelled is handed back.
+So nothing is taken in ahead of its time: no message waits in this process while another one has nothing to do. What is on its way
+when a receive is cancelled is handed back; and what a quorum queue was about to send when its consumer ended, it takes back by
+itself, and counts as delivered although nobody was given it.
 """
 
 from __future__ import annotations
