@@ -16,6 +16,7 @@ from crossfoot import settings as settings_module
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
+from crossfoot.connection import is_postgres
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
@@ -44,8 +45,9 @@ class Crossfoot:
     Args:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, or a SQLAlchemy engine on one, with the business tables. The book lives beside them.
-        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL), a NATS durable
-            (`nats://HOST:4222/STREAM/DURABLE`), or a `Queue` of your own making.
+        queue: `embedded`, a table of PostgreSQL (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its
+            URL), a stream (`redis:NAME` or its URL), a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), or a `Queue` of your
+            own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -328,6 +330,18 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
             max_bytes=settings.max_bytes,
             clock=clock,
         )
+    if kind in ("postgresql", "postgres"):
+        from crossfoot.queues.postgres import PostgresQueue
+
+        whole = rest.startswith("//")  # then the URL may name the queue, or leave that to the service's name
+        return PostgresQueue(
+            name if whole else rest or name,
+            url=settings.queue if whole else settings.endpoint or (path if is_postgres(path) else None),
+            retention=settings.retention,
+            max_bytes=settings.max_bytes,
+            ordered=settings.ordered,
+            clock=clock,
+        )
     if kind in ("nats", "tls", "ws", "wss"):
         from crossfoot.queues.nats import NatsQueue
 
@@ -335,5 +349,6 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
     shown = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
     raise UsageError(
         f"queue = {shown}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
-        "'redis://HOST:6379/0/STREAM') and NATS ('nats://HOST:4222/STREAM/DURABLE')"
+        "'redis://HOST:6379/0/STREAM'), PostgreSQL ('postgres:NAME', or 'postgresql://HOST/DATABASE?queue=NAME') and NATS "
+        "('nats://HOST:4222/STREAM/DURABLE')"
     )

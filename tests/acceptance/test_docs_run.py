@@ -18,7 +18,12 @@ from tests.servers.nats import NatsServer
 from tests.servers.processes import Server
 from tests.servers.valkey import Valkey
 
-pytest_plugins = ["tests.servers.fixtures", "tests.servers.nats_fixtures", "tests.servers.valkey_fixtures"]
+pytest_plugins = [
+    "tests.servers.fixtures",
+    "tests.servers.nats_fixtures",
+    "tests.servers.postgres_fixtures",
+    "tests.servers.valkey_fixtures",
+]
 
 PICTURES = sorted(path.stem for path in (ROOT / "docs" / "pictures").glob("*.svg"))
 
@@ -163,8 +168,23 @@ def test_the_guide_on_nats_does_what_it_says(nats_server: NatsServer, tmp_path: 
     assert fates(tmp_path / "nats-billing.db") == [("case.released", "case-4711", "settled")]
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("postgres")
+def test_the_guide_on_a_queue_in_postgresql_does_what_it_says(postgres_url: str, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "postgres-queue.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["postgres"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {postgres_url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "postgres-billing.db") == [("case.released", "case-4711", "settled")]
+
+
 def test_other_guides_have_no_python_that_nobody_runs() -> None:
-    others = [guide for guide in GUIDES if guide.name not in ("first-queue.md", "sqs.md", "redis.md", "nats.md")]
+    run_here = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres-queue.md")
+    others = [guide for guide in GUIDES if guide.name not in run_here]
 
     assert [guide.name for guide in others if python_of(guide).strip()] == []
 
