@@ -23,7 +23,7 @@ from crossfoot.books.record import bucket_of
 from crossfoot.books.sql import INSERT_CAUSE, INSERT_ENTRY
 from crossfoot.books.store import Book
 from crossfoot.clock import SECOND
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
 
 QUEUE, SOURCE = "billing", "benchmark"
 TYPES = ("case.opened", "case.changed", "case.billed")

@@ -75,6 +75,11 @@ def is_postgres(place: str) -> bool:
     return place.startswith(("postgresql://", "postgres://"))
 
 
+def has_password(place: str) -> bool:
+    """Whether whoever sees it can get in."""
+    return is_postgres(place) and (urlsplit(place).password is not None or "password" in urlsplit(place).query)
+
+
 def shown(place: str) -> str:
     """A file's name, or a URL, as people may see it: without user, password and parameters."""
     if not is_postgres(place):

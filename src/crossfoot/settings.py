@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from crossfoot.connection import is_postgres
 from crossfoot.errors import UnknownSetting, UsageError
 
 FILE = "crossfoot.toml"
@@ -25,7 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set, with its default.
 
     Attributes:
-        database: the SQLite file that holds the business tables and the book.
+        database: the SQLite file that holds the business tables and the book, or the URL of a PostgreSQL database:
+            `postgresql://USER:PASSWORD@HOST:5432/NAME`.
         queue: `embedded` (a table in the database); the URL or name of an SQS queue: `sqs:NAME`, `https://sqs...`; those of a
             stream of Redis or Valkey: `redis:NAME`, `redis://host:6379/0/NAME`; those of a queue in a PostgreSQL database:
             `postgres:NAME`, `postgresql://host/database?queue=NAME`; or a durable of a NATS stream:
@@ -64,10 +66,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     unknown_for: float = 600.0
 
     def __post_init__(self) -> None:
-        if "://" in self.database:
+        if "://" in self.database and not is_postgres(self.database):
+            kind = self.database.partition("://")[0]  # the rest may hold a password
             raise UsageError(
-                f"database = {self.database!r} is a URL, and the name of a SQLite file is wanted; for SQLAlchemy give the engine: "
-                "Crossfoot(..., database=create_engine(...))"
+                f"database = '{kind}://...': the name of a SQLite file is wanted, or postgresql://USER@HOST/DATABASE; for "
+                "SQLAlchemy give the engine: Crossfoot(..., database=create_engine(...))"
             )
         if self.max_bytes < 1:
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")

@@ -97,7 +97,7 @@ SETTINGS = [
     ("BATCH", "many", "the environment sets batch = 'many': expected `int`"),
     ("BATCH", "0", "batch must be from 1 to 10,000, not 0"),
     ("QUEUE", "kafka:billing", "queue = 'kafka:billing': crossfoot knows 'embedded', SQS"),
-    ("DATABASE", "sqlite:///x.db", "database = 'sqlite:///x.db' is a URL, and the name of a SQLite file is wanted"),
+    ("DATABASE", "sqlite:///x.db", "database = 'sqlite://...': the name of a SQLite file is wanted"),
 ]
 
 

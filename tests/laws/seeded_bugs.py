@@ -462,8 +462,9 @@ POSTING = (
             sql(
                 "_JOIN",
                 (
-                    f"WHEN marks & {1 << Kind.COMMITTED} THEN",
-                    f"WHEN marks & {1 << Kind.SUPPRESSED} THEN {Fate.DUPLICATE.value} WHEN marks & {1 << Kind.COMMITTED} THEN",
+                    f"WHEN (marks & {1 << Kind.COMMITTED}) <> 0 THEN",
+                    f"WHEN (marks & {1 << Kind.SUPPRESSED}) <> 0 THEN {Fate.DUPLICATE.value} "
+                    f"WHEN (marks & {1 << Kind.COMMITTED}) <> 0 THEN",
                 ),
             ),
         ),

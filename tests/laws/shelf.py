@@ -1,4 +1,4 @@
-"""Real books for laws to be tried on: SQLite files, written and posted by the code that workers use."""
+"""Real books for laws to be tried on: in SQLite files and PostgreSQL databases, written and posted by the code that workers use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from crossfoot.books import fate, posting
 from crossfoot.books.digest import EMPTY, Tally, tally_of
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import entry_measure, fate_measure
+from crossfoot.books.horizon import UPTO_ENTRY
+from crossfoot.books.measures import MEASURED_KINDS, OPERATION, entry_measure, fate_measure
 from crossfoot.books.record import BUCKET, Record
 from crossfoot.books.store import Book, find_or_add, write_entries
+from crossfoot.dialect import differs
 from tests.laws.histories import NOON, shuffled
+
+_TAKEN = differs(
+    "SELECT count(*) FROM crossfoot_entries WHERE id <= CAST(:posted AS INTEGER)",
+    postgres=f"SELECT count(*) FROM crossfoot_entries WHERE {UPTO_ENTRY}",
+)
 
 Tallies = dict[tuple[int, str, str, str], Tally]
 """By bucket, queue, type and measure; those of the empty set are left out."""
@@ -41,11 +48,11 @@ def record(number: int) -> Record:
 class Shelf:
     """One book, that can be emptied for the next example: opening a new one for each would take most of the time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.book = Book(path, synchronous="OFF").open()
         self._colleague = Book(path, synchronous="OFF").open()
         self.posters = (self.book, self._colleague)
-        """Two connections to the same file, as two worker processes would have."""
+        """Two connections to the same book, as two worker processes would have."""
         self.keys: dict[int, int] = {}
 
     def close(self) -> None:
@@ -55,7 +62,7 @@ class Shelf:
     def clear(self, messages: int, *, seed: int = 0) -> None:
         """Empty the book, and add so many messages to it, under keys that depend on the seed."""
         with self.book.writing() as connection:
-            for table in ("messages", "entries", "operations", "tallies", "facts"):
+            for table in ("messages", "entries", "operations", "tallies", "facts", "removed"):
                 connection.execute(f"DELETE FROM crossfoot_{table}")
             self.keys = {
                 number: find_or_add(connection, record(number)).key for number in shuffled(range(messages), seed)
@@ -71,7 +78,7 @@ class Shelf:
         numbers = {key: number for number, key in self.keys.items()}
         with self.book.reading() as connection:
             rows = connection.execute(
-                "SELECT message, kind, at, attempt, delivery, due FROM crossfoot_entries"
+                "SELECT message, kind, at, attempt, delivery, due FROM crossfoot_entries ORDER BY id"
             ).fetchall()
         return [
             Entry(message=numbers[message], kind=Kind(kind), at=at, attempt=attempt, delivery=delivery, due=due)
@@ -93,6 +100,12 @@ class Shelf:
     def post_all(self, *, group: int = posting.GROUP) -> None:
         while self.post(group=group):
             pass
+
+    def taken(self) -> int:
+        """How many entries are posted."""
+        with self.book.reading() as connection:
+            upto = {"posted": posting.fact(connection, "posted entries")}
+            return int(connection.execute(_TAKEN, upto).fetchone()[0])
 
     def posted(self) -> dict[int, Posted]:
         """What was posted, by message."""
@@ -121,8 +134,8 @@ def tallies_in_python(entries: Sequence[Entry], messages: int, operations: Itera
     for number, posted in posted_in_python(entries, messages).items():
         if posted.fate:
             measures.append((number, fate_measure(Fate(posted.fate))))
-        measures += [(number, entry_measure(kind)) for kind in posting.MEASURED_KINDS if posted.marks >> kind & 1]
-    measures += [(number, posting.OPERATION) for number, kind in operations if kind is Kind.COMMITTED]
+        measures += [(number, entry_measure(kind)) for kind in MEASURED_KINDS if posted.marks >> kind & 1]
+    measures += [(number, OPERATION) for number, kind in operations if kind is Kind.COMMITTED]
     tallies: Tallies = {}
     for number, measure in measures:
         message = record(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from crossfoot.books.entry import PROOFS, Entry, Kind
 from tests.laws.histories import histories
 from tests.laws.shelf import Shelf, posted_in_python, tallies_in_python
+from tests.servers.postgres import fresh_database
+
+pytest_plugins = ["tests.servers.postgres_fixtures"]
 
 MESSAGES = 5
 
@@ -40,11 +44,16 @@ TURNS = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    made = Shelf(tmp_path_factory.mktemp("book") / "book.db")
-    yield made
-    made.close()
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shelf(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            place = str(tmp_path_factory.mktemp("book") / "book.db")
+        else:
+            place = stack.enter_context(fresh_database(request.getfixturevalue("postgres")))
+        made = Shelf(place)
+        yield made
+        made.close()
 
 
 @given(turns=TURNS)
@@ -59,7 +68,7 @@ def test_posting_equals_the_fold_whatever_the_groups_and_whoever_posts(shelf: Sh
         operations += turn.operations
         for _ in range(turn.posts):
             shelf.post(poster=turn.poster, group=turn.group)
-        taken = _taken(shelf)
+        taken = shelf.taken()
         assert shelf.posted() == posted_in_python(written[:taken], MESSAGES), "posted so far is the fold so far"
     shelf.post_all(group=turns[0].group)
 
@@ -77,9 +86,3 @@ def test_posting_what_is_posted_changes_nothing(shelf: Shelf, turns: list[Turn])
 
     assert shelf.post(poster=1) == 0
     assert (shelf.posted(), shelf.tallies()) == before
-
-
-def _taken(shelf: Shelf) -> int:
-    with shelf.book.reading() as connection:
-        row = connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'posted entries'").fetchone()
-    return int(row[0]) if row else 0

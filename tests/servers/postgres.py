@@ -6,6 +6,7 @@ PostgreSQL refuses to run as root. Where the tests do, its processes belong to `
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -24,6 +25,8 @@ import psycopg
 
 from tests.servers.processes import ATTEMPTS, STARTING_SECONDS, free_port
 from tests.servers.run import HOST
+
+_numbers = itertools.count(1)
 
 LEASH = Path(__file__).with_name("leash.py")
 
@@ -187,3 +190,14 @@ def postgres_running(**settings: str) -> Iterator[Postgres]:
             server.kill()
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def fresh_database(server: Postgres, *, template: str = "template1") -> Iterator[str]:
+    """A copy of a database, for one test; its URL. Sessions that are left on it at the end are ended."""
+    name = f"test_{next(_numbers)}"
+    server.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield server.url(name)
+    finally:
+        server.run(f"DROP DATABASE {name} WITH (FORCE)")

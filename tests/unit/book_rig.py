@@ -28,20 +28,15 @@ Step = tuple[Kind, int] | tuple[Kind, int, dict[str, Any]]
 """A kind, the attempt it speaks of, and other fields of the entry."""
 
 
-class Desk:
-    """One book and one queue in one file, on a clock that stands still."""
+class Lectern:
+    """One book, in a file or a PostgreSQL database, on a clock that stands still."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | str) -> None:
         self.clock = ManualClock()
-        self.book = Book(path, clock=self.clock, synchronous="OFF").open()
-        statements = Statements(queue=QUEUE, retention=3600.0, max_bytes=1_000_000, ordered=False)
-        self.queue = EmbeddedStore(path, statements, clock=self.clock, synchronous="OFF")
-        self.queue.open()
+        self.book = Book(place, clock=self.clock, synchronous="OFF").open()
         self.keys: dict[str, int] = {}
 
     def close(self) -> None:
-        self.queue.close()
         self.book.close()
 
     @property
@@ -84,6 +79,29 @@ class Desk:
         """What nobody should do to a book."""
         with self.book.writing() as connection:
             connection.execute(statement, parameters)
+
+    # ---- what it comes to ---------------------------------------------------------------------------------------------
+
+    def balance(self, part: Part | None = None, *, post: bool = True, **options: Any) -> Balance:
+        if post:
+            post_all(self.book)
+        with self.book.reading() as connection:
+            return take_stock(connection, self.now, part=part or Part(), **options)
+
+
+class Desk(Lectern):
+    """A book and a queue in one file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+        statements = Statements(queue=QUEUE, retention=3600.0, max_bytes=1_000_000, ordered=False)
+        self.queue = EmbeddedStore(path, statements, clock=self.clock, synchronous="OFF")
+        self.queue.open()
+
+    def close(self) -> None:
+        self.queue.close()
+        super().close()
 
     # ---- the book and the queue -------------------------------------------------------------------------------------
 
@@ -135,14 +153,6 @@ class Desk:
                 "SELECT message FROM crossfoot_queue WHERE key = ?", (delivery.broker_id,)
             ).fetchone()
         return str(row[0]).partition("|")[2]
-
-    # ---- what it comes to ---------------------------------------------------------------------------------------------
-
-    def balance(self, part: Part | None = None, *, post: bool = True, **options: Any) -> Balance:
-        if post:
-            post_all(self.book)
-        with self.book.reading() as connection:
-            return take_stock(connection, self.now, part=part or Part(), **options)
 
 
 def counted(counts: dict[str, int]) -> dict[str, int]:

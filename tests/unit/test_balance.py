@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,8 @@ from crossfoot.books.custody import Depth, depth_agrees, gaps
 from crossfoot.books.digest import EMPTY, Tally, tally_of
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import FATE_OF_LATEST, Fate, fate_of, fold
-from crossfoot.books.posting import OPERATION, entry_measure, fate_measure, post
+from crossfoot.books.measures import OPERATION, entry_measure, fate_measure
+from crossfoot.books.posting import post
 from crossfoot.books.stock import Part, take_stock
 from crossfoot.clock import SECOND
 from crossfoot.sqlite import connect
@@ -183,6 +185,7 @@ def test_only_the_buckets_that_differ_are_opened(desk: Desk) -> None:
     opened: list[str] = []
 
     with desk.book.reading() as connection:
+        assert isinstance(connection, sqlite3.Connection)
         connection.set_trace_callback(opened.append)
         balance = take_stock(connection, desk.now)
         connection.set_trace_callback(None)

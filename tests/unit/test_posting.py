@@ -15,12 +15,13 @@ from crossfoot.books import posting
 from crossfoot.books.digest import Tally, tally_of
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import backlog, entry_measure, fate_measure, post, post_all, tallies
+from crossfoot.books.measures import OPERATION, entry_measure, fate_measure
+from crossfoot.books.posting import backlog, post, post_all, tallies
 from crossfoot.books.record import BUCKET, Record
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary
 from crossfoot.clock import SECOND
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
 
 NOON = 1_700_000_000 * SECOND
 
@@ -128,7 +129,7 @@ def test_operations_are_tallied_by_the_message_that_completed_them(book: Book) -
         )
     post_all(book)
 
-    assert by_measure(book) == {posting.OPERATION: tally_of("tests|one")}
+    assert by_measure(book) == {OPERATION: tally_of("tests|one")}
 
 
 def test_a_message_that_was_carried_out_under_two_keys_counts_twice_however_it_was_posted(book: Book) -> None:
@@ -143,7 +144,7 @@ def test_a_message_that_was_carried_out_under_two_keys_counts_twice_however_it_w
         post_all(book)
 
     doubled = tally_of("tests|one") + tally_of("tests|two")
-    assert by_measure(book) == {posting.OPERATION: doubled + doubled}
+    assert by_measure(book) == {OPERATION: doubled + doubled}
 
 
 def test_posting_goes_on_where_it_stopped(book: Book) -> None:

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from crossfoot.books import schema, tables
+from crossfoot.books import in_sqlite, schema, tables
 from crossfoot.books.store import Book
 from crossfoot.books.triggers import TRIGGERS
 from crossfoot.boundaries import Boundary
@@ -191,9 +192,8 @@ def test_processes_that_open_a_new_book_at_once_find_it_made_once(path: Path) ->
 KILLED = """
 import os, signal, sys
 from crossfoot import boundaries
-from crossfoot.books import schema
+from crossfoot.books import in_sqlite
 from crossfoot.books.store import Book
-from crossfoot.books.triggers import TRIGGERS
 from crossfoot.boundaries import Boundary
 
 path, when = sys.argv[1:]
@@ -201,12 +201,13 @@ path, when = sys.argv[1:]
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def connect(path):
-    made = right(path)
-    made.set_trace_callback(lambda statement: die() if when in statement else None)
+def connect(path, **stated):
+    made = right(path, **stated)
+    if not stated:  # it migrates
+        made.set_trace_callback(lambda statement: die() if when in statement else None)
     return made
 
-right, schema.connect = schema.connect, connect
+right, in_sqlite.connect = in_sqlite.connect, connect
 boundaries.install(lambda boundary: die() if boundary == when else None)
 Book(path).open()
 """
@@ -277,13 +278,14 @@ def test_a_book_that_was_migrated_while_we_waited_for_the_lock_is_not_migrated_a
 ) -> None:
     right = connect
 
-    def overtaken(name: str) -> object:
-        monkeypatch.setattr(schema, "connect", right)
-        make(path)
-        set_version(path, "9000")
-        return right(name)
+    def overtaken(name: str, **stated: Any) -> object:
+        if not stated:  # it is about to migrate
+            monkeypatch.setattr(in_sqlite, "connect", right)
+            make(path)
+            set_version(path, "9000")
+        return right(name, **stated)
 
-    monkeypatch.setattr(schema, "connect", overtaken)
+    monkeypatch.setattr(in_sqlite, "connect", overtaken)
     with pytest.raises(SchemaMismatch, match="newer than this"):
         Book(path).open()
     assert version_in(path) == ["9000"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, redirect_stdout
 from pathlib import Path
@@ -423,6 +424,7 @@ def test_one_queue_of_several_is_chosen_by_its_name(desk: Desk) -> None:
 def test_no_way_of_finding_reads_all_messages(desk: Desk, kind: str) -> None:
     statements: list[str] = []
     with desk.book.reading() as connection:
+        assert isinstance(connection, sqlite3.Connection)
         connection.set_trace_callback(statements.append)
         queries.named(connection, kind, "source|name", 10)
         queries.count_named(connection, kind, "source|name")
@@ -438,6 +440,7 @@ def test_no_part_of_the_page_reads_all_of_anything(desk: Desk) -> None:
     desk.story("child", PUBLISHED, causation="one", correlation="one")
     statements: list[str] = []
     with desk.book.reading() as connection:
+        assert isinstance(connection, sqlite3.Connection)
         connection.set_trace_callback(statements.append)
         look_up(connection, "one", desk.now, patience=PATIENCE)
         connection.set_trace_callback(None)

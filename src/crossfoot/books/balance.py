@@ -14,7 +14,7 @@ import msgspec
 from crossfoot.books.digest import EMPTY, Tally
 from crossfoot.books.entry import ACK_REASONS, Kind
 from crossfoot.books.fate import OVERDUE, Fate
-from crossfoot.books.posting import OPERATION, entry_measure, fate_measure
+from crossfoot.books.measures import OPERATION, entry_measure, fate_measure
 from crossfoot.clock import Micros
 
 Sums = Mapping[str, Tally]

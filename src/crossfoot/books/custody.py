@@ -22,7 +22,7 @@ from crossfoot.books.balance import Finding
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.clock import SECOND, Micros
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
 
 TOLERANCE: Micros = 10 * SECOND
 """A difference younger than this may be a message between two transactions, and is not judged yet."""

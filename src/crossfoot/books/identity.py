@@ -12,9 +12,9 @@ from crossfoot.books.entry import RANKS
 from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.books.record import Record
 from crossfoot.books.store import Known, find_or_add
+from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken
 from crossfoot.message import decode
-from crossfoot.sqlite import Connection
 
 CAME_TO_NOTHING = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.DISCARDED)
 

@@ -28,7 +28,7 @@ from crossfoot.books.custody import MOST_IDS
 from crossfoot.books.digest import EMPTY, Tally
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate, fold, posted_fate
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
 
 Cell = tuple[int, str, str]
 """Bucket, queue and type."""

@@ -6,7 +6,8 @@ new is decided here: the statements below are `fate.join` and `fate.posted_fate`
 tables, and `verify` rebuilds everything from the entries with the Python ones and must find no difference.
 
 Entries are numbered by the database in the order in which they are committed (SQLite has one writer), so a cursor
-never steps over one. Several processes may post: each group is one transaction that moves the cursor.
+never steps over one. Several processes may post: each group is one transaction that moves the cursor. PostgreSQL has
+many writers, and is posted by `horizon`.
 
 Half of the work, gathering a group and joining it with its messages, is done before that transaction, in a snapshot
 that holds up no writer. What it found is still true if nobody has moved the cursor since: entries are only added, and
@@ -17,37 +18,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from crossfoot.books import horizon
 from crossfoot.books.digest import Tally
-from crossfoot.books.entry import PROOFS, RANKS, Kind
-from crossfoot.books.fate import FATE_OF_LATEST, FATE_OF_PROOF, Fate
+from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary, reach
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
 
 GROUP = 5_000
 """Entries posted in one transaction: a few milliseconds, so that no worker waits long."""
-
-MEASURED_KINDS = (Kind.REFUSED, Kind.PUBLISHED, Kind.RECEIVED, Kind.ACKED, Kind.PARKED, *PROOFS)
-"""Boundaries that are tallied on their own: each message counts once, however often it passed."""
-
-OPERATION = "operation"
-"""The measure of operations that the business database holds as committed: a message counts once per operation, so one
-that was carried out under two keys is not hidden by whatever group they were posted in."""
-
-
-def fate_measure(fate: Fate) -> str:
-    return f"fate {fate.label}"
-
-
-def entry_measure(kind: Kind) -> str:
-    return f"entry {kind.label}"
-
-
-_PROOF_CASES = " ".join(f"WHEN marks & {1 << kind} THEN {FATE_OF_PROOF[kind].value}" for kind in PROOFS)
-_LATEST_CASES = " ".join(f"WHEN {kind.value} THEN {fate.value}" for kind, fate in FATE_OF_LATEST.items())
-_FATE = f"CASE {_PROOF_CASES} ELSE CASE latest % {RANKS} {_LATEST_CASES} ELSE 0 END END"
-_FATE_NAMES = " ".join(f"WHEN {fate.value} THEN '{fate_measure(fate)}'" for fate in Fate)
-_KINDS = ", ".join(f"({kind.value}, '{entry_measure(kind)}')" for kind in MEASURED_KINDS)
 
 # CROSS JOIN and the plus in `+t.message` tell SQLite to begin with the group and look up its messages. Left to itself it
 # may go through all messages of the book and look up each in the group.
@@ -64,7 +44,7 @@ GROUP BY message
 
 _JOIN = f"""
 INSERT INTO temp.moved (message, bucket, queue, type, d0, d1, had, was, marks, latest, due, fate)
-SELECT *, {_FATE} FROM (
+SELECT *, {FATE} FROM (
   SELECT m.key, m.bucket, m.queue, m.type, m.d0, m.d1, m.marks AS had, m.fate AS was, m.marks | g.marks AS marks,
     max(m.latest, g.latest) AS latest,
     CASE WHEN g.latest > m.latest OR g.latest = m.latest AND g.due > m.due THEN g.due ELSE m.due END AS due
@@ -78,7 +58,8 @@ FROM temp.moved t WHERE key = +t.message
 
 _ADD = """
 ON CONFLICT (bucket, queue, type, measure)
-DO UPDATE SET count = count + excluded.count, d0 = d0 + excluded.d0, d1 = d1 + excluded.d1
+DO UPDATE SET count = crossfoot_tallies.count + excluded.count,
+  d0 = crossfoot_tallies.d0 + excluded.d0, d1 = crossfoot_tallies.d1 + excluded.d1
 """
 
 # What moved, summed over the messages that moved alike: a handful of rows, so that naming the measures costs nothing.
@@ -90,7 +71,7 @@ FROM temp.moved GROUP BY bucket, marks, fate, had, was, type, queue
 
 _TALLY_FATES = f"""
 INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
-SELECT bucket, queue, type, CASE fate {_FATE_NAMES} END, sum(n), sum(d0), sum(d1) FROM (
+SELECT bucket, queue, type, CASE fate {FATE_NAMES} END, sum(n), sum(d0), sum(d1) FROM (
   SELECT bucket, queue, type, fate, n, d0, d1 FROM temp.summed WHERE fate <> was AND fate <> 0
   UNION ALL SELECT bucket, queue, type, was, -n, -d0, -d1 FROM temp.summed WHERE fate <> was AND was <> 0)
 GROUP BY 1, 2, 3, 4 {_ADD}
@@ -99,7 +80,7 @@ GROUP BY 1, 2, 3, 4 {_ADD}
 _TALLY_KINDS = f"""
 INSERT INTO crossfoot_tallies (bucket, queue, type, measure, count, d0, d1)
 SELECT bucket, queue, type, k.measure, sum(n), sum(d0), sum(d1)
-FROM temp.summed JOIN (SELECT column1 AS kind, column2 AS measure FROM (VALUES {_KINDS})) k
+FROM temp.summed JOIN (SELECT column1 AS kind, column2 AS measure FROM (VALUES {KINDS})) k
   ON marks & ~had & (1 << k.kind)
 GROUP BY 1, 2, 3, 4 {_ADD}
 """
@@ -128,13 +109,22 @@ _MOVE_CURSOR = (
 
 def backlog(connection: Connection) -> int:
     """About how many entries are not posted yet."""
+    if connection.dialect == "postgres":
+        return horizon.backlog(connection)
     last = connection.execute("SELECT max(id) FROM crossfoot_entries").fetchone()[0] or 0
     return max(0, int(last) - _cursor(connection, "posted entries"))
 
 
+def posted(connection: Connection) -> int:
+    """The number of the entry that was posted last."""
+    return horizon.number_in(fact(connection, "posted entries"))
+
+
 def post(book: Book, *, group: int = GROUP) -> int:
-    """Post one group. Returns the number of entries and operations that it took in; 0 when all is posted."""
+    """Post one group. Returns the number of entries and operations that it took in; 0 when all is posted that may be."""
     with book.reading() as connection:
+        if connection.dialect == "postgres":
+            return horizon.post(connection, group)
         if not _waiting(connection):
             return 0
         with connection.snapshot():
@@ -165,8 +155,13 @@ def _waiting(connection: Connection) -> bool:
 
 
 def _cursor(connection: Connection, name: str) -> int:
+    return int(fact(connection, name))
+
+
+def fact(connection: Connection, name: str) -> str:
+    """A cursor as the book keeps it: a number, and in PostgreSQL its transaction's before it."""
     row = connection.execute(_CURSOR, (name,)).fetchone()
-    return int(row[0]) if row else 0
+    return str(row[0]) if row else horizon.START if connection.dialect == "postgres" else "0"
 
 
 class _Gathered(NamedTuple):

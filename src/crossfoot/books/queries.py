@@ -15,8 +15,9 @@ import msgspec
 from crossfoot.books.entry import RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import Micros
+from crossfoot.connection import Connection
+from crossfoot.dialect import differs
 from crossfoot.errors import UsageError
-from crossfoot.sqlite import Connection
 
 # ---- one message ---------------------------------------------------------------------------------------------------
 
@@ -101,14 +102,14 @@ _ENTRY = "id, message, kind, attempt, delivery, at, due, worker, cause, details"
 
 def named(connection: Connection, kind: str, name: str, limit: int, queue: str | None = None) -> list[Row]:
     """Messages of that name, newest first, at most `limit`. `kind` is one of `KINDS_OF_NAME`."""
-    where = f"{_NAMED[kind]} AND (:queue IS NULL OR queue = :queue)"
+    where = f"{_NAMED[kind]} AND (CAST(:queue AS TEXT) IS NULL OR queue = :queue)"
     sql = f"SELECT {_ROW} FROM crossfoot_messages WHERE {where} ORDER BY key DESC LIMIT :limit"
     return [Row(*row) for row in connection.execute(sql, {**_parts(name), "queue": queue, "limit": limit})]
 
 
 def count_named(connection: Connection, kind: str, name: str, queue: str | None = None) -> int:
     """How many messages there are of that name."""
-    where = f"{_NAMED[kind]} AND (:queue IS NULL OR queue = :queue)"
+    where = f"{_NAMED[kind]} AND (CAST(:queue AS TEXT) IS NULL OR queue = :queue)"
     sql = f"SELECT count(*) FROM crossfoot_messages WHERE {where}"
     return int(connection.execute(sql, {**_parts(name), "queue": queue}).fetchone()[0])
 
@@ -224,10 +225,33 @@ _LINES = """
 SELECT e.id, e.kind, e.attempt, e.at, e.due, w.name, e.cause, c.title, e.details, m.queue, m.id, m.type, m.subject
 FROM crossfoot_entries e LEFT JOIN crossfoot_messages m ON m.key = e.message
 LEFT JOIN crossfoot_workers w ON w.number = e.worker LEFT JOIN crossfoot_causes c ON c.fingerprint = e.cause
-WHERE e.id {after} :number AND (:type IS NULL OR m.type = :type) AND (:subject IS NULL OR m.subject = :subject)
-  AND (:queue IS NULL OR m.queue = :queue) AND (:kind IS NULL OR e.kind = :kind)
-ORDER BY e.id {order} LIMIT :limit
+WHERE {where} AND (CAST(:type AS TEXT) IS NULL OR m.type = :type) AND (CAST(:subject AS TEXT) IS NULL OR m.subject = :subject)
+  AND (CAST(:queue AS TEXT) IS NULL OR m.queue = :queue) AND (CAST(:kind AS BIGINT) IS NULL OR e.kind = CAST(:kind AS BIGINT))
+ORDER BY {order} LIMIT :limit
 """
+
+
+_PLACE = "(coalesce((SELECT xid FROM crossfoot_entries WHERE id = :{0}), '0'), :{0})"
+
+_AFTER = differs(
+    _LINES.format(where="e.id > :number AND e.id <= :upto", order="e.id"),
+    postgres=_LINES.format(
+        where=f"(e.xid, e.id) > {_PLACE.format('number')} AND (e.xid, e.id) <= {_PLACE.format('upto')}",
+        order="e.xid, e.id",
+    ),
+)
+
+_LAST = differs(
+    _LINES.format(where="e.id <= :upto", order="e.id DESC"),
+    postgres=_LINES.format(where=f"(e.xid, e.id) <= {_PLACE.format('upto')}", order="e.xid DESC, e.id DESC"),
+)
+
+_NEWEST = differs(
+    "SELECT max(id) FROM crossfoot_entries /* told */",
+    postgres="""
+SELECT id FROM crossfoot_entries WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC, id DESC LIMIT 1
+""",
+)
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -261,7 +285,7 @@ SELECT m.key, m.queue, m.source, m.id, m.type, m.subject, m.at, m.latest / {RANK
 FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
 LEFT JOIN crossfoot_causes c ON c.fingerprint = {_LATEST_CAUSE}
 WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = {Fate.DEAD.value}
-  AND (:queue IS NULL OR m.queue = :queue) AND (:type IS NULL OR m.type = :type)
+  AND (CAST(:queue AS TEXT) IS NULL OR m.queue = :queue) AND (CAST(:type AS TEXT) IS NULL OR m.type = :type)
 ORDER BY m.key DESC LIMIT :limit
 """
 
@@ -269,22 +293,35 @@ _DEAD_CAUSES = f"""
 SELECT c.fingerprint, c.title, count(*), min(m.id) FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
 LEFT JOIN crossfoot_causes c ON c.fingerprint = {_LATEST_CAUSE}
 WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = {Fate.DEAD.value}
-  AND (:queue IS NULL OR m.queue = :queue) AND (:type IS NULL OR m.type = :type)
+  AND (CAST(:queue AS TEXT) IS NULL OR m.queue = :queue) AND (CAST(:type AS TEXT) IS NULL OR m.type = :type)
 GROUP BY c.fingerprint ORDER BY count(*) DESC
 """
 
 
-def lines_after(connection: Connection, number: int, limit: int = 1_000, **filters: Any) -> list[Line]:
-    """Entries numbered above `number`, oldest first. Filters: type, subject, queue, kind."""
-    sql = _LINES.format(after=">", order="ASC")
-    return [Line(*row) for row in connection.execute(sql, _line_parameters(number, limit, filters))]
+def lines_after(
+    connection: Connection, number: int, limit: int = 1_000, *, upto: int | None = None, **filters: Any
+) -> list[Line]:
+    """Entries after the one numbered `number`, the first first, up to `newest` unless said otherwise.
+
+    Args:
+        filters: type, subject, queue, kind.
+    """
+    end = newest(connection) if upto is None else upto
+    parameters = {"number": number, "upto": end, **_line_parameters(limit, filters)}
+    return [Line(*row) for row in connection.execute(_AFTER, parameters)]
 
 
-def last_lines(connection: Connection, limit: int, **filters: Any) -> list[Line]:
-    """The last entries, oldest first."""
-    sql = _LINES.format(after="<=", order="DESC")
-    rows = connection.execute(sql, _line_parameters(2**62, limit, filters)).fetchall()
-    return [Line(*row) for row in reversed(rows)]
+def last_lines(connection: Connection, limit: int, *, upto: int | None = None, **filters: Any) -> list[Line]:
+    """The last entries up to `upto`, the first first."""
+    end = newest(connection) if upto is None else upto
+    parameters = {"upto": end, **_line_parameters(limit, filters)}
+    return [Line(*row) for row in reversed(connection.execute(_LAST, parameters).fetchall())]
+
+
+def newest(connection: Connection) -> int:
+    """The number of the last entry that can be told: none that comes later will have its place before it (see `horizon`)."""
+    row = connection.execute(_NEWEST).fetchone()
+    return int(row[0] or 0) if row else 0
 
 
 def last_number(connection: Connection) -> int:
@@ -305,9 +342,8 @@ def dead_causes(
     return connection.execute(_DEAD_CAUSES, {"queue": queue, "type": type}).fetchall()
 
 
-def _line_parameters(number: int, limit: int, filters: dict[str, Any]) -> dict[str, Any]:
-    nothing = {"type": None, "subject": None, "queue": None, "kind": None}
-    return {"number": number, "limit": limit, **nothing, **filters}
+def _line_parameters(limit: int, filters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": None, "subject": None, "queue": None, "kind": None, "limit": limit, **filters}
 
 
 def check_names(connection: Connection, *, queue: str | None, type_: str | None) -> None:

@@ -1,10 +1,12 @@
 """The statements of the hot path, by name.
 
 They are plain text and not expression objects because they run inside the *user's* transaction, through whatever
-driver that is, a few microseconds each; the tables they speak of are declared in `tables`.
+driver that is, a few microseconds each; the tables they speak of are declared in `tables`. They are SQLite's, and translated
+for PostgreSQL (see `dialect`); what a single writer need not say, the other text beside it says.
 """
 
 from crossfoot.books.entry import PROOFS, Kind
+from crossfoot.dialect import differs
 
 GROUP = 25
 """Rows that one statement for a group takes. Where it looks up, fewer are filled up with NULL, which is no name."""
@@ -83,11 +85,13 @@ FIND_RESUMED = (
 LAST_ATTEMPT = "SELECT max(attempt) FROM crossfoot_entries WHERE message = ?"
 
 COUNT_ENDS = f"""
-SELECT coalesce(sum(released), 0), coalesce(sum(failed), 0), coalesce(sum(alone AND NOT (released OR failed)), 0) FROM (
-  SELECT max(kind = {Kind.RELEASED.value}) AS released,
-    max(kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value})) AS failed,
-    max(kind = {Kind.EXTENDED.value} AND details IS NOT NULL) AS alone
-  FROM crossfoot_entries WHERE message = ? AND attempt > ? AND delivery <> 0 GROUP BY delivery)
+SELECT coalesce(sum(released), 0), coalesce(sum(failed), 0),
+  coalesce(sum(CASE WHEN released = 0 AND failed = 0 THEN alone END), 0)
+FROM (
+  SELECT max(CASE kind WHEN {Kind.RELEASED.value} THEN 1 ELSE 0 END) AS released,
+    max(CASE WHEN kind IN ({Kind.FAILED.value}, {Kind.COMMIT_IN_DOUBT.value}) THEN 1 ELSE 0 END) AS failed,
+    max(CASE WHEN kind = {Kind.EXTENDED.value} AND details IS NOT NULL THEN 1 ELSE 0 END) AS alone
+  FROM crossfoot_entries WHERE message = ? AND attempt > ? AND delivery <> 0 GROUP BY delivery) AS ends
 """
 """Deliveries of a message that were handed back, that failed, and that were begun alone (see `worker.alone`) and have no end."""
 
@@ -109,6 +113,8 @@ INSERT_OUTBOX = """
 INSERT INTO crossfoot_outbox (message, queue, identity, body, partition, base, due, claim)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+INSERT_NUMBERED_OUTBOX = INSERT_OUTBOX.rstrip() + " RETURNING number"
 
 OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
 
@@ -149,9 +155,16 @@ RETRY_OUTBOX = "UPDATE crossfoot_outbox SET due = ?, claim = NULL WHERE number =
 
 FIND_SEQUENCE = "SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ?"
 
+TAKE_SEQUENCE = differs(
+    "SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ? LIMIT 1",
+    postgres="SELECT last FROM crossfoot_sequences WHERE handler = ? AND subject = ? FOR UPDATE",
+)
+"""The last sequence, which nobody moves before this transaction ends; on an old snapshot it is asked for again."""
+
 ADVANCE_SEQUENCE = """
 INSERT INTO crossfoot_sequences (handler, subject, last, at) VALUES (?, ?, ?, ?)
-ON CONFLICT (handler, subject) DO UPDATE SET last = excluded.last, at = excluded.at WHERE excluded.last > last
+ON CONFLICT (handler, subject) DO UPDATE SET last = excluded.last, at = excluded.at
+WHERE excluded.last > crossfoot_sequences.last
 """
 
 PARK = """

@@ -18,10 +18,12 @@ from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_depth, comp
 from crossfoot.books.digest import EMPTY, Tally
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import OVERDUE, PATIENCE, Fate, Patience, grace
-from crossfoot.books.posting import backlog, fate_measure
+from crossfoot.books.measures import fate_measure
+from crossfoot.books.posting import backlog, posted
 from crossfoot.books.record import bucket_of
 from crossfoot.clock import Micros
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
+from crossfoot.dialect import differs
 
 SHOWN = 5
 """Ids shown of messages that somebody should look at."""
@@ -37,10 +39,11 @@ _NO_ENTRY = "m.fate = 0 AND NOT EXISTS (SELECT 1 FROM crossfoot_entries e WHERE 
 
 _REMOVED = "SELECT DISTINCT id FROM crossfoot_removed"
 
-_REGISTERED = """
-SELECT coalesce((SELECT max(key) FROM crossfoot_messages) - (SELECT min(key) FROM crossfoot_messages) + 1, 0)
-"""
-"""Keys are given without gaps, so this is the number of messages without reading them (a million take seconds, cold)."""
+_REGISTERED = differs(
+    "SELECT coalesce((SELECT max(key) FROM crossfoot_messages) - (SELECT min(key) FROM crossfoot_messages) + 1, 0)",
+    postgres="SELECT count(*) FROM crossfoot_messages",
+)
+"""SQLite gives keys without gaps, so this is the number of messages without reading them (a million take seconds, cold)."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +110,7 @@ def take_stock(
         rows, ledger = _ledger(connection, sums, part)
         return draw_up(
             Reading(
-                as_of=now, posted=_posted(connection), waiting=waiting, sums=sums, own=own,
+                as_of=now, posted=posted(connection), waiting=waiting, sums=sums, own=own,
                 overdue=_overdue(connection, part, now, patience, OVERDUE), rows=rows, blank=_blank(connection, part),
                 late_doubts=_overdue(connection, part, now, patience, (Fate.IN_DOUBT,)), sampled=_sampled(connection, part),
                 findings=(*findings, ledger),
@@ -143,7 +146,8 @@ def _acks(connection: Connection, queue: str | None) -> Finding:
     """Acked messages that nothing justifies. One with a proof is justified, so only the open and vanished are read."""
     sql = f"""
     SELECT m.id {_UNSETTLED} AND m.fate IN ({_OPEN}, {Fate.VANISHED.value})
-      AND m.marks & {1 << Kind.ACKED} AND NOT m.marks & {JUSTIFIED} AND (:queue IS NULL OR m.queue = :queue)
+      AND (m.marks & {1 << Kind.ACKED}) <> 0 AND (m.marks & {JUSTIFIED}) = 0
+      AND (CAST(:queue AS TEXT) IS NULL OR m.queue = :queue)
     """
     ids = [row[0] for row in connection.execute(sql, {"queue": queue})]
     text = f"{len(ids):,} acked, and nothing in the book justifies it" if ids else ""
@@ -202,11 +206,9 @@ def _ledger(connection: Connection, sums: Mapping[str, Mapping[str, Tally]], par
     Returns:
         The number of messages registered whose entries are posted, where the whole book is looked at.
     """
-    last, posted = queries.last_number(connection), _posted(connection)
-    if posted > last:
-        text = (
-            f"posted up to entry {posted:,}, but the last entry is {last:,}: entries were removed; run crossfoot verify"
-        )
+    last, posted_upto = queries.last_number(connection), posted(connection)
+    if posted_upto > last:
+        text = f"posted up to entry {posted_upto:,}, but the last entry is {last:,}: entries were removed; run crossfoot verify"
         return None, Finding(identity="ledger", holds=False, text=text)
     gone = connection.execute(_REMOVED).fetchall()
     if gone:
@@ -227,8 +229,3 @@ def _ledger(connection: Connection, sums: Mapping[str, Mapping[str, Tally]], par
     unposted = blank - connection.execute(f"SELECT count(*) {_UNSETTLED} AND {_NO_ENTRY}").fetchone()[0]
     text = f"{'; '.join(wrong)}: run crossfoot verify" if wrong else ""
     return registered - unposted, Finding(identity="ledger", holds=not wrong, text=text)
-
-
-def _posted(connection: Connection) -> int:
-    row = connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'posted entries'").fetchone()
-    return int(row[0]) if row else 0

@@ -1,4 +1,4 @@
-"""The book in SQLite: writes records and entries, in groups, each group one durable transaction."""
+"""The book: writes records and entries, in groups, each group one durable transaction."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from typing import Any, NamedTuple, TypeVar
 from crossfoot.books import schema, sql
 from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Entry
+from crossfoot.books.place import place_of
 from crossfoot.books.record import Record
 from crossfoot.clock import Clock, SystemClock
+from crossfoot.connection import Connection
 from crossfoot.errors import UsageError
-from crossfoot.sqlite import Connection, connect, truncate_wal
 
 T = TypeVar("T")
 
 
 class Book:
-    """The durable record of one service, in that service's own database file.
+    """The durable record of one service, in that service's own database.
 
     All methods are synchronous and may be called from any thread, one at a time (a lock sees to it).
     Every write method commits before it returns.
 
     Args:
+        path: the name of a SQLite file, or the URL of a PostgreSQL database.
+        synchronous: SQLite's; on PostgreSQL, `NORMAL` accepts a server that confirms commits before its disk has them.
         payloads: whether messages are kept with what they carry.
 
     Raises (any method that writes):
@@ -42,6 +45,7 @@ class Book:
     ) -> None:
         self.payloads = payloads
         self.path = str(path)
+        self.place = place_of(self.path, synchronous=synchronous)
         self.clock = clock or SystemClock()
         self._synchronous = synchronous
         self._lock = threading.RLock()
@@ -53,13 +57,13 @@ class Book:
 
         Raises:
             SchemaMismatch: the book was written by a newer crossfoot.
-            DatabaseUnavailable: the file cannot be used; the message says why and what to do.
+            DatabaseUnavailable: the database cannot be used; the message says why and what to do.
         """
         with self._lock:
             if self._connection is None:
-                connection = connect(self.path, synchronous=self._synchronous)
+                connection = self.place.connect()
                 try:
-                    schema.ensure(connection, self.path)
+                    schema.ensure(connection, self.place)
                 except BaseException:
                     connection.close()
                     raise
@@ -90,12 +94,15 @@ class Book:
 
     @property
     def connection(self) -> Connection:
-        if self._connection is None:
+        if (
+            self._connection is None or self._connection.broken
+        ):  # its server may have been restarted: then a new one is made
+            self._connection = None
             self.open()
         assert self._connection is not None
         if self._pid != os.getpid():
             raise UsageError(
-                f"book {self.path} was opened before this process was forked, and SQLite's connections do not survive that: "
+                f"book {self.place.name} was opened before this process was forked, and its connections do not survive that: "
                 "make the Crossfoot object, or publish for the first time, in the child"
             )
         return self._connection
@@ -136,9 +143,9 @@ class Book:
             connection.execute(sql.STOP_WORKER, (now, now, number))
 
     def tidy(self) -> bool:
-        """Shrink the write-ahead log when a reader has let it grow. True when it was truncated."""
+        """Give back room that is not needed any more. True when there was some."""
         with self._lock:
-            return truncate_wal(self.connection, self.path)
+            return self.place.tidy(self.connection)
 
     def identity(self) -> str:
         """This book's own id, made when it is first asked for."""
@@ -196,8 +203,10 @@ def find_or_add(connection: Connection, record: Record) -> Known:
     found = connection.execute(sql.FIND_MESSAGE, (record.id, record.source, record.queue)).fetchone()
     if found is not None:
         return Known(*found)
-    (key,) = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
-    return Known(key, record.type, record.subject, 0, 0, is_new=True)
+    added = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
+    if added is None:  # by somebody else, since it was looked for
+        return find_or_add(connection, record)
+    return Known(added[0], record.type, record.subject, 0, 0, is_new=True)
 
 
 def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[Known]:

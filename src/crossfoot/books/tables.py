@@ -52,14 +52,30 @@ messages = Table(
     Column("fate", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("id", "source", "queue", name="crossfoot_messages_identity"),
 )
-Index("crossfoot_messages_subject", messages.c.subject, sqlite_where=messages.c.subject.is_not(None))
-Index("crossfoot_messages_correlation", messages.c.correlation, sqlite_where=messages.c.correlation.is_not(None))
-Index("crossfoot_messages_operation", messages.c.operation, sqlite_where=messages.c.operation.is_not(None))
+Index(
+    "crossfoot_messages_subject",
+    messages.c.subject,
+    sqlite_where=messages.c.subject.is_not(None),
+    postgresql_where=messages.c.subject.is_not(None),
+)
+Index(
+    "crossfoot_messages_correlation",
+    messages.c.correlation,
+    sqlite_where=messages.c.correlation.is_not(None),
+    postgresql_where=messages.c.correlation.is_not(None),
+)
+Index(
+    "crossfoot_messages_operation",
+    messages.c.operation,
+    sqlite_where=messages.c.operation.is_not(None),
+    postgresql_where=messages.c.operation.is_not(None),
+)
 Index(
     "crossfoot_messages_unsettled",
     messages.c.fate,
     messages.c.due,
     sqlite_where=text(f"fate <> {Fate.SETTLED.value}"),
+    postgresql_where=text(f"fate <> {Fate.SETTLED.value}"),
 )
 Index("crossfoot_messages_bucket", messages.c.bucket)
 

@@ -13,7 +13,7 @@ prompt too, and keep two things true:
 from __future__ import annotations
 
 from crossfoot.books.entry import Kind
-from crossfoot.books.posting import OPERATION
+from crossfoot.books.measures import OPERATION
 
 _POSTED = "(SELECT CAST(value AS INTEGER) FROM crossfoot_facts WHERE name = 'posted operations')"
 

@@ -21,10 +21,13 @@ import msgspec
 from crossfoot.books.digest import Tally, lanes
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.fate import NOTHING, Fate, Summary, join, posted_fate
-from crossfoot.books.posting import MEASURED_KINDS, OPERATION, entry_measure, fate_measure
+from crossfoot.books.horizon import UPTO_ENTRY, UPTO_OPERATION
+from crossfoot.books.measures import MEASURED_KINDS, OPERATION, entry_measure, fate_measure
+from crossfoot.books.posting import backlog, fact, posted
 from crossfoot.books.record import bucket_of
 from crossfoot.clock import Micros
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
+from crossfoot.dialect import differs
 
 MOST_SHOWN = 100
 """Differences of one kind that are told one by one; all of them are counted."""
@@ -38,13 +41,21 @@ _MEASURED = sum(1 << kind for kind in MEASURED_KINDS)
 _MESSAGES = """
 SELECT key, queue, source, id, type, at, bucket, d0, d1, marks, latest, due, fate FROM crossfoot_messages ORDER BY key
 """
-_ENTRIES = """
-SELECT message, kind, attempt, due, id <= ? FROM crossfoot_entries INDEXED BY crossfoot_entries_message ORDER BY message
-"""
+_ENTRIES = differs(
+    """
+SELECT message, kind, attempt, due, id <= CAST(:posted AS INTEGER)
+FROM crossfoot_entries INDEXED BY crossfoot_entries_message ORDER BY message
+""",
+    postgres=f"SELECT message, kind, attempt, due, {UPTO_ENTRY} FROM crossfoot_entries ORDER BY message",
+)
 _REMOVED = "SELECT message, id, entry, kind FROM crossfoot_removed ORDER BY number"
-_OPERATIONS = """
-SELECT message, kind, key, number <= ? FROM crossfoot_operations INDEXED BY crossfoot_operations_message ORDER BY message
-"""
+_OPERATIONS = differs(
+    """
+SELECT message, kind, key, number <= CAST(:posted AS INTEGER)
+FROM crossfoot_operations INDEXED BY crossfoot_operations_message ORDER BY message
+""",
+    postgres=f"SELECT message, kind, key, {UPTO_OPERATION} FROM crossfoot_operations ORDER BY message",
+)
 
 Key = tuple[int, str, str, str]
 """Bucket, queue, type and measure."""
@@ -145,26 +156,27 @@ class _Verifier:
         self._connection = connection
         self._report = _Report()
         self._sums: dict[tuple[int, str, str, int, Fate | None, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._posted = self._fact("posted entries")
-        self._operated = self._fact("posted operations")
+        self._posted = fact(connection, "posted entries")
+        self._operated = fact(connection, "posted operations")
         self._removed = _Removed(connection.execute(_REMOVED))
         self._entries = self._operations = 0
 
     def run(self, now: Micros, progress: Progress) -> Verification:
         last = self._one("SELECT max(id) FROM crossfoot_entries")
-        self._numbers(last)
+        self._told_removed()
+        if self._connection.dialect == "sqlite":
+            self._numbers(last)
         messages = self._walk(progress)
         tallies = self._tallies()
         return Verification(
-            as_of=now, posted=self._posted, waiting=max(0, last - self._posted), messages=messages,
+            as_of=now, posted=posted(self._connection), waiting=backlog(self._connection), messages=messages,
             entries=self._entries, operations=self._operations, tallies=tallies,
             counts=dict(self._report.counts), differences=tuple(self._report.kept),
         )  # fmt: skip
 
     def _numbers(self, last: int) -> None:
-        """Entries are numbered without gaps, and nothing but removal makes one. What was noted is told by message."""
-        self._told_removed()
-        if self._posted > last:
+        """SQLite numbers entries without gaps, and nothing but removal makes one. What was noted is told by message."""
+        if int(self._posted) > last:
             text = f"posted up to entry {self._posted}, but the last one is {last}"
             self._report.add("entries removed", text)
         first = self._one("SELECT min(id) FROM crossfoot_entries")
@@ -189,10 +201,11 @@ class _Verifier:
     def _walk(self, progress: Progress) -> int:
         """One pass over messages, entries and operations, all in the order of the messages' keys."""
         about = self._one("SELECT max(key) FROM crossfoot_messages")
-        entries = _Aside(self._connection.execute(_ENTRIES, (self._posted,)))
-        operations = _Aside(self._connection.execute(_OPERATIONS, (self._operated,)))
+        stream = self._connection.stream
+        entries = _Aside(stream(_ENTRIES, {"posted": self._posted}))
+        operations = _Aside(stream(_OPERATIONS, {"posted": self._operated}))
         count = 0
-        for count, row in enumerate(self._connection.execute(_MESSAGES), 1):
+        for count, row in enumerate(stream(_MESSAGES), 1):
             for stray in entries.before(row[0]):
                 self._orphans(stray)
             for stray in operations.before(row[0]):
@@ -235,8 +248,8 @@ class _Verifier:
     def _fold(self, facts: list[Any], id_: str) -> Summary:
         """`fate.fold`, over the rows that are posted."""
         summary = NOTHING
-        for _, kind, attempt, due, posted in facts:
-            if not posted:
+        for _, kind, attempt, due, is_posted in facts:
+            if not is_posted:
                 continue
             if kind in _KINDS:
                 summary = join(summary, Summary(1 << kind, attempt * RANKS + kind, due or 0))
@@ -294,10 +307,6 @@ class _Verifier:
 
     def _one(self, sql: str) -> int:
         return int(self._connection.execute(sql).fetchone()[0] or 0)
-
-    def _fact(self, name: str) -> int:
-        row = self._connection.execute("SELECT value FROM crossfoot_facts WHERE name = ?", (name,)).fetchone()
-        return int(row[0]) if row else 0
 
 
 class _Aside:

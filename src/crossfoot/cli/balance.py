@@ -22,6 +22,7 @@ from crossfoot.cli.output import Cell, Output, When, note, print_json
 from crossfoot.cli.pages import fate_style
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.clock import SECOND, Micros
+from crossfoot.connection import shown
 from crossfoot.errors import UsageError
 from crossfoot.recover.phrases import moment
 
@@ -103,7 +104,7 @@ def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
         told = f"what came after entry {drawn.posted:,} is not counted, so nobody knows whether the books balance"
     out.heading(
         f"{drawn.published:,} published = {sum(drawn.fates.values()):,} with a fate + {drawn.unaccounted:,} unaccounted",
-        f"{told}.", [f"{path}, as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
+        f"{told}.", [f"{shown(path)}, as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
     )  # fmt: skip
     out.gap()
     names = list(drawn.queues)

@@ -15,6 +15,7 @@ from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
 from crossfoot.cli.pages import NARROW, payload, payload_lines, show_page
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.why import as_document, without_looking
+from crossfoot.connection import shown
 from crossfoot.errors import NotFound
 from crossfoot.recover.facts import told_in
 from crossfoot.recover.lookup import look_up
@@ -86,7 +87,9 @@ def show_dead(
                 f"{found.count:,} messages are called {message!r}: name one of them by its id, or its --queue"
             )
         if page is None:
-            raise NotFound(f"no message is called {message!r} in {path}: crossfoot dead list shows the dead ones")
+            raise NotFound(
+                f"no message is called {message!r} in {shown(path)}: crossfoot dead list shows the dead ones"
+            )
         if page.fate != Fate.DEAD.label:
             raise NotFound(f"message {page.message.id} is not dead but {page.fate}: see crossfoot why {message}")
         body = queries.body_of(connection, page.message.key) if with_payload else None

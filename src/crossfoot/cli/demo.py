@@ -69,7 +69,7 @@ def demo(
         )
         with progress(options) as watcher:
             result = _run(options, watcher)
-        with reading(path) as (connection, _):
+        with reading(str(path)) as (connection, _):
             if as_json:
                 print_json(document(result, connection, kept=db))
             else:

@@ -11,12 +11,12 @@ from typing import Any
 from crossfoot.cli import balance
 from crossfoot.cli.output import Cell, Output, jsonable
 from crossfoot.cli.pages import fate_style, show_page
+from crossfoot.connection import Connection
 from crossfoot.demo.plan import Fault
 from crossfoot.demo.run import Count, Result
 from crossfoot.recover.lookup import look_up
 from crossfoot.recover.phrases import plural
 from crossfoot.recover.why import Page
-from crossfoot.sqlite import Connection
 
 IDS_SHOWN = 3
 WORTH_READING = (

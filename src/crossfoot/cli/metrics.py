@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +93,7 @@ class _Lately:
         return ""
 
 
-def _draw(db: Path | None, no_queue: bool) -> tuple[Balance, list[WorkerRow]]:
+def _draw(db: str | None, no_queue: bool) -> tuple[Balance, list[WorkerRow]]:
     with reading(db) as (connection, path):
         behind = catch_up(path, connection)
         ask = None if no_queue else partial(depth_of, path=path)

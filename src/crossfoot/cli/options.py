@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,11 +9,11 @@ import typer
 from crossfoot.cli.output import When
 
 Database = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--db",
-        metavar="PATH",
-        help="the SQLite file with the book; otherwise CROSSFOOT_DATABASE, crossfoot.toml or ./crossfoot.db",
+        metavar="PATH|URL",
+        help="the SQLite file or PostgreSQL URL with the book; otherwise CROSSFOOT_DATABASE, crossfoot.toml or ./crossfoot.db",
         show_default=False,
     ),
 ]

@@ -15,11 +15,11 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from crossfoot.connection import has_password
 from crossfoot.recover.phrases import stamp
 
 TIMES = frozenset(
@@ -52,8 +52,9 @@ class Output:
         db: the book as it was named by `--db`; the commands shown name it, too.
     """
 
-    def __init__(self, color: When = When.auto, *, db: Path | None = None) -> None:
-        self._db = f" --db {shlex.quote(str(db))}" if db is not None else ""
+    def __init__(self, color: When = When.auto, *, db: str | None = None) -> None:
+        # Not a URL with a password: where that is shown, it is kept.
+        self._db = f" --db {shlex.quote(db)}" if db is not None and not has_password(db) else ""
         environment = os.environ
         terminal = sys.stdout.isatty() and environment.get("TERM") != "dumb"
         forced = color is When.always or (bool(environment.get("FORCE_COLOR")) and color is When.auto)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import quote
 
 from crossfoot import settings
 from crossfoot.books import schema
+from crossfoot.books.place import place_of
 from crossfoot.books.posting import backlog, post
 from crossfoot.books.queries import last_number
 from crossfoot.books.store import Book
+from crossfoot.connection import Connection
 from crossfoot.errors import DatabaseUnavailable
-from crossfoot.sqlite import Connection, connect, explain
-from crossfoot.turnstile import Turnstile
+from crossfoot.sqlite import explain
 
 PATIENCE_SECONDS = 2.0
 """Whatever takes longer than this shows how far it is."""
@@ -27,23 +25,18 @@ BAR = 24
 
 
 @contextmanager
-def reading(database: Path | None) -> Iterator[tuple[Connection, str]]:
-    """The book, for reading only: its connection and its path.
+def reading(database: str | None) -> Iterator[tuple[Connection, str]]:
+    """The book, for reading only: its connection, and its path or URL.
 
     Raises:
-        DatabaseUnavailable: there is no such file, or it cannot be read.
+        DatabaseUnavailable: there is no such file or database, or it cannot be read.
         SchemaMismatch: it holds no book, or one of another version.
     """
-    path = settings.load(database=str(database) if database is not None else None).database
-    if not os.path.exists(path):
-        raise DatabaseUnavailable(
-            f"there is no file {path}: name the book with --db, CROSSFOOT_DATABASE or `database` in crossfoot.toml; a worker "
-            "or the first publish makes it"
-        )
-    if os.path.isdir(path):
-        raise DatabaseUnavailable(f"{path} is a folder: name the file in it that holds the book")
-    connection = _connect(path)
+    path = settings.load(database=database).database
+    place = place_of(path)
+    connection = place.look_in()
     try:
+        schema.check(connection, place.name)
         yield connection, path
     except sqlite3.Error as error:
         raise explain(error, path) from error
@@ -109,32 +102,3 @@ class Progress:
         """Take the bar away."""
         if self._shown and self._terminal:
             sys.stderr.write("\r\x1b[K")
-
-
-def _connect(path: str) -> Connection:
-    connection = connect(path, read_only=True)
-    try:
-        schema.check(connection, path)
-    except DatabaseUnavailable as error:
-        connection.close()
-        name = getattr(error.__cause__, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")) and not os.path.exists(f"{path}-wal"):
-            return _unchanging(path)
-        raise
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _unchanging(path: str) -> Connection:
-    """A book in a folder where nothing can be written: SQLite must be told that nobody else writes either."""
-    target = f"file:{quote(os.path.abspath(path))}?immutable=1"
-    connection = sqlite3.connect(target, uri=True, isolation_level=None, factory=Connection)
-    connection.turnstile = Turnstile("")
-    try:
-        schema.check(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

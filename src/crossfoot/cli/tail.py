@@ -17,11 +17,11 @@ from crossfoot.books.queries import Line
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Output, When, clean, jsonable
 from crossfoot.cli.reading import catch_up, reading
+from crossfoot.connection import Connection
 from crossfoot.errors import DatabaseUnavailable, UsageError
 from crossfoot.recover.facts import told_in
 from crossfoot.recover.phrases import moment
 from crossfoot.recover.timeline import MARKS, Mark
-from crossfoot.sqlite import Connection
 
 PAUSE_SECONDS = 0.25
 """Between two looks; each is one short read, so that the write-ahead log can shrink in between."""
@@ -63,13 +63,13 @@ def tail(
         if queue is not None:
             catch_up(path, connection)  # what a book knows by name is what has been posted
             queries.check_names(connection, queue=queue, type_=None)
-        number = queries.last_number(connection)
-        lines = queries.last_lines(connection, last, **filters) if last else []
+        number = queries.newest(connection)
+        lines = queries.last_lines(connection, last, upto=number, **filters) if last else []
         out = Output(color, db=db)
         _print(out, lines, as_json)
         try:
             if follow:
-                _follow(connection, path, max([number, *(line.number for line in lines)]), filters, out, as_json)
+                _follow(connection, path, number, filters, out, as_json)
         except KeyboardInterrupt:
             return  # the way to leave
 
@@ -80,11 +80,11 @@ def _follow(
     """Print what is written from now on, for ever."""
     file = _file(path)
     while True:
-        newest = queries.last_number(connection)
-        lines = queries.lines_after(connection, number, PAGE, **filters)
+        newest = queries.newest(connection)
+        lines = queries.lines_after(connection, number, PAGE, upto=newest, **filters)
         _print(out, lines, as_json)
         # What a filter left out need not be read again; a full page may have more behind it.
-        number = lines[-1].number if len(lines) == PAGE else max([number, newest, *(line.number for line in lines)])
+        number = lines[-1].number if len(lines) == PAGE else newest
         if not lines:
             time.sleep(PAUSE_SECONDS)
             if _file(path) != file:

@@ -13,6 +13,7 @@ from crossfoot.cli.options import Color, Database, Json, QueueName
 from crossfoot.cli.output import Output, When, jsonable, print_json
 from crossfoot.cli.pages import payload, payload_lines, show_listed, show_page
 from crossfoot.cli.reading import reading
+from crossfoot.connection import shown
 from crossfoot.errors import NotFound
 from crossfoot.recover.advice import beyond_looking
 from crossfoot.recover.lookup import Found, look_up
@@ -51,7 +52,7 @@ def why(
     elif not found.count:
         where = f" on queue {queue}" if queue else ""
         raise NotFound(
-            f"nothing is called {name!r} in {path}{where}: no message id, subject, correlation id, operation key or source|id; "
+            f"nothing is called {name!r} in {shown(path)}{where}: no message id, subject, correlation id, operation key or source|id; "
             "is it the right book (--db), and is it spelled in full?"
         )
     elif found.page is not None:

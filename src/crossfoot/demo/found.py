@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.store import Book
+from crossfoot.connection import Connection
 from crossfoot.demo.plan import Fault
-from crossfoot.sqlite import Connection
 
 ENDS = (*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT)
 """Entries that end a delivery."""

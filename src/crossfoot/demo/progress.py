@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import fate_measure, post_all, tallies
+from crossfoot.books.measures import fate_measure
+from crossfoot.books.posting import post_all, tallies
 from crossfoot.books.store import Book
 from crossfoot.queues.queue import Queue
 

@@ -26,9 +26,9 @@ from crossfoot.books.record import Record
 from crossfoot.books.store import Book, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
+from crossfoot.connection import Connection
 from crossfoot.errors import IdentityTaken, QueueUnavailable
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused
-from crossfoot.sqlite import Connection
 
 CLAIM_SECONDS = 60.0
 """How long a sender may take before another one sends the same rows; a worker takes its lease instead."""
@@ -159,8 +159,7 @@ class Outbox:
                     continue
                 entries.append(Entry(message=key, kind=Kind.INTENDED, at=now, due=now, worker=self._worker))
                 row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, base, until, claim)
-                number = connection.execute(sql.INSERT_OUTBOX, row).lastrowid
-                assert number is not None
+                (number,) = connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()
                 letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim))
             write_entries(connection, entries)
         return letters

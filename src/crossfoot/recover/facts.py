@@ -12,7 +12,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
-from crossfoot.sqlite import Connection
+from crossfoot.connection import Connection
 
 
 class Relative(msgspec.Struct, frozen=True):

@@ -10,9 +10,9 @@ from crossfoot.books import queries
 from crossfoot.books.fate import PATIENCE, Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.queries import KINDS_OF_NAME, Fact, Row
 from crossfoot.clock import Micros
+from crossfoot.connection import Connection
 from crossfoot.recover.facts import gather
 from crossfoot.recover.why import Page, explain
-from crossfoot.sqlite import Connection
 
 FOLDED = 500
 """Messages of one name whose fates are told; of more, the newest."""

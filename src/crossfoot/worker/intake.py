@@ -15,12 +15,12 @@ from crossfoot.books.identity import mend
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import Micros
+from crossfoot.connection import Connection
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.effects.work import Hold
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue
-from crossfoot.sqlite import Connection
 from crossfoot.worker.held import Held
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry

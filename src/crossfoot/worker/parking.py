@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossfoot.books import sql
 from crossfoot.books.store import Book
-from crossfoot.effects.databases.sqlite import answer
+from crossfoot.effects.databases.session import Run
 from crossfoot.effects.work import Waiting, resume
 
 LIMIT = 100
@@ -27,8 +27,8 @@ def resume_overdue(book: Book) -> int:
             if not taken:
                 continue
             parked = Waiting(message, attempt, body, partition, queue, f"{source}|{id_}")
-            steps = resume(entries, parked, 0, now)
-            for ask in steps:
-                answer(connection, ask)
+            for ask in resume(entries, parked, 0, now):
+                assert isinstance(ask, Run)
+                connection.execute(ask.sql, ask.parameters)
         connection.executemany(sql.INSERT_ENTRY, entries)
     return len(entries)

@@ -17,16 +17,17 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS, Entry, Kind
-from crossfoot.books.fate import Fate
+from crossfoot.books.fate import Fate, fold
 from crossfoot.books.identity import was
 from crossfoot.books.posting import post_all
+from crossfoot.books.queries import entries_of
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
+from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
 from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsOldest
-from crossfoot.sqlite import Connection
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
@@ -171,12 +172,12 @@ class Reconciliation:
         details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
         with self._book.writing() as connection:
             for message in gone:
-                latest, newest, sent = connection.execute(
-                    f"""SELECT m.latest, max(e.attempt), max(CASE WHEN e.kind IN ({_SENT}) THEN e.at END)
-                    FROM crossfoot_messages m JOIN crossfoot_entries e ON e.message = m.key WHERE m.key = ?""",
+                latest, sent = connection.execute(
+                    f"""SELECT max(attempt * {RANKS} + kind), max(CASE WHEN kind IN ({_SENT}) THEN at END)
+                    FROM crossfoot_entries WHERE message = ?""",
                     (message.key,),
                 ).fetchone()
-                if latest != message.latest or newest > message.latest // RANKS:
+                if latest != message.latest:
                     continue
                 # By when it was sent, not by when it happened: an old event may have been published a moment ago.
                 old = retention is not None and sent is not None and sent + micros(retention) <= now
@@ -213,10 +214,11 @@ class Reconciliation:
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
                 if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
                     continue
-                if known.marks & PROOF_MARKS or known.latest % RANKS == kind:
+                summary = fold(entries_of(connection, known.key))  # its row may lag
+                if summary.marks & PROOF_MARKS or summary.latest % RANKS == kind:
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.
-                attempt = max(row.attempt, known.latest // RANKS)
+                attempt = max(row.attempt, summary.latest // RANKS)
                 entry = Entry(
                     message=known.key, kind=kind, at=now, attempt=attempt, worker=self._worker, details=details
                 )

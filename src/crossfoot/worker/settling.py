@@ -18,10 +18,10 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.store import Book, write_causes, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros
+from crossfoot.connection import Connection
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import DatabaseUnavailable, QueueUnavailable
 from crossfoot.queues.queue import Done, LocalQueue, NotDone, Order, Queue, ReceiptAnswer
-from crossfoot.sqlite import Connection
 from crossfoot.worker.failing import Failure, Step, entry_of, judge
 from crossfoot.worker.held import Held
 from crossfoot.worker.lanes import Result

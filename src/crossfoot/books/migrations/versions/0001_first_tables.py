@@ -1,6 +1,8 @@
-"""The first tables: the book's own, and the embedded queue's."""
+"""The first tables: the book's own, and the embedded queue's in SQLite."""
 
 from alembic import op
+
+from crossfoot.books.migrations import first_tables_postgres
 
 revision = "0001"
 down_revision = None
@@ -266,5 +268,5 @@ END
 
 def upgrade() -> None:
     connection = op.get_bind()
-    for statement in (*BOOK, *QUEUE):
+    for statement in (*BOOK, *QUEUE) if connection.dialect.name == "sqlite" else first_tables_postgres.STATEMENTS:
         connection.exec_driver_sql(statement)

@@ -1,0 +1,75 @@
+"""A book in a PostgreSQL database, in the first schema of the search path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from crossfoot.connection import Connection, shown
+from crossfoot.postgres import Connection as PostgresConnection
+from crossfoot.postgres import connect, connect_raw, explain, is_outside
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection as SharedConnection
+
+
+class PostgresDatabase:
+    """One database."""
+
+    def __init__(self, url: str, synchronous: str) -> None:
+        self.name = shown(url)
+        self._url = url
+        self._synchronous = synchronous
+
+    def connect(self) -> PostgresConnection:
+        return connect(self._url, synchronous=self._synchronous)
+
+    def look_in(self) -> PostgresConnection:
+        return connect(self._url, synchronous=self._synchronous)
+
+    @contextmanager
+    def migrating(self) -> Iterator[_Migration]:
+        try:
+            with connect_raw(psycopg.Connection, self._url) as raw:
+                migration = _Migration(raw, self.name)
+                raw.execute("BEGIN")
+                migration.connection.alone("migration")
+                yield migration
+                raw.rollback()
+        except psycopg.Error as error:
+            if error.sqlstate or is_outside(error):
+                raise explain(error, self.name) from error
+            raise
+
+    def tidy(self, connection: Connection) -> bool:
+        """The server has its own ways: autovacuum."""
+        return False
+
+
+class _Migration:
+    def __init__(self, raw: psycopg.Connection, name: str) -> None:
+        """To be made before the transaction: see below."""
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import StaticPool
+
+        self.connection = PostgresConnection(raw, name)
+        self._engine = create_engine(
+            "postgresql+psycopg://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None
+        )
+        with self._engine.connect():
+            pass  # on its first connection SQLAlchemy looks around, and rolls back; later that would end our transaction
+
+    @contextmanager
+    def shared(self) -> Iterator[SharedConnection]:
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            with self._engine.begin() as shared:
+                yield shared
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error):  # which can be explained
+                raise error.orig from error
+            raise
