@@ -1,4 +1,4 @@
-"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats] [--at BOUNDARY]`.
+"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats|postgres] [--at BOUNDARY]`.
 
 Every cell is crashed at `--kills` times at one boundary, over the four database forms in turn, and audited. The table says
 for each boundary and queue how many processes were killed there, and how many effects were lost, doubled or unaccounted for.
@@ -30,10 +30,11 @@ from tests.crash.nursery import Nursery, a_nursery
 from tests.crash.plan import boundaries
 from tests.crash.scene import Outcome, Scene
 from tests.servers.nats import running_nats
+from tests.servers.postgres import postgres_running
 from tests.servers.processes import running
 from tests.servers.valkey import valkey_running
 
-QUEUES = ("embedded", "sqs", "redis", "nats")
+QUEUES = ("embedded", "sqs", "redis", "nats", "postgres")
 
 PER_SCENE = 5
 """Kills in one file, before it is set right and audited."""
@@ -150,8 +151,9 @@ def main(arguments: Sequence[str]) -> int:
         running("ministack", Path(folder) / "sqs") as sqs,
         valkey_running(Path(folder) / "redis", appendonly="no") as redis,
         running_nats(Path(folder) / "nats") as nats,
+        postgres_running(fsync="off") as postgres,
     ):
-        endpoints = {"sqs": sqs.url, "redis": redis.url, "nats": nats.url}
+        endpoints = {"sqs": sqs.url, "redis": redis.url, "nats": nats.url, "postgres": postgres.url()}
         matrix = Matrix(Path(folder), endpoints, asked.seed, asked.kills)
         matrix.run(cells, asked.jobs, console)
     console.print(table(sorted(cells, key=lambda cell: (list(Boundary).index(cell.boundary), cell.queue, cell.batch))))

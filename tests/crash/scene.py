@@ -16,7 +16,7 @@ import msgspec
 from boto3.session import Session
 
 from crossfoot.boundaries import Boundary
-from crossfoot.queues import nats, redis
+from crossfoot.queues import nats, postgres, redis
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
@@ -54,7 +54,7 @@ class Scene:
     """Everything a crashed service leaves in one folder.
 
     Args:
-        endpoint: where SQS, Redis or NATS is; without it the queue is embedded.
+        endpoint: where SQS, Redis, NATS or PostgreSQL is; without it the queue is embedded.
         seed: decides the messages and the moments of death.
         plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
     """
@@ -147,7 +147,8 @@ def _queue_name(endpoint: str | None) -> str:
     if endpoint is None:
         return "embedded"
     name, kind = f"crash-{uuid4().hex[:12]}", endpoint.partition(":")[0]
-    return {"redis": f"redis:{name}", "nats": f"nats:{name}/billing"}.get(kind, f"sqs:{name}")
+    names = {"redis": f"redis:{name}", "nats": f"nats:{name}/billing", "postgresql": f"postgres:{name}"}
+    return names.get(kind, f"sqs:{name}")
 
 
 async def _make_queue(name: str, endpoint: str) -> None:
@@ -156,6 +157,8 @@ async def _make_queue(name: str, endpoint: str) -> None:
         await redis.ensure(rest, url=endpoint)
     elif kind == "nats":
         await nats.ensure(name, servers=endpoint, lease=1.0)
+    elif kind == "postgres":
+        await postgres.ensure(rest, url=endpoint)
     else:
         await ensure(rest, endpoint_url=endpoint, session=_session())
 
@@ -164,6 +167,8 @@ async def _held(job: Job) -> int:
     queue: Queue
     if job.queue.startswith("redis:"):
         queue = redis.RedisQueue(job.queue.removeprefix("redis:"), url=job.endpoint)
+    elif job.queue.startswith("postgres:"):
+        queue = postgres.PostgresQueue(job.queue.removeprefix("postgres:"), url=job.endpoint)
     elif job.queue.startswith("nats:"):
         queue = nats.NatsQueue(job.queue, servers=job.endpoint)
     elif job.endpoint:

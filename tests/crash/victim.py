@@ -30,6 +30,7 @@ import crossfoot.app
 from crossfoot import Crossfoot, boundaries
 from crossfoot.boundaries import Boundary
 from crossfoot.effects.outbox import Outbox
+from crossfoot.queues.postgres import PostgresQueue
 from crossfoot.queues.redis.answers import import_redis
 from crossfoot.queues.sqs.client import default_session
 from crossfoot.worker.retry import Retry
@@ -157,6 +158,7 @@ def _warm_up() -> None:
     default_session().client("sqs", region_name="eu-central-1", endpoint_url="http://127.0.0.1:1").close()
     assert boto3 is not None
     import_redis()
+    assert PostgresQueue is not None
     with closing(sqlite3.connect(":memory:")):
         from alembic import command, runtime  # noqa: F401 - what a migration imports
 
