@@ -28,6 +28,7 @@ from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
 from crossfoot.message import Message, encode
 from crossfoot.message.envelope import is_uri
+from crossfoot.message.priority import priority_of
 from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue
@@ -292,7 +293,9 @@ def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
 
 
 def _outgoing(message: Message, body: bytes) -> Outgoing:
-    return Outgoing(key=message.key, body=body, partition=message.partitionkey or message.subject)
+    return Outgoing(
+        key=message.key, body=body, partition=message.partitionkey or message.subject, priority=priority_of(body)
+    )
 
 
 def _database(database: Any, settings: Settings) -> Database:

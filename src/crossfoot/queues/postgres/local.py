@@ -27,7 +27,9 @@ SELECT pg_current_xact_id()::text::bigint, n.at, n.at + m.delay, 0, CASE WHEN m.
 ACK = f"DELETE FROM crossfoot_queue WHERE {_MINE}"
 
 RELEASE = f"""
-UPDATE crossfoot_queue SET state = 0, rank = 0, place = pg_current_xact_id()::text::bigint, token = NULL WHERE {_MINE}
+UPDATE crossfoot_queue
+   SET state = 0, rank = 0, place = pg_current_xact_id()::text::bigint, due_at = clock_timestamp(), token = NULL
+ WHERE {_MINE}
 """
 
 RELEASE_LATER = f"UPDATE crossfoot_queue SET due_at = clock_timestamp() + ?::interval, token = NULL WHERE {_MINE}"

@@ -83,7 +83,7 @@ UPDATE crossfoot_queue q SET due_at = clock_timestamp() + %(lease)s FROM {_RECEI
 """
 
 RELEASE = f"""
-UPDATE crossfoot_queue q SET state = 0, rank = 0, place = pg_current_xact_id()::text::bigint, token = NULL
+UPDATE crossfoot_queue q SET state = 0, rank = 0, place = pg_current_xact_id()::text::bigint, due_at = clock_timestamp(), token = NULL
 FROM {_RECEIPTS} WHERE {_HELD} RETURNING r.key, r.token
 """
 
