@@ -46,6 +46,8 @@ SELECT current_setting('server_version_num')::int, pg_backend_pid(), current_set
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", bound=psycopg.Connection[Any])
+A = TypeVar("A", bound=psycopg.AsyncConnection[Any])
 
 _streams = itertools.count()
 
@@ -185,38 +187,38 @@ def connect(url: str, *, synchronous: str = "FULL") -> Connection:
     return Connection(connect_raw(psycopg.Connection, url, synchronous=synchronous), shown(url))
 
 
-def connect_raw(kind: type[psycopg.Connection[Any]], url: str, *, synchronous: str = "FULL") -> psycopg.Connection[Any]:
+def connect_raw(kind: type[C], url: str, *, synchronous: str = "FULL") -> C:
     """A connection of psycopg's own, with autocommit, on the same terms."""
     where = shown(url)
     try:
         raw = kind.connect(url, **terms(url))
         try:
-            version, pid, durable = raw.execute(_LOOK).fetchone() or (0, 0, "")
+            own = psycopg.Cursor(raw)  # a handler's connection gives out none before it has a handler
+            version, pid, durable = own.execute(_LOOK).fetchone() or (0, 0, "")
             settle(raw, version, pid, where)
             if needs_durability(durable, synchronous):
-                raw.execute(DURABLE)
+                own.execute(DURABLE)
         except BaseException:
-            raw.close()
+            psycopg.Connection.close(raw)
             raise
     except psycopg.Error as error:
         raise explain(error, where) from error
     return raw
 
 
-async def connect_async(
-    kind: type[psycopg.AsyncConnection[Any]], url: str, *, synchronous: str = "FULL"
-) -> psycopg.AsyncConnection[Any]:
+async def connect_async(kind: type[A], url: str, *, synchronous: str = "FULL") -> A:
     """The asynchronous twin of `connect_raw`."""
     where = shown(url)
     try:
         raw = await kind.connect(url, **terms(url))
         try:
-            version, pid, durable = await (await raw.execute(_LOOK)).fetchone() or (0, 0, "")
+            own = psycopg.AsyncCursor(raw)
+            version, pid, durable = await (await own.execute(_LOOK)).fetchone() or (0, 0, "")
             settle(raw, version, pid, where)
             if needs_durability(durable, synchronous):
-                await raw.execute(DURABLE)
+                await own.execute(DURABLE)
         except BaseException:
-            await raw.close()
+            await psycopg.AsyncConnection.close(raw)
             raise
     except psycopg.Error as error:
         raise explain(error, where) from error

@@ -17,12 +17,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import anyio.to_thread
+import psycopg
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
+from crossfoot.dialect import translate
+from crossfoot.effects.databases.psycopg import PostgresDatabase
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 from crossfoot.effects.databases.sqlite import SqliteDatabase
@@ -53,7 +56,11 @@ Story = Callable[[Message, Any], Generator[Sql | Call, Any, Any]]
 
 
 class Form:
-    """One way to reach the database."""
+    """One way to reach the database: a SQLite file, or a PostgreSQL database."""
+
+    postgres = False
+    order = "rowid"
+    """The order in which effects were written."""
 
     def __init__(self, name: str, *, is_async: bool, orm: bool) -> None:
         self.name = name
@@ -64,23 +71,64 @@ class Form:
         return self.name
 
     @asynccontextmanager
-    async def database(self, path: Path) -> AsyncIterator[Database]:
+    async def database(self, place: str) -> AsyncIterator[Database]:
         if not self.orm:
-            yield SqliteDatabase(str(path), synchronous="OFF")
+            yield SqliteDatabase(place, synchronous="OFF")
         elif self.is_async:
-            engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+            engine = create_async_engine(f"sqlite+aiosqlite:///{place}")
             _do_not_wait_for_the_disk(engine.sync_engine)
             yield SqlAlchemyDatabase(engine)
             await engine.dispose()
         else:
-            plain = create_engine(f"sqlite:///{path}")
+            plain = create_engine(f"sqlite:///{place}")
             _do_not_wait_for_the_disk(plain)
             yield SqlAlchemyDatabase(plain)
             plain.dispose()
 
     def function(self, story: Story) -> Callable[..., Any]:
         """The story as a handler of this form."""
-        return _told_async(story) if self.is_async else _told(story)
+        return _told_async(story, self.spelt) if self.is_async else _told(story, self.spelt)
+
+    def spelt(self, statement: str) -> str:
+        """A handler's statement, in the words of this form."""
+        return statement
+
+    def outside(self, place: str, sql: str, parameters: Sequence[Any], patience: float = 5.0) -> list[Any]:
+        """Another program's statement, which commits by itself."""
+        with closing(sqlite3.connect(place, timeout=patience, isolation_level=None)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+
+class PostgresForm(Form):
+    """The same in PostgreSQL."""
+
+    postgres = True
+    order = "ctid"
+
+    @asynccontextmanager
+    async def database(self, place: str) -> AsyncIterator[Database]:
+        url = place.replace("postgresql:", "postgresql+psycopg:")
+        if not self.orm:
+            yield PostgresDatabase(place)
+        elif self.is_async:
+            engine = create_async_engine(url)
+            yield SqlAlchemyDatabase(engine)
+            await engine.dispose()
+        else:
+            plain = create_engine(url)
+            yield SqlAlchemyDatabase(plain)
+            plain.dispose()
+
+    def spelt(self, statement: str) -> str:
+        if "INSERT OR IGNORE" in statement:
+            statement = statement.replace("INSERT OR IGNORE", "INSERT") + " ON CONFLICT DO NOTHING"
+        return statement if self.orm else translate(statement).decode()
+
+    def outside(self, place: str, sql: str, parameters: Sequence[Any], patience: float = 5.0) -> list[Any]:
+        with psycopg.connect(place, autocommit=True) as connection:
+            connection.execute(f"SET lock_timeout = {int(patience * 1000) or 1}".encode())
+            cursor = connection.execute(translate(sql), parameters)
+            return cursor.fetchall() if cursor.description else []
 
 
 def _do_not_wait_for_the_disk(engine: Engine) -> None:
@@ -91,22 +139,31 @@ def _do_not_wait_for_the_disk(engine: Engine) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
 
-FORMS = (
+FILE_FORMS = (
     Form("sqlite3", is_async=False, orm=False),
     Form("aiosqlite", is_async=True, orm=False),
     Form("sqlalchemy", is_async=False, orm=True),
     Form("sqlalchemy-async", is_async=True, orm=True),
 )
+POSTGRES_FORMS = (
+    PostgresForm("psycopg", is_async=False, orm=False),
+    PostgresForm("psycopg-async", is_async=True, orm=False),
+    PostgresForm("sqlalchemy-psycopg", is_async=False, orm=True),
+    PostgresForm("sqlalchemy-psycopg-async", is_async=True, orm=True),
+)
+FORMS = (*FILE_FORMS, *POSTGRES_FORMS)
 
 
-def _told(story: Story) -> Callable[..., Any]:
+def _told(story: Story, spelt: Callable[[str], str]) -> Callable[..., Any]:
     def handle(message: Message, tx: Any) -> Any:
         steps = story(message, tx)
         try:
             ask = next(steps)
             while True:
                 try:
-                    answer = tx.execute(*ask) if isinstance(ask, Sql) else ask.act(tx.connection)
+                    answer = (
+                        tx.execute(spelt(ask.text), ask.parameters) if isinstance(ask, Sql) else ask.act(tx.connection)
+                    )
                 except BaseException as error:  # noqa: BLE001 - the story decides
                     ask = steps.throw(error)
                 else:
@@ -117,7 +174,7 @@ def _told(story: Story) -> Callable[..., Any]:
     return handle
 
 
-def _told_async(story: Story) -> Callable[..., Any]:
+def _told_async(story: Story, spelt: Callable[[str], str]) -> Callable[..., Any]:
     async def act(ask: Call, tx: Any) -> Any:
         await tx.begin()
         answer = ask.act(tx.connection)
@@ -129,7 +186,8 @@ def _told_async(story: Story) -> Callable[..., Any]:
             ask = next(steps)
             while True:
                 try:
-                    answer = await (tx.execute(*ask) if isinstance(ask, Sql) else act(ask, tx))
+                    doing = tx.execute(spelt(ask.text), ask.parameters) if isinstance(ask, Sql) else act(ask, tx)
+                    answer = await doing
                 except BaseException as error:  # noqa: BLE001 - the story decides
                     ask = steps.throw(error)
                 else:
@@ -172,7 +230,7 @@ class Lossy:
 class Scene:
     """A service's file with a business table, its book, its queue, and one lane's session."""
 
-    def __init__(self, form: Form, path: Path, database: Database, book: Book, queue: EmbeddedQueue) -> None:
+    def __init__(self, form: Form, path: Path | str, database: Database, book: Book, queue: EmbeddedQueue) -> None:
         self.form = form
         self.path = path
         self.database = database
@@ -238,18 +296,16 @@ class Scene:
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """What is committed, seen from outside; single columns as plain values."""
-        with closing(sqlite3.connect(self.path, timeout=5)) as connection:
-            found = connection.execute(sql, parameters).fetchall()
+        found = self.form.outside(str(self.path), sql, parameters)
         return [row[0] if len(row) == 1 else row for row in found]
 
     def write(self, sql: str, *parameters: Any, patience: float = 2.0) -> None:
-        """Another program writes; `sqlite3.OperationalError` when somebody holds the lock for too long."""
-        with closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as connection:
-            connection.execute(sql, parameters)
+        """Another program writes; an error of the driver's when somebody holds a lock for too long."""
+        self.form.outside(str(self.path), sql, parameters, patience)
 
     @property
     def effects(self) -> list[str]:
-        return self.rows("SELECT id FROM effects ORDER BY rowid")
+        return self.rows(f"SELECT id FROM effects ORDER BY {self.form.order}")
 
     def kinds(self, work: Work) -> list[Kind]:
         found = self.rows("SELECT kind FROM crossfoot_entries WHERE message = ? ORDER BY id", work.hold.key)
@@ -267,14 +323,15 @@ class Scene:
 
 
 @asynccontextmanager
-async def a_scene(form: Form, folder: Path) -> AsyncIterator[Scene]:
+async def a_scene(form: Form, folder: Path, url: str = "") -> AsyncIterator[Scene]:
+    """A scene in a folder, or in the database behind `url`; the queue lies in the folder."""
     path = folder / "billing.db"
     path.write_bytes(_an_empty_file())
-    book = Book(path, synchronous="OFF").open()
+    book = Book(url or path, synchronous="OFF").open()
     queue = EmbeddedQueue(path, "billing", ordered=False, synchronous="OFF")
     await queue.open()
-    async with form.database(path) as database:
-        scene = Scene(form, path, database, book, queue)
+    async with form.database(url or str(path)) as database:
+        scene = Scene(form, url or path, database, book, queue)
         try:
             yield scene
         finally:
@@ -288,14 +345,19 @@ def _an_empty_file() -> bytes:
     """A file with a book and the business tables; made once, because a migration takes longer than most tests."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
-        book = Book(path).open()
-        with book.writing() as connection:
-            connection.execute("CREATE TABLE effects (id TEXT, note TEXT)")
-            connection.execute("CREATE TABLE taken (number INTEGER PRIMARY KEY)")
-            connection.execute("INSERT INTO taken VALUES (1)")
-            connection.execute("CREATE TABLE scratch (number INTEGER)")
-        book.close()
+        furnish(str(path))
         return path.read_bytes()
+
+
+def furnish(place: str) -> None:
+    """Make a book and the business tables."""
+    book = Book(place).open()
+    with book.writing() as connection:
+        connection.execute("CREATE TABLE effects (id TEXT, note TEXT)")
+        connection.execute("CREATE TABLE taken (number INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO taken VALUES (1)")
+        connection.execute("CREATE TABLE scratch (number INTEGER)")
+    book.close()
 
 
 def a_message(**attributes: Any) -> Message:

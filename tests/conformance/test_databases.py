@@ -6,8 +6,7 @@ Four forms, one suite: sqlite3, aiosqlite, SQLAlchemy, SQLAlchemy's asyncio.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Generator
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import anyio
@@ -20,23 +19,10 @@ from crossfoot.errors import EnvelopeInvalid, LeaseLost, NoProof, TransactionMis
 from crossfoot.message import Message
 from crossfoot.queues.queue import Done
 from crossfoot.worker.parking import resume_overdue
-from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, a_message, a_scene, bill, insert
+from tests.conformance.database_rig import Call, Scene, Sql, a_message, bill, insert
 
+pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=FORMS, ids=repr)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    form: Form = request.param
-    async with a_scene(form, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(params=[form for form in FORMS if not form.orm], ids=repr)
-async def driver_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """Where the handler works on the driver's own connection."""
-    async with a_scene(request.param, tmp_path) as made:
-        yield made
 
 
 def bill_and_tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
@@ -140,7 +126,8 @@ class TestOneTransaction:
 class TestWhenItBegins:
     """No lock is held while nothing is written."""
 
-    async def test_a_lazy_form_holds_no_lock_before_the_first_statement(self, scene: Scene) -> None:
+    async def test_a_lazy_form_holds_no_lock_before_the_first_statement(self, file_scene: Scene) -> None:
+        scene = file_scene
         refused: list[Exception] = []
 
         def think_first(message: Message, tx: Any) -> Generator[Sql, Any, None]:
@@ -153,7 +140,8 @@ class TestWhenItBegins:
         assert await scene.perform(scene.work(scene.handler(think_first))) is Kind.COMMITTED
         assert len(refused) == (0 if scene.database.lazy else 1)
 
-    async def test_from_the_first_statement_on_nobody_else_writes(self, scene: Scene) -> None:
+    async def test_from_the_first_statement_on_nobody_else_writes(self, file_scene: Scene) -> None:
+        scene = file_scene
         refused: list[str] = []
 
         def write_then_think(message: Message, tx: Any) -> Generator[Sql, Any, None]:
@@ -333,7 +321,9 @@ class TestSavepoints:
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
 
-    async def test_what_stands_outside_the_savepoint_still_counts(self, scene: Scene) -> None:
+    async def test_what_stands_outside_the_savepoint_still_counts(self, file_scene: Scene) -> None:
+        scene = file_scene
+
         def half(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message, "kept")
             yield Sql('SAVEPOINT "Attempt 1"')
@@ -471,8 +461,9 @@ class TestInOrder:
 
     @pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
     async def test_an_early_event_is_acked_with_its_parking_or_not_parked_at_all(
-        self, scene: Scene, batch: bool
+        self, file_scene: Scene, batch: bool
     ) -> None:
+        scene = file_scene
         handler = scene.handler(bill, in_order=InOrder(contiguous=True))
         messages = [a_message(id=id_, subject=id_, sequence=2) for id_ in ("held", "lost")]
         receipts = [(await scene.delivered(message)).receipt for message in messages]
@@ -550,7 +541,8 @@ class TestAnOperationWithoutItsEntry:
 class TestTheAckInTheTransaction:
     """Where the queue is a table of the same file."""
 
-    async def test_the_ack_commits_with_the_effect(self, scene: Scene) -> None:
+    async def test_the_ack_commits_with_the_effect(self, file_scene: Scene) -> None:
+        scene = file_scene
         message = a_message()
         delivery = await scene.delivered(message)
         work = scene.work(scene.handler(bill), message, ack=scene.queue.ack_statement(delivery.receipt))
@@ -559,7 +551,8 @@ class TestTheAckInTheTransaction:
         assert (await scene.queue.depth()).held == 0
         assert scene.kinds(work) == [Kind.COMMITTED, Kind.ACKED]
 
-    async def test_a_failure_leaves_the_message_in_the_queue(self, scene: Scene) -> None:
+    async def test_a_failure_leaves_the_message_in_the_queue(self, file_scene: Scene) -> None:
+        scene = file_scene
         message = a_message()
         delivery = await scene.delivered(message)
         work = scene.work(scene.handler(fail_after_all), message, ack=scene.queue.ack_statement(delivery.receipt))
@@ -567,7 +560,8 @@ class TestTheAckInTheTransaction:
             await scene.perform(work)
         assert await scene.queue.extend([delivery.receipt], lease=30) == [Done(delivery.receipt)]
 
-    async def test_a_late_commit_is_fenced_when_somebody_else_holds_the_message(self, scene: Scene) -> None:
+    async def test_a_late_commit_is_fenced_when_somebody_else_holds_the_message(self, file_scene: Scene) -> None:
+        scene = file_scene
         message = a_message()
         late = await scene.delivered(message)
         await scene.queue.release([late.receipt])
@@ -580,7 +574,8 @@ class TestTheAckInTheTransaction:
         scene.assert_nothing_was_kept(of=work)
         assert await scene.queue.ack([current.receipt]) == [Done(current.receipt)]
 
-    async def test_a_duplicate_is_settled_even_when_its_lease_is_gone(self, scene: Scene) -> None:
+    async def test_a_duplicate_is_settled_even_when_its_lease_is_gone(self, file_scene: Scene) -> None:
+        scene = file_scene
         message = a_message()
         late = await scene.delivered(message)
         handler = scene.handler(bill)

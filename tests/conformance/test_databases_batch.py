@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,11 @@ from crossfoot.effects.sequence import InOrder
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, NoProof, Unavailable
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, Story, a_message, a_scene, bill, insert
+from tests.conformance.database_rig import Call, Form, Scene, Sql, Story, a_message, a_scene, bill, insert
 from tests.conformance.test_databases_misuse import Effect, Taken
 
+pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=FORMS, ids=repr)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    form: Form = request.param
-    async with a_scene(form, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(params=[form for form in FORMS if form.orm], ids=repr)
-async def orm_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with a_scene(request.param, tmp_path) as made:
-        yield made
 
 
 def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
@@ -99,7 +87,8 @@ class TestNeighbours:
         for work in works:
             scene.assert_nothing_was_kept(of=work)
 
-    async def test_a_lost_lease_undoes_its_own_work_only(self, scene: Scene) -> None:
+    async def test_a_lost_lease_undoes_its_own_work_only(self, file_scene: Scene) -> None:
+        scene = file_scene
         messages = [a_message() for _ in range(3)]
         deliveries = [await scene.delivered(message) for message in messages]
         await scene.queue.release([deliveries[1].receipt])
@@ -112,9 +101,10 @@ class TestNeighbours:
         assert (await scene.queue.depth()).held == 1
 
     async def test_a_transaction_that_broke_is_given_up_as_a_whole_and_does_not_stop_the_worker(
-        self, scene: Scene
+        self, file_scene: Scene
     ) -> None:
         """The worker then goes through the batch one by one; an `Unavailable` would have stopped it."""
+        scene = file_scene
 
         def break_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
@@ -229,10 +219,12 @@ class TestBatchEqualsPlain:
     """The same deliveries, in one transaction or in one each, end in the same books and the same effects."""
 
     @pytest.mark.parametrize("seed", range(6))
-    async def test_whatever_the_messages(self, scene: Scene, seed: int, tmp_path: Path) -> None:
+    async def test_whatever_the_messages(
+        self, scene: Scene, seed: int, tmp_path: Path, url_for: Callable[[Form], str]
+    ) -> None:
         folder = tmp_path / "batch"
         folder.mkdir()
-        async with a_scene(scene.form, folder) as other:
+        async with a_scene(scene.form, folder, url_for(scene.form)) as other:
             ends = [await plain(scene, deliveries(scene, seed))]
             ends.append(kinds_of(await other.perform_batch(deliveries(other, seed))))
             assert ends[0] == ends[1]

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Generator
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from crossfoot.books.entry import Kind
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Form, Lossy, Scene, Sql, a_scene, bill, insert
+from tests.conformance.database_rig import FORMS, Lossy, Scene, Sql, bill, insert
 
+pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
 
 ASYNC = [form for form in FORMS if form.is_async]
-
-
-@pytest.fixture(params=FORMS, ids=repr)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    form: Form = request.param
-    async with a_scene(form, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(params=ASYNC, ids=repr)
-async def async_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with a_scene(request.param, tmp_path) as made:
-        yield made
 
 
 class Unreadable:
@@ -57,7 +45,16 @@ class Unreadable:
 
 def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
     """Have the driver itself raise at the next commit of the scene's session: after it (`done`) or before it."""
-    error = sqlite3.OperationalError("disk I/O error")
+    if scene.form.postgres and not scene.form.orm:
+        from crossfoot.effects.databases import psycopg as driver
+        from crossfoot.effects.databases import psycopg_async
+
+        for module in (driver, psycopg_async):  # an error that the server answers, after the commit or instead of it
+            monkeypatch.setattr(module, "COMMIT", b"COMMIT; SELECT 1/0" if done else b"SELECT 1/0")
+        return
+    error: Exception = sqlite3.OperationalError("disk I/O error")
+    if scene.form.postgres:
+        error = psycopg.OperationalError("server closed the connection unexpectedly")
     engine = getattr(scene.database, "engine", None)
     if engine is None:
         inner = scene.session._inner if scene.form.is_async else scene.session.handle
@@ -137,7 +134,9 @@ class TestAnAnswerThatIsLost:
             assert scene.effects == [work.message.id]
             assert scene.kinds(work) == [Kind.COMMITTED]
         else:
-            with pytest.raises(DatabaseUnavailable):
+            # A file that cannot be written stops the worker; a session that ended is one delivery's failure.
+            refused = (psycopg.Error, DBAPIError) if scene.form.postgres else DatabaseUnavailable
+            with pytest.raises(refused):
                 await scene.perform(work)
             scene.assert_nothing_was_kept(of=work)
 
@@ -145,13 +144,14 @@ class TestAnAnswerThatIsLost:
     async def test_a_constraint_that_refuses_the_commit_is_the_deliverys_failure_and_leaves_no_lock(
         self, scene: Scene, batch: bool
     ) -> None:
-        if not scene.form.orm:
+        if not scene.form.orm and not scene.form.postgres:
             return  # their connections do not check foreign keys
-        engine: Any = scene.database.engine  # type: ignore[attr-defined] # an engine's database has one
+        if not scene.form.postgres:
+            engine: Any = scene.database.engine  # type: ignore[attr-defined] # an engine's database has one
 
-        @event.listens_for(getattr(engine, "sync_engine", engine), "connect")
-        def check_foreign_keys(connection: Any, _: Any) -> None:
-            connection.execute("PRAGMA foreign_keys = ON")
+            @event.listens_for(getattr(engine, "sync_engine", engine), "connect")
+            def check_foreign_keys(connection: Any, _: Any) -> None:
+                connection.execute("PRAGMA foreign_keys = ON")
 
         scene.write("CREATE TABLE bills (number INTEGER REFERENCES taken DEFERRABLE INITIALLY DEFERRED)")
 
@@ -159,12 +159,14 @@ class TestAnAnswerThatIsLost:
             yield Sql("INSERT INTO bills VALUES (99)")
 
         work = scene.work(scene.handler(bill_nobody))
-        with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        with pytest.raises((IntegrityError, psycopg.IntegrityError), match=r"(?i)foreign key"):
             await (scene.perform_batch([work]) if batch else scene.perform(work))
         scene.assert_nothing_was_kept(of=work)
         assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
 
-    async def test_a_disk_that_fills_up_under_the_handler_undoes_everything(self, scene: Scene) -> None:
+    async def test_a_disk_that_fills_up_under_the_handler_undoes_everything(self, file_scene: Scene) -> None:
+        scene = file_scene
+
         def fill(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
             yield Sql("PRAGMA max_page_count = 1")  # SQLite takes the file's present size instead: the disk is full now
@@ -176,7 +178,9 @@ class TestAnAnswerThatIsLost:
         assert disk_full(raised.value) is not None
         scene.assert_nothing_was_kept(of=work)
 
-    async def test_a_handler_that_swallows_the_full_disk_does_not_pass_for_done(self, scene: Scene) -> None:
+    async def test_a_handler_that_swallows_the_full_disk_does_not_pass_for_done(self, file_scene: Scene) -> None:
+        scene = file_scene
+
         def swallow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
             yield Sql("PRAGMA max_page_count = 1")
@@ -233,8 +237,10 @@ class TestCancellation:
             with anyio.fail_after(5):
                 assert await scene.perform(work) is Kind.COMMITTED
 
-    async def test_cancelled_while_it_waits_for_another_writer_it_leaves_the_line(self, async_scene: Scene) -> None:
-        scene = async_scene
+    async def test_cancelled_while_it_waits_for_another_writer_it_leaves_the_line(
+        self, file_async_scene: Scene
+    ) -> None:
+        scene = file_async_scene
         await scene.open_session()
         work = scene.work(scene.handler(bill))
         other = sqlite3.connect(scene.path, isolation_level=None)

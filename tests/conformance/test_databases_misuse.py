@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,28 +15,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from crossfoot.books.entry import Kind
 from crossfoot.errors import TransactionMisuse
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Call, Form, Scene, Sql, Story, a_scene, bill, insert
+from tests.conformance.database_rig import Call, Scene, Sql, Story, bill, insert
 
+pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=FORMS, ids=repr)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    form: Form = request.param
-    async with a_scene(form, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(params=[form for form in FORMS if not form.orm], ids=repr)
-async def driver_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with a_scene(request.param, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(params=[form for form in FORMS if form.orm], ids=repr)
-async def orm_scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    async with a_scene(request.param, tmp_path) as made:
-        yield made
 
 
 def then(act: Callable[[Any], Any]) -> Story:
@@ -47,6 +29,11 @@ def then(act: Callable[[Any], Any]) -> Story:
         yield Call(act)
 
     return story
+
+
+async def a_cursor(connection: Any) -> Any:
+    made = connection.cursor()
+    return await made if inspect.isawaitable(made) else made
 
 
 async def assert_goes_on(scene: Scene) -> None:
@@ -82,8 +69,8 @@ class TestByMethod:
         scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)
 
-    async def test_a_script_is_refused_because_it_would_commit_first(self, driver_scene: Scene) -> None:
-        scene = driver_scene
+    async def test_a_script_is_refused_because_it_would_commit_first(self, file_driver_scene: Scene) -> None:
+        scene = file_driver_scene
         script = "INSERT INTO scratch VALUES (1); INSERT INTO scratch VALUES (2)"
         work = scene.work(scene.handler(then(lambda connection: connection.executescript(script))))
         with pytest.raises(TransactionMisuse, match="executescript"):
@@ -149,7 +136,7 @@ class TestByStatement:
             connection.cursor().execute("COMMIT")
 
         async def asynchronous(connection: Any) -> None:
-            await (await connection.cursor()).execute("COMMIT")
+            await (await a_cursor(connection)).execute("COMMIT")
 
         handler = scene.handler(then(asynchronous if scene.form.is_async else sync))
         work = scene.work(handler)
@@ -173,7 +160,7 @@ class TestByStatement:
 
         async def asynchronous(connection: Any) -> None:
             with suppress(Exception):
-                await (await connection.cursor()).execute("ROLLBACK")
+                await (await a_cursor(connection)).execute("ROLLBACK")
 
         work = scene.work(scene.handler(then(asynchronous if scene.form.is_async else sync)))
         with pytest.raises(TransactionMisuse):
@@ -193,9 +180,11 @@ class TestByStatement:
         driver_scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(driver_scene)
 
-    async def test_savepoints_by_a_cursor_made_around_the_connection_are_found_out(self, driver_scene: Scene) -> None:
+    async def test_savepoints_by_a_cursor_made_around_the_connection_are_found_out(
+        self, file_driver_scene: Scene
+    ) -> None:
         """What they undid was not counted, so what was counted proves nothing."""
-        scene = driver_scene
+        scene = file_driver_scene
         if scene.form.is_async:
             return  # an aiosqlite connection gives out no cursor but its own
 
@@ -212,7 +201,9 @@ class TestByStatement:
 class TestByTheDatabase:
     """SQLite itself may roll back; a handler that catches the error must not look as if it had worked."""
 
-    async def test_a_swallowed_insert_or_rollback_is_found_out(self, scene: Scene) -> None:
+    async def test_a_swallowed_insert_or_rollback_is_found_out(self, file_scene: Scene) -> None:
+        scene = file_scene
+
         def swallow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
             try:
@@ -226,7 +217,9 @@ class TestByTheDatabase:
         scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)
 
-    async def test_what_is_written_after_such_a_rollback_is_not_kept_either(self, scene: Scene) -> None:
+    async def test_what_is_written_after_such_a_rollback_is_not_kept_either(self, file_scene: Scene) -> None:
+        scene = file_scene
+
         def go_on(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             try:
                 yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
@@ -239,7 +232,9 @@ class TestByTheDatabase:
         scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)
 
-    async def test_one_that_raises_is_an_ordinary_failure(self, scene: Scene) -> None:
+    async def test_one_that_raises_is_an_ordinary_failure(self, file_scene: Scene) -> None:
+        scene = file_scene
+
         def let_out(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
             yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")

@@ -181,11 +181,13 @@ ACCEPT_GAP = """
 UPDATE crossfoot_parked SET until = 0 WHERE handler = ? AND subject = ? AND sequence = ? AND message = ? AND until > 0
 """
 
-FOLLOWERS = """
+_FOLLOWERS = """
 SELECT p.message, p.sequence, p.attempt, p.body, p.partition, p.until, m.queue, m.source, m.id
 FROM crossfoot_parked p JOIN crossfoot_messages m ON m.key = p.message
 WHERE p.handler = ? AND p.subject = ? AND p.predecessor <= ? ORDER BY p.sequence
 """
+
+FOLLOWERS = differs(_FOLLOWERS, postgres=_FOLLOWERS + "FOR UPDATE OF p")
 
 OVERDUE_PARKED = """
 SELECT p.handler, p.subject, p.sequence, p.message, p.attempt, p.body, p.partition, m.queue, m.source, m.id

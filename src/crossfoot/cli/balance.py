@@ -95,6 +95,7 @@ def balance(
 
 def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
     """The books as a person reads them; `behind` says why newer entries are not in them."""
+    name = shown(path)
     told = "; ".join(drawn.problems) if drawn.problems else "every message has a fate, and the books balance"
     if not drawn.problems and drawn.attention:
         told += f"; {', '.join(f'{found.count:,} {label}' for label, found in drawn.attention.items())}: somebody should look"
@@ -104,7 +105,7 @@ def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
         told = f"what came after entry {drawn.posted:,} is not counted, so nobody knows whether the books balance"
     out.heading(
         f"{drawn.published:,} published = {sum(drawn.fates.values()):,} with a fate + {drawn.unaccounted:,} unaccounted",
-        f"{told}.", [f"{shown(path)}, as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
+        f"{told}.", [f"{name}, as of {moment(drawn.as_of)}, entry {drawn.posted:,}"], style="red" if drawn.problems or behind else "green",
     )  # fmt: skip
     out.gap()
     names = list(drawn.queues)

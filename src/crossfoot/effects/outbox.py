@@ -190,6 +190,7 @@ class Outbox:
         claim = _token()
         parameters |= {"claim": claim, "until": now + self._claim_for}
         with self._book.writing() as connection:
+            connection.alone(f"claim of outbox {queue}")
             lapsed = connection.execute(sql.LAPSED_CLAIMS, parameters).fetchall()
             rows = connection.execute(take, parameters).fetchall()
             write_entries(connection, [self._doubt(message, base, now) for message, base in lapsed])

@@ -18,14 +18,17 @@ from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import ack, claim, disclaim, write
 from crossfoot.effects.databases.changes import misuse_behind
-from crossfoot.effects.databases.session import AsyncSession, Database, One, Session, Steps, adrive, drive
+from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, in_handler
 from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
 
+AGAIN = 5
+"""How often a delivery is begun anew because the database asks for that, before it counts as failed."""
+
 
 def perform(work: Work, session: Session, database: Database) -> Kind:
-    """Handle one delivery in one transaction.
+    """Handle one delivery in one transaction, and in another one if the database asks for that.
 
     Returns:
         How it was closed: committed, noop, suppressed, superseded or parked. All of it is durable.
@@ -34,6 +37,17 @@ def perform(work: Work, session: Session, database: Database) -> Kind:
         Exception: whatever the handler raised, `NoProof`, `LeaseLost`: nothing was kept.
         CommitInDoubt: nobody could tell whether the commit happened.
     """
+    for _ in range(AGAIN):
+        try:
+            return _perform(work, session, database)
+        except Exception as error:
+            if not session.asks_again(error):
+                raise
+            work.restart()
+    return _perform(work, session, database)
+
+
+def _perform(work: Work, session: Session, database: Database) -> Kind:
     try:
         kind = _inside(work, Transaction(work, session), session, eager=work.eager or not database.lazy)
         drive(write([work]), session)
@@ -45,7 +59,7 @@ def perform(work: Work, session: Session, database: Database) -> Kind:
         session.commit()
     except Exception as error:
         session.rollback()
-        if not committed_after_all(work, database, error):
+        if session.asks_again(error) or not committed_after_all(work, database, error):
             raise
     reach(Boundary.AFTER_COMMIT)
     return kind
@@ -80,7 +94,9 @@ def _batch(works: Sequence[Work], session: Session, *, grouped: bool) -> list[Ki
                 results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
                 proven.add(work.hold.key)
                 reach(Boundary.INSIDE_BATCH)
-            except Exception as error:  # noqa: BLE001 - returned as this work's result
+            except Exception as error:
+                if session.asks_again(error):  # for the whole transaction: one by one
+                    raise
                 work.rows.clear()
                 session.undo()
                 drive(disclaim(work), session)
@@ -99,6 +115,17 @@ def _batch(works: Sequence[Work], session: Session, *, grouped: bool) -> list[Ki
 
 async def aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
     """The asynchronous twin of `perform`. Rollback and commit are shielded from cancellation."""
+    for _ in range(AGAIN):
+        try:
+            return await _aperform(work, session, database)
+        except Exception as error:
+            if not session.asks_again(error):
+                raise
+            work.restart()
+    return await _aperform(work, session, database)
+
+
+async def _aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
     try:
         kind = await _ainside(work, AsyncTransaction(work, session), session, eager=work.eager or not database.lazy)
         await adrive(write([work]), session)
@@ -112,7 +139,7 @@ async def aperform(work: Work, session: AsyncSession, database: Database) -> Kin
             await session.commit()
         except Exception as error:
             await session.rollback()
-            if not await acommitted_after_all(work, database, error):
+            if session.asks_again(error) or not await acommitted_after_all(work, database, error):
                 raise
     reach(Boundary.AFTER_COMMIT)
     return kind
@@ -140,7 +167,9 @@ async def _abatch(works: Sequence[Work], session: AsyncSession, *, grouped: bool
                 results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
                 proven.add(work.hold.key)
                 reach(Boundary.INSIDE_BATCH)
-            except Exception as error:  # noqa: BLE001 - returned as this work's result
+            except Exception as error:
+                if session.asks_again(error):  # for the whole transaction: one by one
+                    raise
                 work.rows.clear()
                 await session.undo()
                 await adrive(disclaim(work), session)
@@ -301,8 +330,15 @@ def _decision(work: Work) -> Kind:
 
 
 def _owner(work: Work) -> Steps[int | None]:
-    row = yield One(sql.FIND_OPERATION, (work.operation,))
-    return row[0] if row else None
+    """Which message completed the operation. Who tries to claim it waits for the transaction in doubt, if that is still open;
+    what is claimed here is rolled back."""
+    for _ in range(2):
+        row = yield One(sql.FIND_OPERATION, (work.operation,))
+        if row is not None:
+            return int(row[0])
+        if (yield Run(sql.INSERT_OPERATION, (work.operation, work.hold.key, int(Kind.COMMITTED), work.clock.now()))):
+            return None
+    raise CommitInDoubt(f"{work.what}: operation {work.operation!r} is claimed, and cannot be seen")
 
 
 def _doubt(work: Work, error: Exception, second: Exception) -> NoReturn:

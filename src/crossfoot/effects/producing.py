@@ -14,7 +14,7 @@ from anyio import to_thread
 from crossfoot.books import sql
 from crossfoot.clock import Clock
 from crossfoot.effects.awaited import Calls
-from crossfoot.effects.databases.session import Ask, Many, One, Run, Steps
+from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer
 from crossfoot.effects.sending import Sending, sending
 from crossfoot.effects.work import EntryRow, send
@@ -194,6 +194,7 @@ def _answer(session: Any, ask: Ask) -> Any:
         if callable(getattr(session, "connection", None)) and hasattr(session, "flush")
         else session
     )
+    assert not isinstance(ask, Alone), "whoever only sends keeps no order"
     if isinstance(ask, Many):
         return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows])
     result = connection.exec_driver_sql(ask.sql, tuple(ask.parameters))

@@ -21,7 +21,7 @@ from crossfoot.books.record import record_of
 from crossfoot.books.store import Known
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
-from crossfoot.effects.databases.session import All, Many, One, Run, Steps
+from crossfoot.effects.databases.session import All, Alone, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.proof import Evidence, judge
 from crossfoot.effects.sending import Sending
@@ -105,6 +105,12 @@ class Work:
         """Whether its ack is carried out with those of its batch."""
         self.proven: Collection[int] = ()
         """Messages that works before this one of the same batch have closed; their entries are not written yet."""
+
+    def restart(self) -> None:
+        """To its beginning, after a rollback: whoever holds it goes on with it."""
+        fresh = self.again()
+        for name in Work.__slots__:
+            setattr(self, name, getattr(fresh, name))
 
     def again(self) -> Work:
         """The same work from its beginning, after a rollback."""
@@ -244,8 +250,7 @@ class Work:
                 f"{self.what}: handler {self.handler.name} takes events in order and needs a subject and a sequence; the "
                 "publisher must set both"
             )
-        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
-        last = found[0] if found else None
+        last = yield from self._last()
         turn = turn_of(last, message.sequence, message.predecessor, order)
         if turn is Turn.PARK and (yield One(sql.GAP_ACCEPTED, self._place())):
             self.gap = awaited(message.sequence, message.predecessor, order)
@@ -264,10 +269,15 @@ class Work:
         message, order = self.message, self.handler.in_order
         if order is None or message.sequence is None or message.subject is None:
             return
-        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
-        last = found[0] if found else None
+        last = yield from self._last()
         if turn_of(last, message.sequence, message.predecessor, order) is Turn.APPLY:
             yield from self._advance()
+
+    def _last(self) -> Steps[int | None]:
+        """The last sequence applied, which nobody but this transaction moves from now on."""
+        yield Alone(f"{self._line}/{self.message.subject}")
+        found = yield One(sql.TAKE_SEQUENCE, (self._line, self.message.subject))
+        return found[0] if found else None
 
     def _place(self) -> tuple[Any, ...]:
         return (self._line, self.message.subject, self.message.sequence, self.hold.key)
@@ -305,8 +315,11 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
     message, body = sending.message, sending.body
     record = record_of(message, sending.queue, now=now, body=body if payloads else None)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
-    if found is None:
-        found = yield One(sql.INSERT_MESSAGE, record.row())
+    added = None if found is not None else (yield One(sql.INSERT_MESSAGE, record.row()))
+    if found is None and added is None:  # somebody else has added it meanwhile
+        found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
+    if added is not None:
+        found = added
     elif (known := Known(*found)).is_other(record) or differ(record, *(yield One(sql.FIND_CONTENT, (known.key,)))):
         raise taken(known, record)
     key = int(found[0])

@@ -99,6 +99,9 @@ class AioSqliteSession:
         self._unwatch()
         return self._counter.changed()
 
+    def asks_again(self, error: BaseException) -> bool:
+        return False  # its writers stand in line
+
     async def close(self) -> None:
         await self.handle.leave(self._inner)
 

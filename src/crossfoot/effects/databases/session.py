@@ -41,10 +41,19 @@ class All(NamedTuple):
     parameters: Row = ()
 
 
+class Alone(NamedTuple):
+    """Until the transaction ends nobody else does `what`, and who does it is waited for; answered with nothing.
+
+    Where one transaction writes at a time, as in SQLite, it is so anyway.
+    """
+
+    what: str
+
+
 MARK, UNDO, KEEP = (f"{verb} crossfoot_one" for verb in ("SAVEPOINT", "ROLLBACK TO", "RELEASE"))
 """The savepoint that each work of a batch has."""
 
-Ask = Run | Many | One | All
+Ask = Run | Many | One | All | Alone
 Steps = Generator[Ask, Any, T]
 
 
@@ -86,6 +95,10 @@ class Session(Protocol):
         """
         ...
 
+    def asks_again(self, error: BaseException) -> bool:
+        """Whether the database undid the transaction for the sake of others, and asks for all of it again."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -104,6 +117,7 @@ class AsyncSession(Protocol):
     async def execute(self, sql: Any, parameters: Any = ()) -> Any: ...
     async def watch(self) -> None: ...
     async def changed(self) -> int: ...
+    def asks_again(self, error: BaseException) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -111,7 +125,7 @@ class Database(Protocol):
     """Where a service's business tables and its book live."""
 
     path: str
-    """The SQLite file."""
+    """The SQLite file, or the URL of the PostgreSQL database."""
     lazy: bool
     """Whether a transaction may begin at the handler's first statement (otherwise: before the handler)."""
 

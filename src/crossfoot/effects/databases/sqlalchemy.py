@@ -1,4 +1,5 @@
-"""SQLAlchemy 2 on SQLite: the handler gets a `Session`; and what the asynchronous form has in common with it.
+"""SQLAlchemy 2: the handler gets a `Session`. On SQLite, and what its asynchronous form has in common with it; for PostgreSQL
+see `sqlalchemy_postgres`.
 
 The transaction begins before the handler runs (`lazy = False`): an ORM session may emit its first statement anywhere,
 also inside a flush, and there is no good place there to find out that the operation is already complete.
@@ -32,40 +33,55 @@ OURS = "crossfoot"
 
 
 class SqlAlchemyDatabase:
-    """The file behind a user's engine.
+    """The file or database behind a user's engine.
 
     Args:
-        engine: a SQLAlchemy `Engine` or `AsyncEngine` on a SQLite file.
+        engine: a SQLAlchemy `Engine` or `AsyncEngine` on a SQLite file, or on PostgreSQL by psycopg.
 
     Raises:
-        UsageError: the engine is not SQLite, or in memory.
+        UsageError: the engine is of another kind, or in memory.
     """
 
     lazy = False
 
     def __init__(self, engine: Engine | AsyncEngine) -> None:
         self.engine = engine
+        plain = engine if isinstance(engine, Engine) else engine.sync_engine
+        self._postgres = engine.dialect.name == "postgresql"
+        if self._postgres:
+            from crossfoot.effects.databases import sqlalchemy_postgres
+
+            self.path = sqlalchemy_postgres.prepare(plain)
+            return
         if engine.dialect.name != "sqlite":
             raise UsageError(
-                f"the engine is {engine.dialect.name}; the book is kept in SQLite: use a sqlite:/// engine"
+                f"the engine is {engine.dialect.name}; the book is kept in SQLite or PostgreSQL: use a sqlite:/// or a "
+                "postgresql+psycopg:// engine"
             )
         if not engine.url.database or engine.url.database == ":memory:":
             raise UsageError(
                 "the engine's database is in memory, where no book survives: name a file, sqlite:///app.db"
             )
         self.path = engine.url.database
-        plain = engine if isinstance(engine, Engine) else engine.sync_engine
         if not event.contains(plain, "handle_error", _tell_full_disk):
             event.listen(plain, "handle_error", _tell_full_disk)
 
     def connect(self) -> port.Session:
         if not isinstance(self.engine, Engine):
             raise UsageError("a synchronous handler needs create_engine(...); this service has an AsyncEngine")
+        if self._postgres:
+            from crossfoot.effects.databases.sqlalchemy_postgres import PostgresSession
+
+            return PostgresSession(self.engine)
         return SyncSession(self.engine, self.path)
 
     async def aconnect(self) -> port.AsyncSession:
         if isinstance(self.engine, Engine):
             raise UsageError("an asynchronous handler needs create_async_engine(...); this service has an Engine")
+        if self._postgres:
+            from crossfoot.effects.databases.sqlalchemy_postgres_async import AsyncPostgresSession
+
+            return AsyncPostgresSession(self.engine)
         from crossfoot.effects.databases.sqlalchemy_async import AsyncSession
 
         return AsyncSession(self.engine, self.path)
@@ -169,6 +185,9 @@ class SyncSession:
         raw.set_authorizer(None)
         return self._counter.changed()
 
+    def asks_again(self, error: BaseException) -> bool:
+        return False  # SQLite's writers stand in line
+
     def close(self) -> None:
         self._let_go()
         self._turnstile.close()
@@ -209,6 +228,8 @@ def _untrace(connection: Connection) -> None:
 
 def answer(connection: Connection, ask: port.Ask) -> Any:
     """Carry out one request of crossfoot's own, beneath the ORM."""
+    if isinstance(ask, port.Alone):
+        return None
     if isinstance(ask, port.Many):
         return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows]).rowcount if ask.rows else 0
     result = connection.exec_driver_sql(ask.sql, tuple(ask.parameters))

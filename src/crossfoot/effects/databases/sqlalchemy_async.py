@@ -45,7 +45,7 @@ class AsyncSession:
                 self._connection = await self._engine.connect()
                 await self._connection.execution_options(**{OURS: True})
                 self._raw = (await self._connection.get_raw_connection()).driver_connection
-                self._raw._execute = _shielded(self._raw._execute)
+                self._raw._execute = shielded(self._raw._execute)
                 await self._connection.begin()
                 await self._execute("BEGIN IMMEDIATE")
             except DBAPIError as error:
@@ -110,6 +110,9 @@ class AsyncSession:
         self.handle.info[ENDED] = True
         return self._counter.changed()
 
+    def asks_again(self, error: BaseException) -> bool:
+        return False  # SQLite's writers stand in line
+
     async def close(self) -> None:
         await self._let_go()
         self._turnstile.close()
@@ -134,7 +137,7 @@ class AsyncSession:
             self._turnstile.leave()
 
 
-def _shielded(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def shielded(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         with anyio.CancelScope(shield=True):
             return await execute(*args, **kwargs)

@@ -7,7 +7,7 @@ import weakref
 from typing import Any, Self
 
 from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
-from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Ask, AsyncSession, Many, One, Run, Session
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Alone, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import DiskFull, QueueUnavailable, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
 
@@ -201,6 +201,9 @@ class SqliteSession:
         self._unwatch()
         return self._counter.changed()
 
+    def asks_again(self, error: BaseException) -> bool:
+        return False  # its writers stand in line
+
     def close(self) -> None:
         self.handle.leave()
 
@@ -215,6 +218,8 @@ def answer(connection: sqlite3.Connection, ask: Ask) -> Any:
     try:
         if isinstance(ask, Run):
             return plain.execute(connection, ask.sql, ask.parameters).rowcount
+        if isinstance(ask, Alone):
+            return None
         if isinstance(ask, Many):
             return plain.executemany(connection, ask.sql, ask.rows).rowcount
         cursor = plain.cursor(connection)

@@ -1,0 +1,190 @@
+"""How many rows a handler really changed, on PostgreSQL; and statements that it may not execute.
+
+The server says with each statement what it did ("INSERT 0 3"), and nobody adds it up: so we do, and take off what a
+rollback to a savepoint undid. Rows that a function changes, or a WITH in front of a SELECT, are in nobody's count.
+
+After an error PostgreSQL refuses everything until the transaction, or a savepoint in it, is rolled back. A handler that
+catches such an error and returns would look as if it had worked; the state of the transaction tells.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from crossfoot.errors import NoProof, TransactionMisuse
+
+_TOKEN = re.compile(
+    r"""--[^\n]*
+    |(?P<comment>/\*)
+    |[eE]'(?:[^'\\]|''|\\.)*'
+    |'(?:[^']|'')*'
+    |"(?:[^"]|"")*"
+    |(?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+    |(?P<end>;)
+    |[^\s;'"$/-]+|[$/-]""",
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+
+_ENDING = ("COMMIT", "END", "ABORT", "ROLLBACK", "BEGIN", "START", "PREPARE TRANSACTION")
+
+
+class Look(NamedTuple):
+    """What a statement does to savepoints: `verb` is empty for any other."""
+
+    verb: str = ""
+    name: str = ""
+
+
+PLAIN = Look()
+
+
+@lru_cache(maxsize=512)
+def look_at(statement: str) -> Look:
+    """Read a statement of the handler's before it is executed.
+
+    Raises:
+        TransactionMisuse: it would end the transaction, or there are several in one.
+    """
+    words = _words(statement)
+    verb = words[0].upper() if words else ""
+    upper = [word.upper() for word in words[:3]]
+    if verb == "SAVEPOINT" and len(words) > 1:
+        return Look("SAVEPOINT", _name(words[1]))
+    if verb == "RELEASE":
+        return Look("RELEASE", _name(words[-1]))
+    if verb == "ROLLBACK" and "TO" in upper:
+        return Look("UNDO", _name(words[-1]))
+    if verb in _ENDING or " ".join(upper[:2]) in _ENDING:
+        raise TransactionMisuse(
+            f"the handler called for {verb} on the transaction that crossfoot owns: leave begin, commit and rollback to crossfoot, "
+            "and use a savepoint for what may fail"
+        )
+    return PLAIN
+
+
+def _words(statement: str) -> list[str]:
+    """The first words of a statement, as far as they matter here, without comments.
+
+    Raises:
+        TransactionMisuse: another one follows it.
+    """
+    words: list[str] = []
+    ended, position = False, 0
+    while found := _TOKEN.search(statement, position):
+        position = found.end()
+        if found["comment"]:
+            position = _end_of_comment(statement, position)
+        elif found["end"]:
+            ended = bool(words)
+        elif not found[0].startswith("--"):
+            if ended:
+                raise TransactionMisuse(
+                    "the handler executed several statements in one call, of which nobody can tell what each did: execute them one by one"
+                )
+            if len(words) < 6:
+                words.append(found[0])
+    return words
+
+
+def _end_of_comment(statement: str, position: int) -> int:
+    """Comments may hold comments."""
+    depth = 1
+    while depth and (mark := _COMMENT.search(statement, position)):
+        depth += 1 if mark[0] == "/*" else -1
+        position = mark.end()
+    return position if not depth else len(statement)
+
+
+def _name(word: str) -> str:
+    """A name as PostgreSQL compares it: without regard to case unless quoted."""
+    return word[1:-1].replace('""', '"') if word.startswith('"') else word.lower()
+
+
+def rows_told(status: str | None, count: int) -> int:
+    """The rows that a statement changed, by what the server said of it and the rows that the driver counted."""
+    return max(count, 0) if (status or "").partition(" ")[0] in ("INSERT", "UPDATE", "DELETE", "MERGE") else 0
+
+
+class ChangeCounter:
+    """Adds up what a handler's statements did."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._stack: list[tuple[str, int]] = []
+        self._refused: TransactionMisuse | None = None
+        self._failure: BaseException | None = None
+
+    def watch(self) -> None:
+        """Start to count."""
+        self._total = 0
+        self._stack.clear()
+        self._refused = self._failure = None
+
+    def look(self, statement: str) -> Look:
+        """See what a statement is about to do. Raises what `look_at` raises, and remembers it."""
+        try:
+            return look_at(statement)
+        except TransactionMisuse as error:
+            self._refused = error
+            raise
+
+    def refuse(self, error: TransactionMisuse) -> TransactionMisuse:
+        """A handler that catches what it is told is told again at the end."""
+        self._refused = error
+        return error
+
+    def failed(self, error: BaseException) -> None:
+        """A statement raised."""
+        self._failure = error
+
+    def done(self, look: Look, rows: int) -> None:
+        """A statement was executed."""
+        if look.verb == "SAVEPOINT":
+            self._stack.append((look.name, self._total))
+        elif look.verb:
+            self._back_to(look.name, undo=look.verb == "UNDO")
+        else:
+            self._total += rows
+
+    def mark(self) -> int:
+        """Where the count stands at the beginning of a savepoint of the driver's own."""
+        return self._total
+
+    def undone(self, mark: int) -> None:
+        """That savepoint was rolled back."""
+        self._total = mark
+
+    def changed(self, *, is_open: bool, is_broken: bool) -> int:
+        """Net rows changed since `watch`.
+
+        Args:
+            is_open: whether the transaction is still there.
+            is_broken: whether an error has made it useless.
+
+        Raises:
+            TransactionMisuse: the transaction is not the one that was begun.
+            NoProof: the handler caught an error after which nothing is kept.
+        """
+        if self._refused is not None:
+            raise TransactionMisuse(str(self._refused)) from self._refused
+        if is_broken:
+            raise NoProof(
+                "the handler caught an error of the database, after which PostgreSQL keeps nothing of its transaction: let the "
+                "error out, and use a savepoint for what may fail"
+            ) from self._failure
+        if not is_open:
+            raise TransactionMisuse(
+                "the transaction that crossfoot owns was ended while the handler ran: leave commit and rollback to crossfoot"
+            )
+        return self._total
+
+    def _back_to(self, name: str, *, undo: bool) -> None:
+        for index in range(len(self._stack) - 1, -1, -1):
+            if self._stack[index][0] == name:
+                if undo:
+                    self._total = self._stack[index][1]
+                del self._stack[index + (1 if undo else 0) :]
+                return

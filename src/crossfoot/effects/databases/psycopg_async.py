@@ -1,0 +1,232 @@
+"""psycopg 3, asynchronous: the handler gets a `psycopg.AsyncConnection`, inside the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import pq
+from psycopg.rows import tuple_row
+
+from crossfoot.dialect import translate
+from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
+from crossfoot.effects.databases.psycopg import BEGIN, Guarded, asks_again, is_copy_in, tell_full_disk, text_of
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, Many, One, Run
+from crossfoot.effects.databases.sqlite import OVER
+from crossfoot.effects.work import in_handler
+from crossfoot.errors import TransactionMisuse
+from crossfoot.postgres import ALONE, COMMIT, ROLLBACK, adapt, connect_async
+
+if TYPE_CHECKING:
+    from crossfoot.effects.databases.psycopg import PostgresDatabase
+
+
+class HandlerCursor(psycopg.AsyncCursor[Any]):
+    """A cursor of a handler's, which counts what it changes."""
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        connection: Any = self.connection
+        connection.admit()
+        look = connection.counter.look(text_of(query, connection))
+        try:
+            await super().execute(query, params, **options)
+        except psycopg.Error as error:
+            connection.failed(error)
+            raise
+        connection.counter.done(look, rows_told(self.statusmessage, self.rowcount))
+        return self
+
+    async def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+        connection: Any = self.connection
+        connection.admit()
+        look = connection.counter.look(text_of(query, connection))
+        try:
+            await super().executemany(query, params_seq, **options)
+        except psycopg.Error as error:
+            connection.failed(error)
+            raise
+        connection.counter.done(look, rows_told(self.statusmessage, self.rowcount))
+
+    @asynccontextmanager
+    async def copy(self, statement: Any, *arguments: Any, **options: Any) -> AsyncIterator[psycopg.AsyncCopy]:
+        connection: Any = self.connection
+        connection.admit()
+        into = is_copy_in(text_of(statement, connection))
+        try:
+            async with super().copy(statement, *arguments, **options) as copy:
+                yield copy
+        except psycopg.Error as error:
+            connection.failed(error)
+            raise
+        if into:
+            connection.counter.done(PLAIN, max(self.rowcount, 0))
+
+
+class HandlerConnection(Guarded, psycopg.AsyncConnection[Any]):
+    """A connection whose transaction belongs to crossfoot. Whatever would end it is refused before it happens.
+
+    Attributes:
+        lent_to: the work whose handler may use it; a task that another handler left running may not.
+    """
+
+    lent_to: object = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.counter = ChangeCounter()
+        self.cursor_factory = HandlerCursor
+
+    def admit(self) -> None:
+        if in_handler.get() is not self.lent_to:
+            raise TransactionMisuse(OVER)
+        super().admit()
+
+    def failed(self, error: psycopg.Error) -> None:
+        """A statement of the handler's raised.
+
+        Raises:
+            DiskFull: the server's disk is full.
+        """
+        self.counter.failed(error)
+        tell_full_disk(error, self)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        self.admit()
+        return super().cursor(*arguments, **options)
+
+    @asynccontextmanager
+    async def transaction(self, *arguments: Any, **options: Any) -> AsyncIterator[psycopg.AsyncTransaction]:
+        """A savepoint, because a transaction is open."""
+        self.admit()
+        mark = self.counter.mark()
+        async with super().transaction(*arguments, **options) as inner:
+            try:
+                yield inner
+            except BaseException:
+                self.counter.undone(mark)
+                raise
+            if inner.force_rollback:
+                self.counter.undone(mark)
+
+    async def commit(self) -> None:
+        self.refuse("commit")
+
+    async def rollback(self) -> None:
+        self.refuse("rollback")
+
+    async def close(self) -> None:
+        self.refuse("close")
+
+    def pipeline(self) -> Any:
+        self.refuse("pipeline")
+
+    async def __aenter__(self) -> Self:
+        self.refuse("context")
+
+    async def set_autocommit(self, value: bool) -> None:
+        self.refuse("set")
+
+    async def tpc_begin(self, xid: Any) -> None:
+        self.refuse("tpc")
+
+    async def leave(self) -> None:
+        """Close, when the worker is done with it."""
+        await super().close()
+
+
+class PsycopgAsyncSession:
+    """One connection, for one delivery at a time."""
+
+    handle: HandlerConnection
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+
+    @classmethod
+    async def connect(cls, database: PostgresDatabase) -> PsycopgAsyncSession:
+        session = cls(database)
+        await session._connect()
+        return session
+
+    async def begin(self) -> None:
+        if self.handle.closed:  # its server ended the last one
+            await self._connect()
+        await self._own.execute(BEGIN)
+
+    async def commit(self) -> None:
+        self._take_back()
+        await self._own.execute(COMMIT)
+
+    async def rollback(self) -> None:
+        self._take_back()
+        if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
+            with suppress(psycopg.Error):  # a session that has ended took its transaction with it
+                await self._own.execute(ROLLBACK)
+
+    async def mark(self) -> None:
+        await self._own.execute(MARK.encode())
+
+    async def undo(self) -> None:
+        self._take_back()
+        await self._own.execute(UNDO.encode())
+
+    async def keep(self) -> None:
+        await self._own.execute(KEEP.encode())
+
+    async def answer(self, ask: Ask) -> Any:
+        try:
+            return await answer(self._own, ask)
+        except psycopg.Error as error:
+            tell_full_disk(error, self.handle)
+            raise
+
+    async def execute(self, sql: Any, parameters: Any = ()) -> psycopg.AsyncCursor[Any]:
+        return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]
+
+    async def watch(self) -> None:
+        self.handle.counter.watch()
+        self.handle.guarded = True
+        self.handle.lent_to = in_handler.get()
+
+    async def changed(self) -> int:
+        self.handle.lent_to = None
+        return self.handle.changed()
+
+    def asks_again(self, error: BaseException) -> bool:
+        return asks_again(error)
+
+    async def close(self) -> None:
+        await self.handle.leave()
+
+    def _take_back(self) -> None:
+        self.handle.guarded = False
+        self.handle.lent_to = None
+
+    async def _connect(self) -> None:
+        database = self._database
+        made: Any = await connect_async(HandlerConnection, database.path, synchronous=database.synchronous)
+        self.handle = made
+        self._own = own_cursor(made)
+
+
+def own_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[Any]:
+    """A cursor for crossfoot's statements, on a connection that is a handler's, or a user's."""
+    cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+    adapt(cursor)
+    return cursor
+
+
+async def answer(cursor: psycopg.AsyncCursor[Any], ask: Ask) -> Any:
+    """Carry out one request of crossfoot's own."""
+    if isinstance(ask, Alone):
+        await cursor.execute(ALONE, (ask.what,))
+        return None
+    if isinstance(ask, Many):
+        await cursor.executemany(translate(ask.sql), ask.rows)
+        return cursor.rowcount
+    await cursor.execute(translate(ask.sql), ask.parameters)
+    if isinstance(ask, Run):
+        return cursor.rowcount
+    return await cursor.fetchone() if isinstance(ask, One) else await cursor.fetchall()

@@ -1,0 +1,61 @@
+"""Scenes of the suite over database forms, as fixtures: `scene` is each form in turn, the others are some of them.
+
+A test module has them by `pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.database_rig import FILE_FORMS, FORMS, POSTGRES_FORMS, Form, Scene, a_scene, furnish
+from tests.servers.postgres import fresh_database
+
+
+@pytest.fixture(scope="session")
+def furnished(postgres: Any) -> Iterator[str]:
+    """A database with a book and the business tables, to be copied."""
+    with fresh_database(postgres) as url:
+        furnish(url)
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def url_for(request: pytest.FixtureRequest) -> Iterator[Callable[[Form], str]]:
+    """Gives a furnished database of its own to each form that wants one; the others have a file."""
+    with ExitStack() as stack:
+
+        def make(form: Form) -> str:
+            if not form.postgres:
+                return ""
+            server, template = request.getfixturevalue("postgres"), request.getfixturevalue("furnished")
+            return stack.enter_context(fresh_database(server, template=template))
+
+        yield make
+
+
+def _scenes(forms: Sequence[Form], name: str) -> Any:
+    @pytest.fixture(params=forms, ids=repr, name=name)
+    async def scene(
+        request: pytest.FixtureRequest, tmp_path: Path, url_for: Callable[[Form], str]
+    ) -> AsyncIterator[Scene]:
+        async with a_scene(request.param, tmp_path, url_for(request.param)) as made:
+            yield made
+
+    return scene
+
+
+scene = _scenes(FORMS, "scene")
+file_scene = _scenes(FILE_FORMS, "file_scene")
+postgres_scene = _scenes(POSTGRES_FORMS, "postgres_scene")
+async_scene = _scenes([form for form in FORMS if form.is_async], "async_scene")
+file_async_scene = _scenes([form for form in FILE_FORMS if form.is_async], "file_async_scene")
+driver_scene = _scenes([form for form in FORMS if not form.orm], "driver_scene")
+file_file_async_scene = _scenes([form for form in FILE_FORMS if form.is_async], "file_async_scene")
+driver_scene = _scenes([form for form in FILE_FORMS if not form.orm], "file_driver_scene")
+orm_scene = _scenes([form for form in FORMS if form.orm], "orm_scene")
+file_orm_scene = _scenes([form for form in FILE_FORMS if form.orm], "file_orm_scene")
