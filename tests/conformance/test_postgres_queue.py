@@ -400,10 +400,14 @@ class TestInTheCallersTransaction:
             with pytest.raises(MessageTooLarge):
                 queue.publish_statements([outgoing(), outgoing(b"x" * 11)], 0)
 
-    async def test_whoever_waits_in_this_process_is_woken_at_once_and_others_poll(
-        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process"])
+    async def test_whoever_waits_is_woken_after_the_commit(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
     ) -> None:
+        monkeypatch.setattr("crossfoot.queues.postgres.receiving.FIRST_PAUSE", 30.0)
         async with place.queue() as queue, place.queue() as other:
+            if elsewhere:
+                monkeypatch.setattr(queue._bell, "_place", ("another process", "orders"))
             began = time.monotonic()
             got: list[bytes] = []
 

@@ -40,6 +40,12 @@ class Bell:
         """Wake whoever waits in this process. From any thread."""
         ring(self._place)
 
+    def ring_soon(self) -> None:
+        """Wake whoever waits in this process now, and those elsewhere soon, if there is a connection for it. From any
+        thread."""
+        ring(self._place)
+        self._client.soon(self.ring)
+
     async def ring(self) -> None:
         """Wake whoever waits, here and elsewhere."""
         ring(self._place)

@@ -7,7 +7,8 @@ so there are some for each, closed when the queue is closed in that loop or when
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -89,6 +90,13 @@ class Client:
                     raise QueueUnavailable(f"queue {self.address.name} cannot be listened to: {error}") from error
                 home.listen_on(link, heard)
 
+    def soon(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Have a loop with connections of ours make a call that raises nothing, if there is one. From any thread."""
+        for loop, home in list(self._homes.items()):
+            with suppress(RuntimeError):  # it has just been closed
+                loop.call_soon_threadsafe(home.begin, call)
+                return
+
     async def close(self) -> None:
         """Close this loop's connections."""
         home = self._homes.pop(asyncio.get_running_loop(), None)
@@ -108,7 +116,7 @@ class Client:
         address = self.address
         try:
             with anyio.fail_after(self._timeout + GRACE):
-                link: Link = await connect_async(Link, address.url)  # type: ignore[assignment]  # it makes what it is given
+                link: Link = await connect_async(Link, address.url)
         except TimeoutError:
             raise QueueUnavailable(
                 f"queue {address.name} cannot be reached: {address.place} did not answer in {self._timeout + GRACE:g} s, nothing "
@@ -174,6 +182,7 @@ class _Home:
         self._ear_number = -1
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self._calls: set[asyncio.Future[None]] = set()
 
     async def put_back(self, link: Link) -> None:
         if link.closed or self._closed:
@@ -198,6 +207,12 @@ class _Home:
 
         self._loop.add_reader(self._ear_number, read)
 
+    def begin(self, call: Callable[[], Awaitable[None]]) -> None:
+        if not self._closed:
+            task = asyncio.ensure_future(call())
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+
     async def stop_listening(self) -> None:
         if self.ear is not None:
             link, self.ear = self.ear, None
@@ -207,6 +222,9 @@ class _Home:
 
     async def close(self) -> None:
         self._closed = True
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
         await self.stop_listening()
         while self.idle:
             await self.idle.pop().close()

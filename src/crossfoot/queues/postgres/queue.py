@@ -241,9 +241,9 @@ class PostgresQueue:
         return local.bury(self.name, receipt, told(reason))
 
     def wake(self) -> None:
-        """Have the receives that wait in this process look now: after a commit with the queue's statements in it. Those of
-        others find out by polling. From any thread."""
-        self._bell.ring_here()
+        """Have receives that wait look now: after a commit with the queue's statements in it. Where the queue is not open,
+        those in other processes find out by polling. From any thread."""
+        self._bell.ring_soon()
 
     def _must_be_open(self) -> None:
         if not self._open:
