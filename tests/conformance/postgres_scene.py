@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -60,10 +61,13 @@ class Scene:
 
     def end_sessions(self) -> None:
         """What `pg_terminate_backend` does to all of them."""
-        self.run(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name = 'crossfoot'"
-        )
+        ended = set(self.sessions())
+        for pid in ended:
+            self.run("SELECT pg_terminate_backend(%s)", pid)
+        until = time.monotonic() + 10
+        while ended & set(self.sessions()):
+            assert time.monotonic() < until, "a session does not end"
+            time.sleep(0.01)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

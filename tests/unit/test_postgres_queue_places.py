@@ -11,7 +11,7 @@ from crossfoot.clock import SECOND
 from crossfoot.errors import UsageError
 from crossfoot.queues.postgres.address import address_of
 from crossfoot.queues.postgres.messages import Limits
-from crossfoot.queues.postgres.places import HIGHEST, MARGIN, MOST_POINTS, RANKS, Look, Places, after
+from crossfoot.queues.postgres.places import HIGHEST, LONG, MARGIN, MOST_POINTS, RANKS, Look, Places, after
 from crossfoot.queues.postgres.receipts import NOBODY_S, parts_of, receipt_of
 from crossfoot.queues.queue import Outgoing, Refused
 
@@ -33,10 +33,10 @@ class Database(RuleBasedStateMachine):
         rank, place = row
         return any(rank == one and low <= place <= high for one, low, high in self.places.ranges())
 
-    @rule(rows=st.lists(st.sampled_from(RANKS), max_size=3))
-    def begin(self, rows: list[int]) -> None:
+    @rule(rows=st.lists(st.sampled_from(RANKS), max_size=3), others=st.sampled_from([0, 0, 1, LONG]))
+    def begin(self, rows: list[int], others: int) -> None:
         self.running[self.next] = [(rank, self.next) for rank in rows]
-        self.next += 1
+        self.next += 1 + others
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), commits=st.booleans())
@@ -93,6 +93,11 @@ def test_one_long_transaction_does_not_hold_the_look_back() -> None:
     places = after(Places(), Look(xmax=1_000_000, running=[7], due=None, now=NOW, first=[None] * len(RANKS)))
     assert set(places.lows) == {1_000_000}
     assert [(low, high) for rank, low, high in places.ranges() if rank == 0] == [(7, 7), (1_000_000, HIGHEST)]
+
+
+def test_short_transactions_are_not_asked_for_one_by_one() -> None:
+    places = after(Places(), Look(xmax=1_000, running=[998, 990, 7], due=None, now=NOW, first=[None] * len(RANKS)))
+    assert (set(places.lows), places.points) == ({990}, (7,))
 
 
 def test_a_wait_that_is_over_holds_the_time_back_until_it_is_seen_to() -> None:

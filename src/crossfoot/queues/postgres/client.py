@@ -34,6 +34,10 @@ CONNECTIONS = 4
 GRACE = 1.0
 """Seconds by which we wait longer than the server, so that it is the server who gives up, and says so."""
 
+SETTINGS = b"""
+SELECT set_config('statement_timeout', %s, false), set_config('default_transaction_isolation', 'read committed', false)
+"""
+
 Rows = list[tuple[Any, ...]]
 
 
@@ -127,9 +131,7 @@ class Client:
         try:
             if link.prepare_threshold is not None:  # not behind a pooler, where others would inherit it
                 with anyio.fail_after(self._timeout + GRACE):
-                    await link.execute(
-                        "SELECT set_config('statement_timeout', %s, false)", (f"{self._timeout * 1000:.0f}",)
-                    )
+                    await link.execute(SETTINGS, (f"{self._timeout * 1000:.0f}",))
         except (psycopg.Error, TimeoutError) as error:
             await link.close()
             raise QueueUnavailable(f"queue {address.name} cannot be reached, nothing was sent: {error}") from error

@@ -4,7 +4,7 @@ What is delivered and acked is deleted, but while any old transaction of the dat
 was, and whoever reads an index from its beginning steps over it, each time. So a receive reads on from where the last look
 ended. What could become visible behind its back is known: a look is a snapshot, and rows that appear later were made ready
 by a transaction that had not ended in it. Those in progress are listed by the snapshot, and the others have higher numbers.
-The few oldest in progress are asked for by themselves; a look ahead begins at the next one.
+Those that have been in progress for long are asked for by themselves, a few of them; reading on begins at the next one.
 
 Waits are ordered by time instead, and a transaction may end after the time to which it has delayed something. A margin
 covers what is common; the rest is found by a look from the beginning, once in a while.
@@ -24,10 +24,13 @@ RANKS = range(FRONT, PRIORITIES + 1)
 
 HIGHEST = 2**63 - 1
 
-POINTS = 3
+LONG = 500
+"""A transaction is in progress for long when so many have begun since: what they left is much to step over."""
+
+POINTS = 8
 """Transactions in progress that are asked for by themselves."""
 
-MOST_POINTS = 8
+MOST_POINTS = 16
 """Of those that have ended and whose messages are not all delivered, more are not remembered one by one."""
 
 MARGIN = micros(0.25)
@@ -87,8 +90,8 @@ def after(asked: Places, look: Look) -> Places:
         asked: what the look was asked for.
     """
     running = sorted(look.running)
-    end = running[POINTS] if len(running) > POINTS else look.xmax
-    points = {*running[:POINTS], *(point for point in asked.points if point in look.running)}
+    points = set([one for one in running if one < look.xmax - LONG][:POINTS])
+    end = min((one for one in running if one not in points), default=look.xmax)
     lows: list[int] = []
     for (_, low, high), first in zip(asked.ranges(), look.first, strict=True):
         if high == HIGHEST:
