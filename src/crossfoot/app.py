@@ -13,10 +13,11 @@ import anyio.to_thread
 import msgspec
 
 from crossfoot import settings as settings_module
+from crossfoot.books.place import place_of
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
-from crossfoot.connection import is_postgres
+from crossfoot.connection import is_postgres, shown
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
@@ -45,7 +46,8 @@ class Crossfoot:
 
     Args:
         name: the service's name; also the queue's, unless settings say otherwise.
-        database: a SQLite file, or a SQLAlchemy engine on one, with the business tables. The book lives beside them.
+        database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`), or a SQLAlchemy engine on either, with the
+            business tables. The book lives beside them.
         queue: `embedded`, a table of PostgreSQL (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its
             URL), a stream (`redis:NAME` or its URL), a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), or a `Queue` of your
             own making.
@@ -174,8 +176,8 @@ class Crossfoot:
         """Send messages from within the caller's own transaction (a web request, a script).
 
         Args:
-            session: a `sqlite3.Connection` or a SQLAlchemy `Session` on this service's database. Where it has no
-                transaction open, one is begun here and committed at the end; where it has, the caller commits.
+            session: a `sqlite3.Connection`, a `psycopg.Connection` or a SQLAlchemy `Session` on this service's database. Where
+                it has no transaction open, one is begun here and committed at the end; where it has, the caller commits.
         """
         refuse_inside_handler("app.transaction()")
         self.book.open()
@@ -184,10 +186,11 @@ class Crossfoot:
 
     @asynccontextmanager
     async def atransaction(self, session: Any) -> AsyncIterator[AsyncProducing]:
-        """The same for an `aiosqlite.Connection` or a SQLAlchemy `AsyncSession`."""
+        """The same for an `aiosqlite.Connection`, a `psycopg.AsyncConnection` or a SQLAlchemy `AsyncSession`."""
         refuse_inside_handler("app.atransaction()")
         await anyio.to_thread.run_sync(self.book.open)
-        async with joined_async(session, self._sender()) as producing:
+        sender = await anyio.to_thread.run_sync(self._sender)
+        async with joined_async(session, sender) as producing:
             yield producing
 
     # ---- working -------------------------------------------------------------------------------------------------
@@ -224,7 +227,10 @@ class Crossfoot:
     # ---- parts ---------------------------------------------------------------------------------------------------
 
     def _sender(self) -> Sender:
-        return Sender(self.name, self.database.path, self.queue.name, self.queues, self.clock, self.settings.payloads)
+        book = self.book.identity() if is_postgres(self.database.path) else ""
+        return Sender(
+            self.name, self.database.path, self.queue.name, self.queues, self.clock, self.settings.payloads, book
+        )  # fmt: skip
 
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
         if isinstance(message, str):
@@ -300,6 +306,8 @@ def _outgoing(message: Message, body: bytes) -> Outgoing:
 
 def _database(database: Any, settings: Settings) -> Database:
     if database is None or isinstance(database, (str, Path)):
+        if is_postgres(settings.database):
+            return _postgres(settings)
         return SqliteDatabase(settings.database, synchronous=settings.synchronous)
     if hasattr(database, "aconnect"):
         return cast(Database, database)
@@ -307,12 +315,26 @@ def _database(database: Any, settings: Settings) -> Database:
         from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 
         return SqlAlchemyDatabase(database)
-    raise UsageError(f"database={database!r}: give the path of a SQLite file, or a SQLAlchemy engine")
+    raise UsageError(
+        f"database={database!r}: give the path of a SQLite file, the URL of a PostgreSQL database, or a SQLAlchemy engine"
+    )
+
+
+def _postgres(settings: Settings) -> Database:
+    place_of(settings.database)  # says what to install
+    from crossfoot.effects.databases.psycopg import PostgresDatabase
+
+    return PostgresDatabase(settings.database, synchronous=settings.synchronous)
 
 
 def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
     kind, _, rest = settings.queue.partition(":")
     if kind == "embedded":
+        if is_postgres(path):
+            raise UsageError(
+                f"service {name}: queue = {settings.queue!r} is a table in a SQLite file, and the database is {shown(path)}: name "
+                "another queue, as in queue = 'redis:billing'"
+            )
         return EmbeddedQueue(
             path, rest or name, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
             clock=clock, synchronous=settings.synchronous,
@@ -349,9 +371,9 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
         from crossfoot.queues.nats import NatsQueue
 
         return NatsQueue(settings.queue, servers=settings.endpoint, durable=name, clock=clock)
-    shown = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
+    told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
     raise UsageError(
-        f"queue = {shown}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
+        f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
         "'redis://HOST:6379/0/STREAM'), PostgreSQL ('postgres:NAME', or 'postgresql://HOST/DATABASE?queue=NAME') and NATS "
         "('nats://HOST:4222/STREAM/DURABLE')"
     )

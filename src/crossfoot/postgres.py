@@ -31,7 +31,16 @@ BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 SNAPSHOT = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 COMMIT, ROLLBACK = b"COMMIT", b"ROLLBACK"
 
-ALONE = b"SELECT pg_advisory_xact_lock(hashtextextended('crossfoot ' || %s::text, 0))"
+ALONE = b"""
+SELECT pg_advisory_xact_lock(hashtextextended('crossfoot ' || %s::text, 0)), current_setting('transaction_isolation')
+"""
+
+AFTER_OTHERS = b"""
+INSERT INTO crossfoot_facts (name, value) VALUES ('alone ' || %s::text, '')
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+"""Who waited for others does not see what they did if its snapshot is older (above READ COMMITTED). Then this fails, as what must
+be done again, because they changed the same row."""
 
 AGAIN = ("40001", "40P01")
 """What the database asks to be tried again: a serialization failure, a deadlock."""

@@ -1,12 +1,11 @@
-"""A whole service in one process, over any of the four database forms: published to, worked, and read from outside."""
+"""A whole service in one process, over any of the database forms: published to, worked, and read from outside."""
 
 from __future__ import annotations
 
 import inspect
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,19 @@ from crossfoot.books.fate import Fate
 from crossfoot.message import Message
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.worker import Worker
-from tests.conformance.database_rig import FORMS, Form, Story
+from tests.conformance.database_rig import FILE_FORMS, Form, Story
+
+FORMS = FILE_FORMS
+"""Those whose queue may lie beside the book."""
 
 PATIENCE = 20.0
 """Seconds a test waits for what must happen."""
 
 
 class Service:
-    """A `Crossfoot` on a file of its own, with the quick settings tests want."""
+    """A `Crossfoot` on a file or a database of its own, with the quick settings tests want."""
 
-    def __init__(self, app: Crossfoot, form: Form, path: Path) -> None:
+    def __init__(self, app: Crossfoot, form: Form, path: Any) -> None:
         self.app = app
         self.form = form
         self.path = path
@@ -68,8 +70,7 @@ class Service:
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """What is committed, seen from outside; single columns as plain values."""
-        with closing(sqlite3.connect(self.path, timeout=10)) as connection:
-            found = connection.execute(sql, parameters).fetchall()
+        found = self.form.outside(str(self.path), sql, parameters, 10.0)
         return [row[0] if len(row) == 1 else row for row in found]
 
     def fate(self, message: Message) -> Fate:
@@ -95,27 +96,31 @@ class Service:
 
     @property
     def effects(self) -> list[str]:
-        return self.rows("SELECT id FROM effects ORDER BY rowid")
+        return self.rows(f"SELECT id FROM effects ORDER BY {self.form.order}")
 
 
 @asynccontextmanager
-async def a_service(form: Form, folder: Path, **settings: Any) -> AsyncIterator[Service]:
-    """The service, with the business tables `effects`, `audit` and `taken` (a unique number, and 1 is in it)."""
-    path = folder / "billing.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("""
-            CREATE TABLE effects (id TEXT, note TEXT);
-            CREATE TABLE audit (id TEXT);
-            CREATE TABLE taken (number INTEGER PRIMARY KEY);
-            INSERT INTO taken VALUES (1);
-        """)
+async def a_service(form: Form, folder: Path, *, url: str = "", **settings: Any) -> AsyncIterator[Service]:
+    """The service, with the business tables `effects`, `audit` and `taken` (a unique number, and 1 is in it).
+
+    Args:
+        url: the PostgreSQL database it lives in, instead of a file in the folder.
+    """
+    place = url or str(folder / "billing.db")
+    for statement in (
+        "CREATE TABLE effects (id TEXT, note TEXT)",
+        "CREATE TABLE audit (id TEXT)",
+        "CREATE TABLE taken (number INTEGER PRIMARY KEY)",
+        "INSERT INTO taken VALUES (1)",
+    ):
+        form.outside(place, statement, ())
     engine: Engine | AsyncEngine | None = None
     if form.orm:
-        url = f"{'sqlite+aiosqlite' if form.is_async else 'sqlite'}:///{path}"
-        engine = create_async_engine(url) if form.is_async else create_engine(url)
-    app = Crossfoot("billing", database=engine or str(path), synchronous="NORMAL", **settings)
+        address = form.engine_url(place)
+        engine = create_async_engine(address) if form.is_async else create_engine(address)
+    app = Crossfoot("billing", database=engine or place, synchronous="NORMAL", **settings)
     try:
-        yield Service(app, form, path)
+        yield Service(app, form, place)
     finally:
         await app.aclose()
         if engine is not None:

@@ -41,7 +41,7 @@ SERVICE = """
 import time
 import anyio
 from crossfoot import Crossfoot
-from tests.conformance.database_rig import FORMS, bill
+from tests.conformance.database_rig import bill
 
 app = Crossfoot("billing")
 

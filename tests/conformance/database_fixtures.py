@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 
 from tests.conformance.database_rig import FILE_FORMS, FORMS, POSTGRES_FORMS, Form, Scene, a_scene, furnish
-from tests.servers.postgres import fresh_database
+from tests.servers.postgres import Databases
 
 
 @pytest.fixture(scope="session")
-def furnished(postgres: Any) -> Iterator[str]:
-    """A database with a book and the business tables, to be copied."""
-    with fresh_database(postgres) as url:
-        furnish(url)
-        yield url.rpartition("/")[2]
+def furnished(postgres: Any) -> Databases:
+    """Databases with a book and the business tables."""
+    return Databases(postgres, furnish)
 
 
 @pytest.fixture
@@ -32,8 +30,8 @@ def url_for(request: pytest.FixtureRequest) -> Iterator[Callable[[Form], str]]:
         def make(form: Form) -> str:
             if not form.postgres:
                 return ""
-            server, template = request.getfixturevalue("postgres"), request.getfixturevalue("furnished")
-            return stack.enter_context(fresh_database(server, template=template))
+            databases: Databases = request.getfixturevalue("furnished")
+            return stack.enter_context(databases.one())
 
         yield make
 

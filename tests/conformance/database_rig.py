@@ -70,17 +70,21 @@ class Form:
     def __repr__(self) -> str:
         return self.name
 
+    def engine_url(self, place: str) -> str:
+        """SQLAlchemy's name for the place."""
+        return f"sqlite{'+aiosqlite' if self.is_async else ''}:///{place}"
+
     @asynccontextmanager
     async def database(self, place: str) -> AsyncIterator[Database]:
         if not self.orm:
             yield SqliteDatabase(place, synchronous="OFF")
         elif self.is_async:
-            engine = create_async_engine(f"sqlite+aiosqlite:///{place}")
+            engine = create_async_engine(self.engine_url(place))
             _do_not_wait_for_the_disk(engine.sync_engine)
             yield SqlAlchemyDatabase(engine)
             await engine.dispose()
         else:
-            plain = create_engine(f"sqlite:///{place}")
+            plain = create_engine(self.engine_url(place))
             _do_not_wait_for_the_disk(plain)
             yield SqlAlchemyDatabase(plain)
             plain.dispose()
@@ -105,9 +109,12 @@ class PostgresForm(Form):
     postgres = True
     order = "ctid"
 
+    def engine_url(self, place: str) -> str:
+        return place.replace("postgresql:", "postgresql+psycopg:")
+
     @asynccontextmanager
     async def database(self, place: str) -> AsyncIterator[Database]:
-        url = place.replace("postgresql:", "postgresql+psycopg:")
+        url = self.engine_url(place)
         if not self.orm:
             yield PostgresDatabase(place)
         elif self.is_async:

@@ -187,8 +187,10 @@ class TestWithinABatch:
         assert scene.rows("SELECT identity FROM crossfoot_outbox") == ["billing|3"]
 
     async def test_the_fence_of_each_is_asked_and_nothing_is_written_or_acked_of_what_it_refuses(
-        self, scene: Scene
+        self, file_scene: Scene
     ) -> None:
+        scene = file_scene
+
         def refuse() -> None:
             raise LeaseLost("the lease is over")
 

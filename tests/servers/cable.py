@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -19,6 +20,7 @@ class Cable:
         self.port: int = self._listening.getsockname()[1]
         self._requests_pass = True
         self._answer_bytes: int | None = None
+        self._cut_at: tuple[bytes, bool, float] | None = None
         threading.Thread(target=self._take_in, daemon=True).start()
 
     def lead_to(self, port: int) -> None:
@@ -32,6 +34,11 @@ class Cable:
     def lose_answers(self, *, after: int = 0) -> None:
         """From now on requests arrive, and their answers break off after so many bytes."""
         self._answer_bytes = after
+
+    def at_request(self, text: bytes, *, arrives: bool, after: float = 0.0) -> None:
+        """Cut the client off when it sends a request with this text, once. The server notices nothing until it has the request,
+        which it gets so many seconds later, if at all."""
+        self._cut_at = (text, arrives, after)
 
     def heal(self) -> None:
         self._requests_pass, self._answer_bytes = True, None
@@ -57,16 +64,32 @@ class Cable:
         for data in _received(client):
             if not self._requests_pass:
                 break
+            if self._cut_at is not None and self._cut_at[0] in data:
+                self._cut_off(client, server, data)
+                return
             try:
                 server.sendall(data)
             except OSError:
                 break
         _end(client, server)
 
+    def _cut_off(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
+        assert self._cut_at is not None
+        (_, arrives, after), self._cut_at = self._cut_at, None
+        if not after and arrives:
+            server.sendall(data)
+            time.sleep(0.2)  # the server has it by then
+        _end(client)
+        if after:
+            time.sleep(after)
+            server.sendall(data)
+            time.sleep(0.2)
+        _end(server)
+
     def _carry_answers(self, client: socket.socket, server: socket.socket) -> None:
         for data in _received(server):
             left = self._answer_bytes
-            with suppress(OSError):
+            with suppress(OSError):  # a client that was cut off
                 client.sendall(data if left is None else data[:left])
             if left is not None:
                 self._answer_bytes = max(0, left - len(data))

@@ -19,7 +19,7 @@ from crossfoot.books.verify import Verification, verify
 from crossfoot.errors import DatabaseUnavailable, SchemaMismatch
 from crossfoot.postgres import Connection, connect
 from crossfoot.recover.lookup import look_up
-from tests.servers.postgres import Postgres, fresh_database
+from tests.servers.postgres import Databases, Postgres
 from tests.unit.book_rig import CAUSE, Lectern, broken, counted
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -31,16 +31,14 @@ HAPPY = (
 
 
 @pytest.fixture(scope="module")
-def template(postgres: Postgres) -> Iterator[str]:
-    """A database with an empty book, to be copied."""
-    with fresh_database(postgres) as url:
-        Book(url).open().close()
-        yield url.rpartition("/")[2]
+def databases(postgres: Postgres) -> Databases:
+    """Databases with an empty book."""
+    return Databases(postgres, lambda url: Book(url).open().close())
 
 
 @pytest.fixture
-def place(postgres: Postgres, template: str) -> Iterator[str]:
-    with fresh_database(postgres, template=template) as url:
+def place(databases: Databases) -> Iterator[str]:
+    with databases.one() as url:
         yield url
 
 

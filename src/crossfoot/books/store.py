@@ -51,6 +51,7 @@ class Book:
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         self._pid = 0
+        self._identity = ""
 
     def open(self) -> Book:
         """Connect, and create or migrate the tables.
@@ -149,12 +150,15 @@ class Book:
 
     def identity(self) -> str:
         """This book's own id, made when it is first asked for."""
-        with self.writing() as connection:
-            connection.execute(
-                "INSERT INTO crossfoot_facts (name, value) VALUES ('book', ?) ON CONFLICT (name) DO NOTHING",
-                (str(uuid.uuid4()),),
-            )
-            return str(connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'book'").fetchone()[0])
+        if not self._identity:
+            with self.writing() as connection:
+                connection.execute(
+                    "INSERT INTO crossfoot_facts (name, value) VALUES ('book', ?) ON CONFLICT (name) DO NOTHING",
+                    (str(uuid.uuid4()),),
+                )
+                row = connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'book'").fetchone()
+                self._identity = str(row[0])
+        return self._identity
 
 
 def entry_row(entry: Entry) -> tuple[Any, ...]:

@@ -6,13 +6,15 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 from anyio import to_thread
 
 from crossfoot.books import sql
 from crossfoot.clock import Clock
+from crossfoot.connection import shown
+from crossfoot.dialect import translate
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer
@@ -22,6 +24,8 @@ from crossfoot.errors import UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Queue
 
+T = TypeVar("T")
+
 
 class Sender(msgspec.Struct, frozen=True):
     """The service on whose behalf messages are sent.
@@ -30,7 +34,8 @@ class Sender(msgspec.Struct, frozen=True):
         queue: where they go unless said otherwise.
         destinations: the queues it knows, by name.
         payloads: whether the book keeps what they carry.
-        path: the file of its book.
+        path: the file or the URL of its book.
+        book: its book's own id, where that is in PostgreSQL.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Sender(msgspec.Struct, frozen=True):
     destinations: Mapping[str, Queue]
     clock: Clock
     payloads: bool
+    book: str = ""
 
 
 class _Producing:
@@ -91,6 +97,8 @@ class AsyncProducing(_Producing):
     async def _send(self, made: Message, steps: Steps[None]) -> Message:
         if hasattr(self.session, "run_sync"):
             await self.session.run_sync(lambda session: _run(steps, session))
+        elif _is_psycopg(self.session):
+            await _run_async(steps, self.session)
         else:
             await self.session._execute(_run, steps, self.session._conn)
         return made
@@ -103,14 +111,17 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
         own = not session.in_transaction
         if own:
             session.execute("BEGIN IMMEDIATE")
+    elif _is_psycopg(session):
+        if own := _is_idle(session):
+            session.execute("BEGIN")
     elif hasattr(session, "exec_driver_sql") or hasattr(session, "connection"):
         own = not session.in_transaction()
     else:
         raise UsageError(
-            f"app.transaction({session!r}): give a sqlite3.Connection or a SQLAlchemy Session or Connection"
+            f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, or a SQLAlchemy Session or Connection"
         )
     try:
-        same_file(_main_file(session), service)
+        check_place(_place_of(session, service), service)
         yield Producing(session, service)
     except BaseException:
         if own:
@@ -125,15 +136,20 @@ async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProd
     """The asynchronous twin."""
     if hasattr(session, "run_sync"):
         own = not session.in_transaction()
+    elif _is_psycopg(session):
+        if own := _is_idle(session):
+            await session.execute("BEGIN")
     elif hasattr(session, "in_transaction"):
         own = not session.in_transaction
         if own:
             await session.execute("BEGIN IMMEDIATE")
     else:
-        raise UsageError(f"app.atransaction({session!r}): give an aiosqlite.Connection or a SQLAlchemy AsyncSession")
+        raise UsageError(
+            f"app.atransaction({session!r}): give an aiosqlite.Connection, a psycopg.AsyncConnection or a SQLAlchemy AsyncSession"
+        )
     producing = AsyncProducing(session, service)
     try:
-        await _check_file(session, service)
+        await _check_place(session, service)
         yield producing
         producing.check()
     except BaseException:
@@ -144,31 +160,64 @@ async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProd
         await session.commit()
 
 
-def same_file(file: str, service: Sender) -> None:
-    """See that a connection leads to the book of the service that sends.
+def check_place(place: str, service: Sender) -> None:
+    """See that a connection leads to the book of the service that sends: its file, or the id of the book in its database.
 
     Raises:
-        UsageError: it does not, so that what is sent would never be found; with both files.
+        UsageError: it does not, so that what is sent would never be found.
     """
-    if os.path.realpath(file) != os.path.realpath(service.path):
+    if service.book:
+        if place != service.book:
+            raise UsageError(
+                f"service {service.name} keeps its book in {shown(service.path)}, and this connection is to another database or "
+                "schema: give a connection to the service's own"
+            )
+    elif os.path.realpath(place) != os.path.realpath(service.path):
         raise UsageError(
-            f"service {service.name} keeps its book in {service.path}, and this connection is to {file or 'a database in memory'}: "
+            f"service {service.name} keeps its book in {service.path}, and this connection is to {place or 'a database in memory'}: "
             "give a connection to the service's own database"
         )
 
 
-def _main_file(session: Any) -> str:
-    """The file of a connection's main database; empty for one in memory."""
-    row = _answer(session, One("SELECT file FROM pragma_database_list WHERE name = 'main'"))
+def _place(service: Sender) -> Steps[str]:
+    """What the connection leads to: the id of the book there, or the file; empty for none, and for one in memory."""
+    if not service.book:
+        row = yield One("SELECT file FROM pragma_database_list WHERE name = 'main'")
+    elif (yield One("SELECT 1 WHERE to_regclass('crossfoot_facts') IS NOT NULL")):
+        row = yield One("SELECT value FROM crossfoot_facts WHERE name = 'book'")
+    else:
+        row = None
     return str(row[0] or "") if row is not None else ""
 
 
-async def _check_file(session: Any, service: Sender) -> None:
+def _place_of(session: Any, service: Sender) -> str:
+    if _is_postgres(session) is not bool(service.book):
+        return ""
+    return _run(_place(service), session)
+
+
+async def _check_place(session: Any, service: Sender) -> None:
     if hasattr(session, "run_sync"):
-        file = await session.run_sync(_main_file)
+        place = await session.run_sync(_place_of, service)
+    elif _is_psycopg(session):
+        place = await _run_async(_place(service), session) if service.book else ""
     else:
-        file = await session._execute(_main_file, session._conn)
-    await to_thread.run_sync(same_file, file, service)
+        place = await session._execute(_place_of, session._conn, service)
+    await to_thread.run_sync(check_place, place, service)
+
+
+def _is_psycopg(session: Any) -> bool:
+    return hasattr(session, "pgconn")
+
+
+def _is_idle(connection: Any) -> bool:
+    return int(connection.info.transaction_status) == 0
+
+
+def _is_postgres(session: Any) -> bool:
+    if isinstance(session, sqlite3.Connection):
+        return False
+    return _is_psycopg(session) or _connection_of(session).dialect.name == "postgresql"
 
 
 def _send_and_write(ready: Sending, clock: Clock, *, payloads: bool) -> Steps[None]:
@@ -177,27 +226,46 @@ def _send_and_write(ready: Sending, clock: Clock, *, payloads: bool) -> Steps[No
     yield Many(sql.INSERT_ENTRY, rows)
 
 
-def _run(steps: Steps[None], session: Any) -> None:
+def _run(steps: Steps[T], session: Any) -> T:
     reply: Any = None
     try:
         while True:
             reply = _answer(session, steps.send(reply))
-    except StopIteration:
-        return
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+async def _run_async(steps: Steps[T], session: Any) -> T:
+    """Over a `psycopg.AsyncConnection`."""
+    from crossfoot.effects.databases import psycopg_async
+
+    cursor, reply = psycopg_async.own_cursor(session), None
+    try:
+        while True:
+            reply = await psycopg_async.answer(cursor, steps.send(reply))
+    except StopIteration as end:
+        return cast(T, end.value)
 
 
 def _answer(session: Any, ask: Ask) -> Any:
     if isinstance(session, sqlite3.Connection):
         return answer(session, ask)
-    connection = (
-        session.connection()
-        if callable(getattr(session, "connection", None)) and hasattr(session, "flush")
-        else session
-    )
+    if _is_psycopg(session):
+        from crossfoot.effects.databases import psycopg
+
+        return psycopg.answer(psycopg.own_cursor(session), ask)
+    connection = _connection_of(session)
     assert not isinstance(ask, Alone), "whoever only sends keeps no order"
+    text = ask.sql if connection.dialect.name == "sqlite" else translate(ask.sql).decode()
     if isinstance(ask, Many):
-        return connection.exec_driver_sql(ask.sql, [tuple(row) for row in ask.rows])
-    result = connection.exec_driver_sql(ask.sql, tuple(ask.parameters))
+        return connection.exec_driver_sql(text, [tuple(row) for row in ask.rows])
+    result = connection.exec_driver_sql(text, tuple(ask.parameters))
     if isinstance(ask, Run):
         return result.rowcount
     return result.fetchone() if isinstance(ask, One) else result.fetchall()
+
+
+def _connection_of(session: Any) -> Any:
+    """SQLAlchemy's connection beneath a session, or the connection itself."""
+    is_session = callable(getattr(session, "connection", None)) and hasattr(session, "flush")
+    return session.connection() if is_session else session

@@ -17,7 +17,7 @@ from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, r
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Alone, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import DiskFull, TransactionMisuse
-from crossfoot.postgres import ALONE, COMMIT, ROLLBACK, adapt, connect_raw, explain, is_transient
+from crossfoot.postgres import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, adapt, connect_raw, explain, is_transient
 
 BEGIN = b"BEGIN"
 """With the isolation that the user, the database or the URL set."""
@@ -256,7 +256,9 @@ def own_cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
 def answer(cursor: psycopg.Cursor[Any], ask: Ask) -> Any:
     """Carry out one request of crossfoot's own."""
     if isinstance(ask, Alone):
-        cursor.execute(ALONE, (ask.what,))
+        _, level = cursor.execute(ALONE, (ask.what,)).fetchone() or ("", "")
+        if level != "read committed":
+            cursor.execute(AFTER_OTHERS, (ask.what,))
         return None
     if isinstance(ask, Many):
         cursor.executemany(translate(ask.sql), ask.rows)

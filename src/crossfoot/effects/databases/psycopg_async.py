@@ -17,7 +17,7 @@ from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, Ma
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import ALONE, COMMIT, ROLLBACK, adapt, connect_async
+from crossfoot.postgres import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, adapt, connect_async
 
 if TYPE_CHECKING:
     from crossfoot.effects.databases.psycopg import PostgresDatabase
@@ -221,7 +221,9 @@ def own_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[
 async def answer(cursor: psycopg.AsyncCursor[Any], ask: Ask) -> Any:
     """Carry out one request of crossfoot's own."""
     if isinstance(ask, Alone):
-        await cursor.execute(ALONE, (ask.what,))
+        _, level = await (await cursor.execute(ALONE, (ask.what,))).fetchone() or ("", "")
+        if level != "read committed":
+            await cursor.execute(AFTER_OTHERS, (ask.what,))
         return None
     if isinstance(ask, Many):
         await cursor.executemany(translate(ask.sql), ask.rows)

@@ -85,7 +85,7 @@ CREATE TABLE crossfoot_removed (
 )
 """,
     """
-CREATE FUNCTION crossfoot_message_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE OR REPLACE FUNCTION crossfoot_message_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   INSERT INTO crossfoot_removed (message, id) VALUES (old.key, old.id);
   RETURN NULL;
 END $$
@@ -95,7 +95,7 @@ CREATE TRIGGER crossfoot_message_removed AFTER DELETE ON crossfoot_messages
 FOR EACH ROW EXECUTE FUNCTION crossfoot_message_removed()
 """,
     """
-CREATE FUNCTION crossfoot_entry_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE OR REPLACE FUNCTION crossfoot_entry_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   INSERT INTO crossfoot_removed (message, id, entry, kind)
   VALUES (old.message, (SELECT id FROM crossfoot_messages WHERE key = old.message), old.id, old.kind);
   RETURN NULL;
@@ -106,7 +106,7 @@ CREATE TRIGGER crossfoot_entry_removed AFTER DELETE ON crossfoot_entries
 FOR EACH ROW EXECUTE FUNCTION crossfoot_entry_removed()
 """,
     f"""
-CREATE FUNCTION crossfoot_operation_removed() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION crossfoot_operation_removed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE posted text;
 BEGIN{_POSTED}
   RETURN NULL;
@@ -117,7 +117,7 @@ CREATE TRIGGER crossfoot_operation_removed AFTER DELETE ON crossfoot_operations
 FOR EACH ROW EXECUTE FUNCTION crossfoot_operation_removed()
 """,
     f"""
-CREATE FUNCTION crossfoot_operation_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION crossfoot_operation_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE posted text;
 BEGIN{_POSTED}
   INSERT INTO crossfoot_tallies AS t (bucket, queue, type, measure, count, d0, d1)
@@ -133,7 +133,7 @@ CREATE TRIGGER crossfoot_operation_changed AFTER UPDATE OF message, kind ON cros
 FOR EACH ROW EXECUTE FUNCTION crossfoot_operation_changed()
 """,
     """
-CREATE FUNCTION crossfoot_not_emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE OR REPLACE FUNCTION crossfoot_not_emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is part of a book, and is not emptied as a whole',
     HINT = 'Delete rows, which is noted; or drop all tables of crossfoot, to begin a new book.';
 END $$
