@@ -17,7 +17,7 @@ from crossfoot.books.place import place_of
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
-from crossfoot.connection import is_postgres, shown
+from crossfoot.connection import is_postgres
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
@@ -48,9 +48,9 @@ class Crossfoot:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`), or a SQLAlchemy engine on either, with the
             business tables. The book lives beside them.
-        queue: `embedded`, a table of PostgreSQL (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its
-            URL), a stream (`redis:NAME` or its URL), a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), or a `Queue` of your
-            own making.
+        queue: `embedded`, a table in the database; one in another PostgreSQL database
+            (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL),
+            a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), or a `Queue` of your own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -331,10 +331,12 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
     kind, _, rest = settings.queue.partition(":")
     if kind == "embedded":
         if is_postgres(path):
-            raise UsageError(
-                f"service {name}: queue = {settings.queue!r} is a table in a SQLite file, and the database is {shown(path)}: name "
-                "another queue, as in queue = 'redis:billing'"
-            )
+            from crossfoot.queues.postgres.beside import QueueBesideTheBook
+
+            return QueueBesideTheBook(
+                rest or name, url=path, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
+                clock=clock,
+            )  # fmt: skip
         return EmbeddedQueue(
             path, rest or name, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
             clock=clock, synchronous=settings.synchronous,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -23,14 +24,13 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.stock import take_stock
 from crossfoot.books.verify import verify
-from crossfoot.effects.databases.psycopg import PostgresDatabase
 from crossfoot.message import Message
 from crossfoot.postgres import connect
-from crossfoot.queues.postgres import PostgresQueue, ensure
+from crossfoot.queues.postgres import PostgresQueue
 from crossfoot.queues.queue import Outgoing
 from crossfoot.worker.retry import Retry
 from tests.acceptance.service_rig import eventually
-from tests.acceptance.shell import ENVIRONMENT
+from tests.acceptance.shell import ENVIRONMENT, crossfoot
 from tests.servers.postgres import Postgres
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -104,10 +104,9 @@ async def house(postgres_url: str) -> AsyncIterator[House]:
 
 @asynccontextmanager
 async def a_house(url: str, **settings: Any) -> AsyncIterator[House]:
-    await ensure("billing", url=url)
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS effects (subject TEXT)")
-    app = Crossfoot("billing", database=PostgresDatabase(url), queue="postgres:billing", endpoint=url, **settings)
+    app = Crossfoot("billing", database=url, **settings)
     try:
         yield House(app, url)
     finally:
@@ -211,10 +210,9 @@ async def test_what_somebody_else_published_is_delivered_to_a_worker_that_waits(
 PROGRAM = """
 import sys, time
 from crossfoot import Crossfoot
-from crossfoot.effects.databases.psycopg import PostgresDatabase
 
 url = sys.argv[1]
-app = Crossfoot("billing", database=PostgresDatabase(url), queue="postgres:billing", endpoint=url,
+app = Crossfoot("billing", database=url, queue="postgres:billing",
                 lease=1.0, wait=0.2, backoff=0.01, reconcile=0.5)
 
 @app.handler("case.released", operation="bill:{subject}")
@@ -266,3 +264,20 @@ async def test_workers_killed_at_any_moment_leave_every_effect_once(
         assert sorted(subjects) == sorted(str(one.subject) for one in messages)
         assert set(await house.fates(*messages)) == {Fate.SETTLED}
         await house.assert_sound()
+
+
+async def test_the_commands_tell_what_the_queue_holds(house: House, tmp_path: Path) -> None:
+    house.app.handler("case.released", name="bill")(bill)
+    await house.publish("case.released", "case-1")
+    await house.work()
+    await house.publish("case.released", "case-2")
+    await anyio.to_thread.run_sync(post_all, house.app.book)
+
+    def ask() -> Any:
+        return json.loads(crossfoot(tmp_path, "balance", "--json", CROSSFOOT_DATABASE=house.url).stdout)
+
+    balance = await anyio.to_thread.run_sync(ask)
+    assert (balance["balanced"], balance["unaccounted"]) == (True, 0)
+    assert {name: count for name, count in balance["fates"].items() if count} == {"settled": 1, "queued": 1}
+    holdings = balance["identities"]["holdings"]
+    assert holdings["holds"] is True, holdings

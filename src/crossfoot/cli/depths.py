@@ -80,13 +80,12 @@ def _queue(name: str, chosen: Settings) -> Queue | None:
         from crossfoot.queues.redis import RedisQueue
 
         queue = RedisQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
-    elif kind in ("postgresql", "postgres"):
+    elif kind in ("postgresql", "postgres") or (kind == "embedded" and is_postgres(chosen.database)):
         from crossfoot.queues.postgres import PostgresQueue
 
         whole = rest.startswith("//")
-        where = (
-            chosen.queue if whole else chosen.endpoint or (chosen.database if is_postgres(chosen.database) else None)
-        )
+        beside = chosen.database if is_postgres(chosen.database) else None
+        where = chosen.queue if whole else beside if kind == "embedded" else chosen.endpoint or beside
         queue = PostgresQueue(name if whole else rest or name, url=where, retention=chosen.retention)
     else:
         return None

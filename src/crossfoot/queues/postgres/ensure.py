@@ -9,7 +9,7 @@ import anyio
 import psycopg
 
 from crossfoot.connection import shown
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import DatabaseUnavailable, QueueUnavailable
 from crossfoot.postgres import ALONE, connect_async, explain
 from crossfoot.queues.postgres import sql
 from crossfoot.queues.postgres.address import address_of
@@ -31,7 +31,10 @@ async def ensure(queue: str, *, url: str | None = None) -> str:
         QueueUnavailable: the database cannot be reached, or refuses us.
     """
     address = address_of(queue, url)
-    raw = await connect_async(psycopg.AsyncConnection, address.url)
+    try:
+        raw = await connect_async(psycopg.AsyncConnection, address.url)
+    except DatabaseUnavailable as error:
+        raise QueueUnavailable(f"the tables of queue {address.name} could not be made: {error}") from error
     try:
         async with raw.transaction():
             await raw.execute(ALONE, ("makes the queues' tables",))
