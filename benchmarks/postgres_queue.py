@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import anyio
 import psycopg
@@ -67,23 +68,40 @@ async def publish(queue: PostgresQueue, messages: int) -> float:
     return time.monotonic() - began
 
 
-async def consume(queue: PostgresQueue, messages: int, tenths: list[float]) -> int:
-    """Receive and ack everything; the seconds of each tenth. Returns how many there were."""
+class Tenth(NamedTuple):
+    """When so many messages were through, and how many pages had been looked at by then."""
+
+    done: int
+    at: float
+    pages: int
+
+
+def pages(connection: psycopg.Connection[Any]) -> int:
+    """Of the table and its indexes, since it exists; the server counts with about a second's delay."""
+    row = connection.execute(
+        "SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read FROM pg_statio_user_tables "
+        "WHERE relname = 'crossfoot_queue'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def consume(queue: PostgresQueue, messages: int, tenths: list[Tenth], statistics: psycopg.Connection[Any]) -> int:
+    """Receive and ack everything. Returns how many there were."""
     done = 0
-    since = began = time.monotonic()
+    began = time.monotonic()
+    tenths.append(Tenth(0, began, pages(statistics)))
 
     async def work() -> None:
-        nonlocal done, since
-        while time.monotonic() - began < GIVE_UP_SECONDS or len(tenths) > 1:
+        nonlocal done
+        while time.monotonic() - began < GIVE_UP_SECONDS or len(tenths) > 2:
             deliveries = await queue.receive(GROUP, lease=30.0)
             if not deliveries:
                 return
             await queue.ack([one.receipt for one in deliveries])
             done += len(deliveries)
-            if done >= (len(tenths) + 1) * messages // TENTH:
-                now = time.monotonic()
-                tenths.append(now - since)
-                since = now
+            if done >= len(tenths) * messages // TENTH:
+                tenths.append(Tenth(done, time.monotonic(), pages(statistics)))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(CONSUMERS):
@@ -94,20 +112,39 @@ async def consume(queue: PostgresQueue, messages: int, tenths: list[float]) -> i
 async def through(url: str, kind: str, messages: int) -> None:
     """One run, and its line."""
     await ensure("benchmark", url=url)
-    tenths: list[float] = []
+    tenths: list[Tenth] = []
     async with PostgresQueue("benchmark", url=url, timeout=60.0) as queue:
-        with old_transaction(url, kind):
+        with old_transaction(url, kind), psycopg.connect(url, autocommit=True) as statistics:
             publishing = await publish(queue, messages)
-            if kind == "beginning":
-                receiving.after = lambda asked, look: Places()  # type: ignore[attr-defined]
-            done = await consume(queue, messages, tenths)
+            with from_the_beginning(kind == "beginning"):
+                done = await consume(queue, messages, tenths, statistics)
+            await anyio.sleep(1.5)
+            tenths.append(Tenth(done, time.monotonic(), pages(statistics)))
         held = (await queue.depth()).held
-    size = messages // TENTH
-    figures = (
-        f"{size / tenths[0]:,.0f} | {size / tenths[-1]:,.0f}" if len(tenths) == TENTH else f"{done:,} in all | given up"
-    )
+    if len(tenths) == TENTH + 2:
+        figures = f"{figure(tenths[0], tenths[1])} | {figure(tenths[-3], tenths[-2])}"
+    else:
+        figures = f"{figure(tenths[0], tenths[-1])} | given up after {done:,}"
     check = "ok" if held == messages - done and (kind == "beginning" or not held) else f"{held:,} are left"
     print(f"| {RUNS[kind]} | {messages / publishing:,.0f} | {figures} | {check} |", flush=True)
+
+
+def figure(one: Tenth, other: Tenth) -> str:
+    """Messages a second, and pages a message."""
+    count = max(1, other.done - one.done)
+    return f"{count / (other.at - one.at):,.0f} | {(other.pages - one.pages) / count:.1f}"
+
+
+@contextmanager
+def from_the_beginning(wanted: bool) -> Iterator[None]:
+    """Have every claim read from the beginning."""
+    kept = receiving.after
+    if wanted:
+        receiving.after = lambda asked, look: Places()
+    try:
+        yield
+    finally:
+        receiving.after = kept
 
 
 def wake(url: str, seconds: float = 3.0, clients: int = 8, rounds: int = 5) -> None:
@@ -167,9 +204,9 @@ def main() -> int:
                 postgres_running(shared_buffers="512MB", max_wal_size="8GB", autovacuum_naptime="10s")
             )
         print(f"{platform.machine()}, {platform.python_version()}, {asked.messages:,} messages; messages/s\n")
-        print(
-            f"| | published | first {asked.messages // TENTH:,} | last {asked.messages // TENTH:,} | check |\n|---|---:|---:|---:|---|"
-        )
+        tenth = f"{asked.messages // TENTH:,}"
+        print(f"| | published | first {tenth} | pages a message | last {tenth} | pages a message | check |")
+        print("|---|---:|---:|---:|---:|---:|---|")
         for number, kind in enumerate(asked.only.split(",")):
             url = asked.url
             if server is not None:

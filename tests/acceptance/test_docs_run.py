@@ -15,6 +15,7 @@ from crossfoot.books.entry import Kind
 from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
 from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
 from tests.servers.nats import NatsServer
+from tests.servers.postgres import Postgres
 from tests.servers.processes import Server
 from tests.servers.valkey import Valkey
 
@@ -155,6 +156,23 @@ def test_the_guide_on_redis_does_what_it_says(valkey: Valkey, tmp_path: Path) ->
 WARNED = "queue billing: the server keeps nothing on disk: a restart loses every message; set appendonly yes"
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("valkey")
+def test_the_guide_on_postgres_does_what_it_says(
+    valkey: Valkey, postgres: Postgres, postgres_url: str, tmp_path: Path
+) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "postgres.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["postgres"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    names = {"ENDPOINT": valkey.url, "DATABASE": postgres_url}
+
+    done = run([sys.executable, "-c", f"import runpy; runpy.run_path('guide.py', {names!r})"], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert set(done.stderr.splitlines()) == {WARNED}
+    assert postgres.run("SELECT * FROM invoices", database=postgres_url.rpartition("/")[2]) == [("case-4711", 120)]
+
+
 @pytest.mark.xdist_group("nats")
 def test_the_guide_on_nats_does_what_it_says(nats_server: NatsServer, tmp_path: Path) -> None:
     (page,) = [guide for guide in GUIDES if guide.name == "nats.md"]
@@ -183,7 +201,7 @@ def test_the_guide_on_a_queue_in_postgresql_does_what_it_says(postgres_url: str,
 
 
 def test_other_guides_have_no_python_that_nobody_runs() -> None:
-    run_here = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres-queue.md")
+    run_here = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "postgres-queue.md")
     others = [guide for guide in GUIDES if guide.name not in run_here]
 
     assert [guide.name for guide in others if python_of(guide).strip()] == []

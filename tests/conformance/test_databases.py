@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from psycopg.rows import dict_row
 
 from crossfoot.books.entry import Kind
 from crossfoot.effects.proof import Noop
@@ -109,6 +110,9 @@ class TestOneTransaction:
 
         def as_dicts(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
             def change(connection: Any) -> None:
+                if scene.form.postgres:
+                    connection.row_factory = dict_row
+                    return
                 connection.row_factory = lambda cursor, row: dict(
                     zip([column[0] for column in cursor.description], row, strict=True)
                 )

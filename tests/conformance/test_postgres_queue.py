@@ -15,7 +15,7 @@ from crossfoot.clock import SECOND, Micros, SystemClock, micros
 from crossfoot.dialect import translate
 from crossfoot.errors import MessageTooLarge, QueueUnavailable, UsageError
 from crossfoot.postgres import connect
-from crossfoot.queues.postgres import PostgresQueue, ensure
+from crossfoot.queues.postgres import PostgresQueue, ensure, sql
 from crossfoot.queues.queue import Accepted, Done, LocalQueue, NotDone, Order, Outgoing, PublishAnswer, SqlStatement
 from crossfoot.testing.queues import outgoing
 from crossfoot.testing.queues.suite import bodies, receipts
@@ -186,6 +186,14 @@ class TestWhatBecomesVisibleLate:
             for _ in range(9):
                 assert len(await queue.receive(10, lease=30.0)) == 10
             await other.release([first.receipt])
+            assert bodies(await queue.receive(1, lease=30.0)) == [b"0"]
+
+    async def test_a_look_at_everything_may_take_longer_than_other_requests(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sql, "LOOK", f"{sql.LOOK} FROM (SELECT pg_sleep(0.8) OFFSET 0) AS slow")
+        async with place.queue(timeout=0.3) as queue:
+            await queue.publish(numbered(1))
             assert bodies(await queue.receive(1, lease=30.0)) == [b"0"]
 
 

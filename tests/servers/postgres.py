@@ -242,6 +242,7 @@ class Databases:
             for table in tables(connection):
                 if table not in rows:
                     connection.execute(f"DROP TABLE {table} CASCADE".encode())
+            connection.execute("SELECT setval(c.oid, 1, false) FROM pg_class c WHERE relkind = 'S'")
             for table, kept in rows.items():
                 connection.execute(f"DELETE FROM {table}".encode())
                 for row in kept:

@@ -351,6 +351,35 @@ class TestRemovals:
             desk.execute(f"TRUNCATE crossfoot_{table}")
 
 
+class TestABookThatWasCopiedToAnotherServer:
+    """Its entries bear numbers of transactions that this server has yet to give."""
+
+    @pytest.fixture(params=[0, 10**9], ids=["as dumped", "from a busier server"])
+    def ahead(self, desk: Lectern, request: pytest.FixtureRequest) -> int:
+        settle(desk, "one", "two")
+        post_all(desk.book)
+        settle(desk, "three")  # not posted when it was dumped
+        more = int(request.param)
+        for table in ("entries", "operations"):
+            desk.execute(f"UPDATE crossfoot_{table} SET xid = (xid::text::bigint + {more})::text::xid8")
+        desk.execute(
+            "UPDATE crossfoot_facts SET value = (split_part(value, ':', 1)::bigint + ?) || ':' || split_part(value, ':', 2) "
+            "WHERE name LIKE 'posted %'",
+            more,
+        )
+        return more
+
+    def test_is_told_and_put_right(self, desk: Lectern, ahead: int) -> None:
+        if ahead:
+            with pytest.raises(DatabaseUnavailable, match=r"SELECT crossfoot_moved\(\)"):
+                post_all(desk.book)
+        desk.execute("SELECT crossfoot_moved()")
+        settle(desk, "four")
+        assert counted(desk.balance(depth_of=None).fates) == {"settled": 4}
+        assert broken(desk.balance(depth_of=None)) == {}
+        assert verified(desk).clean
+
+
 class TestAServerThatRestarts:
     def test_the_book_connects_anew(self, desk: Lectern, postgres: Postgres) -> None:
         desk.register("one")

@@ -19,6 +19,7 @@ from typing import Any
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION
 from crossfoot.connection import Connection
+from crossfoot.errors import DatabaseUnavailable
 
 TURN = "posting"
 """What posters do alone; the triggers of operations, too."""
@@ -58,6 +59,12 @@ SELECT max(xid::text || ':' || {number}) FILTER (WHERE last), count(*) FROM (
 
 _NEXT_ENTRIES = _group("crossfoot_entries", "id")
 _NEXT_OPERATIONS = _group("crossfoot_operations", "number")
+
+_MOVED = """
+SELECT EXISTS (SELECT 1 FROM crossfoot_entries WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+  OR split_part(:entries, ':', 1)::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
+"""
+"""Whether the book knows of transactions that this server has not seen yet."""
 
 _WAITING = f"""
 SELECT EXISTS (SELECT 1 FROM crossfoot_entries
@@ -130,10 +137,20 @@ def post(connection: Connection, group: int) -> int:
     """
     entries, operations = connection.execute(_CURSORS).fetchone()
     if not connection.execute(_WAITING, {"entries": entries, "operations": operations}).fetchone()[0]:
+        _see_that_it_was_not_moved(connection, entries)
         return 0
     with connection.writing():
         connection.alone(TURN)
         return _post(connection, group)
+
+
+def _see_that_it_was_not_moved(connection: Connection, entries: str) -> None:
+    """Raises: DatabaseUnavailable: the book was written on another server, and would not be posted here."""
+    if connection.execute(_MOVED, {"entries": entries}).fetchone()[0]:
+        raise DatabaseUnavailable(
+            "the book was copied into this PostgreSQL server from another one, whose transactions had other numbers, so that nothing new "
+            "would be posted: stop all workers, execute SELECT crossfoot_moved() in its database, and start again"
+        )
 
 
 def _post(connection: Connection, group: int) -> int:

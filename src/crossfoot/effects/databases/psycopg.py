@@ -25,6 +25,9 @@ BEGIN = b"BEGIN"
 DURABLE = b"SELECT current_setting('synchronous_commit')"
 MAKE_DURABLE = b"SET LOCAL synchronous_commit = on"
 
+NEXT_MARK = f"{KEEP}; {MARK}".encode()
+"""One savepoint is over, the next one begins."""
+
 REFUSALS = {
     "commit": "the handler called commit(): crossfoot commits after the handler returned",
     "rollback": "the handler called rollback(): raise an exception instead, crossfoot rolls back",
@@ -187,6 +190,7 @@ class PsycopgSession:
     """One lane's connection."""
 
     handle: HandlerConnection
+    _marked = False
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
@@ -195,6 +199,7 @@ class PsycopgSession:
     def begin(self) -> None:
         if self.handle.closed:  # its server ended the last one
             self._connect()
+        self._marked = False
         self._own.execute(BEGIN)
 
     def commit(self) -> None:
@@ -208,14 +213,15 @@ class PsycopgSession:
                 self._own.execute(ROLLBACK)
 
     def mark(self) -> None:
-        self._own.execute(MARK.encode())
+        self._own.execute(NEXT_MARK if self._marked else MARK.encode(), prepare=False)
+        self._marked = True
 
     def undo(self) -> None:
         self.handle.guarded = False
         self._own.execute(UNDO.encode())
 
     def keep(self) -> None:
-        self._own.execute(KEEP.encode())
+        """Left to the next `mark`, or to the commit: that saves a trip to the server."""
 
     def answer(self, ask: Ask) -> Any:
         try:

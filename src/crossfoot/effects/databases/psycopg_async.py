@@ -12,8 +12,16 @@ from psycopg.rows import tuple_row
 
 from crossfoot.dialect import translate
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
-from crossfoot.effects.databases.psycopg import BEGIN, Guarded, asks_again, is_copy_in, tell_full_disk, text_of
-from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, Many, One, Run
+from crossfoot.effects.databases.psycopg import (
+    BEGIN,
+    NEXT_MARK,
+    Guarded,
+    asks_again,
+    is_copy_in,
+    tell_full_disk,
+    text_of,
+)
+from crossfoot.effects.databases.session import MARK, UNDO, Alone, Ask, Many, One, Run
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse
@@ -140,6 +148,7 @@ class PsycopgAsyncSession:
     """One connection, for one delivery at a time."""
 
     handle: HandlerConnection
+    _marked = False
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
@@ -153,6 +162,7 @@ class PsycopgAsyncSession:
     async def begin(self) -> None:
         if self.handle.closed:  # its server ended the last one
             await self._connect()
+        self._marked = False
         await self._own.execute(BEGIN)
 
     async def commit(self) -> None:
@@ -166,14 +176,15 @@ class PsycopgAsyncSession:
                 await self._own.execute(ROLLBACK)
 
     async def mark(self) -> None:
-        await self._own.execute(MARK.encode())
+        await self._own.execute(NEXT_MARK if self._marked else MARK.encode(), prepare=False)
+        self._marked = True
 
     async def undo(self) -> None:
         self._take_back()
         await self._own.execute(UNDO.encode())
 
     async def keep(self) -> None:
-        await self._own.execute(KEEP.encode())
+        """As its synchronous twin."""
 
     async def answer(self, ask: Ask) -> Any:
         try:

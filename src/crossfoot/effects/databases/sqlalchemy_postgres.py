@@ -108,6 +108,7 @@ class PostgresSession:
     """One lane's transactions on the user's engine."""
 
     handle: HandlerSession
+    _marked = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -118,6 +119,7 @@ class PostgresSession:
     def begin(self) -> None:
         self._connection = self._engine.connect().execution_options(**{OURS: self._watch})
         self._connection.begin()
+        self._marked = False
         raw: Any = self._connection.connection.driver_connection
         self._own = driver.own_cursor(raw)
         if OURS not in self._connection.info:  # of the driver's connection: asked once in its life
@@ -149,7 +151,8 @@ class PostgresSession:
             self._let_go()
 
     def mark(self) -> None:
-        self._own.execute(port.MARK)
+        self._own.execute(driver.NEXT_MARK if self._marked else port.MARK, prepare=False)
+        self._marked = True
 
     def undo(self) -> None:
         self._watch.watching = False
@@ -159,7 +162,7 @@ class PostgresSession:
             self._connection.begin()
 
     def keep(self) -> None:
-        self._own.execute(port.KEEP)
+        """As the driver's own session does."""
 
     def answer(self, ask: port.Ask) -> Any:
         return driver.answer(self._own, ask)

@@ -22,6 +22,7 @@ class AsyncPostgresSession:
     """One delivery's transactions on the user's asynchronous engine. No statement is cancelled, see `sqlalchemy_async`."""
 
     handle: AsyncHandlerSession
+    _marked = False
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -39,6 +40,7 @@ class AsyncPostgresSession:
                 self._raw.wait = shielded(self._raw.wait)
                 self._own = psycopg_async.own_cursor(self._raw)
                 await self._connection.begin()
+                self._marked = False
                 await self._be_durable()
             except BaseException:
                 await self._let_go()
@@ -67,7 +69,8 @@ class AsyncPostgresSession:
             await self._let_go()
 
     async def mark(self) -> None:
-        await self._own.execute(port.MARK)
+        await self._own.execute(driver.NEXT_MARK if self._marked else port.MARK, prepare=False)
+        self._marked = True
 
     async def undo(self) -> None:
         self._watch.watching = False
@@ -77,7 +80,7 @@ class AsyncPostgresSession:
             await self._connection.begin()
 
     async def keep(self) -> None:
-        await self._own.execute(port.KEEP)
+        """As the driver's own session does."""
 
     async def answer(self, ask: port.Ask) -> Any:
         return await psycopg_async.answer(self._own, ask)

@@ -38,6 +38,8 @@ SETTINGS = b"""
 SELECT set_config('statement_timeout', %s, false), set_config('default_transaction_isolation', 'read committed', false)
 """
 
+LONGER = b"SELECT set_config('statement_timeout', %s, true)"
+
 Rows = list[tuple[Any, ...]]
 
 
@@ -53,10 +55,13 @@ class Client:
         self._timeout = timeout
         self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
 
-    async def ask(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Rows:
+    async def ask(self, statement: str, parameters: Mapping[str, Any] | None = None, *, patience: float = 1.0) -> Rows:
         """One statement, committed when it is answered; its rows.
 
         A cancellation waits for the answer, the deadline permitting: what was done would otherwise go unheard.
+
+        Args:
+            patience: how many times as long as others it may take; one that may take longer can be cancelled, and must only read.
 
         Raises:
             NoAnswer, Rejected: as their names say.
@@ -66,9 +71,11 @@ class Client:
         async with home.requests:
             with CancelScope(shield=True):
                 link = await self._connected(home)
-                try:
-                    rows = await self._exchange(link, statement, parameters)
-                finally:
+            try:
+                with CancelScope(shield=patience <= 1.0):  # what may take long only reads
+                    rows = await self._exchange(link, statement, parameters, self._timeout * patience)
+            finally:
+                with CancelScope(shield=True):
                     await home.put_back(link)
         return rows
 
@@ -137,19 +144,24 @@ class Client:
             raise QueueUnavailable(f"queue {address.name} cannot be reached, nothing was sent: {error}") from error
         return link
 
-    async def _exchange(self, link: Link, statement: str, parameters: Mapping[str, Any] | None) -> Rows:
+    async def _exchange(self, link: Link, statement: str, parameters: Mapping[str, Any] | None, seconds: float) -> Rows:
         try:
-            with anyio.fail_after(self._timeout + GRACE):
+            with anyio.fail_after(seconds + GRACE):
                 async with link.cursor(row_factory=tuple_row, binary=True) as cursor:
-                    await cursor.execute(statement.encode(), parameters)
-                    return await cursor.fetchall() if cursor.description else []
+                    if seconds == self._timeout:
+                        await cursor.execute(statement.encode(), parameters)
+                        return await cursor.fetchall() if cursor.description else []
+                    async with link.transaction():
+                        await cursor.execute(LONGER, (f"{seconds * 1000:.0f}",))
+                        await cursor.execute(statement.encode(), parameters)
+                        return await cursor.fetchall()
         except psycopg.Error as error:
             if link.closed:
                 raise NoAnswer(f"the connection broke: {str(error).strip() or type(error).__name__}") from error
             raise read_error(error, name=self.address.name, url=self.address.url) from error
         except TimeoutError:
             await link.close()
-            raise NoAnswer(f"no answer in {self._timeout + GRACE:g} s") from None
+            raise NoAnswer(f"no answer in {seconds + GRACE:g} s") from None
 
     async def _home(self) -> _Home:
         loop = asyncio.get_running_loop()

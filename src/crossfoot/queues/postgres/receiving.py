@@ -42,6 +42,9 @@ WHOLE_LOOK = 60.0
 SHARE = 100
 """Seconds between two looks from the beginning, and how many times their own duration it is at least."""
 
+PATIENCE = 30.0
+"""How many times as long as others a look from the beginning may take: it steps over everything that is not vacuumed."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -131,16 +134,16 @@ class Receiver:
         if not whole and self._claims < CLAIMS_A_LOOK:
             return
         asked = Places() if whole else self.places
-        self.places = after(asked, await self._look(asked))
+        self.places = after(asked, await self._look(asked, patience=PATIENCE if whole else 1.0))
         self._claims = 0
         if whole:
             ended = time.monotonic()
             self._next_whole = ended + max(WHOLE_LOOK * random.uniform(0.5, 1.5), SHARE * (ended - began))
 
-    async def _look(self, asked: Places) -> Look:
+    async def _look(self, asked: Places, *, patience: float) -> Look:
         more: dict[str, Any] = {"queue": self._name, "since": instant(asked.since), **columns(asked.ranges())}
         try:
-            (row,) = await self._client.ask(sql.LOOK, more)
+            (row,) = await self._client.ask(sql.LOOK, more, patience=patience)
         except (NoAnswer, Rejected) as error:
             raise QueueUnavailable(f"queue {self._name} could not be looked at: {error}. Try again") from error
         return msgspec.convert(row, Look)

@@ -52,10 +52,9 @@ CREATE TABLE IF NOT EXISTS crossfoot_queue (
   body bytea NOT NULL,
   PRIMARY KEY (queue, key)
 ) WITH (
-  autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
-  autovacuum_vacuum_insert_scale_factor = 0.2, vacuum_truncate = off
+  autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0.02, vacuum_truncate = off
 )"""
-"""Vacuumed early and without pauses. It is not truncated: that would need the whole table for itself."""
+"""Vacuumed early. It is not truncated: that would need the whole table for itself."""
 
 INDEXES = (
     "CREATE INDEX IF NOT EXISTS crossfoot_queue_ready ON crossfoot_queue (queue, rank, place, key) WHERE state = 0",

@@ -132,6 +132,27 @@ END $$
 CREATE TRIGGER crossfoot_operation_changed AFTER UPDATE OF message, kind ON crossfoot_operations
 FOR EACH ROW EXECUTE FUNCTION crossfoot_operation_changed()
 """,
+    # Numbers of transactions mean nothing on another server: what was posted is put before everything, and the rest is now's.
+    """
+CREATE OR REPLACE FUNCTION crossfoot_moved() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE entries text; operations text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('crossfoot posting', 0));
+  SELECT coalesce(max(value) FILTER (WHERE name = 'posted entries'), '0:0'),
+    coalesce(max(value) FILTER (WHERE name = 'posted operations'), '0:0')
+  INTO entries, operations FROM crossfoot_facts WHERE name IN ('posted entries', 'posted operations');
+  UPDATE crossfoot_entries SET xid = CASE
+    WHEN (xid, id) <= (split_part(entries, ':', 1)::xid8, split_part(entries, ':', 2)::bigint) THEN '3'::xid8
+    ELSE pg_current_xact_id() END;
+  UPDATE crossfoot_operations SET xid = CASE
+    WHEN (xid, number) <= (split_part(operations, ':', 1)::xid8, split_part(operations, ':', 2)::bigint) THEN '3'::xid8
+    ELSE pg_current_xact_id() END;
+  UPDATE crossfoot_facts SET value = '3:' || (SELECT coalesce(max(id), 0) FROM crossfoot_entries WHERE xid = '3'::xid8)
+  WHERE name = 'posted entries';
+  UPDATE crossfoot_facts SET value = '3:' || (SELECT coalesce(max(number), 0) FROM crossfoot_operations WHERE xid = '3'::xid8)
+  WHERE name = 'posted operations';
+END $$
+""",
     """
 CREATE OR REPLACE FUNCTION crossfoot_not_emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is part of a book, and is not emptied as a whole',

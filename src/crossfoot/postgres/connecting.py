@@ -1,0 +1,126 @@
+"""Connecting to PostgreSQL, for the book, a queue and the user's own transaction alike.
+
+Nothing is kept in a session but prepared statements and two settings, so that a pooler may give each transaction another
+session; behind a pooler, neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import psycopg
+
+from crossfoot.connection import shown
+from crossfoot.errors import DatabaseUnavailable, UsageError
+from crossfoot.postgres.errors import explain
+
+CONNECT_SECONDS = 10
+"""How long a server may take to answer a new connection, unless the URL says `connect_timeout`."""
+
+MINIMUM_VERSION = 130_000
+"""xid8 and pg_current_xact_id() came with PostgreSQL 13 (2020-09-24)."""
+
+PREPARED_AFTER = 2
+"""Executions after which a statement is prepared: the book says the same again and again."""
+
+PATIENCE = b"SET lock_timeout = '30s'"
+"""How long a statement waits for a lock, unless the server or the role says otherwise: as long as in SQLite."""
+
+_LOOK = b"""
+SELECT current_setting('server_version_num')::int, pg_backend_pid(), current_setting('synchronous_commit'),
+  current_setting('lock_timeout')
+"""
+
+C = TypeVar("C", bound=psycopg.Connection[Any])
+A = TypeVar("A", bound=psycopg.AsyncConnection[Any])
+
+
+def connect_raw(kind: type[C], url: str, *, synchronous: str = "FULL") -> C:
+    """A connection of psycopg's own, with autocommit, on the same terms."""
+    where = shown(url)
+    try:
+        raw = kind.connect(url, **terms(url))
+        try:
+            own = psycopg.Cursor(raw)  # a handler's connection gives out none before it has a handler
+            for statement in settle(raw, own.execute(_LOOK).fetchone(), where, synchronous):
+                own.execute(statement)
+        except BaseException:
+            psycopg.Connection.close(raw)
+            raise
+    except psycopg.Error as error:
+        raise explain(error, where) from error
+    return raw
+
+
+async def connect_async(kind: type[A], url: str, *, synchronous: str = "FULL") -> A:
+    """The asynchronous twin of `connect_raw`."""
+    where = shown(url)
+    try:
+        raw = await kind.connect(url, **terms(url))
+        try:
+            own = psycopg.AsyncCursor(raw)
+            for statement in settle(raw, await (await own.execute(_LOOK)).fetchone(), where, synchronous):
+                await own.execute(statement)
+        except BaseException:
+            await psycopg.AsyncConnection.close(raw)
+            raise
+    except psycopg.Error as error:
+        raise explain(error, where) from error
+    return raw
+
+
+DURABLE = b"SET synchronous_commit = on"
+
+
+def needs_durability(server: str, synchronous: str) -> bool:
+    """Whether the server would confirm commits that it may still lose, and we must not."""
+    return server == "off" and synchronous != "NORMAL"
+
+
+def terms(url: str) -> dict[str, Any]:
+    """How psycopg is asked to connect.
+
+    Raises:
+        UsageError: the URL cannot be read.
+    """
+    try:
+        stated = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise UsageError(  # what the client says of it may hold the password
+            f"the URL of {shown(url)} cannot be read: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters "
+            "in USER and PASSWORD as %-escapes"
+        ) from None
+    wanted: dict[str, Any] = {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "crossfoot",
+        "keepalives_idle": 30,
+    }
+    return {"autocommit": True, **{name: value for name, value in wanted.items() if name not in stated}}
+
+
+def settle(
+    raw: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+    look: tuple[Any, ...] | None,
+    where: str,
+    synchronous: str,
+) -> list[bytes]:
+    """Suit a new connection to what it leads to. Returns what must be said to the server.
+
+    Raises:
+        DatabaseUnavailable: the server is too old, or may lose what it confirmed.
+    """
+    version, pid, durable, patience = look or (0, 0, "", "")
+    if version < MINIMUM_VERSION:
+        raise DatabaseUnavailable(f"{where} is PostgreSQL {version // 10_000}; crossfoot needs 13 or newer: upgrade it")
+    # A pooler makes up the process id that it tells at the beginning. It may give each transaction another session: what was
+    # prepared or set in one is not there in the next.
+    if pid != raw.info.backend_pid:
+        raw.prepare_threshold = None
+        if needs_durability(durable, synchronous):
+            raise DatabaseUnavailable(
+                f"{where} confirms commits before they are on its disk (synchronous_commit = off), and behind a pooler that cannot be "
+                "changed for a session: ALTER ROLE ... SET synchronous_commit = on"
+            )
+        return []
+    raw.prepare_threshold = PREPARED_AFTER
+    return [*([DURABLE] if needs_durability(durable, synchronous) else []), *([PATIENCE] if patience == "0" else [])]
