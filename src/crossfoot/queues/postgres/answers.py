@@ -10,7 +10,7 @@ import psycopg
 
 from crossfoot.connection import shown
 from crossfoot.errors import QueueUnavailable
-from crossfoot.postgres import AGAIN, explain, is_outside
+from crossfoot.postgres import explain, is_outside, is_transient
 
 
 class NoAnswer(Exception):
@@ -32,9 +32,6 @@ class Rejected(Exception):
 _NO_TABLES = ("42P01", "42703", "3F000", "42883")
 """No such table, column, schema or function."""
 
-_WAITED = ("57014", "55P03", *AGAIN)
-"""Cancelled, or in the way of another transaction: nothing was done, and nothing is wrong."""
-
 
 def no_tables(name: str, url: str) -> QueueUnavailable:
     """What to say where there are no tables for queues."""
@@ -53,7 +50,7 @@ def read_error(error: psycopg.Error, *, name: str, url: str) -> Rejected | Queue
     state = error.sqlstate or ""
     if state in _NO_TABLES:
         return no_tables(name, url)
-    if is_outside(error) or state.startswith("42") or state in _WAITED:
+    if is_outside(error) or is_transient(error) or state.startswith("42"):
         return QueueUnavailable(f"queue {name}: {explain(error, shown(url))}")
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return Rejected(f"{text} ({state})", for_good=state.startswith("22"))
