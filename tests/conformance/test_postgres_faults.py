@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 
 from crossfoot.errors import QueueUnavailable
+from crossfoot.postgres import connecting
 from crossfoot.queues.postgres import PostgresQueue, ensure
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, ReceiptAnswer, Refused
 from crossfoot.testing.queues import outgoing
@@ -337,6 +338,28 @@ class TestRefusals:
                 await scene.direct.publish([outgoing()])
                 # It cannot listen either, and polls.
                 assert len(await first.receive(1, lease=30.0, wait=2.0)) == 1
+
+
+class TestAPooler:
+    """In transaction mode; told by the process id that it makes up."""
+
+    async def test_behind_one_nothing_is_prepared_set_or_kept_in_a_session(
+        self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = connecting._LOOK.replace(b"pg_backend_pid()", b"-1")
+        monkeypatch.setattr(connecting, "_LOOK", told)
+        name = await ensure("orders", url=postgres_url)
+        async with PostgresQueue(name, url=postgres_url, ordered=True) as queue:
+            await queue.publish([outgoing(partition="a") for _ in range(10)])
+            for _ in range(10):
+                (delivery,) = await queue.receive(10, lease=30.0, wait=0.1)
+                await queue.extend([delivery.receipt], lease=60.0)
+                assert await queue.ack([delivery.receipt]) == [Done(delivery.receipt)]
+            ask = queue._client.ask
+            assert await ask("SELECT count(*) FROM pg_prepared_statements") == [(0,)]
+            assert await ask("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'") == [(0,)]
+            for setting, default in (("statement_timeout", "0"), ("plan_cache_mode", "auto")):
+                assert await ask("SELECT current_setting(%(name)s)", {"name": setting}) == [(default,)]
 
 
 class TestWaiting:

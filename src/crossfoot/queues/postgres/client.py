@@ -81,18 +81,22 @@ class Client:
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Have `heard` called in this loop whenever something is told on `channel`, and when nothing can be heard any more;
-        until the loop ends, or the connection does.
+        until the loop ends, or the connection does. Behind a pooler nothing can be heard.
 
         Raises:
             QueueUnavailable: it cannot be heard.
         """
         home = await self._home()
         async with home.listening:
-            if home.ear is not None and home.ear.alive:
+            if home.deaf or (home.ear is not None and home.ear.alive):
                 return
             await home.stop_listening()
             with CancelScope(shield=True):
                 link = await self._connect()
+                if link.prepare_threshold is None:  # a pooler would listen in a session that others are given, too
+                    home.deaf = True
+                    await home.put_back(link)
+                    return
                 try:
                     with anyio.fail_after(self._timeout + GRACE):
                         await link.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
@@ -193,6 +197,7 @@ class _Home:
         self.requests = CapacityLimiter(CONNECTIONS)
         self.listening = anyio.Lock()
         self.ear: Link | None = None
+        self.deaf = False
         self._ear_number = -1
         self._closed = False
         self._loop = asyncio.get_running_loop()
