@@ -8,6 +8,7 @@ CrossfootError
 ├── Unavailable                a server, file or disk that cannot be used right now
 │   ├── QueueUnavailable
 │   ├── DatabaseUnavailable
+│   ├── Conflict
 │   ├── DiskFull
 │   └── SchemaMismatch
 ├── MessageError               one message is the matter
@@ -62,6 +63,10 @@ class DatabaseUnavailable(Unavailable):
 
 class DiskFull(DatabaseUnavailable):
     """The disk is full; the worker stops before any further ack."""
+
+
+class Conflict(DatabaseUnavailable):
+    """The database undid a transaction of the book's for the sake of another one; nothing of it was kept."""
 
 
 class SchemaMismatch(DatabaseUnavailable):

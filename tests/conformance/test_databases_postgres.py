@@ -19,11 +19,12 @@ from crossfoot.effects.databases.psycopg import PostgresDatabase
 from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 from crossfoot.effects.perform import AGAIN
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import CommitInDoubt, NoProof, TransactionMisuse, UsageError
+from crossfoot.errors import CommitInDoubt, DatabaseUnavailable, NoProof, TransactionMisuse, UsageError
 from crossfoot.message import Message
+from crossfoot.postgres import connect
 from tests.conformance.database_rig import POSTGRES_FORMS, Call, Form, Scene, Sql, a_message, a_scene, bill, insert
-from tests.servers.cable import Cable, cable_to
-from tests.servers.postgres import Postgres
+from tests.servers.cable import Cable, Pooler, cable_to
+from tests.servers.postgres import Postgres, postgres_running
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
@@ -401,6 +402,46 @@ class TestACommitWithoutAnAnswer:
         assert await far.perform(work) is Kind.COMMITTED
         assert time.monotonic() - begun >= 0.9
         assert far.effects == [work.message.id]
+
+
+class TestBehindAPooler:
+    """Which may give each transaction another session of the server."""
+
+    @pytest.fixture
+    def pooler(self, postgres: Postgres) -> Iterator[Pooler]:
+        made = Pooler(postgres.port)
+        yield made
+        made.close()
+
+    @pytest.mark.parametrize("form", POSTGRES_FORMS[:2], ids=repr)
+    async def test_nothing_is_left_in_the_session(
+        self, form: Form, tmp_path: Path, url_for: Callable[[Form], str], pooler: Pooler, postgres: Postgres
+    ) -> None:
+        through = url_for(form).replace(f":{postgres.port}/", f":{pooler.port}/")
+        async with a_scene(form, tmp_path, through) as scene:
+            handler = scene.handler(bill, in_order=InOrder())
+            for number in range(8):
+                work = scene.work(handler, a_message(id=str(number), sequence=number))
+                assert await scene.perform(work) is Kind.COMMITTED
+            await scene.perform_batch([scene.work(scene.handler(bill, name="batch")) for _ in range(60)])
+            look = "SELECT (SELECT count(*) FROM pg_prepared_statements), current_setting('lock_timeout')"
+            found: list[Any] = []
+
+            def story(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+                cursor = yield Sql(look)
+                row = yield Call(lambda _: cursor.fetchone())
+                found.append(row)
+                yield insert(message)
+
+            await scene.perform(scene.work(scene.handler(story, name="look")))
+            assert found == [(0, "0")]
+
+    def test_a_server_that_may_lose_what_it_confirmed_is_refused(self) -> None:
+        with postgres_running(synchronous_commit="off") as careless:
+            pooler = Pooler(careless.port)
+            with pytest.raises(DatabaseUnavailable, match="ALTER ROLE"):
+                connect(careless.url(port=pooler.port))
+            pooler.close()
 
 
 class TestEnginesThatWillNotDo:

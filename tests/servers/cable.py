@@ -111,6 +111,17 @@ def _end(*ends: socket.socket) -> None:
         one.close()
 
 
+class Pooler(Cable):
+    """Looks to a client of PostgreSQL like a pooler: it makes up the process id that a session tells at its beginning."""
+
+    def _carry_answers(self, client: socket.socket, server: socket.socket) -> None:
+        for data in _received(server):
+            begun = data.find(b"K\x00\x00\x00\x0c") if b"Z\x00\x00\x00\x05I" in data else -1  # BackendKeyData, once
+            with suppress(OSError):
+                client.sendall(data if begun < 0 else data[: begun + 5] + b"\x00\x00\x00\x07" + data[begun + 9 :])
+        _end(client, server)
+
+
 @contextmanager
 def cable_to(port: int) -> Iterator[Cable]:
     cable = Cable(port)

@@ -16,7 +16,7 @@ from crossfoot.books.posting import backlog, post, post_all
 from crossfoot.books.queries import last_lines, lines_after
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.books.verify import Verification, verify
-from crossfoot.errors import DatabaseUnavailable, SchemaMismatch
+from crossfoot.errors import Conflict, DatabaseUnavailable, SchemaMismatch
 from crossfoot.postgres import Connection, connect
 from crossfoot.recover.lookup import look_up
 from tests.servers.postgres import Databases, Postgres
@@ -210,6 +210,33 @@ class TestTheHorizon:
         elsewhere.abandon()
         assert counted(desk.balance(depth_of=None).fates) == {"settled": 2}
 
+    def test_who_follows_the_entries_is_told_of_late_ones_too_and_of_each_once(
+        self, desk: Lectern, elsewhere: Connection
+    ) -> None:
+        told: list[tuple[str | None, int]] = []
+        number = 0
+
+        def follow() -> None:
+            nonlocal number
+            with desk.book.reading() as connection:
+                lines = lines_after(connection, number)
+            told.extend((line.id, line.kind) for line in lines)
+            number = lines[-1].number if lines else number
+
+        desk.story("late", (Kind.PUBLISHED, 0))
+        follow()
+        elsewhere.begin()
+        write_entries(elsewhere, [Entry(message=desk.keys["late"], kind=Kind.RECEIVED, attempt=1, at=desk.now)])
+        desk.story("on time", (Kind.PUBLISHED, 0))
+        follow()
+        elsewhere.finish()
+        desk.story("after", (Kind.PUBLISHED, 0))
+        follow()
+        follow()
+
+        published, received = int(Kind.PUBLISHED), int(Kind.RECEIVED)
+        assert told == [("late", published), ("late", received), ("on time", published), ("after", published)]
+
     def test_a_transaction_that_only_reads_holds_nobody_up(self, desk: Lectern, elsewhere: Connection) -> None:
         with elsewhere.snapshot():
             elsewhere.execute("SELECT count(*) FROM crossfoot_entries")
@@ -273,6 +300,31 @@ class TestTheHorizon:
         assert result.clean, result.differences
         assert result.waiting == 0
         assert broken(desk.balance(depth_of=None)) == {}
+
+
+class TestConflicts:
+    def test_posting_that_is_undone_for_the_sake_of_a_handler_is_done_later(
+        self, desk: Lectern, elsewhere: Connection
+    ) -> None:
+        for name in ("a", "b"):
+            desk.story(name, *HAPPY)
+            desk.complete(f"bill:{name}", name)
+        name_it = "UPDATE crossfoot_messages SET operation = 'x' WHERE key = ?"
+        for first, second in (("a", "b"), ("b", "a")):
+            elsewhere.begin()
+            elsewhere.execute(name_it, (desk.keys[first],))
+            posting = threading.Thread(target=post_all, args=(desk.book,))
+            posting.start()
+            posting.join(0.2)
+            try:
+                elsewhere.execute(name_it, (desk.keys[second],))
+                elsewhere.finish()
+            except Conflict:
+                elsewhere.abandon()
+            posting.join(10)
+            assert not posting.is_alive()
+        assert counted(desk.balance(depth_of=None).fates) == {"settled": 2}
+        assert verified(desk).clean
 
 
 class TestTwoWhoAddTheSame:

@@ -19,7 +19,7 @@ from typing import Any
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION
 from crossfoot.connection import Connection
-from crossfoot.errors import DatabaseUnavailable
+from crossfoot.errors import Conflict, DatabaseUnavailable
 
 TURN = "posting"
 """What posters do alone; the triggers of operations, too."""
@@ -139,9 +139,12 @@ def post(connection: Connection, group: int) -> int:
     if not connection.execute(_WAITING, {"entries": entries, "operations": operations}).fetchone()[0]:
         _see_that_it_was_not_moved(connection, entries)
         return 0
-    with connection.writing():
-        connection.alone(TURN)
-        return _post(connection, group)
+    try:
+        with connection.writing():
+            connection.alone(TURN)
+            return _post(connection, group)
+    except Conflict:  # with a handler's transaction that writes on several of the same messages: at the next turn
+        return 0
 
 
 def _see_that_it_was_not_moved(connection: Connection, entries: str) -> None:

@@ -91,7 +91,8 @@ _NAMED = {
     "message id": "id = :name",
     "subject": "subject = :name",
     "correlation id": "correlation = :name",
-    "operation key": "(operation = :name OR key IN (SELECT message FROM crossfoot_operations WHERE key = :name))",
+    "operation key": """key IN (SELECT key FROM crossfoot_messages WHERE operation = :name
+        UNION SELECT message FROM crossfoot_operations WHERE key = :name)""",
     "message key": "id = :id AND source = :source",
 }
 KINDS_OF_NAME = tuple(_NAMED)

@@ -220,11 +220,14 @@ def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[K
         names = [(r.id, r.source, r.queue) if r is not None else (None, None, None) for r in group]
         rows = connection.execute(sql.FIND_MESSAGES, [value for name in names for value in name])
         found = {row[0]: Known(*row[1:]) for row in rows}
-        result += [
-            found[place] if place in found else find_or_add(connection, record)
-            for place, record in enumerate(group)
-            if record is not None
+        new = [
+            (record.identity, place) for place, record in enumerate(group) if record is not None and place not in found
         ]
+        for _, place in sorted(new):  # in one order, so that two who add the same do not wait for each other
+            record = group[place]
+            assert record is not None
+            found[place] = find_or_add(connection, record)
+        result += [found[place] for place, record in enumerate(group) if record is not None]
     return result
 
 

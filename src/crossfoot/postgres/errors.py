@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from crossfoot.errors import DatabaseUnavailable, DiskFull
+from crossfoot.errors import Conflict, DatabaseUnavailable, DiskFull
 
 AGAIN = ("40001", "40P01")
 """What the database asks to be tried again: a serialization failure, a deadlock."""
@@ -31,6 +31,8 @@ def explain(error: psycopg.Error, where: str) -> DatabaseUnavailable:
         return DiskFull(
             f"the disk of {where} is full ({text}): free some space, then start again; nothing more is acked"
         )
+    if state in AGAIN:
+        return Conflict(f"{where}: {text}: another transaction was in the way, nothing was kept: try again")
     for states, remedy in _REMEDIES:
         if state.startswith(states):
             return DatabaseUnavailable(f"{where}: {text}: {remedy}")
@@ -45,7 +47,6 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
                                   "the handler that holds a transaction open while it waits"),
     (("28", "42501"), "check the user, its password and its rights (GRANT), and pg_hba.conf"),
     (("3D000",), "create it (CREATE DATABASE), or name another one"),
-    (("40001", "40P01"), "another transaction was in the way, nothing was kept: try again"),
     (("53300",), "lower `concurrency` or the number of workers, raise max_connections, or put a pooler in between"),
     (("53",), "the server lacks memory or other resources: look at its log"),
     (("55P03",), "somebody holds a lock for too long: find the long transaction in pg_stat_activity and end it"),
