@@ -12,12 +12,12 @@ import anyio.to_thread
 import pytest
 
 from crossfoot.errors import QueueUnavailable
-from crossfoot.postgres import connecting
 from crossfoot.queues.postgres import PostgresQueue, ensure
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, ReceiptAnswer, Refused
 from crossfoot.testing.queues import outgoing
 from crossfoot.testing.queues.suite import bodies
 from tests.conformance.postgres_scene import Scene, scene_on
+from tests.servers.cable import Pooler
 from tests.servers.postgres import Postgres, postgres_running
 from tests.servers.run import HOST
 
@@ -343,13 +343,18 @@ class TestRefusals:
 class TestAPooler:
     """In transaction mode; told by the process id that it makes up."""
 
+    @pytest.fixture
+    def pooler(self, postgres: Postgres) -> Iterator[Pooler]:
+        made = Pooler(postgres.port)
+        yield made
+        made.close()
+
     async def test_behind_one_nothing_is_prepared_set_or_kept_in_a_session(
-        self, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+        self, postgres: Postgres, postgres_url: str, pooler: Pooler
     ) -> None:
-        told = connecting._LOOK.replace(b"pg_backend_pid()", b"-1")
-        monkeypatch.setattr(connecting, "_LOOK", told)
         name = await ensure("orders", url=postgres_url)
-        async with PostgresQueue(name, url=postgres_url, ordered=True) as queue:
+        through = postgres_url.replace(f":{postgres.port}/", f":{pooler.port}/")
+        async with PostgresQueue(name, url=through, ordered=True) as queue:
             await queue.publish([outgoing(partition="a") for _ in range(10)])
             for _ in range(10):
                 (delivery,) = await queue.receive(10, lease=30.0, wait=0.1)
