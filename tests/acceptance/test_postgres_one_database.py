@@ -182,6 +182,24 @@ async def test_the_receipt_is_the_fence_a_worker_that_lost_its_message_commits_n
     await house.assert_sound()
 
 
+@pytest.mark.parametrize(("lease", "commits"), [(6.0, True), (0.6, False)], ids=["long lease", "short lease"])
+async def test_a_handler_that_sees_an_older_state_needs_a_lease_of_three_times_what_it_takes(
+    postgres_url: str, lease: float, commits: bool
+) -> None:
+    older = f"{postgres_url}?options=-cdefault_transaction_isolation%3Drepeatable%5C%20read"
+    async with a_house(older) as house:
+
+        @house.app.handler("case.released", operation="bill:{subject}")
+        async def slow(message: Message, tx: Any) -> None:
+            await tx.execute("INSERT INTO effects VALUES (%s)", (message.subject,))
+            await anyio.sleep(0.5)
+
+        (message,) = await house.publish("case.released", "case-1")
+        await house.work(lease=lease)
+        assert house.rows("SELECT subject FROM effects") == (["case-1"] if commits else [])
+        assert await house.fates(message) == [Fate.SETTLED if commits else Fate.DEAD]
+
+
 async def test_the_events_of_one_subject_take_effect_in_order(postgres_url: str) -> None:
     async with a_house(postgres_url, ordered=True) as house:
         house.app.handler("case.released", name="bill")(bill)

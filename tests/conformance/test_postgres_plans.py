@@ -4,6 +4,7 @@ statistics say, and however many were delivered before and cannot be vacuumed.""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,7 +25,7 @@ pytest_plugins = ["tests.servers.postgres_fixtures"]
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("postgres")]
 
-FEW, MANY = 1_000, 100_000
+FEW, MANY = 1_000, int(os.environ.get("CROSSFOOT_ROWS", "100000"))
 
 FILL = b"""
 INSERT INTO crossfoot_queue (place, enqueued_at, due_at, attempts, state, rank, priority, queue, message, line, body)
