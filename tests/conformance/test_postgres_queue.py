@@ -169,6 +169,7 @@ class TestWhatBecomesVisibleLate:
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("crossfoot.queues.postgres.receiving.WHOLE_LOOK", 1.0)
+        monkeypatch.setattr("crossfoot.queues.postgres.receiving.SHARE", 1)  # a busy machine looks slowly
         async with place.queue() as queue:
             with place.transaction() as slow:
                 execute(slow, *queue.publish_statements([outgoing(b"late", delay=0.05)], 0))
