@@ -17,7 +17,7 @@ from crossfoot.books.place import place_of
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
-from crossfoot.connection import is_postgres, shown
+from crossfoot.connection import is_postgres
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
@@ -29,6 +29,7 @@ from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
 from crossfoot.message import Message, encode
 from crossfoot.message.envelope import is_uri
+from crossfoot.message.priority import priority_of
 from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue
@@ -47,8 +48,10 @@ class Crossfoot:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`), or a SQLAlchemy engine on either, with the
             business tables. The book lives beside them.
-        queue: `embedded`, an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL), a NATS durable
-            (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), or a `Queue` of your own making.
+        queue: `embedded`, a table in the database; one in another PostgreSQL database
+            (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL),
+            a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), or a `Queue` of
+            your own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -297,7 +300,9 @@ def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
 
 
 def _outgoing(message: Message, body: bytes) -> Outgoing:
-    return Outgoing(key=message.key, body=body, partition=message.partitionkey or message.subject)
+    return Outgoing(
+        key=message.key, body=body, partition=message.partitionkey or message.subject, priority=priority_of(body)
+    )
 
 
 def _database(database: Any, settings: Settings) -> Database:
@@ -327,10 +332,12 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
     kind, _, rest = settings.queue.partition(":")
     if kind == "embedded":
         if is_postgres(path):
-            raise UsageError(
-                f"service {name}: queue = {settings.queue!r} is a table in a SQLite file, and the database is {shown(path)}: name "
-                "another queue, as in queue = 'redis:billing'"
-            )
+            from crossfoot.queues.postgres.beside import QueueBesideTheBook
+
+            return QueueBesideTheBook(
+                rest or name, url=path, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
+                clock=clock,
+            )  # fmt: skip
         return EmbeddedQueue(
             path, rest or name, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
             clock=clock, synchronous=settings.synchronous,
@@ -351,6 +358,18 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
             max_bytes=settings.max_bytes,
             clock=clock,
         )
+    if kind in ("postgresql", "postgres"):
+        from crossfoot.queues.postgres import PostgresQueue
+
+        whole = rest.startswith("//")  # then the URL may name the queue, or leave that to the service's name
+        return PostgresQueue(
+            name if whole else rest or name,
+            url=settings.queue if whole else settings.endpoint or (path if is_postgres(path) else None),
+            retention=settings.retention,
+            max_bytes=settings.max_bytes,
+            ordered=settings.ordered,
+            clock=clock,
+        )
     if kind in ("nats", "tls", "ws", "wss"):
         from crossfoot.queues.nats import NatsQueue
 
@@ -363,6 +382,6 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
     told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
     raise UsageError(
         f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
-        "'redis://HOST:6379/0/STREAM'), NATS ('nats://HOST:4222/STREAM/DURABLE') and RabbitMQ ('rabbitmq:QUEUE', or "
-        "'amqp://HOST:5672/VHOST/QUEUE')"
+        "'redis://HOST:6379/0/STREAM'), PostgreSQL ('postgres:NAME', or 'postgresql://HOST/DATABASE?queue=NAME'), NATS "
+        "('nats://HOST:4222/STREAM/DURABLE') and RabbitMQ ('rabbitmq:QUEUE', or 'amqp://HOST:5672/VHOST/QUEUE')"
     )

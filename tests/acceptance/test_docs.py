@@ -22,6 +22,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
 from crossfoot.queues.nats.checks import found
 from crossfoot.queues.nats.opening import capabilities_of
+from crossfoot.queues.postgres import PostgresQueue
 from crossfoot.queues.queue import Capabilities
 from crossfoot.queues.rabbitmq import probing
 from crossfoot.queues.rabbitmq.address import address_of
@@ -35,8 +36,9 @@ from tests.acceptance.shell import rows, run
 
 GLOSSARY = DOCS / "glossary.md"
 LIFECYCLE = DOCS / "lifecycle.md"
-FIRST_QUEUE, SQS, REDIS, NATS, RABBITMQ = (
-    DOCS / "guides" / name for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md", "rabbitmq.md")
+FIRST_QUEUE, SQS, REDIS, NATS, RABBITMQ, POSTGRES_QUEUE = (
+    DOCS / "guides" / name
+    for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md", "rabbitmq.md", "postgres-queue.md")
 )
 
 UNITS = {"days": 86_400.0, "s": 1.0, "MiB": 1024 * 1024}
@@ -179,7 +181,7 @@ def test_no_fate_is_named_in_the_guides_that_does_not_exist() -> None:
     words = {fate.label for fate in Fate} | {kind.label for kind in Kind}
     emphasised = {
         word
-        for page in (FIRST_QUEUE, SQS, REDIS, NATS)
+        for page in (FIRST_QUEUE, SQS, REDIS, NATS, POSTGRES_QUEUE)
         for word in re.findall(r"(?<!\*)\*([a-z ]+)\*(?!\*)", prose(page))
     }
 
@@ -221,6 +223,7 @@ ROWS: dict[str, Callable[[Capabilities], str]] = {
     "transactional ack": lambda c: yes(c.transactional_ack),
     "receipts fenced": lambda c: yes(c.receipts_fenced),
     "publish dedup": lambda c: seconds(c.publish_dedup),
+    "levels of priority": lambda c: str(c.priorities),
     "longest delay of a publish": lambda c: seconds(c.max_delay),
     "longest delay of a release": lambda c: seconds(c.max_release_delay),
     "longest lease": lambda c: seconds(c.max_lease),
@@ -238,6 +241,12 @@ def test_the_tables_of_capabilities_are_the_adapters() -> None:
     assert table(SQS, "Capabilities") == [[name, told(standard), told(fifo)] for name, told in ROWS.items()]
     assert table(REDIS, "Capabilities") == [[name, told(stream)] for name, told in ROWS.items()]
     assert len(ROWS) == len(msgspec.structs.fields(Capabilities)) - 1
+
+
+def test_the_table_of_capabilities_on_postgresql_is_the_adapter_s() -> None:
+    columns = [PostgresQueue("orders", ordered=ordered).capabilities for ordered in (False, True)]
+
+    assert table(POSTGRES_QUEUE, "Capabilities") == [[name, *map(told, columns)] for name, told in ROWS.items()]
 
 
 def test_the_table_of_capabilities_on_nats_is_the_adapter_s() -> None:

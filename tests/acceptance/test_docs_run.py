@@ -189,6 +189,20 @@ def test_the_guide_on_nats_does_what_it_says(nats_server: NatsServer, tmp_path: 
 
 
 @pytest.mark.server
+@pytest.mark.xdist_group("postgres")
+def test_the_guide_on_a_queue_in_postgresql_does_what_it_says(postgres_url: str, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "postgres-queue.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["postgres"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {postgres_url!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "postgres-billing.db") == [("case.released", "case-4711", "settled")]
+
+
+@pytest.mark.server
 @pytest.mark.xdist_group("rabbitmq")
 def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path: Path) -> None:
     (page,) = [guide for guide in GUIDES if guide.name == "rabbitmq.md"]
@@ -202,7 +216,7 @@ def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path:
     assert fates(tmp_path / "rabbitmq-billing.db") == [("case.released", "case-4711", "settled")]
 
 
-RUN = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "rabbitmq.md")
+RUN = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "postgres-queue.md", "rabbitmq.md")
 
 
 def test_other_guides_have_no_python_that_nobody_runs() -> None:

@@ -1,4 +1,4 @@
-"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats|rabbitmq] [--at BOUNDARY]`.
+"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats|rabbitmq|postgres] [--at BOUNDARY]`.
 
 Every cell is crashed at `--kills` times at one boundary, over the four database forms in turn, and audited. The table says
 for each boundary and queue how many processes were killed there, and how many effects were lost, doubled or unaccounted for.
@@ -30,12 +30,13 @@ from tests.crash.nursery import Nursery, a_nursery
 from tests.crash.plan import boundaries
 from tests.crash.scene import Outcome, Scene
 from tests.servers.nats import running_nats
+from tests.servers.postgres import postgres_running
 from tests.servers.processes import running
 from tests.servers.rabbitmq import running_rabbit
 from tests.servers.rabbitmq_packages import CannotBeHad
 from tests.servers.valkey import valkey_running
 
-QUEUES = ("embedded", "sqs", "redis", "nats", "rabbitmq")
+QUEUES = ("embedded", "sqs", "redis", "nats", "rabbitmq", "postgres")
 
 PER_SCENE = 5
 """Kills in one file, before it is set right and audited."""
@@ -144,6 +145,8 @@ def served(queue: str, folder: Path, servers: ExitStack) -> str:
         return servers.enter_context(running_nats(folder)).url
     if queue == "rabbitmq":
         return servers.enter_context(running_rabbit(folder)).url
+    if queue == "postgres":
+        return servers.enter_context(postgres_running(fsync="off")).url()
     return ""
 
 

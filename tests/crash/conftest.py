@@ -1,4 +1,4 @@
-"""One parent of victims, one SQS and one Valkey per test process, and the seed of this run."""
+"""One parent of victims, one SQS, one Valkey and one PostgreSQL per test process, and the seed of this run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.crash.nursery import Nursery, a_nursery
+from tests.servers.postgres import postgres_running
 from tests.servers.processes import Server, running
 from tests.servers.valkey import Valkey, valkey_running
 
@@ -29,6 +30,20 @@ def sqs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     with valkey_running(tmp_path_factory.mktemp("crash-redis"), appendonly="no") as server:
         yield server
+
+
+class Endpoint:
+    """A server as the tests here ask for it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Endpoint]:
+    """Its commits do not wait for the disk: it is the workers that are killed here, and never the server."""
+    with postgres_running(fsync="off") as server:
+        yield Endpoint(server.url())
 
 
 @pytest.fixture(scope="session")

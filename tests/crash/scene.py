@@ -16,7 +16,7 @@ import msgspec
 from boto3.session import Session
 
 from crossfoot.boundaries import Boundary
-from crossfoot.queues import nats, rabbitmq, redis
+from crossfoot.queues import nats, postgres, rabbitmq, redis
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
@@ -54,7 +54,7 @@ class Scene:
     """Everything a crashed service leaves in one folder.
 
     Args:
-        endpoint: where SQS, Redis, NATS or RabbitMQ is; without it the queue is embedded.
+        endpoint: where SQS, Redis, NATS, RabbitMQ or PostgreSQL is; without it the queue is embedded.
         seed: decides the messages and the moments of death.
         plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
     """
@@ -147,7 +147,12 @@ def _queue_name(endpoint: str | None) -> str:
     if endpoint is None:
         return "embedded"
     name, kind = f"crash-{uuid4().hex[:12]}", endpoint.partition(":")[0]
-    known = {"redis": f"redis:{name}", "nats": f"nats:{name}/billing", "amqp": f"rabbitmq:{name}"}
+    known = {
+        "redis": f"redis:{name}",
+        "nats": f"nats:{name}/billing",
+        "amqp": f"rabbitmq:{name}",
+        "postgresql": f"postgres:{name}",
+    }
     return known.get(kind, f"sqs:{name}")
 
 
@@ -159,6 +164,8 @@ async def _make_queue(name: str, endpoint: str) -> None:
         await nats.ensure(name, servers=endpoint, lease=1.0)
     elif kind == "rabbitmq":
         await rabbitmq.ensure(rest, url=endpoint)
+    elif kind == "postgres":
+        await postgres.ensure(rest, url=endpoint)
     else:
         await ensure(rest, endpoint_url=endpoint, session=_session())
 
@@ -167,6 +174,8 @@ async def _held(job: Job) -> int:
     queue: Queue
     if job.queue.startswith("redis:"):
         queue = redis.RedisQueue(job.queue.removeprefix("redis:"), url=job.endpoint)
+    elif job.queue.startswith("postgres:"):
+        queue = postgres.PostgresQueue(job.queue.removeprefix("postgres:"), url=job.endpoint)
     elif job.queue.startswith("nats:"):
         queue = nats.NatsQueue(job.queue, servers=job.endpoint)
     elif job.queue.startswith("rabbitmq:"):

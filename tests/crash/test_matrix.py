@@ -38,7 +38,7 @@ def test_every_boundary_is_crashed_at() -> None:
 
 @pytest.mark.crash
 @pytest.mark.server
-@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis", "nats", "rabbitmq"])
+@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis", "nats", "rabbitmq", "postgres"])
 @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
 @pytest.mark.parametrize("group", GROUPS)
 def test_killed_while(

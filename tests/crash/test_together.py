@@ -18,7 +18,7 @@ from tests.crash.scene import Scene
 
 pytestmark = [pytest.mark.crash, pytest.mark.server]
 
-QUEUES = pytest.mark.parametrize("queue", ["embedded", "sqs", "redis"])
+QUEUES = pytest.mark.parametrize("queue", ["embedded", "sqs", "redis", "postgres"])
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import anyio
 
 from crossfoot import settings
 from crossfoot.books.custody import Depth
+from crossfoot.connection import is_postgres
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Queue
 from crossfoot.settings import Settings
@@ -83,6 +84,13 @@ def _queue(name: str, chosen: Settings) -> Queue | None:
         from crossfoot.queues.rabbitmq import RabbitQueue
 
         queue = RabbitQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
+    elif kind in ("postgresql", "postgres") or (kind == "embedded" and is_postgres(chosen.database)):
+        from crossfoot.queues.postgres import PostgresQueue
+
+        whole = rest.startswith("//")
+        beside = chosen.database if is_postgres(chosen.database) else None
+        where = chosen.queue if whole else beside if kind == "embedded" else chosen.endpoint or beside
+        queue = PostgresQueue(name if whole else rest or name, url=where, retention=chosen.retention)
     else:
         return None
     return queue if queue.name == name else None

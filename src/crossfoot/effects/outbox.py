@@ -28,6 +28,7 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
 from crossfoot.errors import IdentityTaken, QueueUnavailable
+from crossfoot.message.priority import priority_of
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused
 
 CLAIM_SECONDS = 60.0
@@ -55,11 +56,12 @@ class Letter(msgspec.Struct, frozen=True):
 
     def outgoing(self) -> Outgoing:
         """What the queue is given. A message sent again on purpose must not look like a repeated publish of the first."""
+        priority = priority_of(self.body)
         if not self.base:
-            return Outgoing(key=self.identity, body=self.body, partition=self.partition)
+            return Outgoing(key=self.identity, body=self.body, partition=self.partition, priority=priority)
         attributes = {BASE_ATTRIBUTE: str(self.base)}
         return Outgoing(
-            key=self.identity, body=self.body, partition=self.partition, attributes=attributes,
+            key=self.identity, body=self.body, partition=self.partition, priority=priority, attributes=attributes,
             deduplication=f"{self.identity}#{self.base}",
         )  # fmt: skip
 

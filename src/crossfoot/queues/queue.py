@@ -49,6 +49,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Once a message was delivered again, the earlier receipt can no longer ack it."""
     publish_dedup: float = 0.0
     """How long the queue drops a second publish of the same message id."""
+    priorities: int = 1
+    """How many levels of `Outgoing.priority` it tells apart; 1: it knows none."""
     max_delay: float | None = None
     """The longest `Outgoing.delay` (0: this queue cannot delay a publish)."""
     max_release_delay: float | None = None
@@ -73,6 +75,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     partition: str | None = None
     """Messages of one partition keep their order where the queue keeps one."""
     delay: float = 0.0
+    priority: int = 0
+    """Higher ones are delivered first where the queue knows priorities, see `Capabilities`; a wish, elsewhere without effect."""
     attributes: dict[str, str] = {}
     """Broker headers beside the body (a handful: SQS allows ten)."""
 

@@ -27,6 +27,12 @@ from crossfoot.queues.redis.answers import (
 )
 from crossfoot.queues.redis.scripts import Script
 
+BATCH = 100
+"""Items of one request."""
+
+BATCH_BYTES = 1024 * 1024
+"""What one request carries, unless a single item is larger."""
+
 CONNECTIONS = 8
 """Requests under way at once per queue and loop; waits have as many of their own."""
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.batching import batches, one_after_another
 from crossfoot.queues.queue import Accepted, Doubtful, Outgoing, PublishAnswer, Refused
 from crossfoot.queues.redis.answers import NoAnswer
-from crossfoot.queues.redis.batching import batches, one_after_another
-from crossfoot.queues.redis.client import Client, Command
+from crossfoot.queues.redis.client import BATCH, BATCH_BYTES, Client, Command
 from crossfoot.queues.redis.entries import fields_of, refusal, text_of, unlike_any_other
 from crossfoot.queues.redis.scripts import DELAY
 
@@ -34,7 +34,7 @@ class Publisher:
         """
         checked = [refusal(message, queue=self._address.name, max_bytes=self._max_bytes) for message in messages]
         fit = [message for message, refused in zip(messages, checked, strict=True) if refused is None]
-        cut = batches(fit, lambda message: sum(map(len, fields_of(message))))
+        cut = batches(fit, lambda message: sum(map(len, fields_of(message))), most=BATCH, most_bytes=BATCH_BYTES)
         answers = iter(await one_after_another(cut, self._batch, _unsent))
         return [refused or next(answers) for refused in checked]
 

@@ -25,8 +25,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
 )
 from crossfoot.queues.redis.address import address_of
-from crossfoot.queues.redis.batching import BATCH
-from crossfoot.queues.redis.client import Client
+from crossfoot.queues.redis.client import BATCH, Client
 from crossfoot.queues.redis.opening import check
 from crossfoot.queues.redis.publishing import Publisher
 from crossfoot.queues.redis.receiving import MAX_RECEIVE, Receiver

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from crossfoot.queues.batching import batches, one_after_another
 from crossfoot.queues.queue import Delivery, Done, NotDone, ReceiptAnswer
 from crossfoot.queues.redis.answers import NoAnswer, Rejected
-from crossfoot.queues.redis.batching import batches, one_after_another
-from crossfoot.queues.redis.client import Argument, Client
+from crossfoot.queues.redis.client import BATCH, BATCH_BYTES, Argument, Client
 from crossfoot.queues.redis.entries import fields_of, packed, text_of
 from crossfoot.queues.redis.receipts import parts_of
 from crossfoot.queues.redis.scripts import ACK, BURY, EXTEND, RELEASE, Script
@@ -78,7 +78,9 @@ class Settler:
                 return _unanswered(batch, str(error))
             return [_answer(item.receipt, text_of(one)) for item, one in zip(batch, said, strict=True)]
 
-        return await one_after_another(batches(items, lambda item: item.size), send, _unanswered)
+        return await one_after_another(
+            batches(items, lambda item: item.size, most=BATCH, most_bytes=BATCH_BYTES), send, _unanswered
+        )
 
 
 def milliseconds(seconds: float) -> int:

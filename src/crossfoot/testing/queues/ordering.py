@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from crossfoot.queues.queue import Delivery, Order, Queue
-from crossfoot.testing.queues.suite import QueueSuite, bodies, receipts
+from crossfoot.queues.queue import Accepted, Delivery, Order, Queue
+from crossfoot.testing.queues.suite import QueueSuite, bodies, outgoing, receipts
 
 
 class Ordering(QueueSuite):
@@ -62,6 +62,16 @@ class Ordering(QueueSuite):
             first = await self.take_one(queue)
             await queue.dead_letter([first], reason="poison")
             assert bodies(await self.take(queue, 1)) == [sent[1].body]
+
+    async def test_a_higher_priority_is_delivered_first_where_the_queue_knows_priorities(self) -> None:
+        async with self.make_queue() as queue:
+            levels = queue.capabilities.priorities
+            sent = [outgoing(priority=priority) for priority in (0, levels - 1, 0, levels - 1)]
+            assert all(isinstance(answer, Accepted) for answer in await queue.publish(sent))
+            seen = await self._drain(queue, 1)
+            assert sorted(bodies(seen)) == sorted(bodies(sent))
+            if levels > 1:
+                assert bodies(seen) == bodies([sent[1], sent[3], sent[0], sent[2]])
 
     async def _drain(self, queue: Queue, batch: int) -> list[Delivery]:
         """Receive and ack `batch` at a time until nothing is left."""

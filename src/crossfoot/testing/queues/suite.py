@@ -100,6 +100,7 @@ def outgoing(
     *,
     partition: str | None = None,
     delay: float = 0.0,
+    priority: int = 0,
     attributes: dict[str, str] | None = None,
 ) -> Outgoing:
     """A message nobody has published before."""
@@ -109,6 +110,7 @@ def outgoing(
         body=body if body is not None else f'{{"number": {number}}}'.encode(),
         partition=partition,
         delay=delay,
+        priority=priority,
         attributes=attributes or {},
     )
 

@@ -10,22 +10,18 @@ from crossfoot.errors import QueueUnavailable
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-BATCH = 100
-"""Items of one request."""
 
-BATCH_BYTES = 1024 * 1024
-"""What one request carries, unless a single item is larger."""
-
-
-def batches(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """The items in their order, in lists of limited length and size."""
+def batches(
+    items: Iterable[Item], size_of: Callable[[Item], int], *, most: int, most_bytes: int
+) -> Iterator[list[Item]]:
+    """The items in their order, in lists of at most so many; of so many bytes, unless a single item is larger."""
     batch: list[Item] = []
-    room = BATCH_BYTES
+    room = most_bytes
     for item in items:
         size = size_of(item)
-        if batch and (len(batch) == BATCH or size > room):
+        if batch and (len(batch) == most or size > room):
             yield batch
-            batch, room = [], BATCH_BYTES
+            batch, room = [], most_bytes
         batch.append(item)
         room -= size
     if batch:
