@@ -1,4 +1,4 @@
-"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue embedded|sqs|redis|nats|rabbitmq|postgres] [--at BOUNDARY]`.
+"""The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue QUEUE] [--at BOUNDARY]`.
 
 Every cell is crashed at `--kills` times at one boundary, over the four database forms in turn, and audited. The table says
 for each boundary and queue how many processes were killed there, and how many effects were lost, doubled or unaccounted for.
