@@ -60,18 +60,12 @@ INSERT_CLOSING = _CLOSING + "(?, ?, ?, ?, ?, ?, ?)"
 INSERT_CLOSING_GROUP = _CLOSING + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * GROUP)
 
 
-def _closing_and_ack(place: int) -> str:
-    message, kind, attempt, delivery, at, worker, details = (f"?{7 * place + column}" for column in range(1, 8))
-    return (
-        f"({message}, {kind}, {attempt}, {delivery}, {at}, {worker}, {details}), "
-        f"({message}, {Kind.ACKED.value}, {attempt}, {delivery}, {at}, {worker}, NULL)"
-    )
+_CLOSING_AND_ACK = f"(?, ?, ?, ?, ?, ?, ?), (?, {Kind.ACKED.value}, ?, ?, ?, ?, NULL)"
 
+INSERT_CLOSING_AND_ACK = _CLOSING + _CLOSING_AND_ACK
+"""The same, and that it was acked."""
 
-INSERT_CLOSING_AND_ACK = _CLOSING + _closing_and_ack(0)
-"""The same, and that it was acked, from one row of parameters."""
-
-INSERT_CLOSING_AND_ACK_GROUP = _CLOSING + ", ".join(_closing_and_ack(place) for place in range(GROUP))
+INSERT_CLOSING_AND_ACK_GROUP = _CLOSING + ", ".join([_CLOSING_AND_ACK] * GROUP)
 
 INSERT_CAUSE = """
 INSERT INTO crossfoot_causes (fingerprint, kind, title, frames, first_at) VALUES (?, ?, ?, ?, ?)

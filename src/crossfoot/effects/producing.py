@@ -188,7 +188,11 @@ def _run(steps: Steps[None], session: Any) -> None:
 
 def _answer(session: Any, ask: Ask) -> Any:
     if isinstance(session, sqlite3.Connection):
-        return answer(own_cursor(session), ask)
+        theirs, session.text_factory = session.text_factory, str
+        try:
+            return answer(own_cursor(session), ask)
+        finally:
+            session.text_factory = theirs
     connection = (
         session.connection()
         if callable(getattr(session, "connection", None)) and hasattr(session, "flush")
