@@ -126,6 +126,22 @@ class TestOneTransaction:
         assert await scene.perform(scene.work(handler, a_message(sequence=2))) is Kind.COMMITTED
         assert len(scene.effects) == 2
 
+    async def test_a_handler_may_change_its_text_factory(self, driver_scene: Scene) -> None:
+        scene = driver_scene
+
+        def as_bytes(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+            def change(connection: Any) -> None:
+                connection.text_factory = bytes
+
+            yield Call(change)
+            yield insert(message)
+
+        handler = scene.handler(as_bytes, in_order=InOrder())
+        first, second = a_message(sequence=1), a_message(sequence=2, predecessor=1)
+        assert await scene.perform(scene.work(handler, second)) is Kind.PARKED
+        assert await scene.perform(scene.work(handler, first)) is Kind.COMMITTED
+        assert scene.rows("SELECT typeof(queue) || typeof(identity) FROM crossfoot_outbox") == ["texttext"]
+
 
 class TestWhenItBegins:
     """No lock is held while nothing is written."""

@@ -62,24 +62,12 @@ INSERT_CLOSING = _CLOSING + "(?, ?, ?, ?, ?, ?, ?)"
 INSERT_CLOSING_GROUP = _CLOSING + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * GROUP)
 
 
-def _closing_and_ack(rows: int) -> str:
-    """The same, and that it was acked, from one row of parameters each."""
-    values = []
-    for first in range(1, 7 * rows, 7):
-        message, kind, attempt, delivery, at, worker, details = (f"?{first + column}" for column in range(7))
-        values.append(f"({message}, {kind}, {attempt}, {delivery}, {at}, {worker}, {details})")
-        values.append(f"({message}, {Kind.ACKED.value}, {attempt}, {delivery}, {at}, {worker}, NULL)")
-    closings = ", ".join(["(" + "?::bigint, " * 6 + "?::text)"] * rows)
-    in_postgres = f"""
-WITH closings (message, kind, attempt, delivery, at, worker, details) AS (VALUES {closings})
-{_CLOSING.removesuffix("VALUES ")} SELECT message, kind, attempt, delivery, at, worker, details FROM closings
-UNION ALL SELECT message, {Kind.ACKED.value}, attempt, delivery, at, worker, NULL FROM closings
-"""
-    return differs(_CLOSING + ", ".join(values), postgres=in_postgres)
+_CLOSING_AND_ACK = f"(?, ?, ?, ?, ?, ?, ?), (?, {Kind.ACKED.value}, ?, ?, ?, ?, NULL)"
 
+INSERT_CLOSING_AND_ACK = _CLOSING + _CLOSING_AND_ACK
+"""The same, and that it was acked."""
 
-INSERT_CLOSING_AND_ACK = _closing_and_ack(1)
-INSERT_CLOSING_AND_ACK_GROUP = _closing_and_ack(GROUP)
+INSERT_CLOSING_AND_ACK_GROUP = _CLOSING + ", ".join([_CLOSING_AND_ACK] * GROUP)
 
 INSERT_CAUSE = """
 INSERT INTO crossfoot_causes (fingerprint, kind, title, frames, first_at) VALUES (?, ?, ?, ?, ?)

@@ -7,6 +7,7 @@ every page that it touches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
@@ -17,6 +18,7 @@ from crossfoot.effects.work import Closing, Work
 from crossfoot.errors import LeaseLost
 
 COMMITTED = int(Kind.COMMITTED)
+Row = tuple[Any, ...]
 
 
 def claim(works: Sequence[Work]) -> Steps[None]:
@@ -61,13 +63,18 @@ def write(works: Sequence[Work]) -> Steps[None]:
     rows = [row for work in works for row in work.rows]
     if rows:
         yield Many(sql.INSERT_ENTRY, rows)
-    acked = [work.closing for work in works if work.closing is not None and work.acked]
+    acked = [_with_ack(work.closing) for work in works if work.closing is not None and work.acked]
     yield from _closings(acked, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP)
     others = [work.closing for work in works if work.closing is not None and not work.acked]
     yield from _closings(others, sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP)
 
 
-def _closings(rows: Sequence[Closing], each: str, group: str) -> Steps[None]:
+def _with_ack(closing: Closing) -> Row:
+    message, _, attempt, delivery, at, worker, _ = closing
+    return (*closing, message, attempt, delivery, at, worker)
+
+
+def _closings(rows: Sequence[Row], each: str, group: str) -> Steps[None]:
     whole = len(rows) - len(rows) % sql.GROUP
     for first in range(0, whole, sql.GROUP):
         yield Run(group, flat(rows[first : first + sql.GROUP]))

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import anyio
 
-from crossfoot import forks
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
@@ -228,7 +227,7 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
             tx.open()
         _begin(work)
         handler = work.handler
-        forks_before = forks.depth()
+        process = os.getpid()
         try:
             result = handler.function(work.message, tx) if handler.wants_transaction else handler.function(work.message)
         except (Exception, Decided):
@@ -239,9 +238,7 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
             raise _quit(work, error) from error
         finally:
             tx.end()
-            if (
-                forks.depth() != forks_before
-            ):  # a child that the handler forked and did not end: only one of us may go on
+            if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
                 os._exit(70)
         tx.open()
         kind = work.judge(result, session.changed())

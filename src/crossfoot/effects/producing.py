@@ -249,7 +249,11 @@ async def _run_async(steps: Steps[T], session: Any) -> T:
 
 def _answer(session: Any, ask: Ask) -> Any:
     if isinstance(session, sqlite3.Connection):
-        return answer(own_cursor(session), ask)
+        theirs, session.text_factory = session.text_factory, str
+        try:
+            return answer(own_cursor(session), ask)
+        finally:
+            session.text_factory = theirs
     if _is_psycopg(session):
         from crossfoot.effects.databases import psycopg
 

@@ -108,6 +108,7 @@ class AioSqliteSession:
     def _unwatch(self) -> None:
         self.handle.lent_to = None
         self._inner.guarded = False
+        self._inner.text_factory = str  # what the handler made of it is not for our statements
         self._counter.watching = False
 
     async def _call(self, function: Any, *arguments: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from contextlib import suppress
 from typing import Any, Self
 
 from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
@@ -132,7 +133,8 @@ class HandlerConnection(Connection):
         for reference in self._cursors:
             cursor = reference()
             if cursor is not None:
-                cursor.close()
+                with suppress(sqlite3.Error):  # a thread that the handler left behind is using it just now
+                    cursor.close()
         self._cursors.clear()
 
     def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
@@ -200,6 +202,7 @@ class SqliteSession:
 
     def changed(self) -> int:
         self.handle.guarded = False
+        self.handle.text_factory = str  # what the handler made of it is not for our statements
         return self._counter.changed()
 
     def asks_again(self, error: BaseException) -> bool:
@@ -210,6 +213,7 @@ class SqliteSession:
 
     def _unwatch(self) -> None:
         self.handle.guarded = False
+        self.handle.text_factory = str
         self._counter.watching = False
 
 
