@@ -26,6 +26,10 @@ from crossfoot.queues.rabbitmq.watching import Watcher
 
 T = TypeVar("T")
 
+MOVING = 200.0
+"""Seconds after which a quorum queue sends again, at the latest, what the queue it moves to did not take. Three minutes; until
+then such a message is counted nowhere."""
+
 _log = logging.getLogger("crossfoot.queues.rabbitmq")
 
 
@@ -84,6 +88,9 @@ def capabilities_of(place: Address, settings: Settings | None, max_bytes: int) -
         order=Order.NONE,
         depth=DepthIs.APPROXIMATE,
         browsing=False,
+        # Or it is on its way to a process that has frozen, before that could say that it holds anything: until the broker takes it
+        # for dead.
+        hides=MOVING + 2.0 * place.heartbeat,
         redrive=settings is None or settings.kind == "quorum",
         receipts_fenced=True,
         publish_dedup=0.0,
