@@ -37,6 +37,7 @@ class Watched(EmbeddedQueue):
         self.file = path
         self.browsing = True
         self.during_browse: Callable[[], object] = lambda: None
+        self.during_depth: Callable[[], object] = lambda: None
         self.before_purge: Callable[[], object] = lambda: None
         self.said: list[int] = []
         """How many it says it holds, when asked the next times."""
@@ -50,6 +51,7 @@ class Watched(EmbeddedQueue):
         return msgspec.structs.replace(super().capabilities, browsing=self.browsing, hides=self.hides)
 
     async def depth(self) -> Depth:
+        self.during_depth()
         if self.fails:
             raise QueueUnavailable("it does not answer")
         depth = await super().depth()
@@ -227,6 +229,20 @@ class TestMissing:
         scene.clock.advance(0.001)
         assert await scene.look() == {Kind.VANISHED: 1}
         assert scene.fate(message) is Fate.VANISHED
+
+    async def test_what_is_set_aside_for_its_age_meanwhile_is_expired_whatever_the_clocks_say(
+        self, scene: Scene
+    ) -> None:
+        (message,) = await scene.published()
+        scene.clock.advance(RETENTION - 60)
+
+        def set_aside() -> None:
+            """By another worker, or the queue itself, whose clock is a minute ahead."""
+            scene.queue.execute("UPDATE crossfoot_queue SET state = 3, expires_at = NULL")
+
+        scene.queue.during_depth = set_aside  # between the look for what is too old, and the one for what is missing
+        assert await scene.look() == {Kind.EXPIRED: 1}
+        assert scene.fate(message) is Fate.EXPIRED
 
     async def test_what_still_waits_in_the_outbox_is_not_missing(self, scene: Scene) -> None:
         (message,) = await scene.published()

@@ -141,7 +141,9 @@ class Reconciliation:
             await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
             if len(dead) < buried:  # some hide, from somebody else's look for instance: the missing may be among them
                 return {}
-        return await anyio.to_thread.run_sync(self._write_gone, gone, how)
+        aside = await self._book_expired() if gone else 0  # or it was set aside for its age meanwhile
+        counts = await anyio.to_thread.run_sync(self._write_gone, gone, how)
+        return {**counts, Kind.EXPIRED: counts[Kind.EXPIRED] + aside}
 
     async def _not_seen(self, candidates: Sequence[Missing]) -> list[Missing]:
         """Those that the queue does not show."""
