@@ -224,6 +224,7 @@ ROWS: dict[str, Callable[[Capabilities], str]] = {
     "receipts fenced": lambda c: yes(c.receipts_fenced),
     "publish dedup": lambda c: seconds(c.publish_dedup),
     "levels of priority": lambda c: str(c.priorities),
+    "may go uncounted for": lambda c: seconds(c.hides),
     "longest delay of a publish": lambda c: seconds(c.max_delay),
     "longest delay of a release": lambda c: seconds(c.max_release_delay),
     "longest lease": lambda c: seconds(c.max_lease),

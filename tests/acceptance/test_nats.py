@@ -41,6 +41,7 @@ SERVICE = """
 import time
 import anyio
 from crossfoot import Crossfoot
+from tests.acceptance.service_rig import FORMS
 from tests.conformance.database_rig import bill
 
 app = Crossfoot("billing")

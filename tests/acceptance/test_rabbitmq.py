@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from crossfoot import Crossfoot
@@ -32,7 +33,7 @@ from crossfoot.worker.reconcile import Reconciliation
 from tests.acceptance.service_rig import FORMS, Form, Service, a_service, eventually
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows
 from tests.conformance.database_rig import Sql, bill, insert
-from tests.conformance.rabbitmq_scene import Holder, by_hand, control
+from tests.conformance.rabbitmq_scene import Holder, Waiter, by_hand, control, the_one
 from tests.servers.processes import free_port
 from tests.servers.rabbitmq import RabbitServer
 
@@ -69,9 +70,13 @@ async def fates(service: Service, *messages: Message) -> list[Fate]:
     return [service.fate(message) for message in messages]
 
 
-async def look(service: Service, times: int = 1) -> None:
-    """Compare the queue with the book, when nothing is quite fresh, and without waiting for anything to be overdue."""
+async def look(service: Service, times: int = 1, *, hides: bool = False) -> None:
+    """Compare the queue with the book, when nothing is quite fresh, and without waiting for anything to be overdue; nor, unless
+    it `hides` something, for what it may hide."""
     await anyio.sleep(0.05)
+    if not hides:
+        queue = service.app.queue
+        queue._capabilities = msgspec.structs.replace(queue.capabilities, hides=0.0)  # type: ignore[attr-defined]
     reconciliation = Reconciliation(service.app.book, service.app.queue, patience=0.02)
     for _ in range(times):
         await reconciliation.run()
@@ -264,6 +269,39 @@ class TestWhatTheBrokerHides:
             await service.work()
             await look(service, 2)
             assert await fates(service, held, purged) == [Fate.SETTLED, Fate.VANISHED]
+
+    async def test_what_came_to_a_frozen_worker_that_waited_is_not_vanished(
+        self, service_of: ServiceOf, rabbit: RabbitServer
+    ) -> None:
+        async with service_of() as service:
+            waiter = await anyio.to_thread.run_sync(Waiter, service.app.queue.name, rabbit)
+            try:
+                waiter.freeze()
+                (message,) = await service.publish("case.released", "case-1")
+                assert (await service.app.queue.depth()).held == 0, "it is counted nowhere, because nobody could say so"
+                await look(service, 4, hides=True)
+                assert await fates(service, message) == [Fate.QUEUED]
+            finally:
+                await anyio.to_thread.run_sync(waiter.kill)
+            service.handle("case.released", bill)
+            await service.work()
+            assert await fates(service, message) == [Fate.SETTLED]
+
+    async def test_what_waits_for_room_on_its_way_back_into_a_full_queue_is_not_vanished(
+        self, service_of: ServiceOf
+    ) -> None:
+        async with service_of(made={"max_length": 1}) as service:
+            queue = service.app.queue
+            (message,) = await service.publish("case.released", "case-1")
+            await queue.release([(await the_one(queue)).receipt], delay=0.5)
+            for _ in range(5):  # a quorum queue takes some more than its limit
+                await queue.publish([Outgoing(key="stray|1", body=b"{}")])
+            await anyio.sleep(1.0)
+            while taken := await queue.receive(10, lease=30.0, wait=0.5):
+                await queue.ack([delivery.receipt for delivery in taken])
+            assert (await queue.depth()).held == 0, "it is sent again minutes later, and counted nowhere until then"
+            await look(service, 4, hides=True)
+            assert await fates(service, message) == [Fate.QUEUED]
 
     async def test_what_another_process_holds_is_allowed_for_in_the_balance(
         self, service_of: ServiceOf, tmp_path: Path

@@ -16,6 +16,7 @@ from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.clock import SECOND, ManualClock
+from crossfoot.errors import QueueUnavailable
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Capabilities, Depth, Held
@@ -36,17 +37,23 @@ class Watched(EmbeddedQueue):
         self.file = path
         self.browsing = True
         self.during_browse: Callable[[], object] = lambda: None
+        self.during_depth: Callable[[], object] = lambda: None
         self.before_purge: Callable[[], object] = lambda: None
         self.said: list[int] = []
         """How many it says it holds, when asked the next times."""
         self.hides_dead = False
+        self.hides = 0.0
+        self.fails = False
         self.looks_at_dead = 0
 
     @property
     def capabilities(self) -> Capabilities:
-        return msgspec.structs.replace(super().capabilities, browsing=self.browsing)
+        return msgspec.structs.replace(super().capabilities, browsing=self.browsing, hides=self.hides)
 
     async def depth(self) -> Depth:
+        self.during_depth()
+        if self.fails:
+            raise QueueUnavailable("it does not answer")
         depth = await super().depth()
         return msgspec.structs.replace(depth, ready=self.said.pop(0), in_flight=0, delayed=0) if self.said else depth
 
@@ -223,6 +230,20 @@ class TestMissing:
         assert await scene.look() == {Kind.VANISHED: 1}
         assert scene.fate(message) is Fate.VANISHED
 
+    async def test_what_is_set_aside_for_its_age_meanwhile_is_expired_whatever_the_clocks_say(
+        self, scene: Scene
+    ) -> None:
+        (message,) = await scene.published()
+        scene.clock.advance(RETENTION - 60)
+
+        def set_aside() -> None:
+            """By another worker, or the queue itself, whose clock is a minute ahead."""
+            scene.queue.execute("UPDATE crossfoot_queue SET state = 3, expires_at = NULL")
+
+        scene.queue.during_depth = set_aside  # between the look for what is too old, and the one for what is missing
+        assert await scene.look() == {Kind.EXPIRED: 1}
+        assert scene.fate(message) is Fate.EXPIRED
+
     async def test_what_still_waits_in_the_outbox_is_not_missing(self, scene: Scene) -> None:
         (message,) = await scene.published()
         scene.queue.lose(message)
@@ -286,6 +307,33 @@ class TestByCountAlone:
         await blind.look()
         blind.queue.said = said  # each look counts the dead letters, the rest, and the rest once more
         assert [await blind.look(), await blind.look(), await blind.look()] == [{}, {}, {Kind.VANISHED: 1}]
+
+    async def test_a_queue_that_may_hide_a_message_must_look_empty_for_longer(self, blind: Scene) -> None:
+        (message,) = await blind.published()
+        blind.queue.lose(message)
+        blind.queue.hides = 180.0
+        blind.clock.advance(60)
+        for _ in range(4):
+            assert await blind.look() == {}
+            blind.clock.advance(44)
+        blind.queue.said = [0, 1]  # here it comes out
+        assert await blind.look() == {}
+        for _ in range(5):
+            assert await blind.look() == {}
+            blind.clock.advance(44)
+        assert await blind.look() == {Kind.VANISHED: 1}
+
+    async def test_a_look_that_failed_begins_it_anew(self, blind: Scene) -> None:
+        (message,) = await blind.published()
+        blind.queue.lose(message)
+        blind.clock.advance(60)
+        assert await blind.look() == {}
+        blind.queue.fails = True
+        with pytest.raises(QueueUnavailable):
+            await blind.look()
+        blind.queue.fails = False
+        assert [await blind.look(), await blind.look()] == [{}, {Kind.VANISHED: 1}]
+        assert blind.fate(message) is Fate.VANISHED
 
     async def test_something_that_happened_in_between_begins_it_anew(self, blind: Scene) -> None:
         (message,) = await blind.published()

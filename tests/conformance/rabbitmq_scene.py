@@ -98,12 +98,28 @@ anyio.run(hold, *sys.argv[1:])
 """
 
 
+WAITS = """
+import anyio, sys
+from crossfoot.queues.rabbitmq import RabbitQueue
+
+async def wait(name, url):
+    async with RabbitQueue(name, url=url) as queue, anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: queue.receive(10, lease=queue.capabilities.max_lease, wait=600.0))
+        await anyio.sleep(0.5)
+        print(0, 0, flush=True)
+
+anyio.run(wait, *sys.argv[1:])
+"""
+
+
 class Holder:
     """A process that has received something, and does nothing with it. To make one blocks until it holds something."""
 
+    program = HOLDS
+
     def __init__(self, name: str, server: RabbitServer) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", HOLDS, name, server.url], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, "-c", self.program, name, server.url], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         assert self._process.stdout is not None
         self.holds, self.lease_until = map(int, self._process.stdout.readline().split())
@@ -116,3 +132,9 @@ class Holder:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+class Waiter(Holder):
+    """A process that waits for something to receive. To make one blocks until it does."""
+
+    program = WAITS

@@ -571,3 +571,37 @@ class TestLines:
                         tasks.start_soon(consume, queue)
                 assert (await one.depth()).held == 0
         assert seen == {line: list(range(length)) for line in seen}
+
+    @pytest.mark.parametrize("end", ["ack", "bury"])
+    async def test_publishers_and_settlers_of_many_lines_do_not_wait_for_each_other_in_a_circle(
+        self, place: Place, end: str
+    ) -> None:
+        lines = [f"line-{number}" for number in range(40)]
+
+        async def publish(queue: PostgresQueue, order: list[str]) -> None:
+            for _ in range(6):
+                answers = await queue.publish([outgoing(body=line.encode(), partition=line) for line in order])
+                assert all(isinstance(answer, Accepted) for answer in answers), answers
+
+        async def settle(queue: PostgresQueue) -> None:
+            for _ in range(6):
+                taken = sorted(await queue.receive(100, lease=30.0), key=lambda one: one.body, reverse=True)
+                if end == "ack":
+                    answers = await queue.ack(receipts(taken))
+                else:
+                    answers = await queue.dead_letter(taken, reason="tested")
+                assert all(isinstance(answer, Done) for answer in answers), answers
+
+        async with (
+            place.queue(ordered=True) as one,
+            place.queue(ordered=True) as two,
+            place.queue(ordered=True) as three,
+        ):
+            answers = await one.publish([outgoing(body=line.encode(), partition=line) for line in reversed(lines)])
+            keys = [int(answer.broker_id) for answer in answers if isinstance(answer, Accepted)]
+            stored = dict(place.run("SELECT key, line FROM crossfoot_queue"))
+            assert [stored[key] for key in keys] == lines[::-1], "answers are in the order of the messages"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish, one, lines)
+                tasks.start_soon(publish, two, lines[::-1])
+                tasks.start_soon(settle, three)

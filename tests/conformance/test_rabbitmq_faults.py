@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -14,6 +15,8 @@ from crossfoot.clock import SystemClock
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Outgoing, Refused
 from crossfoot.queues.rabbitmq import RabbitQueue, ensure
+from crossfoot.queues.rabbitmq.checks import max_attempts_of, warnings, wears_out
+from crossfoot.queues.rabbitmq.probing import Settings
 from crossfoot.testing.queues import outgoing
 from tests.conformance.rabbitmq_scene import Holder, Told, by_hand, control, dead_of, made, opened, settled_at, the_one
 from tests.servers.cable import cable_to
@@ -466,6 +469,45 @@ async def test_what_is_missing_beside_a_queue_is_named_by_who_receives_and_misse
         with pytest.raises(QueueUnavailable, match=f"{name} needs {name}.dead beside it"):
             await queue.receive(1, lease=30.0)
         await ensure(f"{name}2", url=rabbit.url)
+
+
+async def test_a_queue_that_loses_dead_letters_by_being_looked_at_is_not_used_for_them(rabbit: RabbitServer) -> None:
+    name = await made(rabbit)
+    async with by_hand(rabbit) as channel, opened(name, rabbit) as queue, opened(name, rabbit) as looking:
+        await channel.queue_delete(f"{name}.dead")
+        limited: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 2}
+        await channel.queue_declare(f"{name}.dead", durable=True, arguments=limited)
+        await queue.publish([outgoing()])
+        with pytest.raises(QueueUnavailable, match=rf"{name} cannot use {name}\.dead .*x-delivery-limit: -1"):
+            await queue.receive(1, lease=30.0)
+        await channel.basic_publish(b"{}", routing_key=f"{name}.dead")
+        for _ in range(4):
+            with pytest.raises(QueueUnavailable, match="x-delivery-limit: -1"):
+                await dead_of(looking)
+        assert (await queue.depth()).dead == 1, "it is still there"
+
+
+async def test_a_waiting_queue_that_drops_what_has_waited_is_not_used(rabbit: RabbitServer) -> None:
+    name = await made(rabbit)
+    async with by_hand(rabbit) as channel, opened(name, rabbit) as queue:
+        await channel.queue_delete(f"{name}.wait.2")
+        await channel.queue_declare(f"{name}.wait.2", durable=True)
+        await queue.publish([outgoing()])
+        with pytest.raises(QueueUnavailable, match=rf"{name}\.wait\.2 .*x-dead-letter-routing-key: {name}"):
+            await queue.receive(1, lease=30.0)
+        assert (await queue.depth()).ready == 1
+
+
+def test_a_quorum_queue_of_version_4_gives_a_message_up_although_nobody_told_it_to() -> None:
+    def quorum(version: int, **arguments: object) -> Settings:
+        return Settings(arguments={"x-queue-type": "quorum", **arguments}, version=(version, 0))
+
+    never = {"x-delivery-limit": -1}
+    assert [max_attempts_of(one) for one in (quorum(3), quorum(4), quorum(4, **never))] == [None, 21, None]
+    assert ["delivered too often" in "".join(warnings(one)) for one in (quorum(3), quorum(4), quorum(4, **never))] == [
+        False, True, False,
+    ]  # fmt: skip
+    assert [bool(wears_out(one)) for one in (quorum(3), quorum(4), quorum(4, **never))] == [False, True, False]
 
 
 async def test_a_second_event_loop_gets_a_connection_of_its_own(rabbit: RabbitServer) -> None:

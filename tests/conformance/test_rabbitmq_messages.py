@@ -345,6 +345,10 @@ def test_addresses(text: str, url: str | None, server: str, queue: str) -> None:
     [
         ("amqp://me:swordfish@host", "cannot be a queue's name"),
         ("amqp://me:swordfish@host:x/billing", "cannot be read"),
+        ("amqp://me:swordfish/x@host/billing", "%-escapes"),
+        ("amqp://me:1/swordfish@host:5672/billing", "%-escapes"),
+        ("amqp://me:swordfish#x@host/billing", "%-escapes"),
+        ("amqp://me:a/b?swordfish@host/billing", "%-escapes"),
         ("amqp://me:swordfish@host/billing?prefetch=3", "no option"),
         ("amqp://me:swordfish@host/billing?heartbeat=0", "whole seconds"),
         ("rabbitmq:", "cannot be a queue's name"),

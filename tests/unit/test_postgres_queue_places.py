@@ -139,6 +139,7 @@ def test_an_address_names_the_database_and_the_queue(queue: str, url: str | None
         ("postgresql://me:s3cret@db/app", None, "names|no name"),
         ("redis://me:s3cret@db/app?queue=x", None, "begins with postgresql://"),
         ("x", "postgresql://me:s3cret@db/app?sslmod=require", "cannot be read"),
+        ("x", "postgresql://db/app?password=a&s3cret", "NAME=VALUE"),
         ("x" * 201, "postgresql://db/app", "200 bytes"),
     ],
 )

@@ -2,7 +2,8 @@
 
 Three things happen to messages without anybody telling us: the queue's retention drops them, its redrive policy moves
 them to the dead letters, and somebody deletes them. Each is found by identity where the queue can be browsed, and
-where it cannot, by the one moment at which its depth proves something: when it is empty.
+where it cannot, by the one moment at which its depth proves something: when it is empty, and at every look for as long as
+it may hold a message without counting it.
 
 A long queue is not searched. It delivers what is ready longest first, so only what should have been delivered before
 the message at its head can be missing; what is behind the head waits, or is found missing when the head has passed it.
@@ -25,7 +26,7 @@ from crossfoot.books.record import Record, record_of, under_broker_id, unreadabl
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
-from crossfoot.errors import EnvelopeInvalid
+from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
 from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsOldest
 
@@ -70,12 +71,24 @@ class Reconciliation:
         self._queue = queue
         self._patience = patience
         self._worker = worker
-        self._missed_before: set[tuple[int, int]] = set()
+        self._missed_since: dict[tuple[int, int], float] = {}
+        """Since when a message, and what happened to it last, has been missing at every look at an empty queue."""
         self._after = 0
         self._looks = 0
 
     async def run(self) -> dict[Kind, int]:
-        """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished."""
+        """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished.
+
+        Raises:
+            QueueUnavailable: it could not be looked at, which breaks the row of looks at which it was empty.
+        """
+        try:
+            return await self._run()
+        except QueueUnavailable:
+            self._missed_since.clear()
+            raise
+
+    async def _run(self) -> dict[Kind, int]:
         await anyio.to_thread.run_sync(post_all, self._book)
         found = {
             Kind.EXPIRED: await self._book_expired(),
@@ -114,21 +127,23 @@ class Reconciliation:
     async def _book_missing(self) -> dict[Kind, int]:
         browsing = self._queue.capabilities.browsing
         if not browsing and (await self._queue.depth()).held:
-            self._missed_before.clear()
+            self._missed_since.clear()
             return {}
         head = await self._queue.oldest() if browsing and isinstance(self._queue, TellsOldest) else None
         candidates = await anyio.to_thread.run_sync(self._overdue, head)
         if not candidates:
-            self._missed_before.clear()
+            self._missed_since.clear()
             return {}
         gone = await self._not_seen(candidates) if browsing else await self._gone_from_empty(candidates)
-        how = "browsed" if browsing else "empty at two looks"
+        how = "browsed" if browsing else "empty at every look"
         if gone and (buried := (await self._queue.depth()).dead):
             dead = [held async for held in self._queue.dead_letters()]
             await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
             if len(dead) < buried:  # some hide, from somebody else's look for instance: the missing may be among them
                 return {}
-        return await anyio.to_thread.run_sync(self._write_gone, gone, how)
+        aside = await self._book_expired() if gone else 0  # or it was set aside for its age meanwhile
+        counts = await anyio.to_thread.run_sync(self._write_gone, gone, how)
+        return {**counts, Kind.EXPIRED: counts[Kind.EXPIRED] + aside}
 
     async def _not_seen(self, candidates: Sequence[Missing]) -> list[Missing]:
         """Those that the queue does not show."""
@@ -140,12 +155,19 @@ class Reconciliation:
         return list(missing.values())
 
     async def _gone_from_empty(self, candidates: Sequence[Missing]) -> list[Missing]:
-        """Those that were missed at two looks in a row, between which nothing happened to them, at an empty queue."""
+        """Those that were missed at two looks at least, at an empty queue, between which nothing happened to them, and which
+        are further apart than the queue may hide a message."""
         if (await self._queue.depth()).held:
-            self._missed_before.clear()
+            self._missed_since.clear()
             return []
-        gone = [message for message in candidates if (message.key, message.latest) in self._missed_before]
-        self._missed_before |= {(message.key, message.latest) for message in candidates}  # of other pages, too
+        now, hides = self._book.clock.monotonic(), self._queue.capabilities.hides
+        since = self._missed_since
+        gone = [
+            message for message in candidates
+            if (fact := (message.key, message.latest)) in since and now - since[fact] >= hides
+        ]  # fmt: skip
+        for message in candidates:  # those of other pages stay
+            since.setdefault((message.key, message.latest), now)
         return gone
 
     def _overdue(self, head: Micros | None) -> list[Missing]:

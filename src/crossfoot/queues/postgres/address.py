@@ -77,8 +77,8 @@ def shown_safely(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Without what may be a part of a password."""
-    return str(error) if isinstance(error, ValueError) and "invalid" not in str(error).lower() else type(error).__name__
+    """Without its words, which may hold a part of the password."""
+    return "its parameters are no NAME=VALUE" if isinstance(error, ValueError) else type(error).__name__
 
 
 def _way(url: str) -> tuple[object, ...]:

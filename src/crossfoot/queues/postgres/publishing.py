@@ -29,8 +29,10 @@ class Publisher:
         """
         checked = [self._limits.refusal(message) for message in messages]
         rows = [one for one in checked if isinstance(one, Row)]
-        cut = batches(rows, lambda row: len(row.body), most=GROUP, most_bytes=GROUP_BYTES)
-        answers = iter(await one_after_another(cut, self._store, _untried))
+        turns = sorted(range(len(rows)), key=lambda turn: rows[turn].line or "")  # as everybody does who locks lines
+        cut = batches([rows[turn] for turn in turns], lambda row: len(row.body), most=GROUP, most_bytes=GROUP_BYTES)
+        stored = dict(zip(turns, await one_after_another(cut, self._store, _untried), strict=True))
+        answers = (stored[turn] for turn in range(len(rows)))
         if any(not row.delay for row in rows):
             await self._bell.ring()
         return [one if isinstance(one, Refused) else next(answers) for one in checked]

@@ -37,7 +37,7 @@ class Settler:
 
     async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
         """Take the messages out of the queue."""
-        return await self._settle(sql.ACK, {}, receipts, wakes=self._ordered)
+        return await self._settle(sql.ACK_IN_LINES if self._ordered else sql.ACK, {}, receipts, wakes=self._ordered)
 
     async def release(self, receipts: Sequence[str], delay: timedelta) -> list[ReceiptAnswer]:
         """Deliver the messages again after `delay`; without one before all others."""
@@ -51,7 +51,8 @@ class Settler:
 
     async def bury(self, receipts: Sequence[str], reason: str) -> list[ReceiptAnswer]:
         """Make the messages dead letters."""
-        return await self._settle(sql.BURY, {"reason": told(reason)}, receipts, wakes=self._ordered)
+        statement = sql.BURY_IN_LINES if self._ordered else sql.BURY
+        return await self._settle(statement, {"reason": told(reason)}, receipts, wakes=self._ordered)
 
     async def _settle(
         self, statement: str, more: dict[str, Any], receipts: Sequence[str], *, wakes: bool = False

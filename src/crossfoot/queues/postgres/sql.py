@@ -76,7 +76,24 @@ q.queue = %(queue)s AND q.key = ANY(%(keys)s::bigint[]) AND q.key = r.key AND q.
 
 _RECEIPTS = "unnest(%(keys)s::bigint[], %(tokens)s::bigint[]) AS r (key, token)"
 
+IN_LINES = """
+WITH locked AS MATERIALIZED (
+  SELECT crossfoot_queue_lock(%(queue)s, l.line) FROM (
+    SELECT DISTINCT q.line COLLATE "C" AS line FROM crossfoot_queue q
+     WHERE q.queue = %(queue)s AND q.key = ANY(%(keys)s::bigint[]) AND q.line IS NOT NULL ORDER BY 1) AS l
+)
+"""
+"""Before a statement that makes way for others in its lines, which ends with `LOCKED`. Everybody locks lines in one order, that of
+their bytes: two who met in the opposite order would wait for each other."""
+
+LOCKED = " AND (SELECT count(*) FROM locked) >= 0"
+"""Asked once, before any row is looked for."""
+
 ACK = f"DELETE FROM crossfoot_queue q USING {_RECEIPTS} WHERE {_HELD} RETURNING r.key, r.token"
+
+ACK_IN_LINES = (
+    f"{IN_LINES}DELETE FROM crossfoot_queue q USING {_RECEIPTS} WHERE {_HELD}{LOCKED} RETURNING r.key, r.token"
+)
 
 EXTEND = f"""
 UPDATE crossfoot_queue q SET due_at = clock_timestamp() + %(lease)s FROM {_RECEIPTS} WHERE {_HELD} RETURNING r.key, r.token
@@ -95,6 +112,11 @@ FROM {_RECEIPTS} WHERE {_HELD} RETURNING r.key, r.token
 BURY = f"""
 UPDATE crossfoot_queue q SET state = 3, token = NULL, dead_reason = %(reason)s
 FROM {_RECEIPTS} WHERE {_HELD} RETURNING r.key, r.token
+"""
+
+BURY_IN_LINES = f"""
+{IN_LINES}UPDATE crossfoot_queue q SET state = 3, token = NULL, dead_reason = %(reason)s
+FROM {_RECEIPTS} WHERE {_HELD}{LOCKED} RETURNING r.key, r.token
 """
 
 _OVERDUE = """

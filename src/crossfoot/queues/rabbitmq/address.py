@@ -81,6 +81,9 @@ def address_of(text: str, *, url: str | None = None) -> Address:
     Raises:
         UsageError: it is none; says what is wrong without repeating a password.
     """
+    for place in (text, url or ""):
+        if "://" in place:
+            _must_be_told_apart(place)
     if "://" in text:
         rest, _, query = text.partition("?")
         server, separator, queue = rest.rpartition("/")
@@ -121,14 +124,26 @@ def _server(text: str, shown: str) -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise UsageError(f"queue {shown}: its server's address cannot be read: {error}") from None
+    except ValueError:  # what is said of it may hold the password
+        raise UsageError(
+            f"queue {shown}: its server's address cannot be read: write amqp://USER:PASSWORD@HOST:PORT/VHOST"
+        ) from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise UsageError(f"queue {shown}: its server's address begins with amqp://HOST or amqps://HOST")
     vhost = unquote(parts.path.removeprefix("/")) or "/"
     path = "" if vhost == "/" else f"/{quote(vhost, safe='')}"
     default = 5671 if parts.scheme == "amqps" else 5672
     return f"{parts.scheme}://{parts.netloc if port else f'{parts.netloc}:{default}'}{path}"
+
+
+def _must_be_told_apart(url: str) -> None:
+    """Who has a `/`, `?` or `#` in the password has it where a host, a queue or an option should be, all of which are shown."""
+    before, at, after = url.partition("://")[2].rpartition("@")
+    if at and (set("/?#") & set(before)):
+        raise UsageError(
+            f"a queue's address on RabbitMQ, ...@{after.partition('?')[0]}, cannot be read: write it as "
+            "amqp://USER:PASSWORD@HOST:PORT/VHOST/QUEUE, with special characters in each part as %-escapes"
+        )
 
 
 def _must_be_name(name: str, shown: str) -> None:

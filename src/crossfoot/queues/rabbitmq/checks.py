@@ -33,8 +33,11 @@ def warnings(settings: Settings) -> list[str]:
             f"when it is full ({', '.join(bounded)}) it confirms a message and moves its oldest {where} (x-overflow: reject-publish "
             "refuses instead)"
         )
-    for name, what in (("x-message-ttl", "too old"), ("x-delivery-limit", "delivered too often")):
-        if name in arguments and not buried:
+    for name, what, so in (
+        ("x-message-ttl", "too old", "x-message-ttl" in arguments),
+        ("x-delivery-limit", "delivered too often", settings.delivery_limit is not None),
+    ):
+        if so and not buried:
             said.append(f"it drops what is {what} without a word ({name} without x-dead-letter-exchange)")
     if buried and settings.kind == "quorum" and arguments.get("x-dead-letter-strategy") != "at-least-once":
         said.append("what it moves to its dead letters may be lost on the way (x-dead-letter-strategy: at-least-once)")
@@ -43,8 +46,30 @@ def warnings(settings: Settings) -> list[str]:
 
 def max_attempts_of(settings: Settings) -> int | None:
     """After how many deliveries it gives a message up by itself."""
-    limit = settings.number("x-delivery-limit")
-    return limit + 1 if limit is not None and limit >= 0 else None
+    limit = settings.delivery_limit
+    return limit + 1 if limit is not None else None
+
+
+def wears_out(settings: Settings) -> str:
+    """Why dead letters are lost there by being looked at, with the remedy; empty when they are not."""
+    limit = settings.delivery_limit
+    if limit is None:
+        return ""
+    return (
+        f"whoever looks at dead letters takes them and hands them back, and it gives up what was delivered {limit + 1} times: "
+        "make it with x-delivery-limit: -1"
+    )
+
+
+def strands(settings: Settings, queue: str) -> str:
+    """Why what waits there does not come back, with the remedy; empty when it does."""
+    where = settings.arguments.get("x-dead-letter-exchange"), settings.arguments.get("x-dead-letter-routing-key")
+    if not settings.told or where == ("", queue):
+        return ""
+    return (
+        f"what has waited there would not come back, but be dropped: make it with x-dead-letter-exchange: '' and "
+        f"x-dead-letter-routing-key: {queue}"
+    )
 
 
 def retention_of(settings: Settings) -> float | None:

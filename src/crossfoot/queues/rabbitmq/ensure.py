@@ -15,9 +15,7 @@ from crossfoot.queues.rabbitmq.checks import KINDS
 from crossfoot.queues.rabbitmq.connection import Connection
 from crossfoot.queues.rabbitmq.delays import rungs_of
 from crossfoot.queues.rabbitmq.link import Link
-
-LIMITED_BY_DEFAULT = (4,)
-"""The first version whose quorum queues give a message up after twenty deliveries unless they are told otherwise."""
+from crossfoot.queues.rabbitmq.probing import LIMITED_BY_DEFAULT
 
 
 async def ensure(

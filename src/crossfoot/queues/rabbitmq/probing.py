@@ -18,6 +18,9 @@ from crossfoot.queues.rabbitmq.link import Link
 
 MOST_QUESTIONS = 30
 
+LIMITED_BY_DEFAULT, LIMIT = (4,), 20
+"""The first version whose quorum queues give a message up after so many deliveries, and one more, unless they are told otherwise."""
+
 _SAID = re.compile(
     r"inequivalent arg '(?P<name>[^']+)' for (?:queue|exchange) '.*' in vhost '.*': received .* but current is "
     r"(?:the value '(?P<value>.*)' of type '(?P<type>\w+)'|'?(?P<plain>\w+)'?)$",
@@ -33,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_delete: bool = False
     told: bool = True
     """Whether the broker told all of it."""
+    version: tuple[int, ...] = ()
+    """The broker's."""
 
     @property
     def kind(self) -> str:
@@ -43,19 +48,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     @property
+    def delivery_limit(self) -> int | None:
+        """How many deliveries that came to nothing it allows, as it was told or by default; `None` for any number."""
+        limit = self.number("x-delivery-limit")
+        if limit is None and self.told and self.kind == "quorum" and self.version >= LIMITED_BY_DEFAULT:
+            return LIMIT
+        return None if limit is None or limit < 0 else limit
+
+    @property
     def full_is_refused(self) -> bool:
         bounded = self.number("x-max-length") is not None or self.number("x-max-length-bytes") is not None
         return bounded and str(self.arguments.get("x-overflow", "")).startswith("reject-publish")
 
 
-async def settings_of(link: Link, queue: str) -> Settings:
+async def settings_of(link: Link, queue: str, guess: Settings | None = None) -> Settings:
     """Ask. The queue must be there.
+
+    Args:
+        guess: what it is expected to be, which saves questions if it is.
 
     Raises:
         NoAnswer: there was none.
         QueueUnavailable: the connection was lost.
     """
-    found = Settings(arguments={})
+    if guess is not None and await _declared(link, queue, guess) is None:
+        return guess
+    found = Settings(arguments={}, version=link.version)
     for _ in range(MOST_QUESTIONS):
         refusal = await _declared(link, queue, found)
         if refusal is None:

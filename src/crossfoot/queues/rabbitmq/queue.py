@@ -28,7 +28,7 @@ from crossfoot.queues.queue import (
 from crossfoot.queues.rabbitmq import dead
 from crossfoot.queues.rabbitmq.address import address_of
 from crossfoot.queues.rabbitmq.connection import Connection
-from crossfoot.queues.rabbitmq.delays import LONGEST, expiration_of, rung_for, rungs_of
+from crossfoot.queues.rabbitmq.delays import LONGEST, expiration_of, rung_for
 from crossfoot.queues.rabbitmq.holding import Holding
 from crossfoot.queues.rabbitmq.messages import Entry, entry_of
 from crossfoot.queues.rabbitmq.opening import Parts, capabilities_of, open_parts
@@ -150,9 +150,7 @@ class RabbitQueue:
         self._must_be_lease(lease)
         if limit < 1:
             return []
-        if not parts.complete:
-            await parts.watcher.counts([self._place.dead, self._place.holders, *rungs_of(self._place.queue)])
-            parts.complete = True
+        await parts.must_be_complete()
         return await parts.marked(
             parts.receiver.receive(min(limit, self._capabilities.max_receive), lease=lease, wait=wait)
         )
@@ -202,7 +200,9 @@ class RabbitQueue:
 
     async def dead_letters(self) -> AsyncIterator[Held]:
         """See `Queue.dead_letters` and `dead.py`."""
-        (count,) = await self._open_parts().watcher.counts([self._place.dead])
+        parts = self._open_parts()
+        (count,) = await parts.watcher.counts([self._place.dead])
+        await parts.dead_must_stay()
         for held in await dead.read(self._connection, self._place.dead, count.ready):
             yield held
 
