@@ -122,7 +122,7 @@ class TestConflicts:
     async def test_a_deadlock_undoes_one_of_two_and_both_are_done(self, postgres_scene: Scene) -> None:
         scene = postgres_scene
         scene.write("INSERT INTO scratch VALUES (1), (2)")
-        met = threading.Barrier(2, timeout=5)
+        met = threading.Barrier(2, timeout=30)
         begun: list[str] = []
 
         def lock(*order: int) -> Any:
@@ -143,7 +143,8 @@ class TestConflicts:
 
         works = [scene.work(scene.handler(lock(*order), name=f"lock-{order}")) for order in ((1, 2), (2, 1))]
         assert await together(scene, *works) == [Kind.COMMITTED, Kind.COMMITTED]
-        assert len(begun) == 3, "one of them was begun again"
+        # Whoever was undone may lock its first row again before the other one, who waits for it, has woken up; and lose again.
+        assert len(begun) > 2, "one of them was begun again"
         assert sorted(scene.effects) == sorted(work.message.id for work in works)
 
     async def test_what_is_asked_for_again_and_again_fails_in_the_end(self, postgres_scene: Scene) -> None:
