@@ -378,6 +378,41 @@ class TestSessionsThatEnd:
         assert await scene.perform(scene.work(scene.handler(bill), work.message)) is Kind.COMMITTED
         assert scene.effects == [work.message.id]
 
+    @pytest.mark.parametrize("form", POSTGRES_FORMS[:2], ids=repr)
+    @pytest.mark.parametrize("in_order", [None, InOrder()], ids=["any order", "in order"])
+    async def test_one_that_is_ended_while_it_is_idle_is_nobodys_failure(
+        self,
+        form: Form,
+        tmp_path: Path,
+        url_for: Callable[[Form], str],
+        postgres: Postgres,
+        in_order: InOrder | None,
+    ) -> None:
+        """By a firewall, or by `idle_session_timeout`. Engines have `pool_pre_ping` for that."""
+        async with a_scene(form, tmp_path, url_for(form)) as scene:
+            handler = scene.handler(bill, in_order=in_order)
+            for number in range(3):
+                session = await scene.open_session()
+                postgres.run("SELECT pg_terminate_backend(%s, 5000)", session.handle.info.backend_pid)
+                work = scene.work(handler, a_message(id=str(number), sequence=number))
+                assert await scene.perform(work) is Kind.COMMITTED
+
+    async def test_nor_does_one_that_ended_with_its_delivery_fail_those_that_come_in_order(
+        self, postgres_scene: Scene, postgres: Postgres
+    ) -> None:
+        """They are looked up before there is a transaction."""
+        scene = postgres_scene
+
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            end_sessions(postgres, scene)
+            yield insert(message, "again")
+
+        with pytest.raises(Exception, match="terminating connection"):
+            await scene.perform(scene.work(scene.handler(story)))
+        work = scene.work(scene.handler(bill, name="next", in_order=InOrder()), a_message(sequence=1))
+        assert await scene.perform(work) is Kind.COMMITTED
+
 
 def end_sessions(server: Postgres, scene: Scene) -> None:
     """End whatever has a transaction open in the scene's database."""
