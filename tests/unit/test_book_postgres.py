@@ -94,12 +94,14 @@ class TestTables:
             ("crossfoot_operations", "CREATE INDEX crossfoot_operations_posting USING btree (xid, number)"),
         }
 
-    def test_of_many_who_open_a_new_book_at_once_one_makes_it(self, postgres_url: str) -> None:
+    @pytest.mark.parametrize("level", ["read%5C%20committed", "serializable"])
+    def test_of_many_who_open_a_new_book_at_once_one_makes_it(self, postgres_url: str, level: str) -> None:
+        url = f"{postgres_url}?options=-cdefault_transaction_isolation%3D{level}"
         failures: list[BaseException] = []
 
         def open_it() -> None:
             try:
-                Book(postgres_url).open().close()
+                Book(url).open().close()
             except BaseException as error:  # noqa: BLE001 - told below
                 failures.append(error)
 
