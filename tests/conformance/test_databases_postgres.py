@@ -277,6 +277,37 @@ class TestProof:
             await postgres_scene.perform(work)
         postgres_scene.assert_nothing_was_kept(of=work)
 
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "SET search_path TO elsewhere, public",
+            "set /* for this one */ local search_path = elsewhere",
+            "SET SESSION SCHEMA 'elsewhere'",
+            "SELECT set_config( 'search_path', 'elsewhere', true)",
+        ],
+    )
+    async def test_nor_may_a_handler_lead_crossfoot_to_other_tables(
+        self, postgres_scene: Scene, statement: str
+    ) -> None:
+        """Another service's book may be there: the entries would be in that one."""
+
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            yield Sql(statement)
+
+        work = postgres_scene.work(postgres_scene.handler(story))
+        with pytest.raises(TransactionMisuse, match="write the schema before the table's name"):
+            await postgres_scene.perform(work)
+        postgres_scene.assert_nothing_was_kept(of=work)
+
+    async def test_other_settings_are_the_handlers(self, postgres_scene: Scene) -> None:
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield Sql("SET LOCAL statement_timeout = '5s'")
+            yield Sql("SELECT current_setting('search_path')")
+            yield insert(message, "set search_path")
+
+        assert await postgres_scene.perform(postgres_scene.work(postgres_scene.handler(story))) is Kind.COMMITTED
+
     async def test_a_function_that_is_quoted_may_hold_anything(self, postgres_scene: Scene) -> None:
         def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
