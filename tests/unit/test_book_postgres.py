@@ -328,6 +328,23 @@ class TestConflicts:
         assert counted(desk.balance(depth_of=None).fates) == {"settled": 2}
         assert verified(desk).clean
 
+    def test_posting_does_not_fail_for_a_lock_that_somebody_holds_for_long(
+        self, place: str, elsewhere: Connection
+    ) -> None:
+        """It may be done later, and a worker must not stop for it."""
+        desk = Lectern(f"{place}?options=-clock_timeout%3D100ms")
+        settle(desk, "one")
+        for lock in ("SELECT key FROM crossfoot_messages FOR UPDATE", "LOCK TABLE crossfoot_tallies IN SHARE MODE"):
+            with elsewhere.writing():
+                elsewhere.execute(lock)
+                assert post(desk.book) == 0
+        with elsewhere.writing():
+            elsewhere.alone("posting")
+            assert post(desk.book) == 0
+        assert verified(desk).clean
+        assert counted(desk.balance(depth_of=None).fates) == {"settled": 1}
+        desk.close()
+
 
 class TestTwoWhoAddTheSame:
     def test_the_second_waits_for_the_first_and_finds_its_message(self, desk: Lectern, elsewhere: Connection) -> None:
