@@ -29,8 +29,9 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.store import Book
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import UsageError
-from crossfoot.message import Message
+from crossfoot.errors import EnvelopeInvalid, UsageError
+from crossfoot.message import Message, encode
+from crossfoot.queues.queue import Outgoing
 from crossfoot.queues.redis import ensure
 from tests.acceptance.service_rig import Service, a_service, eventually
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot
@@ -111,6 +112,25 @@ class TestTheSameHandlers:
                 assert service.kinds(message) == [
                     Kind.INTENDED, Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED,
                 ]  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["id", "source", "type", "subject", "operation", "correlationid"])
+    async def test_a_message_with_a_name_that_no_index_takes_dies_and_the_worker_does_not(
+        self, service_of: ServiceOf, name: str
+    ) -> None:
+        """Another program may publish what it likes; here the received entry could not even be written."""
+        async with service_of() as service:
+            service.handle("case.released", bill)
+            stated: dict[str, Any] = {"type": "case.released", "source": "elsewhere", "subject": "case-1"}
+            long = Message(**stated | {name: random.Random(name).randbytes(3_000).hex()})
+            await service.app.queue.open()
+            await service.app.queue.publish([Outgoing(key=long.key, body=encode(long))])
+            (good,) = await service.publish("case.released", "case-2")
+            await service.work()
+            assert service.effects == [good.id]
+            assert [len(ids) for ids in (await posted(service)).values()] == [1, 1]
+            assert [fate for fate, ids in (await posted(service)).items() if good.id not in ids] == [Fate.DEAD]
+            with pytest.raises(EnvelopeInvalid, match="6,000 bytes, and a book in PostgreSQL takes 1,000"):
+                await service.app.publish(long)
 
     async def test_events_in_order_by_many_workers_end_in_order(self, service_of: ServiceOf) -> None:
         async with service_of() as service:
