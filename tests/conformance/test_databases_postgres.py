@@ -325,7 +325,7 @@ class TestThroughTheDriver:
         async with a_scene(POSTGRES_FORMS[0], tmp_path, url_for(POSTGRES_FORMS[0])) as made:
             yield made
 
-    async def rows_of(self, scene: Scene, act: Callable[[psycopg.Connection[Any]], Any]) -> list[str]:
+    async def rows_of(self, scene: Scene, act: Callable[[Any], Any]) -> list[str]:
         def story(message: Message, tx: Any) -> Generator[Call, Any, None]:
             yield Call(act)
 
@@ -345,6 +345,43 @@ class TestThroughTheDriver:
             connection.cursor().executemany("INSERT INTO scratch VALUES (%s)", [(number,) for number in range(7)])
 
         assert await self.rows_of(plain, act) == ['{"rows":7}']
+
+    async def test_what_is_streamed_counts_and_may_not_end_the_transaction(self, plain: Scene) -> None:
+        def act(connection: psycopg.Connection[Any]) -> None:
+            cursor = connection.cursor()
+            assert list(cursor.stream("INSERT INTO scratch VALUES (1), (2) RETURNING number")) == [(1,), (2,)]
+            assert list(cursor.stream("SELECT number FROM scratch")) == [(1,), (2,)]
+
+        def end(connection: psycopg.Connection[Any]) -> None:
+            connection.execute("INSERT INTO scratch VALUES (3)")
+            list(connection.cursor().stream("COMMIT"))
+
+        assert await self.rows_of(plain, act) == ['{"rows":2}']
+        with pytest.raises(TransactionMisuse):
+            await self.rows_of(plain, end)
+        assert plain.rows("SELECT number FROM scratch") == [1, 2]
+
+    async def test_nor_is_there_a_stream_when_the_handler_has_returned(self, plain: Scene) -> None:
+        kept: list[Any] = []
+
+        def act(connection: psycopg.Connection[Any]) -> None:
+            connection.execute("INSERT INTO scratch VALUES (1)")
+            kept.append(connection.cursor())
+
+        await self.rows_of(plain, act)
+        with pytest.raises(TransactionMisuse):
+            list(kept[0].stream("INSERT INTO scratch VALUES (2) RETURNING number"))
+        assert plain.rows("SELECT number FROM scratch") == [1]
+
+    async def test_a_stream_counts_in_an_event_loop_as_well(
+        self, tmp_path: Path, url_for: Callable[[Form], str]
+    ) -> None:
+        async def act(connection: psycopg.AsyncConnection[Any]) -> None:
+            rows = connection.cursor().stream("INSERT INTO scratch VALUES (1), (2) RETURNING number")
+            assert [row async for row in rows] == [(1,), (2,)]
+
+        async with a_scene(POSTGRES_FORMS[1], tmp_path, url_for(POSTGRES_FORMS[1])) as scene:
+            assert await self.rows_of(scene, act) == ['{"rows":2}']
 
     async def test_a_nested_transaction_that_is_rolled_back_does_not(self, plain: Scene) -> None:
         def act(connection: psycopg.Connection[Any]) -> None:

@@ -59,6 +59,22 @@ class HandlerCursor(psycopg.AsyncCursor[Any]):
             raise
         connection.counter.done(look, rows_told(self.statusmessage, self.rowcount))
 
+    async def stream(self, query: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
+        connection: Any = self.connection
+        connection.admit()
+        text, rows = text_of(query, connection), 0
+        look = connection.counter.look(text)
+        try:
+            async for row in super().stream(query, params, **options):
+                rows += 1
+                yield row
+        except psycopg.Error as error:
+            connection.failed(error)
+            raise
+        connection.counter.done(
+            look, rows_told(" ".join(text.upper().split()), rows)
+        )  # the driver keeps no status of it
+
     @asynccontextmanager
     async def copy(self, statement: Any, *arguments: Any, **options: Any) -> AsyncIterator[psycopg.AsyncCopy]:
         connection: Any = self.connection
