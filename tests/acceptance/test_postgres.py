@@ -152,12 +152,6 @@ class TestTheSameHandlers:
                 assert [e for e in service.effects if e.startswith(subject)] == [f"{subject}-{n}" for n in range(1, 6)]
 
 
-def test_a_queue_in_a_sqlite_file_is_refused_with_what_to_name_instead() -> None:
-    with pytest.raises(UsageError, match="is a table in a SQLite file") as raised:
-        Crossfoot("billing", database="postgresql://ada:secret@127.0.0.1/billing")
-    assert "secret" not in str(raised.value)
-
-
 class TestProducing:
     """From a web request's own transaction."""
 
@@ -201,6 +195,41 @@ class TestProducing:
             service.handle("case.released", bill)
             await service.work()
             assert len((await posted(service))[Fate.SETTLED]) == 5
+
+    async def test_a_session_of_the_other_kind_is_refused_with_what_to_give(
+        self, service_of: ServiceOf, url: str
+    ) -> None:
+        async with service_of() as service:
+            app: Crossfoot = service.app
+            engine = create_async_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+            async with await psycopg.AsyncConnection.connect(url) as connection, AsyncSession(engine) as session:
+                for asynchronous in (connection, session):
+                    with pytest.raises(UsageError, match="give a"), app.transaction(asynchronous):
+                        pass
+            await engine.dispose()
+            with psycopg.connect(url) as synchronous, pytest.raises(UsageError, match="give an"):
+                async with app.atransaction(synchronous):
+                    pass
+
+    async def test_a_transaction_is_not_begun_twice_which_the_server_would_warn_of(
+        self, service_of: ServiceOf, url: str
+    ) -> None:
+        warnings: list[Any] = []
+        async with service_of() as service:
+            async with await psycopg.AsyncConnection.connect(url) as connection:
+                connection.add_notice_handler(warnings.append)
+                async with service.app.atransaction(connection) as tx:
+                    await tx.send("case.released", subject="async")
+
+            def synchronous() -> None:
+                with psycopg.connect(url) as plain:
+                    plain.add_notice_handler(warnings.append)
+                    with service.app.transaction(plain) as tx:
+                        tx.send("case.released", subject="sync")
+
+            await anyio.to_thread.run_sync(synchronous)
+            assert service.rows("SELECT count(*) FROM crossfoot_outbox") == [2]
+        assert warnings == []
 
     async def test_a_connection_to_another_database_is_refused(
         self, service_of: ServiceOf, databases: Databases
