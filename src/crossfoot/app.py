@@ -14,7 +14,6 @@ import msgspec
 
 from crossfoot import settings as settings_module
 from crossfoot.books.place import place_of
-from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.connection import is_postgres
@@ -243,7 +242,7 @@ class Crossfoot:
         return message, encode(message)
 
     def _record(self, message: Message, body: bytes) -> Any:
-        return record_of(message, self.queue.name, now=self.clock.now(), body=self.book.kept(body))
+        return self.book.record_of(message, self.queue.name, now=self.clock.now(), body=body)
 
     def _publish_locally(self, made: Sequence[tuple[Message, bytes]]) -> list[PublishAnswer]:
         """Into the book and into the queue in one transaction: there is no boundary in between, and no doubt."""

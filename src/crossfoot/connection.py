@@ -6,10 +6,10 @@ is one by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 Dialect = Literal["sqlite", "postgres"]
 
@@ -75,14 +75,21 @@ def is_postgres(place: str) -> bool:
     return place.startswith(("postgresql://", "postgres://"))
 
 
+_URL = re.compile(r"postgres(?:ql)?://(?:(?P<user>[^/?]*)@)?(?P<place>[^@?]*)(?:\?(?P<query>[^@]*))?")
+"""Where `@` and `?` stand where they should, so that what is secret can be told from what is not."""
+
+
 def has_password(place: str) -> bool:
     """Whether whoever sees it can get in."""
-    return is_postgres(place) and (urlsplit(place).password is not None or "password" in urlsplit(place).query)
+    if not is_postgres(place):
+        return False
+    url = _URL.fullmatch(place)
+    return url is None or ":" in (url["user"] or "") or "password" in (url["query"] or "")
 
 
 def shown(place: str) -> str:
     """A file's name, or a URL, as people may see it: without user, password and parameters."""
     if not is_postgres(place):
         return place
-    parts = urlsplit(place)
-    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    url = _URL.fullmatch(place)
+    return f"postgresql://{url['place']}" if url else "postgresql://..."

@@ -66,7 +66,8 @@ class DiskFull(DatabaseUnavailable):
 
 
 class Conflict(DatabaseUnavailable):
-    """The database undid a transaction of the book's for the sake of another one; nothing of it was kept."""
+    """The database undid a transaction of the book's for the sake of another one, or would not wait longer for that; nothing of it
+    was kept."""
 
 
 class SchemaMismatch(DatabaseUnavailable):

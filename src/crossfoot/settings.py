@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -17,6 +18,9 @@ from crossfoot.errors import UnknownSetting, UsageError
 FILE = "crossfoot.toml"
 PREFIX = "CROSSFOOT_"
 
+
+_KEYWORDS = re.compile(r"\s*(service|host|hostaddr|port|dbname|user|password)\s*=")
+"""The other way in which libpq is told of a database."""
 
 CENTURY = 100 * 366 * 86_400.0
 """Seconds; what is longer, or endless, is no time that can be waited."""
@@ -72,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"database = '{kind}://...': the name of a SQLite file is wanted, or postgresql://USER@HOST/DATABASE; for "
                 "SQLAlchemy give the engine: Crossfoot(..., database=create_engine(...))"
+            )
+        if _KEYWORDS.match(self.database):  # may hold a password
+            raise UsageError(
+                "database = 'KEYWORD=VALUE ...': write it as a URL, postgresql://USER@HOST:PORT/DATABASE?KEYWORD=VALUE"
             )
         if self.max_bytes < 1:
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")

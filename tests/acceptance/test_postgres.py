@@ -29,8 +29,9 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.store import Book
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import UsageError
-from crossfoot.message import Message
+from crossfoot.errors import EnvelopeInvalid, UsageError
+from crossfoot.message import Message, encode
+from crossfoot.queues.queue import Outgoing
 from crossfoot.queues.redis import ensure
 from tests.acceptance.service_rig import Service, a_service, eventually
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot
@@ -112,6 +113,25 @@ class TestTheSameHandlers:
                     Kind.INTENDED, Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED,
                 ]  # fmt: skip
 
+    @pytest.mark.parametrize("name", ["id", "source", "type", "subject", "operation", "correlationid"])
+    async def test_a_message_with_a_name_that_no_index_takes_dies_and_the_worker_does_not(
+        self, service_of: ServiceOf, name: str
+    ) -> None:
+        """Another program may publish what it likes; here the received entry could not even be written."""
+        async with service_of() as service:
+            service.handle("case.released", bill)
+            stated: dict[str, Any] = {"type": "case.released", "source": "elsewhere", "subject": "case-1"}
+            long = Message(**stated | {name: random.Random(name).randbytes(3_000).hex()})
+            await service.app.queue.open()
+            await service.app.queue.publish([Outgoing(key=long.key, body=encode(long))])
+            (good,) = await service.publish("case.released", "case-2")
+            await service.work()
+            assert service.effects == [good.id]
+            assert [len(ids) for ids in (await posted(service)).values()] == [1, 1]
+            assert [fate for fate, ids in (await posted(service)).items() if good.id not in ids] == [Fate.DEAD]
+            with pytest.raises(EnvelopeInvalid, match="6,000 bytes, and a book in PostgreSQL takes 1,000"):
+                await service.app.publish(long)
+
     async def test_events_in_order_by_many_workers_end_in_order(self, service_of: ServiceOf) -> None:
         async with service_of() as service:
             service.handle("case.moved", bill, in_order=InOrder(contiguous=True))
@@ -130,12 +150,6 @@ class TestTheSameHandlers:
                     worker.stop()
             for subject in "abc":
                 assert [e for e in service.effects if e.startswith(subject)] == [f"{subject}-{n}" for n in range(1, 6)]
-
-
-def test_a_queue_in_a_sqlite_file_is_refused_with_what_to_name_instead() -> None:
-    with pytest.raises(UsageError, match="is a table in a SQLite file") as raised:
-        Crossfoot("billing", database="postgresql://ada:secret@127.0.0.1/billing")
-    assert "secret" not in str(raised.value)
 
 
 class TestProducing:
@@ -181,6 +195,41 @@ class TestProducing:
             service.handle("case.released", bill)
             await service.work()
             assert len((await posted(service))[Fate.SETTLED]) == 5
+
+    async def test_a_session_of_the_other_kind_is_refused_with_what_to_give(
+        self, service_of: ServiceOf, url: str
+    ) -> None:
+        async with service_of() as service:
+            app: Crossfoot = service.app
+            engine = create_async_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+            async with await psycopg.AsyncConnection.connect(url) as connection, AsyncSession(engine) as session:
+                for asynchronous in (connection, session):
+                    with pytest.raises(UsageError, match="give a"), app.transaction(asynchronous):
+                        pass
+            await engine.dispose()
+            with psycopg.connect(url) as synchronous, pytest.raises(UsageError, match="give an"):
+                async with app.atransaction(synchronous):
+                    pass
+
+    async def test_a_transaction_is_not_begun_twice_which_the_server_would_warn_of(
+        self, service_of: ServiceOf, url: str
+    ) -> None:
+        warnings: list[Any] = []
+        async with service_of() as service:
+            async with await psycopg.AsyncConnection.connect(url) as connection:
+                connection.add_notice_handler(warnings.append)
+                async with service.app.atransaction(connection) as tx:
+                    await tx.send("case.released", subject="async")
+
+            def synchronous() -> None:
+                with psycopg.connect(url) as plain:
+                    plain.add_notice_handler(warnings.append)
+                    with service.app.transaction(plain) as tx:
+                        tx.send("case.released", subject="sync")
+
+            await anyio.to_thread.run_sync(synchronous)
+            assert service.rows("SELECT count(*) FROM crossfoot_outbox") == [2]
+        assert warnings == []
 
     async def test_a_connection_to_another_database_is_refused(
         self, service_of: ServiceOf, databases: Databases

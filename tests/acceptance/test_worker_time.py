@@ -133,12 +133,16 @@ class TestDeadlines:
 class TestLeases:
     """Nobody else gets a message while its handler is alive; nobody commits it after it was given away."""
 
+    LEASE = 2.0
+    """Two thirds of it may pass without a heartbeat: longer than a busy machine stands still."""
+    SLOW = 3.0
+
     async def test_a_handler_slower_than_its_lease_is_not_joined_by_a_second_one(self, loop_service: Service) -> None:
         service = loop_service
 
         @service.app.handler("case.released")
         async def slow(message: Message, tx: Any) -> None:
-            await anyio.sleep(1.2)
+            await anyio.sleep(self.SLOW)
             await tx.execute(INSERT, {"id": message.id})
 
         await self.assert_kept(service)
@@ -148,14 +152,14 @@ class TestLeases:
 
         @service.app.handler("case.released")
         def slow(message: Message, tx: Any) -> None:
-            time.sleep(1.2)
+            time.sleep(self.SLOW)
             tx.execute(INSERT, {"id": message.id})
 
         await self.assert_kept(service)
 
     async def assert_kept(self, service: Service) -> None:
         (message,) = await service.publish("case.released", "case-slow")
-        async with service.working(lease=0.4), service.working(lease=0.4):
+        async with service.working(lease=self.LEASE), service.working(lease=self.LEASE):
             await eventually(lambda: service.effects, "the slow handler to commit")
         kinds = service.kinds(message)
         assert kinds.count(Kind.RECEIVED) == 1

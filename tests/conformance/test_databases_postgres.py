@@ -122,7 +122,7 @@ class TestConflicts:
     async def test_a_deadlock_undoes_one_of_two_and_both_are_done(self, postgres_scene: Scene) -> None:
         scene = postgres_scene
         scene.write("INSERT INTO scratch VALUES (1), (2)")
-        met = threading.Barrier(2, timeout=5)
+        met = threading.Barrier(2, timeout=30)
         begun: list[str] = []
 
         def lock(*order: int) -> Any:
@@ -143,7 +143,8 @@ class TestConflicts:
 
         works = [scene.work(scene.handler(lock(*order), name=f"lock-{order}")) for order in ((1, 2), (2, 1))]
         assert await together(scene, *works) == [Kind.COMMITTED, Kind.COMMITTED]
-        assert len(begun) == 3, "one of them was begun again"
+        # Whoever was undone may lock its first row again before the other one, who waits for it, has woken up; and lose again.
+        assert len(begun) > 2, "one of them was begun again"
         assert sorted(scene.effects) == sorted(work.message.id for work in works)
 
     async def test_what_is_asked_for_again_and_again_fails_in_the_end(self, postgres_scene: Scene) -> None:
@@ -276,6 +277,37 @@ class TestProof:
             await postgres_scene.perform(work)
         postgres_scene.assert_nothing_was_kept(of=work)
 
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "SET search_path TO elsewhere, public",
+            "set /* for this one */ local search_path = elsewhere",
+            "SET SESSION SCHEMA 'elsewhere'",
+            "SELECT set_config( 'search_path', 'elsewhere', true)",
+        ],
+    )
+    async def test_nor_may_a_handler_lead_crossfoot_to_other_tables(
+        self, postgres_scene: Scene, statement: str
+    ) -> None:
+        """Another service's book may be there: the entries would be in that one."""
+
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            yield Sql(statement)
+
+        work = postgres_scene.work(postgres_scene.handler(story))
+        with pytest.raises(TransactionMisuse, match="write the schema before the table's name"):
+            await postgres_scene.perform(work)
+        postgres_scene.assert_nothing_was_kept(of=work)
+
+    async def test_other_settings_are_the_handlers(self, postgres_scene: Scene) -> None:
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield Sql("SET LOCAL statement_timeout = '5s'")
+            yield Sql("SELECT current_setting('search_path')")
+            yield insert(message, "set search_path")
+
+        assert await postgres_scene.perform(postgres_scene.work(postgres_scene.handler(story))) is Kind.COMMITTED
+
     async def test_a_function_that_is_quoted_may_hold_anything(self, postgres_scene: Scene) -> None:
         def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield insert(message)
@@ -293,7 +325,7 @@ class TestThroughTheDriver:
         async with a_scene(POSTGRES_FORMS[0], tmp_path, url_for(POSTGRES_FORMS[0])) as made:
             yield made
 
-    async def rows_of(self, scene: Scene, act: Callable[[psycopg.Connection[Any]], Any]) -> list[str]:
+    async def rows_of(self, scene: Scene, act: Callable[[Any], Any]) -> list[str]:
         def story(message: Message, tx: Any) -> Generator[Call, Any, None]:
             yield Call(act)
 
@@ -313,6 +345,43 @@ class TestThroughTheDriver:
             connection.cursor().executemany("INSERT INTO scratch VALUES (%s)", [(number,) for number in range(7)])
 
         assert await self.rows_of(plain, act) == ['{"rows":7}']
+
+    async def test_what_is_streamed_counts_and_may_not_end_the_transaction(self, plain: Scene) -> None:
+        def act(connection: psycopg.Connection[Any]) -> None:
+            cursor = connection.cursor()
+            assert list(cursor.stream("INSERT INTO scratch VALUES (1), (2) RETURNING number")) == [(1,), (2,)]
+            assert list(cursor.stream("SELECT number FROM scratch")) == [(1,), (2,)]
+
+        def end(connection: psycopg.Connection[Any]) -> None:
+            connection.execute("INSERT INTO scratch VALUES (3)")
+            list(connection.cursor().stream("COMMIT"))
+
+        assert await self.rows_of(plain, act) == ['{"rows":2}']
+        with pytest.raises(TransactionMisuse):
+            await self.rows_of(plain, end)
+        assert plain.rows("SELECT number FROM scratch") == [1, 2]
+
+    async def test_nor_is_there_a_stream_when_the_handler_has_returned(self, plain: Scene) -> None:
+        kept: list[Any] = []
+
+        def act(connection: psycopg.Connection[Any]) -> None:
+            connection.execute("INSERT INTO scratch VALUES (1)")
+            kept.append(connection.cursor())
+
+        await self.rows_of(plain, act)
+        with pytest.raises(TransactionMisuse):
+            list(kept[0].stream("INSERT INTO scratch VALUES (2) RETURNING number"))
+        assert plain.rows("SELECT number FROM scratch") == [1]
+
+    async def test_a_stream_counts_in_an_event_loop_as_well(
+        self, tmp_path: Path, url_for: Callable[[Form], str]
+    ) -> None:
+        async def act(connection: psycopg.AsyncConnection[Any]) -> None:
+            rows = connection.cursor().stream("INSERT INTO scratch VALUES (1), (2) RETURNING number")
+            assert [row async for row in rows] == [(1,), (2,)]
+
+        async with a_scene(POSTGRES_FORMS[1], tmp_path, url_for(POSTGRES_FORMS[1])) as scene:
+            assert await self.rows_of(scene, act) == ['{"rows":2}']
 
     async def test_a_nested_transaction_that_is_rolled_back_does_not(self, plain: Scene) -> None:
         def act(connection: psycopg.Connection[Any]) -> None:
@@ -376,6 +445,41 @@ class TestSessionsThatEnd:
         scene.assert_nothing_was_kept(of=work)
         assert await scene.perform(scene.work(scene.handler(bill), work.message)) is Kind.COMMITTED
         assert scene.effects == [work.message.id]
+
+    @pytest.mark.parametrize("form", POSTGRES_FORMS[:2], ids=repr)
+    @pytest.mark.parametrize("in_order", [None, InOrder()], ids=["any order", "in order"])
+    async def test_one_that_is_ended_while_it_is_idle_is_nobodys_failure(
+        self,
+        form: Form,
+        tmp_path: Path,
+        url_for: Callable[[Form], str],
+        postgres: Postgres,
+        in_order: InOrder | None,
+    ) -> None:
+        """By a firewall, or by `idle_session_timeout`. Engines have `pool_pre_ping` for that."""
+        async with a_scene(form, tmp_path, url_for(form)) as scene:
+            handler = scene.handler(bill, in_order=in_order)
+            for number in range(3):
+                session = await scene.open_session()
+                postgres.run("SELECT pg_terminate_backend(%s, 5000)", session.handle.info.backend_pid)
+                work = scene.work(handler, a_message(id=str(number), sequence=number))
+                assert await scene.perform(work) is Kind.COMMITTED
+
+    async def test_nor_does_one_that_ended_with_its_delivery_fail_those_that_come_in_order(
+        self, postgres_scene: Scene, postgres: Postgres
+    ) -> None:
+        """They are looked up before there is a transaction."""
+        scene = postgres_scene
+
+        def story(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            end_sessions(postgres, scene)
+            yield insert(message, "again")
+
+        with pytest.raises(Exception, match="terminating connection"):
+            await scene.perform(scene.work(scene.handler(story)))
+        work = scene.work(scene.handler(bill, name="next", in_order=InOrder()), a_message(sequence=1))
+        assert await scene.perform(work) is Kind.COMMITTED
 
 
 def end_sessions(server: Postgres, scene: Scene) -> None:

@@ -94,12 +94,14 @@ class TestTables:
             ("crossfoot_operations", "CREATE INDEX crossfoot_operations_posting USING btree (xid, number)"),
         }
 
-    def test_of_many_who_open_a_new_book_at_once_one_makes_it(self, postgres_url: str) -> None:
+    @pytest.mark.parametrize("level", ["read%5C%20committed", "serializable"])
+    def test_of_many_who_open_a_new_book_at_once_one_makes_it(self, postgres_url: str, level: str) -> None:
+        url = f"{postgres_url}?options=-cdefault_transaction_isolation%3D{level}"
         failures: list[BaseException] = []
 
         def open_it() -> None:
             try:
-                Book(postgres_url).open().close()
+                Book(url).open().close()
             except BaseException as error:  # noqa: BLE001 - told below
                 failures.append(error)
 
@@ -325,6 +327,23 @@ class TestConflicts:
             assert not posting.is_alive()
         assert counted(desk.balance(depth_of=None).fates) == {"settled": 2}
         assert verified(desk).clean
+
+    def test_posting_does_not_fail_for_a_lock_that_somebody_holds_for_long(
+        self, place: str, elsewhere: Connection
+    ) -> None:
+        """It may be done later, and a worker must not stop for it."""
+        desk = Lectern(f"{place}?options=-clock_timeout%3D100ms")
+        settle(desk, "one")
+        for lock in ("SELECT key FROM crossfoot_messages FOR UPDATE", "LOCK TABLE crossfoot_tallies IN SHARE MODE"):
+            with elsewhere.writing():
+                elsewhere.execute(lock)
+                assert post(desk.book) == 0
+        with elsewhere.writing():
+            elsewhere.alone("posting")
+            assert post(desk.book) == 0
+        assert verified(desk).clean
+        assert counted(desk.balance(depth_of=None).fates) == {"settled": 1}
+        desk.close()
 
 
 class TestTwoWhoAddTheSame:

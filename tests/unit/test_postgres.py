@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from crossfoot.connection import has_password, shown
 from crossfoot.errors import DatabaseUnavailable, DiskFull, UsageError
 from crossfoot.postgres import Connection, connect, explain
+from crossfoot.queues.postgres.address import shown_safely
 from tests.servers.postgres import Postgres, postgres_running
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -115,10 +117,32 @@ class TestErrors:
         with pytest.raises(DatabaseUnavailable, match='role "nobody" does not exist'):
             connect(postgres.url(user="nobody"))
 
-    def test_a_url_that_cannot_be_read_is_not_told_with_its_password(self) -> None:
-        with pytest.raises(UsageError, match="cannot be read") as raised:
-            connect("postgresql://ada:se%zzcret@127.0.0.1/billing")
-        assert "cret" not in str(raised.value)
+    @pytest.mark.parametrize(
+        "password", ["se%zzcret", "se/cret", "34/56cret", "se[cret", "se?cret", "se#cret", "s@cret"]
+    )
+    def test_a_url_that_cannot_be_read_is_not_told_with_its_password(self, password: str) -> None:
+        url = f"postgresql://ada:{password}@127.0.0.1:1/billing"
+        with pytest.raises((UsageError, DatabaseUnavailable), match=r"cannot be read|does not answer") as raised:
+            connect(url)
+        told = f"{raised.value} {shown(url)} {shown_safely(url)}"
+        assert not any(part in told for part in (":se", "34", "56", "cret"))
+        assert has_password(url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://host/billing?password=s@cret",
+            "postgresql://host?password=s@cret",
+            "postgresql:///?password=secret",
+        ],
+    )
+    def test_nor_is_one_that_stands_behind_the_question_mark(self, url: str) -> None:
+        assert "cret" not in shown(url) + shown_safely(url)
+        assert has_password(url)
+
+    def test_a_place_is_told_as_it_was_named(self) -> None:
+        assert shown("postgres://ada@one:1,two:2/billing?sslmode=require") == "postgresql://one:1,two:2/billing"
+        assert not has_password("postgresql://ada@host/billing?sslmode=require")
 
     def test_a_session_that_an_operator_ended(self, connection: Connection, postgres: Postgres) -> None:
         postgres.run("SELECT pg_terminate_backend(%s)", connection.raw.info.backend_pid)

@@ -22,7 +22,7 @@ TOO_MUCH = [
     *(("max_bytes", value) for value in (0, -1)),
     *(("retention", value) for value in (0.0, *NO_DURATIONS)),
     *(("synchronous", value) for value in ("OFF", "full", "")),
-    *(("database", value) for value in ("sqlite:///billing.db", "mysql://localhost/billing")),
+    *(("database", value) for value in ("sqlite:///billing.db", "mysql://localhost/billing", "host=db password=x")),
 ]
 WITHIN = [
     *((name, value) for name in COUNTS for value in (1, 10_000)),

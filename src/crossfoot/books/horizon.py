@@ -143,7 +143,9 @@ def post(connection: Connection, group: int) -> int:
         with connection.writing():
             connection.alone(TURN)
             return _post(connection, group)
-    except Conflict:  # with a handler's transaction that writes on several of the same messages: at the next turn
+    except (
+        Conflict
+    ):  # with a handler's transaction on several of the same messages, or a person's lock: at the next turn
         return 0
 
 

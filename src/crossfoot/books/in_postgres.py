@@ -35,7 +35,7 @@ class PostgresDatabase:
         try:
             with connect_raw(psycopg.Connection, self._url) as raw:
                 migration = _Migration(raw, self.name)
-                raw.execute("BEGIN")
+                migration.connection.begin()  # who waited for another one sees what that one made, at any default level
                 migration.connection.alone("migration")
                 yield migration
                 raw.rollback()

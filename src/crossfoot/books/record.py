@@ -9,6 +9,7 @@ import msgspec
 
 from crossfoot.books.digest import lanes
 from crossfoot.clock import SECOND, Micros
+from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import Message
 
 BUCKET: Micros = 60 * SECOND
@@ -21,6 +22,10 @@ UNREADABLE = "unreadable"
 def bucket_of(at: Micros) -> int:
     """The bucket's start, in seconds since the epoch."""
     return at // BUCKET * (BUCKET // SECOND)
+
+
+LONGEST = 1_000
+"""Bytes of each name that a book in PostgreSQL takes: an index there holds 2,704 of id, source and queue together."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +69,20 @@ def record_of(message: Message, queue: str, *, now: Micros, body: bytes | None) 
         queue, message.source, message.id, message.type, message.subject, message.operation,
         message.correlationid, message.causationid, message.sequence, now, body,
     )  # fmt: skip
+
+
+def see_that_names_fit(record: Record) -> None:
+    """For PostgreSQL, where a message of anybody's making could not even be booked as received.
+
+    Raises:
+        EnvelopeInvalid: a name by which the message is looked up is too long.
+    """
+    for name in ("id", "source", "type", "subject", "operation", "correlation"):
+        size = len((getattr(record, name) or "").encode())
+        if size > LONGEST:
+            raise EnvelopeInvalid(
+                f"{name} is {size:,} bytes, and a book in PostgreSQL takes {LONGEST:,} at most: put what is long into the data"
+            )
 
 
 def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros, kept: bytes | None) -> Record:

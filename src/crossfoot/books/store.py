@@ -17,10 +17,11 @@ from crossfoot.books import schema, sql
 from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Entry
 from crossfoot.books.place import place_of
-from crossfoot.books.record import Record
-from crossfoot.clock import Clock, SystemClock
-from crossfoot.connection import Connection
+from crossfoot.books.record import Record, record_of, see_that_names_fit
+from crossfoot.clock import Clock, Micros, SystemClock
+from crossfoot.connection import Connection, is_postgres
 from crossfoot.errors import UsageError
+from crossfoot.message import Message
 
 T = TypeVar("T")
 
@@ -112,6 +113,17 @@ class Book:
     def kept(self, body: bytes) -> bytes | None:
         """What is kept of an encoded message."""
         return body if self.payloads else None
+
+    def record_of(self, message: Message, queue: str, *, now: Micros, body: bytes) -> Record:
+        """What this book keeps of a message.
+
+        Raises:
+            EnvelopeInvalid: it bears a name that the database cannot look up.
+        """
+        record = record_of(message, queue, now=now, body=self.kept(body))
+        if is_postgres(self.path):
+            see_that_names_fit(record)
+        return record
 
     # ---- what the worker and the publisher write -------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -111,10 +112,11 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
         own = not session.in_transaction
         if own:
             session.execute("BEGIN IMMEDIATE")
-    elif _is_psycopg(session):
-        if own := _is_idle(session):
+    elif _is_psycopg(session) and not _is_async(session):
+        own = _is_idle(session)
+        if own and session.autocommit:  # else its first statement begins one
             session.execute("BEGIN")
-    elif hasattr(session, "exec_driver_sql") or hasattr(session, "connection"):
+    elif (hasattr(session, "exec_driver_sql") or hasattr(session, "connection")) and not _is_async(session):
         own = not session.in_transaction()
     else:
         raise UsageError(
@@ -136,8 +138,9 @@ async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProd
     """The asynchronous twin."""
     if hasattr(session, "run_sync"):
         own = not session.in_transaction()
-    elif _is_psycopg(session):
-        if own := _is_idle(session):
+    elif _is_psycopg(session) and _is_async(session):
+        own = _is_idle(session)
+        if own and session.autocommit:
             await session.execute("BEGIN")
     elif hasattr(session, "in_transaction"):
         own = not session.in_transaction
@@ -208,6 +211,10 @@ async def _check_place(session: Any, service: Sender) -> None:
 
 def _is_psycopg(session: Any) -> bool:
     return hasattr(session, "pgconn")
+
+
+def _is_async(session: Any) -> bool:
+    return hasattr(session, "run_sync") or iscoroutinefunction(getattr(session, "commit", None))
 
 
 def _is_idle(connection: Any) -> bool:

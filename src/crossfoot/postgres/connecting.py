@@ -85,6 +85,11 @@ def terms(url: str) -> dict[str, Any]:
     """
     try:
         stated = psycopg.conninfo.conninfo_to_dict(url)
+        place = url.partition("://")[2].partition("?")[0]
+        if place.count("@") > 1 or "@" in place.partition("/")[2]:
+            raise psycopg.ProgrammingError(
+                "an @ or a / in the password, of which the client makes a host, and tells of it"
+            )
     except psycopg.ProgrammingError:
         raise UsageError(  # what the client says of it may hold the password
             f"the URL of {shown(url)} cannot be read: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters "

@@ -35,7 +35,8 @@ def explain(error: psycopg.Error, where: str) -> DatabaseUnavailable:
         return Conflict(f"{where}: {text}: another transaction was in the way, nothing was kept: try again")
     for states, remedy in _REMEDIES:
         if state.startswith(states):
-            return DatabaseUnavailable(f"{where}: {text}: {remedy}")
+            kind = Conflict if state == "55P03" else DatabaseUnavailable
+            return kind(f"{where}: {text}: {remedy}")
     if not state:
         return DatabaseUnavailable(_without_server(text, where))
     return DatabaseUnavailable(f"{where}: {text} ({state})")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS
 from crossfoot.books.identity import mend
-from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
+from crossfoot.books.record import Record, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
@@ -86,11 +86,11 @@ class Intake:
         delivery, name = held.delivery, self._name
         try:
             message = decode(delivery.body)
+            record = self._book.record_of(message, name, now=delivery.enqueued_at or now, body=delivery.body)
         except EnvelopeInvalid as error:
             held.problem = error
             kept = self._book.kept(delivery.body)
             return unreadable(delivery.body, name, delivery.broker_id, now=delivery.enqueued_at or now, kept=kept)
-        record = record_of(message, name, now=delivery.enqueued_at or now, body=self._book.kept(delivery.body))
         handler = self._registry.find(message.type)
         if handler is None:
             self._tell_unknown(message.type)

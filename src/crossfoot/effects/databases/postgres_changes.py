@@ -28,6 +28,9 @@ _TOKEN = re.compile(
 )
 _COMMENT = re.compile(r"/\*|\*/")
 
+_SEARCH_PATH = re.compile(r"SET (SESSION |LOCAL )?(SEARCH_PATH|SCHEMA)\b", re.IGNORECASE)
+_CONFIG = re.compile(r"\bset_config\s*\(\s*'search_path'", re.IGNORECASE)
+
 _ENDING = ("COMMIT", "END", "ABORT", "ROLLBACK", "BEGIN", "START", "PREPARE TRANSACTION")
 
 
@@ -46,7 +49,7 @@ def look_at(statement: str) -> Look:
     """Read a statement of the handler's before it is executed.
 
     Raises:
-        TransactionMisuse: it would end the transaction, or there are several in one.
+        TransactionMisuse: it would end the transaction, or lead crossfoot to other tables; or there are several in one.
     """
     words = _words(statement)
     verb = words[0].upper() if words else ""
@@ -61,6 +64,11 @@ def look_at(statement: str) -> Look:
         raise TransactionMisuse(
             f"the handler called for {verb} on the transaction that crossfoot owns: leave begin, commit and rollback to crossfoot, "
             "and use a savepoint for what may fail"
+        )
+    if (verb == "SET" and _SEARCH_PATH.match(" ".join(words))) or _CONFIG.search(statement):
+        raise TransactionMisuse(
+            "the handler changed the search path, by which crossfoot finds its own tables in the same transaction: write the schema "
+            "before the table's name, or state the path in the database's URL (?options=-csearch_path%3D...)"
         )
     return PLAIN
 

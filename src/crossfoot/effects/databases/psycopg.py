@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 import psycopg
 from psycopg import pq, sql
@@ -16,6 +16,8 @@ from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask, AsyncSess
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse
 from crossfoot.postgres import COMMIT, ROLLBACK, connect_raw
+
+T = TypeVar("T")
 
 BEGIN = b"BEGIN"
 """With the isolation that the user, the database or the URL set."""
@@ -104,6 +106,22 @@ class HandlerCursor(psycopg.Cursor[Any]):
             raise
         connection.counter.done(look, rows_told(self.statusmessage, self.rowcount))
 
+    def stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+        connection: Any = self.connection
+        connection.admit()
+        text, rows = text_of(query, connection), 0
+        look = connection.counter.look(text)
+        try:
+            for row in super().stream(query, params, **options):
+                rows += 1
+                yield row
+        except psycopg.Error as error:
+            connection.failed(error)
+            raise
+        connection.counter.done(
+            look, rows_told(" ".join(text.upper().split()), rows)
+        )  # the driver keeps no status of it
+
     @contextmanager
     def copy(self, statement: Any, *arguments: Any, **options: Any) -> Iterator[psycopg.Copy]:
         connection: Any = self.connection
@@ -188,6 +206,7 @@ class PsycopgSession:
     """One lane's connection."""
 
     handle: HandlerConnection
+    _begun = False
     _marked = False
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -195,17 +214,15 @@ class PsycopgSession:
         self._connect()
 
     def begin(self) -> None:
-        if self.handle.closed:  # its server ended the last one
-            self._connect()
-        self._marked = False
-        self._own.execute(BEGIN)
+        self._over_a_living_one(lambda: self._own.execute(BEGIN))
+        self._begun, self._marked = True, False
 
     def commit(self) -> None:
-        self.handle.guarded = False
+        self.handle.guarded = self._begun = False
         self._own.execute(COMMIT)
 
     def rollback(self) -> None:
-        self.handle.guarded = False
+        self.handle.guarded = self._begun = False
         if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
                 self._own.execute(ROLLBACK)
@@ -222,7 +239,9 @@ class PsycopgSession:
         """Left to the next `mark`, or to the commit: that saves a trip to the server."""
 
     def answer(self, ask: Ask) -> Any:
-        return answer(self._own, ask)
+        if self._begun:
+            return answer(self._own, ask)
+        return self._over_a_living_one(lambda: answer(self._own, ask))
 
     def execute(self, sql: Any, parameters: Any = ()) -> psycopg.Cursor[Any]:
         return self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
@@ -239,6 +258,18 @@ class PsycopgSession:
 
     def close(self) -> None:
         self.handle.leave()
+
+    def _over_a_living_one(self, call: Callable[[], T]) -> T:
+        """Execute what is not in a transaction yet; over a new connection, if the server ended this one while it was idle. That
+        is no failure of the delivery's: with many lanes, it would be tried over one dead connection after the other, and die."""
+        if not self.handle.closed:
+            try:
+                return call()
+            except psycopg.OperationalError:
+                if not self.handle.closed:
+                    raise
+        self._connect()
+        return call()
 
     def _connect(self) -> None:
         database = self._database

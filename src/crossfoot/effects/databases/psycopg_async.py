@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -29,6 +29,8 @@ from crossfoot.postgres import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, adapt, con
 
 if TYPE_CHECKING:
     from crossfoot.effects.databases.psycopg import PostgresDatabase
+
+T = TypeVar("T")
 
 
 class HandlerCursor(psycopg.AsyncCursor[Any]):
@@ -56,6 +58,22 @@ class HandlerCursor(psycopg.AsyncCursor[Any]):
             connection.failed(error)
             raise
         connection.counter.done(look, rows_told(self.statusmessage, self.rowcount))
+
+    async def stream(self, query: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
+        connection: Any = self.connection
+        connection.admit()
+        text, rows = text_of(query, connection), 0
+        look = connection.counter.look(text)
+        try:
+            async for row in super().stream(query, params, **options):
+                rows += 1
+                yield row
+        except psycopg.Error as error:
+            connection.failed(error)
+            raise
+        connection.counter.done(
+            look, rows_told(" ".join(text.upper().split()), rows)
+        )  # the driver keeps no status of it
 
     @asynccontextmanager
     async def copy(self, statement: Any, *arguments: Any, **options: Any) -> AsyncIterator[psycopg.AsyncCopy]:
@@ -148,6 +166,7 @@ class PsycopgAsyncSession:
     """One connection, for one delivery at a time."""
 
     handle: HandlerConnection
+    _begun = False
     _marked = False
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -160,10 +179,8 @@ class PsycopgAsyncSession:
         return session
 
     async def begin(self) -> None:
-        if self.handle.closed:  # its server ended the last one
-            await self._connect()
-        self._marked = False
-        await self._own.execute(BEGIN)
+        await self._over_a_living_one(lambda: self._own.execute(BEGIN))
+        self._begun, self._marked = True, False
 
     async def commit(self) -> None:
         self._take_back()
@@ -180,14 +197,16 @@ class PsycopgAsyncSession:
         self._marked = True
 
     async def undo(self) -> None:
-        self._take_back()
+        self.handle.guarded, self.handle.lent_to = False, None
         await self._own.execute(UNDO.encode())
 
     async def keep(self) -> None:
         """As its synchronous twin."""
 
     async def answer(self, ask: Ask) -> Any:
-        return await answer(self._own, ask)
+        if self._begun:
+            return await answer(self._own, ask)
+        return await self._over_a_living_one(lambda: answer(self._own, ask))
 
     async def execute(self, sql: Any, parameters: Any = ()) -> psycopg.AsyncCursor[Any]:
         return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
@@ -208,8 +227,19 @@ class PsycopgAsyncSession:
         await self.handle.leave()
 
     def _take_back(self) -> None:
-        self.handle.guarded = False
+        self.handle.guarded = self._begun = False
         self.handle.lent_to = None
+
+    async def _over_a_living_one(self, call: Callable[[], Awaitable[T]]) -> T:
+        """As its synchronous twin."""
+        if not self.handle.closed:
+            try:
+                return await call()
+            except psycopg.OperationalError:
+                if not self.handle.closed:
+                    raise
+        await self._connect()
+        return await call()
 
     async def _connect(self) -> None:
         database = self._database

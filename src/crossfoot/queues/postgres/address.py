@@ -69,6 +69,8 @@ def address_of(queue: str, url: str | None = None) -> Address:
 
 def shown_safely(url: str) -> str:
     """A URL for people, as far as it can be read at all."""
+    if is_postgres(url):
+        return shown(url)
     try:
         parts = urlsplit(url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
