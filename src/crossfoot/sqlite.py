@@ -180,6 +180,14 @@ def _log_ahead(connection: Connection) -> None:
         connection.turnstile.leave()
 
 
+def file_number(path: str | Path) -> int:
+    """Which file it is, by its number on the disk; 0 when it is gone."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LIMIT_BYTES) -> bool:
     """Shrink the write-ahead log when it is over `over` bytes. True when it was truncated.
 

@@ -74,6 +74,22 @@ class TestByMethod:
         scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)
 
+    @pytest.mark.parametrize(
+        "act",
+        [
+            *(lambda c: c.set_progress_handler(lambda: 1, 1), lambda c: c.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1)),
+            lambda c: c.deserialize(b""),
+        ],
+    )  # fmt: skip
+    async def test_what_would_outlast_the_handler_is_refused(self, tmp_path: Path, act: Callable[[Any], Any]) -> None:
+        (plain,) = (form for form in FORMS if not form.orm and not form.is_async)
+        async with a_scene(plain, tmp_path) as scene:
+            work = scene.work(scene.handler(then(act)))
+            with pytest.raises(TransactionMisuse, match=r"the handler (set|called)"):
+                await scene.perform(work)
+            scene.assert_nothing_was_kept(of=work)
+            await assert_goes_on(scene)
+
     async def test_a_driver_connection_cannot_be_closed_by_a_handler(self, driver_scene: Scene) -> None:
         scene = driver_scene
         work = scene.work(scene.handler(then(lambda connection: connection.close())))
@@ -206,6 +222,51 @@ class TestByStatement:
         with pytest.raises(TransactionMisuse, match="savepoints"):
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            *(
+                "query_only = 1",
+                "locking_mode = exclusive",
+                "busy_timeout = 0",
+                "max_page_count = 1",
+                "writable_schema = 1",
+            ),
+            *("main.query_only(1)", "Query_Only = ON", "journal_size_limit = 0", "temp_store = 1"),
+        ],
+    )
+    async def test_a_setting_that_would_outlast_the_handler_is_refused(self, scene: Scene, setting: str) -> None:
+        def set_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            with suppress(Exception):
+                yield Sql(f"PRAGMA {setting}")
+
+        work = scene.work(scene.handler(set_it))
+        with pytest.raises(TransactionMisuse, match="PRAGMA"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "query_only",
+            "table_info(effects)",
+            "main.table_info('effects')",
+            "defer_foreign_keys = ON",
+            "user_version = 7",
+        ],
+    )
+    async def test_a_setting_that_is_read_or_undone_with_the_rest_is_the_handler_s(
+        self, scene: Scene, setting: str
+    ) -> None:
+        def set_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            yield Sql(f"PRAGMA {setting}")
+
+        assert await scene.perform(scene.work(scene.handler(set_it))) is Kind.COMMITTED
         await assert_goes_on(scene)
 
 

@@ -18,8 +18,8 @@ from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Entry
 from crossfoot.books.record import Record
 from crossfoot.clock import Clock, SystemClock
-from crossfoot.errors import UsageError
-from crossfoot.sqlite import Connection, connect, truncate_wal
+from crossfoot.errors import DatabaseUnavailable, UsageError
+from crossfoot.sqlite import Connection, connect, file_number, truncate_wal
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ class Book:
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         self._pid = 0
+        self._file = 0
 
     def open(self) -> Book:
         """Connect, and create or migrate the tables.
@@ -65,6 +66,7 @@ class Book:
                     connection.close()
                     raise
                 self._connection, self._pid = connection, os.getpid()
+                self._file = file_number(self.path)
         return self
 
     def close(self) -> None:
@@ -137,9 +139,19 @@ class Book:
             connection.execute(sql.STOP_WORKER, (now, now, number))
 
     def tidy(self) -> bool:
-        """Shrink the write-ahead log when a reader has let it grow. True when it was truncated."""
+        """Shrink the write-ahead log when a reader has let it grow. True when it was truncated.
+
+        Raises:
+            DatabaseUnavailable: the file is another one than was opened, or gone: nobody would see what is written.
+        """
         with self._lock:
-            return truncate_wal(self.connection, self.path)
+            connection = self.connection
+            if file_number(self.path) != self._file:
+                raise DatabaseUnavailable(
+                    f"{self.path} was removed or replaced while it was in use: start again, and stop whoever uses a database before "
+                    "moving its file"
+                )
+            return truncate_wal(connection, self.path)
 
     def identity(self) -> str:
         """This book's own id, made when it is first asked for."""
@@ -194,6 +206,7 @@ class Known(NamedTuple):
     key: int
     type: str
     subject: str | None
+    operation: str | None
     latest: int
     marks: int
     is_new: bool = False
@@ -202,6 +215,11 @@ class Known(NamedTuple):
         """Whether that record is of another message, which bears the same identity."""
         return self.type != record.type or self.subject != record.subject
 
+    def asks_other(self, record: Record) -> bool:
+        """Whether that record states another operation: a copy that is carried out under a key of its own is carried out
+        twice."""
+        return None not in (self.operation, record.operation) and self.operation != record.operation
+
 
 def find_or_add(connection: Connection, record: Record) -> Known:
     """A message, added if the book does not know it. Within the caller's transaction."""
@@ -209,7 +227,7 @@ def find_or_add(connection: Connection, record: Record) -> Known:
     if found is not None:
         return Known(*found)
     (key,) = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
-    return Known(key, record.type, record.subject, 0, 0, is_new=True)
+    return Known(key, record.type, record.subject, record.operation, 0, 0, is_new=True)
 
 
 def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[Known]:
