@@ -15,6 +15,8 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from crossfoot.effects.databases import changes
+
 pytest.register_assert_rewrite("crossfoot.testing.queues")
 
 Unavailable = Counter[tuple[str, str]]
@@ -48,6 +50,12 @@ def no_blocking_calls() -> Iterator[None]:
     """Any call of crossfoot's that blocks the event loop raises `blockbuster.BlockingError`."""
     with blockbuster_ctx("crossfoot"):
         yield
+
+
+@pytest.fixture
+def page_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a handler limit the size of its database by PRAGMA, which stands in for a disk that fills up."""
+    monkeypatch.setattr(changes, "HARMLESS", changes.HARMLESS | {"max_page_count"})
 
 
 def pytest_configure(config: pytest.Config) -> None:

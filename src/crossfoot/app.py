@@ -235,6 +235,11 @@ class Crossfoot:
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
         if isinstance(message, str):
             message = self.message(message, **attributes)
+        elif not isinstance(message, Message):
+            raise UsageError(
+                "publish() takes messages one by one, as in publish(*messages), or a type and its attributes, not a "
+                f"{type(message).__name__}"
+            )
         elif attributes:
             raise UsageError(f"publish() was given a message and also {', '.join(attributes)}: set them on the message")
         if message.time is None:

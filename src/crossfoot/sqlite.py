@@ -45,6 +45,8 @@ class Connection(sqlite3.Connection):
     dialect: Literal["sqlite"] = "sqlite"
     broken: Literal[False] = False
     turnstile: Turnstile
+    file: int
+    """Which file it is connected to, see `file_number`."""
 
     def stream(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """The rows of a large result: SQLite never holds all of them."""
@@ -155,6 +157,7 @@ def connect_as(kind: type[C], path: str | Path, *, synchronous: str = "FULL", re
     except sqlite3.Error as error:
         raise explain(error, path) from error
     try:
+        connection.file = file_number(path)
         connection.turnstile = Turnstile("" if read_only or path == ":memory:" else path + TURN)
         if not read_only:
             _log_ahead(connection)
@@ -187,6 +190,14 @@ def _log_ahead(connection: Connection) -> None:
                 time.sleep(CHECKPOINT_WAIT_MS / 1000)
     finally:
         connection.turnstile.leave()
+
+
+def file_number(path: str | Path) -> int:
+    """Which file it is, by its number on the disk; 0 when it is gone."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LIMIT_BYTES) -> bool:

@@ -55,7 +55,17 @@ def only_with_number(message: Message, tx: Any) -> Generator[Sql, Any, None]:
 
 
 @pytest.mark.parametrize(
-    "other", [{"subject": "case-2"}, {"type": "case.closed"}, {"data": {"fee": 2}}, {"sequence": 7}]
+    "other",
+    [
+        *(
+            {"subject": "case-2"},
+            {"type": "case.closed"},
+            {"data": {"fee": 2}},
+            {"data": {"fee": True}},
+            {"sequence": 7},
+        ),
+        {"operation": "bill:another"},
+    ],
 )
 @pytest.mark.parametrize("worked", [False, True])
 async def test_another_message_of_the_same_name_is_refused(
@@ -74,6 +84,19 @@ async def test_another_message_of_the_same_name_is_refused(
     assert answer.permanent
     assert "give this one an id of its own" in answer.reason
     await service.work()
+    assert len(service.effects) == 1
+    assert balance(service).balanced
+
+
+@pytest.mark.parametrize("stated", ["bill:another", None])
+async def test_two_copies_in_one_receive_take_effect_once_whatever_operations_they_state(
+    service: Service, stated: str | None
+) -> None:
+    service.handle("case.released", bill, operation="bill:{subject}")
+    await by_hand(service, message(service, operation="bill:one"))
+    await by_hand(service, message(service, operation=stated))
+    await service.work(concurrency=1)
+
     assert len(service.effects) == 1
     assert balance(service).balanced
 

@@ -105,6 +105,22 @@ class TestSuccess:
         assert service.fate(message) is Fate.SETTLED
         assert Kind.FAILED not in service.kinds(message)
 
+    async def test_a_batch_that_is_done_again_finds_its_messages_as_they_came(self, service: Service) -> None:
+        def take_out(message: Message, tx: Any) -> Generator[Sql, Any, Noop | None]:
+            if not message.data.pop("fee", 0):
+                return Noop("nothing to bill")
+            yield insert(message)
+            if message.subject == "case-bad":
+                yield Sql("INSERT OR ROLLBACK INTO taken VALUES (1)")
+            return None
+
+        service.handle("case.released", take_out)
+        *good, bad = await service.publish("case.released", "case-1", "case-2", "case-3", "case-bad", data={"fee": 3})
+        await service.work(batch=10, concurrency=1, attempts=1)
+
+        assert sorted(service.effects) == sorted(message.id for message in good)
+        assert service.fate(bad) is Fate.DEAD
+
 
 class TestRetry:
     """A message whose handler fails."""
@@ -230,6 +246,7 @@ class TestRetry:
         assert service.fate(archived) is Fate.DEAD
         assert service.effects == [message.id]
 
+    @pytest.mark.usefixtures("page_limits")
     async def test_a_full_disk_under_our_own_database_stops_the_worker(self, service: Service) -> None:
         def fill(message: Message, tx: Any) -> Generator[Sql, Any, None]:
             yield Sql("PRAGMA max_page_count = 1")
@@ -378,6 +395,54 @@ class TestBlame:
         assert service.effects == [good.id]
         assert service.fate(bad) is Fate.DEAD
         assert [title.partition(" ")[0] for title in service.causes().values()] == ["HandlerQuit"]
+
+    @pytest.mark.parametrize("waits", [True, False])
+    @pytest.mark.parametrize("batch", [1, 10])
+    async def test_a_handler_that_cancels_its_own_task_fails_its_delivery_only(
+        self, service: Service, waits: bool, batch: int
+    ) -> None:
+        if not service.form.is_async:
+            return  # it has no task
+
+        def cancel(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            if message.subject == "case-bad":
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                if waits:
+                    yield Sql("SELECT 1")
+
+        service.handle("case.released", cancel)
+        bad, good = await service.publish("case.released", "case-bad", "case-1")
+        await service.work(attempts=2, batch=batch, concurrency=1)
+        assert service.effects == [good.id]
+        assert service.fate(bad) is Fate.DEAD
+        assert [title.partition(" ")[0] for title in service.causes().values()] == ["HandlerQuit"]
+
+    @pytest.mark.parametrize(
+        ("name", "facts"),
+        [("invoice.issued", {"amount": float("nan")}), ("invoice.\ud800", {}), ("invoice.issued", {"who": "\ud800"})],
+        ids=["nan", "half a name", "half a text"],
+    )
+    async def test_an_outcome_that_cannot_be_written_down_fails_where_it_is_told(
+        self, service: Service, name: str, facts: dict[str, Any]
+    ) -> None:
+        def tell(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            tx.outcome(name, **facts)
+
+        service.handle("case.released", tell)
+        (message,) = await service.publish("case.released", "case-1")
+        await service.work(attempts=1)
+        assert service.fate(message) is Fate.DEAD
+        (title,) = service.causes().values()
+        assert title.startswith("UsageError at handler tell")
+
+    async def test_a_list_of_messages_is_no_message(self, service: Service) -> None:
+        messages: Any = [service.app.message("case.released")]
+        with pytest.raises(UsageError, match=r"one by one, as in publish\(\*messages\), or a type .* not a list"):
+            await service.app.publish(messages)
 
     async def test_a_forgotten_await_is_no_effect_and_said_so(self, service: Service) -> None:
         if not service.form.is_async:

@@ -100,6 +100,21 @@ class TestNeighbours:
         assert kinds_of(results) == [Kind.COMMITTED, "LeaseLost", Kind.COMMITTED]
         assert (await scene.queue.depth()).held == 1
 
+    async def test_when_a_batch_is_done_again_each_handler_gets_its_message_as_it_came(self, file_scene: Scene) -> None:
+        scene = file_scene
+
+        def take_out(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message, str(message.data.pop("fee")))
+
+        messages = [a_message(data={"fee": 3}) for _ in range(2)]
+        deliveries = [await scene.delivered(message) for message in messages]
+        await scene.queue.release([deliveries[1].receipt])
+        works = [
+            scene.work(scene.handler(take_out), message, ack=scene.queue.ack_statement(delivery.receipt))
+            for message, delivery in zip(messages, deliveries, strict=True)
+        ]
+        assert kinds_of(await scene.perform_batch(works)) == [Kind.COMMITTED, "LeaseLost"]
+
     async def test_a_transaction_that_broke_is_given_up_as_a_whole_and_does_not_stop_the_worker(
         self, file_scene: Scene
     ) -> None:

@@ -164,6 +164,7 @@ class TestAnAnswerThatIsLost:
         scene.assert_nothing_was_kept(of=work)
         assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
 
+    @pytest.mark.usefixtures("page_limits")
     async def test_a_disk_that_fills_up_under_the_handler_undoes_everything(self, file_scene: Scene) -> None:
         scene = file_scene
 
@@ -178,6 +179,7 @@ class TestAnAnswerThatIsLost:
         assert disk_full(raised.value) is not None
         scene.assert_nothing_was_kept(of=work)
 
+    @pytest.mark.usefixtures("page_limits")
     async def test_a_handler_that_swallows_the_full_disk_does_not_pass_for_done(self, file_scene: Scene) -> None:
         scene = file_scene
 

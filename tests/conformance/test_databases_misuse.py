@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from crossfoot.books.entry import Kind
 from crossfoot.errors import TransactionMisuse
 from crossfoot.message import Message
-from tests.conformance.database_rig import Call, Scene, Sql, Story, bill, insert
+from tests.conformance.database_rig import FILE_FORMS, Call, Scene, Sql, Story, a_scene, bill, insert
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
@@ -60,6 +60,22 @@ class TestByMethod:
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
         await assert_goes_on(scene)
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            *(lambda c: c.set_progress_handler(lambda: 1, 1), lambda c: c.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1)),
+            lambda c: c.deserialize(b""),
+        ],
+    )  # fmt: skip
+    async def test_what_would_outlast_the_handler_is_refused(self, tmp_path: Path, act: Callable[[Any], Any]) -> None:
+        (plain,) = (form for form in FILE_FORMS if not form.orm and not form.is_async)
+        async with a_scene(plain, tmp_path) as scene:
+            work = scene.work(scene.handler(then(act)))
+            with pytest.raises(TransactionMisuse, match=r"the handler (set|called)"):
+                await scene.perform(work)
+            scene.assert_nothing_was_kept(of=work)
+            await assert_goes_on(scene)
 
     async def test_a_driver_connection_cannot_be_closed_by_a_handler(self, driver_scene: Scene) -> None:
         scene = driver_scene
@@ -195,6 +211,55 @@ class TestByStatement:
         with pytest.raises(TransactionMisuse, match="savepoints"):
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            *(
+                "query_only = 1",
+                "locking_mode = exclusive",
+                "busy_timeout = 0",
+                "max_page_count = 1",
+                "writable_schema = 1",
+            ),
+            *("main.query_only(1)", "Query_Only = ON", "journal_size_limit = 0", "temp_store = 1"),
+        ],
+    )
+    async def test_a_setting_that_would_outlast_the_handler_is_refused(self, file_scene: Scene, setting: str) -> None:
+        scene = file_scene
+
+        def set_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            with suppress(Exception):
+                yield Sql(f"PRAGMA {setting}")
+
+        work = scene.work(scene.handler(set_it))
+        with pytest.raises(TransactionMisuse, match="PRAGMA"):
+            await scene.perform(work)
+        scene.assert_nothing_was_kept(of=work)
+        await assert_goes_on(scene)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "query_only",
+            "table_info(effects)",
+            "main.table_info('effects')",
+            "defer_foreign_keys = ON",
+            "user_version = 7",
+        ],
+    )
+    async def test_a_setting_that_is_read_or_undone_with_the_rest_is_the_handler_s(
+        self, file_scene: Scene, setting: str
+    ) -> None:
+        scene = file_scene
+
+        def set_it(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            yield Sql(f"PRAGMA {setting}")
+
+        assert await scene.perform(scene.work(scene.handler(set_it))) is Kind.COMMITTED
         await assert_goes_on(scene)
 
 

@@ -78,6 +78,11 @@ def test_every_field_of_the_envelope_can_be_named(field: str) -> None:
         ("bill:subject}", "cannot be read .*: fields are written {subject}"),
         ("bill:{sequence:06d}", r"formats \{sequence\}, and keys are made of values as they are"),
         ("bill:{subject!r}", r"formats \{subject\}, and keys are made of values as they are"),
+        (
+            "bill:{subject}{sequence}",
+            r"has nothing between \{subject\} and \{sequence\} that could not be part of a value",
+        ),
+        ("bill:{subject}v{id}", r"two messages may have one key: separate them, as in \{subject\}:\{id\}"),
     ],
 )
 def test_a_template_that_cannot_work_is_refused_when_the_handler_is_registered(template: str, says: str) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from crossfoot.books.store import Book
 from crossfoot.errors import DatabaseUnavailable, DiskFull
 from crossfoot.sqlite import Connection, connect, explain, truncate_wal
 from crossfoot.turnstile import Turnstile
@@ -593,3 +594,19 @@ def unavailable(request: pytest.FixtureRequest, what: str, why: str) -> NoReturn
     assert conftest is not None
     conftest.report_unavailable(request.config, what, why)
     pytest.skip(f"{what}: {why}; the run's last lines say so")
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["gone", "replaced"])
+def test_a_book_whose_file_was_taken_from_under_it_says_so(tmp_path: Path, another: bool) -> None:
+    path = tmp_path / "billing.db"
+    book = Book(path).open()
+    assert not book.tidy()
+    (tmp_path / "elsewhere").mkdir()
+    for file in tmp_path.glob("billing.db*"):
+        file.rename(tmp_path / "elsewhere" / file.name)
+    if another:
+        Book(path).open().close()
+
+    with pytest.raises(DatabaseUnavailable, match="was removed or replaced while it was in use"):
+        book.tidy()
+    book.close()

@@ -7,6 +7,8 @@ else under the same name would be counted as a copy, and be lost without a word.
 
 from __future__ import annotations
 
+import msgspec
+
 from crossfoot.books import queries, sql
 from crossfoot.books.entry import RANKS
 from crossfoot.books.fate import Fate, fold, posted_fate
@@ -15,6 +17,8 @@ from crossfoot.books.store import Known, find_or_add
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken
 from crossfoot.message import decode
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 CAME_TO_NOTHING = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.DISCARDED)
 
@@ -46,7 +50,7 @@ def mend(connection: Connection, known: Known, record: Record) -> None:
     """
     if known.type != record.type or not _came_to_nothing(connection, known):
         raise taken(known, record)
-    if known.subject != record.subject:
+    if known.subject != record.subject or known.asks_other(record):
         connection.execute(sql.NOTE_FORMER, (f"former subject of message {known.key}", known.subject or ""))
     contents = (record.subject, record.operation, record.correlation, record.causation, record.sequence, record.body)
     connection.execute(sql.REPLACE_CONTENT, (*contents, known.key))
@@ -64,16 +68,22 @@ def _differs(connection: Connection, known: Known, record: Record) -> bool:
     return differ(record, *connection.execute(sql.FIND_CONTENT, (known.key,)).fetchone())
 
 
-def differ(record: Record, sequence: int | None, body: bytes | None) -> bool:
+def differ(record: Record, sequence: int | None, operation: str | None, body: bytes | None) -> bool:
     """Whether the contents are others than those in the book, as far as these were kept."""
-    if sequence != record.sequence:
+    if sequence != record.sequence or (None not in (operation, record.operation) and operation != record.operation):
         return True
     if body is None or record.body is None or body == record.body:
         return False
     try:
-        return bool(decode(body).data != decode(record.body).data)
+        return _said(body) != _said(record.body)
     except EnvelopeInvalid:
         return True
+
+
+def _said(body: bytes) -> tuple[bytes, str | None, int | None]:
+    """What a message asks for. As text, because to Python 1, 1.0 and true are the same."""
+    message = decode(body)
+    return _encode(message.data), message.operation, message.predecessor
 
 
 def was(connection: Connection, known: Known, record: Record) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from crossfoot.connection import Connection
 from crossfoot.errors import DatabaseUnavailable
 from crossfoot.sqlite import Connection as SqliteConnection
-from crossfoot.sqlite import connect, explain, truncate_wal
+from crossfoot.sqlite import connect, explain, file_number, truncate_wal
 from crossfoot.turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -65,8 +65,17 @@ class SqliteFile:
             migrator.close()
 
     def tidy(self, connection: Connection) -> bool:
-        """Shrink the write-ahead log when a reader has let it grow."""
+        """Shrink the write-ahead log when a reader has let it grow.
+
+        Raises:
+            DatabaseUnavailable: the file is another one than was opened, or gone: nobody would see what is written.
+        """
         assert isinstance(connection, SqliteConnection)
+        if connection.file != file_number(self.name):
+            raise DatabaseUnavailable(
+                f"{self.name} was removed or replaced while it was in use: start again, and stop whoever uses a database before "
+                "moving its file"
+            )
         return truncate_wal(connection, self.name)
 
     def _unchanging(self) -> SqliteConnection:

@@ -12,10 +12,10 @@ GROUP = 25
 """Rows that one statement for a group takes. Where it looks up, fewer are filled up with NULL, which is no name."""
 
 FIND_MESSAGE = """
-SELECT key, type, subject, latest, marks FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?
+SELECT key, type, subject, operation, latest, marks FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?
 """
 
-FIND_CONTENT = "SELECT sequence, body FROM crossfoot_messages WHERE key = ?"
+FIND_CONTENT = "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?"
 
 REPLACE_CONTENT = """
 UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
@@ -23,7 +23,7 @@ UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = ?, causa
 
 FIND_MESSAGES = f"""
 WITH wanted (place, id, source, queue) AS (VALUES {", ".join(f"({place}, ?, ?, ?)" for place in range(GROUP))})
-SELECT w.place, m.key, m.type, m.subject, m.latest, m.marks FROM wanted w
+SELECT w.place, m.key, m.type, m.subject, m.operation, m.latest, m.marks FROM wanted w
 CROSS JOIN crossfoot_messages m ON m.id = w.id AND m.source = w.source AND m.queue = w.queue
 """
 

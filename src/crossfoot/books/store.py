@@ -71,6 +71,7 @@ class Book:
                     connection.close()
                     raise
                 self._connection, self._pid = connection, os.getpid()
+                self._file = file_number(self.path)
         return self
 
     def close(self) -> None:
@@ -217,6 +218,7 @@ class Known(NamedTuple):
     key: int
     type: str
     subject: str | None
+    operation: str | None
     latest: int
     marks: int
     is_new: bool = False
@@ -224,6 +226,11 @@ class Known(NamedTuple):
     def is_other(self, record: Record) -> bool:
         """Whether that record is of another message, which bears the same identity."""
         return self.type != record.type or self.subject != record.subject
+
+    def asks_other(self, record: Record) -> bool:
+        """Whether that record states another operation: a copy that is carried out under a key of its own is carried out
+        twice."""
+        return None not in (self.operation, record.operation) and self.operation != record.operation
 
 
 def find_or_add(connection: Connection, record: Record) -> Known:
@@ -234,7 +241,7 @@ def find_or_add(connection: Connection, record: Record) -> Known:
     added = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
     if added is None:  # by somebody else, since it was looked for
         return find_or_add(connection, record)
-    return Known(added[0], record.type, record.subject, 0, 0, is_new=True)
+    return Known(added[0], record.type, record.subject, record.operation, 0, 0, is_new=True)
 
 
 def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[Known]:

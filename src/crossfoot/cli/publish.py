@@ -84,9 +84,10 @@ def _payload(text: str) -> Any:
     try:
         return msgspec.json.decode(sys.stdin.buffer.read() if text == "-" else text.encode())
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise UsageError(
-            f"--data is not JSON ({error}): quote it for the shell, as in --data '{{\"amount\": 120}}'"
-        ) from error
+        hint = ": quote it for the shell, as in --data '{\"amount\": 120}'" if "malformed" in str(error) else ""
+        if text.startswith("@"):
+            hint = ": what a file holds is read from stdin, as in --data - < file.json"
+        raise UsageError(f"--data is not JSON ({error}){hint}") from error
 
 
 def _from_file(file: Path) -> Iterator[list[Message]]:

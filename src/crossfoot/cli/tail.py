@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from difflib import get_close_matches
@@ -23,12 +22,16 @@ from crossfoot.errors import DatabaseUnavailable, UsageError
 from crossfoot.recover.facts import told_in
 from crossfoot.recover.phrases import moment
 from crossfoot.recover.timeline import MARKS, Mark
+from crossfoot.sqlite import file_number
 
 PAUSE_SECONDS = 0.25
 """Between two looks; each is one short read, so that the write-ahead log can shrink in between."""
 
 STYLES = {Mark.FAILED: "red", Mark.DOUBT: "yellow"}
 """Of the marks; what is done has none."""
+
+WIDEST = 200
+"""Characters of a subject or an id that are printed; the JSON has all."""
 
 PAGE = 1_000
 """Entries read at once."""
@@ -70,6 +73,8 @@ def tail(
         _print(out, lines, as_json)
         try:
             if follow:
+                if not sys.stdout.isatty():
+                    typer.echo("waiting for more entries: Ctrl-C ends it, and --no-follow does not wait", err=True)
                 _follow(connection, path, number, filters, out, as_json)
         except KeyboardInterrupt:
             return  # the way to leave
@@ -79,7 +84,7 @@ def _follow(
     connection: Connection, path: str, number: int, filters: dict[str, Any], out: Output, as_json: bool
 ) -> None:
     """Print what is written from now on, for ever."""
-    file = _file(path)
+    file = file_number(path)
     while True:
         newest = following.newest(connection)
         lines = following.lines_after(connection, number, PAGE, upto=newest, **filters)
@@ -88,7 +93,7 @@ def _follow(
         number = lines[-1].number if len(lines) == PAGE else newest
         if not lines:
             time.sleep(PAUSE_SECONDS)
-            if _file(path) != file:
+            if file_number(path) != file:
                 raise DatabaseUnavailable(f"{path} was removed or replaced: start `crossfoot tail` again")
 
 
@@ -117,7 +122,11 @@ def _worded(out: Output, line: Line) -> tuple[str, str]:
         f"{at[11:] if out.fancy else at}  {out.marks[mark]}  {_label(line.kind):13}  {f'#{line.attempt}' if line.attempt else '':3}",
         line.subject, line.type, line.title, line.id or "(its message has no row)",
     ]  # fmt: skip
-    return "  ".join(clean(part) for part in what if part), STYLES.get(mark, "green" if kind in CLOSING else "")
+    return "  ".join(_short(clean(part)) for part in what if part), STYLES.get(mark, "green" if kind in CLOSING else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[:WIDEST]}…"
 
 
 def _label(kind: int) -> str:
@@ -140,11 +149,3 @@ def _kind(name: str | None) -> int | None:
     near = get_close_matches(wanted, labels, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(labels)}"
     raise UsageError(f"{name!r} is no kind of entry: {hint}")
-
-
-def _file(path: str) -> int:
-    """Which file it is, by its number on the disk; 0 when it is gone."""
-    try:
-        return os.stat(path).st_ino
-    except FileNotFoundError:
-        return 0

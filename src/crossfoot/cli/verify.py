@@ -48,7 +48,8 @@ def show(out: Output, result: Verification) -> None:
     )
     notes = [looked] + ([f"{result.waiting:,} newer entries are not posted yet"] if result.waiting else [])
     if result.clean:
-        out.heading("VERIFIED", "everything stored is what the entries say", notes, style="green")
+        what = "everything that is posted" if result.waiting else "everything stored"
+        out.heading("VERIFIED", f"{what} is what the entries say", notes, style="green")
         return
     total = sum(result.counts.values())
     told = ", ".join(f"{count:,} {what}" for what, count in result.counts.items())

@@ -30,7 +30,7 @@ def operation_key(template: str | None, *, handler: str, scope: str = "") -> Ope
         scope: the queue's name, which makes a message on two queues two operations where no template names them.
 
     Raises:
-        UsageError: the template names a field that messages do not have.
+        UsageError: the template names a field that messages do not have, or two fields that nothing tells apart.
     """
     if template is None:
         return lambda message: message.operation or f"{scope or handler}|{message.key}"
@@ -40,6 +40,7 @@ def operation_key(template: str | None, *, handler: str, scope: str = "") -> Ope
             f"handler {handler}: operation={template!r} names the same operation for every message; put a field in it, "
             "such as {subject}"
         )
+    _check_that_fields_are_apart(parts, template, handler)
     readers = [(literal, _reader(field, template, handler) if field is not None else None) for literal, field in parts]
     several = sum(field is not None for _, field in parts) > 1
     escape = _escape("".join(literal for literal, _ in parts)) if several else str
@@ -54,6 +55,20 @@ def operation_key(template: str | None, *, handler: str, scope: str = "") -> Ope
         return name
 
     return key
+
+
+def _check_that_fields_are_apart(parts: list[tuple[str, str | None]], template: str, handler: str) -> None:
+    before, between = "", ""
+    for literal, field in parts:
+        between += literal
+        if field is None:
+            continue
+        if before and all(sign.isalnum() for sign in between):
+            raise UsageError(
+                f"handler {handler}: operation={template!r} has nothing between {{{before}}} and {{{field}}} that could not be part "
+                f"of a value, so that two messages may have one key: separate them, as in {{{before}}}:{{{field}}}"
+            )
+        before, between = field, ""
 
 
 def _escape(literals: str) -> Callable[[str], str]:

@@ -7,8 +7,10 @@ disbelieved: the operation key is read again, over a new connection, and says wh
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import anyio
@@ -298,16 +300,25 @@ async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
         DeadlineExceeded: it was cancelled at its deadline.
     """
     seconds = work.handler.deadline
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
     try:
         with anyio.move_on_after(seconds):
-            return await work.handler.function(*work.handler.arguments(work.message, tx))
+            result = await work.handler.function(*work.handler.arguments(work.message, tx))
+            if task.cancelling() > before and not is_cancelled():
+                await _take_back(task, before)
+                raise _quit(work, asyncio.CancelledError("by its own task.cancel()"))
+            return result
     except (Exception, Decided):
         raise
     except BaseException as error:
         if _only_decided(error):
             raise Decided(_decision(work)) from error
-        if isinstance(error, anyio.get_cancelled_exc_class()) and _is_cancelled():
-            raise
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            if is_cancelled():
+                raise
+            await _take_back(task, before)
         raise _quit(work, error) from error
     finally:
         tx.end()
@@ -316,10 +327,18 @@ async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
     )
 
 
-def _is_cancelled() -> bool:
-    """Whether somebody asked this task to end; the handler may also have waited for another one that was cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def is_cancelled() -> bool:
+    """Whether a scope around this task was cancelled, which is the one way crossfoot ends a handler. It may also have cancelled
+    its own task, or have waited for another one that was cancelled."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+async def _take_back(task: asyncio.Task[Any], before: int) -> None:
+    """Undo that a handler cancelled the task it was lent: the lane has more to do."""
+    while task.cancelling() > before:
+        task.uncancel()
+    with suppress(asyncio.CancelledError):  # one that was not delivered yet, which Python before 3.13 does not forget
+        await asyncio.sleep(0)
 
 
 def _only_decided(error: BaseException) -> bool:

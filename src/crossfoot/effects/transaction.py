@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -66,13 +67,17 @@ class _Facts:
         Args:
             name: what happened, in the past tense.
             subject: whom it concerns; the message's subject unless said otherwise.
-            facts: figures worth keeping; anything JSON can express (others as text).
+            facts: figures worth keeping; anything JSON can express (bytes in base64, others as text).
+
+        Raises:
+            UsageError: there is no name, or one of the others cannot be written down.
         """
         self._usable()
         if not name:
             raise UsageError("an outcome needs a name, as in tx.outcome('invoice.issued')")
+        _check_text(f"outcome {name!r}", name, subject or "")
         self._work.tell().outcomes.append(
-            (name, subject or self._work.message.subject, _json.encode(facts).decode() if facts else None)
+            (name, subject or self._work.message.subject, _as_json(name, facts) if facts else None)
         )
 
     def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
@@ -107,7 +112,25 @@ class _Facts:
             raise UsageError(
                 "a receipt needs the system's name and its reference, as in tx.receipt('stripe', charge.id)"
             )
+        _check_text("a receipt", system, reference)
         self._work.tell().receipts.append(f"{system}:{reference}")
+
+
+def _check_text(what: str, *texts: str) -> None:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} holds half a character (a lone surrogate), which no database keeps") from None
+
+
+def _as_json(name: str, facts: dict[str, Any]) -> str:
+    try:
+        text = _json.encode(facts).decode()
+        if "null" in text:  # NaN and the infinities become null without a word
+            json.dumps(msgspec.to_builtins(facts, str_keys=True, enc_hook=str), allow_nan=False)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise UsageError(f"outcome {name!r} has facts that JSON cannot express: {error}") from None
+    return text
 
 
 class Transaction(_Facts):

@@ -27,7 +27,7 @@ from crossfoot.effects.proof import Evidence, judge
 from crossfoot.effects.sending import Sending
 from crossfoot.effects.sequence import Turn, awaited, turn_of
 from crossfoot.errors import EnvelopeInvalid, LeaseLost, TransactionMisuse
-from crossfoot.message import Message
+from crossfoot.message import Message, decode
 
 Closing = tuple[int, int, int, int, Micros, int, str | None]
 """The parameters of `sql.INSERT_CLOSING`."""
@@ -105,8 +105,10 @@ class Work(msgspec.Struct, eq=False):
             setattr(self, name, getattr(fresh, name))
 
     def again(self) -> Work:
-        """The same work from its beginning, after a rollback."""
-        return Work(self.handler, self.message, self.hold, self.clock, self.operation, eager=self.eager)
+        """The same work from its beginning, after a rollback. Its message is read anew: its handler may have changed what the
+        first one carried, and would take what is left of it for the whole."""
+        message = self.handler.typed(decode(self.hold.body))
+        return Work(self.handler, message, self.hold, self.clock, self.operation, eager=self.eager)
 
     def tell(self) -> Told:
         """Where what a handler says is gathered, from whatever thread of its."""

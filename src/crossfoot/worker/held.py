@@ -46,6 +46,8 @@ class Held(msgspec.Struct, eq=False):
     work: Work | None = None
     deadline: float | None = None
     cancel: anyio.CancelScope | None = None
+    undone: bool = False
+    """Whether its work was begun together with others', and all of it rolled back."""
 
     @property
     def tried(self) -> int:
@@ -71,6 +73,8 @@ class Held(msgspec.Struct, eq=False):
         assert self.work is not None
         self.deadline = None
         self.fence()
+        if self.undone:
+            self.work, self.undone = self.work.again(), False
         return self.work
 
     def begin(self) -> None:

@@ -20,6 +20,7 @@ from crossfoot.effects.hold import Hold
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
+from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue
 from crossfoot.worker.held import Held
 from crossfoot.worker.registry import Registry
@@ -108,25 +109,31 @@ class Intake:
         """Say once of each type that nobody here takes it."""
         if type_ not in self._unknown and len(self._unknown) < MOST_UNKNOWN:
             self._unknown.add(type_)
+            wait = self._retry.unknown_for
             logger.warning(
-                "no handler takes %r: its messages are handed back for %g s in case a newer version does, and then they die",
+                "no handler takes %r: its messages %s",
                 type_[:200],
-                self._retry.unknown_for,
+                f"are handed back for {wait:g} s in case a newer version does, and then they die" if wait else "die",
             )
 
     def _write(self, helds: Sequence[Held], records: Sequence[Record], now: Micros) -> None:
         with self._book.writing() as connection:
             rows = []
+            asked: dict[int, str] = {}
             for held, record, found in zip(helds, records, find_or_add_all(connection, records), strict=True):
                 hold = held.hold
                 assert hold is not None
-                known = _another(connection, held, record, found) if found.is_other(record) else found
+                other = found.is_other(record) or found.asks_other(record)
+                known = _another(connection, held, record, found) if other else found
                 hold.key = key = known.key
                 # Sent anew, and counted anew by the broker. One that is proven needs no place after what is known of it.
                 if hold.attempt <= known.latest // RANKS and not known.marks & PROOF_MARKS:
                     hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
                 if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
                     self._recall(connection, held, key)
+                if held.work is not None and asked.setdefault(key, held.work.operation) != held.work.operation:
+                    held.completed = asked[key]  # two copies in one receive ask for one operation
+                    held.prepare()
                 rows.append((key, hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker))
                 if held.attempt > 1:
                     base = hold.attempt - held.attempt
@@ -207,5 +214,4 @@ def _another(connection: Connection, held: Held, record: Record, known: Known) -
 
 def _base(delivery: Delivery) -> int:
     """Deliveries before the message was sent again; anything unreadable there counts as none."""
-    text = delivery.attributes.get(BASE_ATTRIBUTE, "0")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
+    return attempts_told(delivery.attributes.get(BASE_ATTRIBUTE), 0)

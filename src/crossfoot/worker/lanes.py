@@ -140,7 +140,7 @@ class ThreadLane(Lane):
             raise
         except Exception:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
             for held in chunk:
-                held.prepare()
+                held.undone = True
             return None
         return results + list(zip(ready, kinds, strict=True))
 
@@ -197,7 +197,7 @@ class LoopLane(Lane):
             raise
         except Exception:  # noqa: BLE001 - as above
             for held in chunk:
-                held.prepare()
+                held.undone = True
             return None
         return results + list(zip(ready, kinds, strict=True))
 

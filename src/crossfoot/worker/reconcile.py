@@ -231,9 +231,8 @@ class Reconciliation:
                 details = msgspec.json.encode({"reason": why}).decode()
                 record = self._record(row, now)
                 known = find_or_add(connection, record)
-                if known.is_other(record) and not was(
-                    connection, known, record
-                ):  # booked under the broker's id, see `intake`
+                other = known.is_other(record) or known.asks_other(record)
+                if other and not was(connection, known, record):  # booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
                 if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
                     continue

@@ -29,6 +29,9 @@ from crossfoot.worker.retry import Retry
 
 logger = logging.getLogger("crossfoot.worker")
 
+LONGEST_NAME = 200
+"""Characters of a message's id, type or subject in a log."""
+
 
 class Settling:
     """Settles deliveries of one queue.
@@ -237,4 +240,10 @@ def name_of(held: Held) -> str:
     message = held.message
     if message is None:
         return held.delivery.broker_id
-    return f"{message.key} ({message.type}{', ' + message.subject if message.subject else ''})"
+    return f"{_shown(message.key)} ({_shown(message.type)}{', ' + _shown(message.subject) if message.subject else ''})"
+
+
+def _shown(text: str) -> str:
+    """Fit for a log: a publisher may write what it likes, line breaks and turns of direction included."""
+    text = text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}..."
+    return text if text.isprintable() else ascii(text)

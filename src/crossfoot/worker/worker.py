@@ -21,7 +21,8 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
-from crossfoot.errors import DatabaseUnavailable, QueueUnavailable, UsageError
+from crossfoot.effects.perform import is_cancelled
+from crossfoot.errors import DatabaseUnavailable, HandlerQuit, QueueUnavailable, UsageError
 from crossfoot.queues.queue import Delivery, LocalQueue, LosesAtOnce, Order, Queue
 from crossfoot.worker.alone import Alone
 from crossfoot.worker.dispatch import Dispatch
@@ -209,7 +210,15 @@ class Worker:
 
     async def _run_lane(self, lane: ThreadLane | LoopLane, source: Any) -> None:
         with source:
-            await lane.run(source)
+            try:
+                await lane.run(source)
+            except anyio.get_cancelled_exc_class() as error:
+                if is_cancelled():
+                    raise
+                raise HandlerQuit(
+                    "a lane of this worker was cancelled, and not by crossfoot: look for something that a handler left running "
+                    "and that cancels the task it was called in"
+                ) from error
 
     async def _receive(
         self, intake: Intake, leases: Leases, dispatch: Dispatch, outbox: Outbox, until_idle: Reconciliation | None

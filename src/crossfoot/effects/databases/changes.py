@@ -63,8 +63,17 @@ def needs_watch(statement: str) -> bool:
 
 REFUSED = (
     "the handler wanted to begin, commit or roll back the transaction that crossfoot owns (an ORM session rolls back when a "
-    "flush fails), which was refused: let the error out, and use a savepoint for what may fail"
+    "flush fails), or to change by PRAGMA how its connection works for everybody after it, which was refused: let the error out, "
+    "and use a savepoint for what may fail"
 )
+
+HARMLESS = frozenset((
+    "analysis_limit", "application_id", "automatic_index", "cache_size", "case_sensitive_like", "cell_size_check",
+    "defer_foreign_keys", "foreign_key_check", "foreign_key_list", "foreign_keys", "incremental_vacuum", "index_info", "index_list",
+    "index_xinfo", "integrity_check", "mmap_size", "optimize", "quick_check", "recursive_triggers", "secure_delete", "table_info",
+    "table_list", "table_xinfo", "threads", "user_version",
+))  # fmt: skip
+"""What a handler may give an argument to by PRAGMA: it is only read, rolled back with the rest, or felt by its own statements."""
 
 
 def misuse_behind(error: BaseException | None) -> TransactionMisuse | None:
@@ -121,8 +130,9 @@ class ChangeCounter:
         self.tracing = True
         """Whether this is called for every statement; what is not is told by `authorize` of savepoints it did not see."""
 
-    def authorize(self, action: int, *_: str | None) -> int:
-        """For `set_authorizer`: while a handler is watched, SQLite refuses to prepare what would end the transaction.
+    def authorize(self, action: int, name: str | None, argument: str | None, *_: str | None) -> int:
+        """For `set_authorizer`: while a handler is watched, SQLite refuses to prepare what would end the transaction, or would
+        change the connection beyond it.
 
         Asked once per statement that is prepared, by whatever cursor it comes; savepoints are another action, and remain
         the handler's. A handler that catches the refusal believes to have rolled back what is still there.
@@ -134,7 +144,10 @@ class ChangeCounter:
         if action in _CHANGES and not self._connection.in_transaction:  # by a cursor made around the connection
             self._lost = True
             return sqlite3.SQLITE_DENY
-        if action != sqlite3.SQLITE_TRANSACTION:
+        if action == sqlite3.SQLITE_PRAGMA:
+            if argument is None or (name or "").lower() in HARMLESS:
+                return sqlite3.SQLITE_OK
+        elif action != sqlite3.SQLITE_TRANSACTION:
             return sqlite3.SQLITE_OK
         self._refused = True
         return sqlite3.SQLITE_DENY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -127,8 +128,9 @@ class AsyncSession:
         counter, self._counter = self._counter, None
         try:
             if counter is not None:
-                await raw.set_trace_callback(None)
-                await raw.set_authorizer(None)
+                with suppress(ValueError):  # SQLAlchemy has ended it: a task was cancelled in the middle of a statement
+                    await raw.set_trace_callback(None)
+                    await raw.set_authorizer(None)
             if connection is not None:
                 await connection.close()
         finally:

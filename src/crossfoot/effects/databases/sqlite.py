@@ -85,6 +85,19 @@ class HandlerConnection(Connection):
     def set_authorizer(self, *_: Any, **__: Any) -> None:
         raise TransactionMisuse("the handler set an authorizer: the connection's own is crossfoot's")
 
+    def set_progress_handler(self, *_: Any, **__: Any) -> None:
+        raise TransactionMisuse("the handler set a progress handler, which could stop statements of crossfoot's")
+
+    def setlimit(self, *_: Any, **__: Any) -> int:
+        raise TransactionMisuse(
+            "the handler set a limit of its connection, which holds for statements of crossfoot's, too"
+        )
+
+    def deserialize(self, *_: Any, **__: Any) -> None:
+        raise TransactionMisuse(
+            "the handler called deserialize(), which puts another database in the place of this one"
+        )
+
     def trace(self) -> None:
         """Have every statement watched from now on, see `changes`."""
         if not self.counter.tracing:
@@ -158,7 +171,8 @@ class HandlerConnection(Connection):
 
     def leave(self) -> None:
         """Close, when the worker is done with it."""
-        sqlite3.Connection.set_authorizer(self, None)
+        with suppress(sqlite3.ProgrammingError):  # a handler went around us and has closed it
+            sqlite3.Connection.set_authorizer(self, None)
         super().close()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.nats.answers import NoAnswer, NobodyListens, Rejected
 from crossfoot.queues.nats.connection import Connection
 from crossfoot.queues.nats.messages import (
@@ -103,10 +104,9 @@ def limit_of(config: Mapping[str, Any]) -> int | None:
 
 def held_of(stream: str, stored: Stored, *, dead: bool, attempt: int = 0) -> Held:
     """A message of a stream as it is seen there."""
-    told = unquote(stored.headers.get(ATTEMPT, ""))
     return Held(
         body=stored.body,
-        attempt=int(told) if told.isascii() and told.isdecimal() and len(told) < 7 else attempt,
+        attempt=attempts_told(unquote(stored.headers.get(ATTEMPT, "")), attempt),
         enqueued_at=stored.at,
         broker_id=f"{stream}:{stored.sequence}",
         dead=dead,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from crossfoot.clock import Micros
+from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.queue import Delivery, Held, Outgoing, Refused
 
 BODY = "body"
@@ -79,7 +80,7 @@ def held_of(fields: Fields, *, broker_id: str, attempt: int, dead: bool = False)
     body, attributes = body_and_attributes(fields)
     origin = attributes.get(ORIGIN, broker_id)
     return Held(
-        body=body, attempt=_number(attributes.get(ATTEMPT), attempt), enqueued_at=entered_at(origin), broker_id=origin,
+        body=body, attempt=attempts_told(attributes.get(ATTEMPT), attempt), enqueued_at=entered_at(origin), broker_id=origin,
         dead=dead,
     )  # fmt: skip
 
@@ -87,7 +88,7 @@ def held_of(fields: Fields, *, broker_id: str, attempt: int, dead: bool = False)
 def entered_at(entry_id: str) -> Micros | None:
     """When the entry entered the stream, by the server's clock: its id begins with it."""
     milliseconds = entry_id.partition("-")[0]
-    return int(milliseconds) * 1_000 if milliseconds.isdecimal() else None
+    return int(milliseconds) * 1_000 if milliseconds.isdecimal() and len(milliseconds) < 16 else None
 
 
 def text_of(value: bytes) -> str:
@@ -97,7 +98,3 @@ def text_of(value: bytes) -> str:
 def pairs_of(answer: Sequence[bytes]) -> Mapping[str, bytes]:
     """A list of names and values as a mapping."""
     return {text_of(name): value for name, value in zip(answer[::2], answer[1::2], strict=True)}
-
-
-def _number(text: str | None, otherwise: int) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else otherwise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import CancelScope
 
 from crossfoot.errors import QueueUnavailable
+from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.queue import Delivery, Held
 from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field
 from crossfoot.queues.sqs.messages import (
@@ -105,7 +106,7 @@ class DeadLetters:
                     seen.add(one["MessageId"])
                     taken.append(one["ReceiptHandle"])
                 for one in fresh:
-                    yield _held(one)
+                    yield held_of(one)
         finally:
             with CancelScope(shield=True):
                 await self._put_back(taken, hidden)
@@ -147,13 +148,13 @@ class DeadLetters:
             )
 
 
-def _held(message: Mapping[str, Any]) -> Held:
+def held_of(message: Mapping[str, Any]) -> Held:
     system = message.get("Attributes", {})
     told = message.get("MessageAttributes", {}).get(ATTEMPT, {}).get("StringValue", "")
     looks = int(system.get("ApproximateReceiveCount", 1)) - 1
     return Held(
         body=message["Body"].encode(),
-        attempt=int(told) if told.isdecimal() else looks,
+        attempt=attempts_told(told, looks),
         enqueued_at=sent_at(system),
         broker_id=message["MessageId"],
         dead=True,
