@@ -6,6 +6,7 @@ import inspect
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest

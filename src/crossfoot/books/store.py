@@ -71,7 +71,6 @@ class Book:
                     connection.close()
                     raise
                 self._connection, self._pid = connection, os.getpid()
-                self._file = file_number(self.path)
         return self
 
     def close(self) -> None:
