@@ -6,10 +6,13 @@ is one by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
+
+_POSTGRES = re.compile(r"postgres(?:ql)?(\+\w+)?://")
 
 Dialect = Literal["sqlite", "postgres"]
 
@@ -72,7 +75,18 @@ class Connection(Protocol):
 
 def is_postgres(place: str) -> bool:
     """Whether it is the URL of a PostgreSQL database, and not the name of a file."""
-    return place.startswith(("postgresql://", "postgres://"))
+    return _POSTGRES.match(place) is not None
+
+
+def driver_of(place: str) -> str:
+    """The driver that the URL of a PostgreSQL database names, as in `postgresql+asyncpg://`; empty for none."""
+    found = _POSTGRES.match(place)
+    return (found[1] or "").removeprefix("+") if found else ""
+
+
+def without_driver(place: str) -> str:
+    """The URL as PostgreSQL itself knows it."""
+    return _POSTGRES.sub("postgresql://", place, count=1)
 
 
 def has_password(place: str) -> bool:

@@ -11,11 +11,14 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.connection import is_postgres
+from crossfoot.connection import driver_of, is_postgres
 from crossfoot.errors import UnknownSetting, UsageError
 
 FILE = "crossfoot.toml"
 PREFIX = "CROSSFOOT_"
+
+DRIVERS = ("", "psycopg", "asyncpg")
+"""What the URL of a PostgreSQL database may name."""
 
 
 CENTURY = 100 * 366 * 86_400.0
@@ -72,6 +75,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"database = '{kind}://...': the name of a SQLite file is wanted, or postgresql://USER@HOST/DATABASE; for "
                 "SQLAlchemy give the engine: Crossfoot(..., database=create_engine(...))"
+            )
+        if driver_of(self.database) not in DRIVERS:
+            raise UsageError(
+                f"database = 'postgresql+{driver_of(self.database)}://...': crossfoot works with psycopg and asyncpg: write "
+                "postgresql://USER@HOST/DATABASE, or postgresql+asyncpg://USER@HOST/DATABASE"
             )
         if self.max_bytes < 1:
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")

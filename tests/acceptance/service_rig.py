@@ -118,7 +118,7 @@ async def a_service(form: Form, folder: Path, *, url: str = "", **settings: Any)
     if form.orm:
         address = form.engine_url(place)
         engine = create_async_engine(address) if form.is_async else create_engine(address)
-    app = Crossfoot("billing", database=engine or place, synchronous="NORMAL", **settings)
+    app = Crossfoot("billing", database=engine or form.address(place), synchronous="NORMAL", **settings)
     try:
         yield Service(app, form, place)
     finally:

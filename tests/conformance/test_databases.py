@@ -126,8 +126,8 @@ class TestOneTransaction:
         assert await scene.perform(scene.work(handler, a_message(sequence=2))) is Kind.COMMITTED
         assert len(scene.effects) == 2
 
-    async def test_a_handler_may_change_its_text_factory(self, driver_scene: Scene) -> None:
-        scene = driver_scene
+    async def test_a_handler_may_change_its_text_factory(self, file_driver_scene: Scene) -> None:
+        scene = file_driver_scene
 
         def as_bytes(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
             def change(connection: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 import anyio
+import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import event
@@ -17,12 +18,13 @@ from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Lossy, Scene, Sql, bill, insert
+from tests.conformance.database_rig import Lossy, Scene, Sql, bill, insert
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
 
-ASYNC = [form for form in FORMS if form.is_async]
+REFUSED = (IntegrityError, psycopg.IntegrityError, asyncpg.IntegrityConstraintViolationError)
+"""By a constraint."""
 
 
 class Unreadable:
@@ -46,9 +48,11 @@ class Unreadable:
 def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
     """Have the driver itself raise at the next commit of the scene's session: after it (`done`) or before it."""
     if scene.form.postgres and not scene.form.orm:
+        from crossfoot.effects.databases import asyncpg as other
         from crossfoot.effects.databases import psycopg as driver
         from crossfoot.effects.databases import psycopg_async
 
+        monkeypatch.setattr(other, "COMMIT", "COMMIT; SELECT 1/0" if done else "SELECT 1/0")
         for module in (driver, psycopg_async):  # an error that the server answers, after the commit or instead of it
             monkeypatch.setattr(module, "COMMIT", b"COMMIT; SELECT 1/0" if done else b"SELECT 1/0")
         return
@@ -135,7 +139,7 @@ class TestAnAnswerThatIsLost:
             assert scene.kinds(work) == [Kind.COMMITTED]
         else:
             # A file that cannot be written stops the worker; a session that ended is one delivery's failure.
-            refused = (psycopg.Error, DBAPIError) if scene.form.postgres else DatabaseUnavailable
+            refused = (psycopg.Error, asyncpg.PostgresError, DBAPIError) if scene.form.postgres else DatabaseUnavailable
             with pytest.raises(refused):
                 await scene.perform(work)
             scene.assert_nothing_was_kept(of=work)
@@ -159,7 +163,7 @@ class TestAnAnswerThatIsLost:
             yield Sql("INSERT INTO bills VALUES (99)")
 
         work = scene.work(scene.handler(bill_nobody))
-        with pytest.raises((IntegrityError, psycopg.IntegrityError), match=r"(?i)foreign key"):
+        with pytest.raises(REFUSED, match=r"(?i)foreign key"):
             await (scene.perform_batch([work]) if batch else scene.perform(work))
         scene.assert_nothing_was_kept(of=work)
         assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED

@@ -143,7 +143,7 @@ class TestConflicts:
 
         works = [scene.work(scene.handler(lock(*order), name=f"lock-{order}")) for order in ((1, 2), (2, 1))]
         assert await together(scene, *works) == [Kind.COMMITTED, Kind.COMMITTED]
-        assert len(begun) == 3, "one of them was begun again"
+        assert len(begun) >= 3, "one of them was begun again"
         assert sorted(scene.effects) == sorted(work.message.id for work in works)
 
     async def test_what_is_asked_for_again_and_again_fails_in_the_end(self, postgres_scene: Scene) -> None:
