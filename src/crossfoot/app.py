@@ -46,7 +46,7 @@ class Crossfoot:
     Args:
         name: the service's name; also the queue's, unless settings say otherwise.
         database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`, `postgresql+asyncpg://...`), or a SQLAlchemy
-            engine on either, with the business tables. The book lives beside them.
+            engine or Django's connection on either, with the business tables. The book lives beside them.
         queue: `embedded`, a table in the database; one in another PostgreSQL database
             (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL),
             a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), or a `Queue` of
@@ -176,8 +176,9 @@ class Crossfoot:
         """Send messages from within the caller's own transaction (a web request, a script).
 
         Args:
-            session: a `sqlite3.Connection`, a `psycopg.Connection` or a SQLAlchemy `Session` on this service's database. Where
-                it has no transaction open, one is begun here and committed at the end; where it has, the caller commits.
+            session: a `sqlite3.Connection`, a `psycopg.Connection`, a SQLAlchemy `Session` or a connection of Django's, on this
+                service's database. Where it has no transaction open, one is begun here and committed at the end; where it has,
+                the caller commits.
         """
         refuse_inside_handler("app.transaction()")
         self.book.open()

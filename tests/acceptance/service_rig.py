@@ -19,7 +19,8 @@ from crossfoot.books.fate import Fate
 from crossfoot.message import Message
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.worker import Worker
-from tests.conformance.database_rig import FILE_FORMS, Form, Story
+from tests.conformance.database_forms import FILE_FORMS
+from tests.conformance.database_rig import Form, Story
 
 FORMS = FILE_FORMS
 """Those whose queue may lie beside the book."""

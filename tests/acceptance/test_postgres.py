@@ -35,7 +35,8 @@ from crossfoot.message import Message
 from crossfoot.queues.redis import ensure
 from tests.acceptance.service_rig import Service, a_service, eventually
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot
-from tests.conformance.database_rig import POSTGRES_FORMS, Form, Sql, bill, insert
+from tests.conformance.database_forms import POSTGRES_FORMS
+from tests.conformance.database_rig import Form, Sql, bill, insert
 from tests.servers.postgres import Databases, Postgres
 from tests.servers.valkey import Valkey
 

@@ -63,6 +63,7 @@ class Form:
     """One way to reach the database: a SQLite file, or a PostgreSQL database."""
 
     postgres = False
+    django = False
     order = "rowid"
     """The order in which effects were written."""
 
@@ -74,7 +75,7 @@ class Form:
     def __repr__(self) -> str:
         return self.name
 
-    def address(self, place: str) -> str:
+    def address(self, place: str) -> Any:
         """What a service is told, where it is told no engine."""
         return place
 
@@ -157,11 +158,11 @@ class PostgresForm(Form):
 class AsyncpgForm(PostgresForm):
     """The same through asyncpg."""
 
-    def address(self, place: str) -> str:
+    def address(self, place: str) -> Any:
         return place.replace("postgresql:", "postgresql+asyncpg:")
 
     def engine_url(self, place: str) -> str:
-        return self.address(place)
+        return str(self.address(place))
 
     @asynccontextmanager
     async def database(self, place: str) -> AsyncIterator[Database]:
@@ -199,23 +200,6 @@ def _do_not_wait_for_the_disk(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def relax(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA synchronous = OFF")
-
-
-FILE_FORMS = (
-    Form("sqlite3", is_async=False, orm=False),
-    Form("aiosqlite", is_async=True, orm=False),
-    Form("sqlalchemy", is_async=False, orm=True),
-    Form("sqlalchemy-async", is_async=True, orm=True),
-)
-POSTGRES_FORMS = (
-    PostgresForm("psycopg", is_async=False, orm=False),
-    PostgresForm("psycopg-async", is_async=True, orm=False),
-    PostgresForm("sqlalchemy-psycopg", is_async=False, orm=True),
-    PostgresForm("sqlalchemy-psycopg-async", is_async=True, orm=True),
-    AsyncpgForm("asyncpg", is_async=True, orm=False),
-    AsyncpgForm("sqlalchemy-asyncpg", is_async=True, orm=True),
-)
-FORMS = (*FILE_FORMS, *POSTGRES_FORMS)
 
 
 def _told(story: Story, spelt: Callable[[Sql], tuple[str, Any]]) -> Callable[..., Any]:
@@ -355,10 +339,10 @@ class Scene:
         return self.database.connect()
 
     async def close_session(self, session: Any) -> None:
-        if session is not None:
-            closed = session.close()
-            if inspect.isawaitable(closed):
-                await closed
+        if session is not None and self.form.is_async:
+            await session.close()
+        elif session is not None:
+            await anyio.to_thread.run_sync(session.close)
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """What is committed, seen from outside; single columns as plain values."""

@@ -22,18 +22,8 @@ from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import DatabaseUnavailable, NoProof, TransactionMisuse, UsageError
 from crossfoot.message import Message
-from tests.conformance.database_rig import (
-    POSTGRES_FORMS,
-    AsyncpgForm,
-    Call,
-    Form,
-    Scene,
-    Sql,
-    a_message,
-    a_scene,
-    bill,
-    insert,
-)
+from tests.conformance.database_forms import POSTGRES_FORMS
+from tests.conformance.database_rig import AsyncpgForm, Call, Form, Scene, Sql, a_message, a_scene, bill, insert
 from tests.servers.cable import Pooler
 from tests.servers.postgres import Postgres
 

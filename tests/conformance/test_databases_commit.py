@@ -10,6 +10,9 @@ import anyio
 import asyncpg
 import psycopg
 import pytest
+from django.db import DatabaseError
+from django.db import IntegrityError as DjangoIntegrityError
+from django.db.backends.base.base import BaseDatabaseWrapper
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -23,7 +26,7 @@ from tests.conformance.database_rig import Lossy, Scene, Sql, bill, insert
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
 
-REFUSED = (IntegrityError, psycopg.IntegrityError, asyncpg.IntegrityConstraintViolationError)
+REFUSED = (DjangoIntegrityError, IntegrityError, psycopg.IntegrityError, asyncpg.IntegrityConstraintViolationError)
 """By a constraint."""
 
 
@@ -47,7 +50,7 @@ class Unreadable:
 
 def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
     """Have the driver itself raise at the next commit of the scene's session: after it (`done`) or before it."""
-    if scene.form.postgres and not scene.form.orm:
+    if scene.form.postgres and not (scene.form.orm or scene.form.django):
         from crossfoot.effects.databases import asyncpg as other
         from crossfoot.effects.databases import psycopg as driver
         from crossfoot.effects.databases import psycopg_async
@@ -59,6 +62,18 @@ def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -
     error: Exception = sqlite3.OperationalError("disk I/O error")
     if scene.form.postgres:
         error = psycopg.OperationalError("server closed the connection unexpectedly")
+    if scene.form.django:
+        leave = BaseDatabaseWrapper._commit
+
+        def lose(connection: Any) -> None:
+            monkeypatch.undo()
+            if done:
+                leave(connection)
+            with connection.wrap_database_errors:
+                raise error
+
+        monkeypatch.setattr(BaseDatabaseWrapper, "_commit", lose)
+        return
     engine = getattr(scene.database, "engine", None)
     if engine is None:
         inner = scene.session._inner if scene.form.is_async else scene.session.handle
@@ -139,7 +154,11 @@ class TestAnAnswerThatIsLost:
             assert scene.kinds(work) == [Kind.COMMITTED]
         else:
             # A file that cannot be written stops the worker; a session that ended is one delivery's failure.
-            refused = (psycopg.Error, asyncpg.PostgresError, DBAPIError) if scene.form.postgres else DatabaseUnavailable
+            refused = (
+                (psycopg.Error, asyncpg.PostgresError, DBAPIError, DatabaseError)
+                if scene.form.postgres
+                else DatabaseUnavailable
+            )
             with pytest.raises(refused):
                 await scene.perform(work)
             scene.assert_nothing_was_kept(of=work)
@@ -148,9 +167,9 @@ class TestAnAnswerThatIsLost:
     async def test_a_constraint_that_refuses_the_commit_is_the_deliverys_failure_and_leaves_no_lock(
         self, scene: Scene, batch: bool
     ) -> None:
-        if not scene.form.orm and not scene.form.postgres:
+        if not (scene.form.orm or scene.form.django or scene.form.postgres):
             return  # their connections do not check foreign keys
-        if not scene.form.postgres:
+        if scene.form.orm and not scene.form.postgres:
             engine: Any = scene.database.engine  # type: ignore[attr-defined] # an engine's database has one
 
             @event.listens_for(getattr(engine, "sync_engine", engine), "connect")

@@ -85,7 +85,7 @@ class TestByMethod:
         self, driver_scene: Scene
     ) -> None:
         scene = driver_scene
-        if not hasattr(await scene.handle(), "__aexit__" if scene.form.is_async else "__exit__"):
+        if scene.form.django or not hasattr(await scene.handle(), "__aexit__" if scene.form.is_async else "__exit__"):
             return  # asyncpg's is none
 
         def sync(connection: Any) -> None:

@@ -49,9 +49,10 @@ class Sender(msgspec.Struct, frozen=True):
 
 
 class _Producing:
-    def __init__(self, session: Any, service: Sender) -> None:
+    def __init__(self, session: Any, service: Sender, raw: Any = None) -> None:
         self.session = session
         """The caller's own connection or session."""
+        self._raw = raw or session
         self._service = service
 
     def _steps(self, message: str | Message, to: str | None, attributes: dict[str, Any]) -> tuple[Message, Steps[None]]:
@@ -71,7 +72,7 @@ class Producing(_Producing):
     def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
         """Send a message if, and only if, the caller's transaction commits. Durable with it; sent by the relay."""
         made, steps = self._steps(message, to, attributes)
-        _run(steps, self.session)
+        _run(steps, self._raw)
         return made
 
 
@@ -108,6 +109,13 @@ class AsyncProducing(_Producing):
 @contextmanager
 def joined(session: Any, service: Sender) -> Iterator[Producing]:
     """Join the caller's transaction, or begin and commit one where there is none."""
+    if hasattr(session, "settings_dict"):
+        from crossfoot.effects.databases.django import joined_block
+
+        with joined_block(session) as raw:
+            check_place(_place_of(raw, service), service)
+            yield Producing(session, service, raw)
+        return
     if isinstance(session, sqlite3.Connection):
         own = not session.in_transaction
         if own:
@@ -119,7 +127,8 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
         own = not session.in_transaction()
     else:
         raise UsageError(
-            f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, or a SQLAlchemy Session or Connection"
+            f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, a SQLAlchemy Session or Connection, or a "
+            "connection of Django's"
         )
     try:
         check_place(_place_of(session, service), service)

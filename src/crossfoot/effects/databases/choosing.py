@@ -18,7 +18,7 @@ def database_of(given: Any, address: str, *, synchronous: str) -> Database:
     """The database of a service.
 
     Args:
-        given: a SQLAlchemy engine, or a `Database`; where it is neither, `address` says it all.
+        given: a SQLAlchemy engine, a connection of Django's, or a `Database`; where it is neither, `address` says it all.
         address: the name of a SQLite file, or the URL of a PostgreSQL database.
         synchronous: how careful commits are, where crossfoot makes the connections.
 
@@ -35,8 +35,13 @@ def database_of(given: Any, address: str, *, synchronous: str) -> Database:
         from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 
         return SqlAlchemyDatabase(given)
+    if hasattr(given, "settings_dict"):
+        from crossfoot.effects.databases.django import DjangoDatabase
+
+        return DjangoDatabase(given.alias)
     raise UsageError(
-        f"database={given!r}: give the path of a SQLite file, the URL of a PostgreSQL database, or a SQLAlchemy engine"
+        f"database={given!r}: give the path of a SQLite file, the URL of a PostgreSQL database, a SQLAlchemy engine or a "
+        "connection of Django's"
     )
 
 
