@@ -304,7 +304,10 @@ class TestItsConnections:
                 rows = yield Sql("SELECT current_setting('synchronous_commit')")
                 found.extend(list(row) for row in rows)
 
-            assert await scene.perform(scene.work(scene.handler(story))) is Kind.COMMITTED
+            try:
+                assert await scene.perform(scene.work(scene.handler(story))) is Kind.COMMITTED
+            finally:
+                postgres.run(f"ALTER DATABASE {name} RESET synchronous_commit")  # which goes to the next test
             assert found == [["on"]]
 
     def test_asyncpg_still_has_what_the_watch_stands_in_for(self) -> None:
