@@ -48,7 +48,9 @@ def anyio_backend() -> str:
 @pytest.fixture
 def no_blocking_calls() -> Iterator[None]:
     """Any call of crossfoot's that blocks the event loop raises `blockbuster.BlockingError`."""
-    with blockbuster_ctx("crossfoot"):
+    with blockbuster_ctx("crossfoot") as blocking:
+        for function in blocking.functions.values():  # asyncpg looks for ~/.pgpass when it connects
+            function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
         yield
 
 

@@ -6,19 +6,18 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from crossfoot import settings as settings_module
-from crossfoot.books.place import place_of
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.connection import is_postgres
+from crossfoot.effects.databases.choosing import database_of, fits
 from crossfoot.effects.databases.session import Database
-from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.operation import operation_key
 from crossfoot.effects.outbox import Outbox
@@ -45,8 +44,8 @@ class Crossfoot:
 
     Args:
         name: the service's name; also the queue's, unless settings say otherwise.
-        database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`), or a SQLAlchemy engine on either, with the
-            business tables. The book lives beside them.
+        database: a SQLite file, the URL of a PostgreSQL database (`postgresql://...`, `postgresql+asyncpg://...`), or a SQLAlchemy
+            engine or Django's connection on either, with the business tables. The book lives beside them.
         queue: `embedded`, a table in the database; one in another PostgreSQL database
             (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL),
             a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), or a `Queue` of
@@ -84,7 +83,7 @@ class Crossfoot:
         self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
-        self.database: Database = _database(database, self.settings)
+        self.database: Database = database_of(database, self.settings.database, synchronous=self.settings.synchronous)
         self.book = Book(
             self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
         )
@@ -126,7 +125,7 @@ class Crossfoot:
             called = name or getattr(function, "__name__", "")
             if not called:
                 raise UsageError(f"{function!r} has no name: give it one with name=...")
-            _fits(self.database, function, called)
+            fits(self.database, function, called)
             declared = payload if payload is not None else payload_type_of(function)
             self.registry.add(
                 Handler(
@@ -176,8 +175,9 @@ class Crossfoot:
         """Send messages from within the caller's own transaction (a web request, a script).
 
         Args:
-            session: a `sqlite3.Connection`, a `psycopg.Connection` or a SQLAlchemy `Session` on this service's database. Where
-                it has no transaction open, one is begun here and committed at the end; where it has, the caller commits.
+            session: a `sqlite3.Connection`, a `psycopg.Connection`, a SQLAlchemy `Session` or a connection of Django's, on this
+                service's database. Where it has no transaction open, one is begun here and committed at the end; where it has,
+                the caller commits.
         """
         refuse_inside_handler("app.transaction()")
         self.book.open()
@@ -186,7 +186,8 @@ class Crossfoot:
 
     @asynccontextmanager
     async def atransaction(self, session: Any) -> AsyncIterator[AsyncProducing]:
-        """The same for an `aiosqlite.Connection`, a `psycopg.AsyncConnection` or a SQLAlchemy `AsyncSession`."""
+        """The same for an `aiosqlite.Connection`, a `psycopg.AsyncConnection`, an `asyncpg.Connection` or a SQLAlchemy
+        `AsyncSession`."""
         refuse_inside_handler("app.atransaction()")
         await anyio.to_thread.run_sync(self.book.open)
         sender = await anyio.to_thread.run_sync(self._sender)
@@ -269,20 +270,6 @@ def _pattern(s: Settings) -> Pattern:
     )  # fmt: skip
 
 
-def _fits(database: Database, function: Callable[..., Any], name: str) -> None:
-    """Whether an engine, where there is one, can serve a handler of this kind."""
-    engine = getattr(database, "engine", None)
-    if engine is None:
-        return
-    is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
-    if is_async is not hasattr(engine, "sync_engine"):
-        wanted = "create_async_engine(...)" if is_async else "create_engine(...)"
-        kind = "asynchronous" if is_async else "synchronous"
-        raise UsageError(
-            f"handler {name} is {kind}, and the service's database is a {type(engine).__name__}: use {wanted}"
-        )
-
-
 def refuse_inside_handler(what: str) -> None:
     """A second transaction from inside a handler would wait for the handler's own, which waits for it."""
     work = in_handler.get()
@@ -307,29 +294,6 @@ def _outgoing(message: Message, body: bytes) -> Outgoing:
     return Outgoing(
         key=message.key, body=body, partition=message.partitionkey or message.subject, priority=priority_of(body)
     )
-
-
-def _database(database: Any, settings: Settings) -> Database:
-    if database is None or isinstance(database, (str, Path)):
-        if is_postgres(settings.database):
-            return _postgres(settings)
-        return SqliteDatabase(settings.database, synchronous=settings.synchronous)
-    if hasattr(database, "aconnect"):
-        return cast(Database, database)
-    if hasattr(database, "dialect"):
-        from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
-
-        return SqlAlchemyDatabase(database)
-    raise UsageError(
-        f"database={database!r}: give the path of a SQLite file, the URL of a PostgreSQL database, or a SQLAlchemy engine"
-    )
-
-
-def _postgres(settings: Settings) -> Database:
-    place_of(settings.database)  # says what to install
-    from crossfoot.effects.databases.psycopg import PostgresDatabase
-
-    return PostgresDatabase(settings.database, synchronous=settings.synchronous)
 
 
 def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
+_POSTGRES = re.compile(r"postgres(?:ql)?(\+\w+)?://")
+
 Dialect = Literal["sqlite", "postgres"]
 
 
@@ -72,7 +74,18 @@ class Connection(Protocol):
 
 def is_postgres(place: str) -> bool:
     """Whether it is the URL of a PostgreSQL database, and not the name of a file."""
-    return place.startswith(("postgresql://", "postgres://"))
+    return _POSTGRES.match(place) is not None
+
+
+def driver_of(place: str) -> str:
+    """The driver that the URL of a PostgreSQL database names, as in `postgresql+asyncpg://`; empty for none."""
+    found = _POSTGRES.match(place)
+    return (found[1] or "").removeprefix("+") if found else ""
+
+
+def without_driver(place: str) -> str:
+    """The URL as PostgreSQL itself knows it."""
+    return _POSTGRES.sub("postgresql://", place, count=1)
 
 
 _URL = re.compile(r"postgres(?:ql)?://(?:(?P<user>[^/?]*)@)?(?P<place>[^@?]*)(?:\?(?P<query>[^@]*))?")

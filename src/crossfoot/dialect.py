@@ -6,6 +6,7 @@ really differs, both are written side by side with `differs`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import lru_cache
 
@@ -33,6 +34,19 @@ def differs(sqlite: str, *, postgres: str) -> str:
 def translate(statement: str) -> bytes:
     """The statement as psycopg takes it, with `%s` and `%(name)s` for its parameters."""
     return _TOKEN.sub(_translated, _differing.get(statement, statement)).encode()
+
+
+@lru_cache(maxsize=1024)
+def numbered(statement: str) -> str:
+    """The statement as asyncpg takes it, with `$1` and so on for its parameters, all of which are marks."""
+    numbers = itertools.count(1)
+
+    def spelt(token: re.Match[str]) -> str:
+        if token["mark"]:
+            return f"${next(numbers)}"
+        return token[0] if token["kept"] or token["percent"] else _translated(token)
+
+    return _TOKEN.sub(spelt, _differing.get(statement, statement))
 
 
 def _translated(token: re.Match[str]) -> str:

@@ -12,11 +12,14 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.connection import is_postgres
+from crossfoot.connection import driver_of, is_postgres
 from crossfoot.errors import UnknownSetting, UsageError
 
 FILE = "crossfoot.toml"
 PREFIX = "CROSSFOOT_"
+
+DRIVERS = ("", "psycopg", "asyncpg")
+"""What the URL of a PostgreSQL database may name."""
 
 
 _KEYWORDS = re.compile(r"\s*(service|host|hostaddr|port|dbname|user|password)\s*=")
@@ -80,6 +83,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if _KEYWORDS.match(self.database):  # may hold a password
             raise UsageError(
                 "database = 'KEYWORD=VALUE ...': write it as a URL, postgresql://USER@HOST:PORT/DATABASE?KEYWORD=VALUE"
+            )
+        if driver_of(self.database) not in DRIVERS:
+            raise UsageError(
+                f"database = 'postgresql+{driver_of(self.database)}://...': crossfoot works with psycopg and asyncpg: write "
+                "postgresql://USER@HOST/DATABASE, or postgresql+asyncpg://USER@HOST/DATABASE"
             )
         if self.max_bytes < 1:
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")

@@ -19,7 +19,8 @@ from crossfoot.books.fate import Fate
 from crossfoot.message import Message
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.worker import Worker
-from tests.conformance.database_rig import FILE_FORMS, Form, Story
+from tests.conformance.database_forms import FILE_FORMS
+from tests.conformance.database_rig import Form, Story
 
 FORMS = FILE_FORMS
 """Those whose queue may lie beside the book."""
@@ -118,7 +119,7 @@ async def a_service(form: Form, folder: Path, *, url: str = "", **settings: Any)
     if form.orm:
         address = form.engine_url(place)
         engine = create_async_engine(address) if form.is_async else create_engine(address)
-    app = Crossfoot("billing", database=engine or place, synchronous="NORMAL", **settings)
+    app = Crossfoot("billing", database=engine or form.address(place), synchronous="NORMAL", **settings)
     try:
         yield Service(app, form, place)
     finally:

@@ -164,7 +164,7 @@ def test_the_guide_on_postgres_does_what_it_says(
     valkey: Valkey, postgres: Postgres, postgres_url: str, tmp_path: Path
 ) -> None:
     (page,) = [guide for guide in GUIDES if guide.name == "postgres.md"]
-    assert [block.argument for block in blocks(page) if block.language == "python"] == ["postgres"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["postgres", "postgres"]
     (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
     names = {"ENDPOINT": valkey.url, "DATABASE": postgres_url}
 
@@ -173,6 +173,19 @@ def test_the_guide_on_postgres_does_what_it_says(
     assert done.returncode == 0, done.stderr
     assert set(done.stderr.splitlines()) == {WARNED}
     assert postgres.run("SELECT * FROM invoices", database=postgres_url.rpartition("/")[2]) == [("case-4711", 120)]
+    assert len(postgres.run("SELECT * FROM letters", database=postgres_url.rpartition("/")[2])) == 2
+
+
+def test_the_guide_on_django_does_what_it_says(tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "django.md"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+
+    done = run([sys.executable, "guide.py"], tmp_path)
+
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "issued case-4711\n")
+    assert fates(tmp_path / "django-billing.db") == [("case.released", "case-4711", "settled")]
+    found = rows(tmp_path / "django-billing.db", 'SELECT "case", amount FROM billing_invoice ORDER BY 1')
+    assert found == [("case-4711", 120), ("case-4711-deposit", 10)]
 
 
 @pytest.mark.xdist_group("nats")
@@ -216,7 +229,16 @@ def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path:
     assert fates(tmp_path / "rabbitmq-billing.db") == [("case.released", "case-4711", "settled")]
 
 
-RUN = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "postgres-queue.md", "rabbitmq.md")
+RUN = (
+    "first-queue.md",
+    "sqs.md",
+    "redis.md",
+    "nats.md",
+    "postgres.md",
+    "django.md",
+    "postgres-queue.md",
+    "rabbitmq.md",
+)
 
 
 def test_other_guides_have_no_python_that_nobody_runs() -> None:

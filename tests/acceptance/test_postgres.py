@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import anyio
 import anyio.to_thread
+import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import create_engine, text
@@ -35,7 +36,8 @@ from crossfoot.queues.queue import Outgoing
 from crossfoot.queues.redis import ensure
 from tests.acceptance.service_rig import Service, a_service, eventually
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot
-from tests.conformance.database_rig import POSTGRES_FORMS, Form, Sql, bill, insert
+from tests.conformance.database_forms import POSTGRES_FORMS
+from tests.conformance.database_rig import Form, Sql, bill, insert
 from tests.servers.postgres import Databases, Postgres
 from tests.servers.valkey import Valkey
 
@@ -188,13 +190,37 @@ class TestProducing:
                 await tx.send("case.released", subject="async orm")
             engine.dispose()
             await async_engine.dispose()
+            await self.send_by_asyncpg(app, url)
 
-            sent = ["psycopg", "autocommit", "orm", "async", "async orm"]
+            sent = ["psycopg", "autocommit", "orm", "async", "async orm", "asyncpg", "joined", "pooled", "asyncpg orm"]
             assert service.rows("SELECT subject FROM crossfoot_messages ORDER BY key") == sent
-            assert service.rows("SELECT count(*) FROM crossfoot_outbox") == [5]
+            assert service.rows("SELECT count(*) FROM crossfoot_outbox") == [len(sent)]
             service.handle("case.released", bill)
             await service.work()
-            assert len((await posted(service))[Fate.SETTLED]) == 5
+            assert len((await posted(service))[Fate.SETTLED]) == len(sent)
+
+    async def send_by_asyncpg(self, app: Crossfoot, url: str) -> None:
+        connection = await asyncpg.connect(url)
+        async with app.atransaction(connection) as tx:
+            await tx.send("case.released", subject="asyncpg")
+        with suppress(RuntimeError):
+            async with app.atransaction(connection) as tx:
+                await tx.send("case.released", subject="never")
+                raise RuntimeError
+        theirs = connection.transaction()
+        await theirs.start()
+        async with app.atransaction(connection) as tx:
+            await connection.execute("INSERT INTO effects VALUES ('asyncpg', '')")
+            await tx.send("case.released", subject="joined")
+        assert connection.is_in_transaction(), "who began it ends it"
+        await theirs.commit()
+        await connection.close()
+        async with asyncpg.create_pool(url, min_size=1) as pool, pool.acquire() as it, app.atransaction(it) as tx:
+            await tx.send("case.released", subject="pooled")
+        engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"))
+        async with AsyncSession(engine) as session, app.atransaction(session) as tx:
+            await tx.send("case.released", subject="asyncpg orm")
+        await engine.dispose()
 
     async def test_a_session_of_the_other_kind_is_refused_with_what_to_give(
         self, service_of: ServiceOf, url: str

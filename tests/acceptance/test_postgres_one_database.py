@@ -24,6 +24,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.stock import take_stock
 from crossfoot.books.verify import verify
+from crossfoot.connection import without_driver
 from crossfoot.message import Message
 from crossfoot.postgres import connect
 from crossfoot.queues.postgres import PostgresQueue
@@ -104,11 +105,12 @@ async def house(postgres_url: str) -> AsyncIterator[House]:
 
 @asynccontextmanager
 async def a_house(url: str, **settings: Any) -> AsyncIterator[House]:
-    with psycopg.connect(url) as connection:
+    plain = without_driver(url)
+    with psycopg.connect(plain) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS effects (subject TEXT)")
     app = Crossfoot("billing", database=url, **settings)
     try:
-        yield House(app, url)
+        yield House(app, plain)
     finally:
         await app.aclose()
 
@@ -121,9 +123,23 @@ async def abill(message: Message, tx: Any) -> None:
     await tx.execute("INSERT INTO effects VALUES (%s)", (message.subject,))
 
 
+async def pg_bill(message: Message, tx: Any) -> None:
+    await tx.execute("INSERT INTO effects VALUES ($1)", [message.subject])
+
+
 @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
 @pytest.mark.parametrize("handler", [bill, abill], ids=["sync", "async"])
 async def test_effect_proof_and_ack_are_one_transaction(house: House, handler: Any, batch: int) -> None:
+    await assert_one_transaction(house, handler, batch)
+
+
+@pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
+async def test_so_they_are_through_asyncpg(postgres_url: str, batch: int) -> None:
+    async with a_house(postgres_url.replace("postgresql:", "postgresql+asyncpg:")) as house:
+        await assert_one_transaction(house, pg_bill, batch)
+
+
+async def assert_one_transaction(house: House, handler: Any, batch: int) -> None:
     house.app.handler("case.released", operation="bill:{subject}", name="bill")(handler)
     messages = await house.publish("case.released", *(f"case-{number}" for number in range(10)))
     assert house.kinds(messages[0]) == [Kind.PUBLISHED], "published without a boundary in between"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.database_rig import FILE_FORMS, FORMS, POSTGRES_FORMS, Form, Scene, a_scene, furnish
+from tests.conformance.database_forms import FILE_FORMS, FORMS, POSTGRES_FORMS
+from tests.conformance.database_rig import Form, Scene, a_scene, furnish
 from tests.servers.postgres import Databases
 
 
@@ -53,6 +54,6 @@ postgres_scene = _scenes(POSTGRES_FORMS, "postgres_scene")
 async_scene = _scenes([form for form in FORMS if form.is_async], "async_scene")
 file_async_scene = _scenes([form for form in FILE_FORMS if form.is_async], "file_async_scene")
 driver_scene = _scenes([form for form in FORMS if not form.orm], "driver_scene")
-file_driver_scene = _scenes([form for form in FILE_FORMS if not form.orm], "file_driver_scene")
+file_driver_scene = _scenes([form for form in FILE_FORMS if not (form.orm or form.django)], "file_driver_scene")
 orm_scene = _scenes([form for form in FORMS if form.orm], "orm_scene")
 file_orm_scene = _scenes([form for form in FILE_FORMS if form.orm], "file_orm_scene")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -15,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import anyio.to_thread
 import psycopg
@@ -25,6 +27,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Book
 from crossfoot.dialect import translate
+from crossfoot.effects.databases.asyncpg import AsyncpgDatabase
 from crossfoot.effects.databases.psycopg import PostgresDatabase
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
@@ -60,6 +63,7 @@ class Form:
     """One way to reach the database: a SQLite file, or a PostgreSQL database."""
 
     postgres = False
+    django = False
     order = "rowid"
     """The order in which effects were written."""
 
@@ -70,6 +74,10 @@ class Form:
 
     def __repr__(self) -> str:
         return self.name
+
+    def address(self, place: str) -> Any:
+        """What a service is told, where it is told no engine."""
+        return place
 
     def engine_url(self, place: str) -> str:
         """SQLAlchemy's name for the place."""
@@ -94,9 +102,16 @@ class Form:
         """The story as a handler of this form."""
         return _told_async(story, self.spelt) if self.is_async else _told(story, self.spelt)
 
-    def spelt(self, statement: str) -> str:
-        """A handler's statement, in the words of this form."""
-        return statement
+    def spelt(self, ask: Sql) -> tuple[str, Any]:
+        """A handler's statement and its parameters, in the words of this form."""
+        return ask
+
+    def commit(self, handle: Any) -> Any:
+        """What a handler does that takes the transaction for its own."""
+        return handle.commit()
+
+    def rollback(self, handle: Any) -> Any:
+        return handle.rollback()
 
     def outside(self, place: str, sql: str, parameters: Sequence[Any], patience: float = 5.0) -> list[Any]:
         """Another program's statement, which commits by itself."""
@@ -127,16 +142,56 @@ class PostgresForm(Form):
             yield SqlAlchemyDatabase(plain)
             plain.dispose()
 
-    def spelt(self, statement: str) -> str:
+    def spelt(self, ask: Sql) -> tuple[str, Any]:
+        statement, parameters = ask
         if "INSERT OR IGNORE" in statement:
             statement = statement.replace("INSERT OR IGNORE", "INSERT") + " ON CONFLICT DO NOTHING"
-        return statement if self.orm else translate(statement).decode()
+        return statement if self.orm else translate(statement).decode(), parameters
 
     def outside(self, place: str, sql: str, parameters: Sequence[Any], patience: float = 5.0) -> list[Any]:
         with psycopg.connect(place, autocommit=True) as connection:
             connection.execute(f"SET lock_timeout = {int(patience * 1000) or 1}".encode())
             cursor = connection.execute(translate(sql), parameters)
             return cursor.fetchall() if cursor.description else []
+
+
+class AsyncpgForm(PostgresForm):
+    """The same through asyncpg."""
+
+    def address(self, place: str) -> Any:
+        return place.replace("postgresql:", "postgresql+asyncpg:")
+
+    def engine_url(self, place: str) -> str:
+        return str(self.address(place))
+
+    @asynccontextmanager
+    async def database(self, place: str) -> AsyncIterator[Database]:
+        if self.orm:
+            url, _, query = self.engine_url(place).partition("?")
+            engine = create_async_engine(url, connect_args={"server_settings": dict(parse_qsl(query))})
+            yield SqlAlchemyDatabase(engine)
+            await engine.dispose()
+        else:
+            yield AsyncpgDatabase(self.address(place))
+
+    def commit(self, handle: Any) -> Any:
+        return super().commit(handle) if self.orm else handle.execute("COMMIT")
+
+    def rollback(self, handle: Any) -> Any:
+        return super().rollback(handle) if self.orm else handle.execute("ROLLBACK")
+
+    def spelt(self, ask: Sql) -> tuple[str, Any]:
+        statement, parameters = super().spelt(ask)
+        if self.orm:
+            return statement, parameters
+        given: list[Any] = []
+
+        def number(found: re.Match[str]) -> str:
+            given.append(parameters[found[1]])
+            return f"${len(given)}"
+
+        statement = re.sub(r"%\((\w+)\)s", number, statement)
+        return statement.replace("%%", "%"), given
 
 
 def _do_not_wait_for_the_disk(engine: Engine) -> None:
@@ -147,31 +202,14 @@ def _do_not_wait_for_the_disk(engine: Engine) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
 
-FILE_FORMS = (
-    Form("sqlite3", is_async=False, orm=False),
-    Form("aiosqlite", is_async=True, orm=False),
-    Form("sqlalchemy", is_async=False, orm=True),
-    Form("sqlalchemy-async", is_async=True, orm=True),
-)
-POSTGRES_FORMS = (
-    PostgresForm("psycopg", is_async=False, orm=False),
-    PostgresForm("psycopg-async", is_async=True, orm=False),
-    PostgresForm("sqlalchemy-psycopg", is_async=False, orm=True),
-    PostgresForm("sqlalchemy-psycopg-async", is_async=True, orm=True),
-)
-FORMS = (*FILE_FORMS, *POSTGRES_FORMS)
-
-
-def _told(story: Story, spelt: Callable[[str], str]) -> Callable[..., Any]:
+def _told(story: Story, spelt: Callable[[Sql], tuple[str, Any]]) -> Callable[..., Any]:
     def handle(message: Message, tx: Any) -> Any:
         steps = story(message, tx)
         try:
             ask = next(steps)
             while True:
                 try:
-                    answer = (
-                        tx.execute(spelt(ask.text), ask.parameters) if isinstance(ask, Sql) else ask.act(tx.connection)
-                    )
+                    answer = tx.execute(*spelt(ask)) if isinstance(ask, Sql) else ask.act(tx.connection)
                 except BaseException as error:  # noqa: BLE001 - the story decides
                     ask = steps.throw(error)
                 else:
@@ -182,7 +220,7 @@ def _told(story: Story, spelt: Callable[[str], str]) -> Callable[..., Any]:
     return handle
 
 
-def _told_async(story: Story, spelt: Callable[[str], str]) -> Callable[..., Any]:
+def _told_async(story: Story, spelt: Callable[[Sql], tuple[str, Any]]) -> Callable[..., Any]:
     async def act(ask: Call, tx: Any) -> Any:
         await tx.begin()
         answer = ask.act(tx.connection)
@@ -194,7 +232,7 @@ def _told_async(story: Story, spelt: Callable[[str], str]) -> Callable[..., Any]
             ask = next(steps)
             while True:
                 try:
-                    doing = tx.execute(spelt(ask.text), ask.parameters) if isinstance(ask, Sql) else act(ask, tx)
+                    doing = tx.execute(*spelt(ask)) if isinstance(ask, Sql) else act(ask, tx)
                     answer = await doing
                 except BaseException as error:  # noqa: BLE001 - the story decides
                     ask = steps.throw(error)
@@ -291,16 +329,20 @@ class Scene:
             self.session = await self.another_session()
         return self.session
 
+    async def handle(self) -> Any:
+        """What a handler gets."""
+        return (await self.open_session()).handle
+
     async def another_session(self) -> Any:
         if self.form.is_async:
             return await self.database.aconnect()
         return self.database.connect()
 
     async def close_session(self, session: Any) -> None:
-        if session is not None:
-            closed = session.close()
-            if inspect.isawaitable(closed):
-                await closed
+        if session is not None and self.form.is_async:
+            await session.close()
+        elif session is not None:
+            await anyio.to_thread.run_sync(session.close)
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """What is committed, seen from outside; single columns as plain values."""

@@ -7,8 +7,12 @@ from collections.abc import Generator
 from typing import Any
 
 import anyio
+import asyncpg
 import psycopg
 import pytest
+from django.db import DatabaseError
+from django.db import IntegrityError as DjangoIntegrityError
+from django.db.backends.base.base import BaseDatabaseWrapper
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -17,12 +21,13 @@ from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable
 from crossfoot.message import Message
-from tests.conformance.database_rig import FORMS, Lossy, Scene, Sql, bill, insert
+from tests.conformance.database_rig import Lossy, Scene, Sql, bill, insert
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
 
-ASYNC = [form for form in FORMS if form.is_async]
+REFUSED = (DjangoIntegrityError, IntegrityError, psycopg.IntegrityError, asyncpg.IntegrityConstraintViolationError)
+"""By a constraint."""
 
 
 class Unreadable:
@@ -45,16 +50,30 @@ class Unreadable:
 
 def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
     """Have the driver itself raise at the next commit of the scene's session: after it (`done`) or before it."""
-    if scene.form.postgres and not scene.form.orm:
+    if scene.form.postgres and not (scene.form.orm or scene.form.django):
+        from crossfoot.effects.databases import asyncpg as other
         from crossfoot.effects.databases import psycopg as driver
         from crossfoot.effects.databases import psycopg_async
 
+        monkeypatch.setattr(other, "COMMIT", "COMMIT; SELECT 1/0" if done else "SELECT 1/0")
         for module in (driver, psycopg_async):  # an error that the server answers, after the commit or instead of it
             monkeypatch.setattr(module, "COMMIT", b"COMMIT; SELECT 1/0" if done else b"SELECT 1/0")
         return
     error: Exception = sqlite3.OperationalError("disk I/O error")
     if scene.form.postgres:
         error = psycopg.OperationalError("server closed the connection unexpectedly")
+    if scene.form.django:
+        leave = BaseDatabaseWrapper._commit
+
+        def lose(connection: Any) -> None:
+            monkeypatch.undo()
+            if done:
+                leave(connection)
+            with connection.wrap_database_errors:
+                raise error
+
+        monkeypatch.setattr(BaseDatabaseWrapper, "_commit", lose)
+        return
     engine = getattr(scene.database, "engine", None)
     if engine is None:
         inner = scene.session._inner if scene.form.is_async else scene.session.handle
@@ -135,7 +154,11 @@ class TestAnAnswerThatIsLost:
             assert scene.kinds(work) == [Kind.COMMITTED]
         else:
             # A file that cannot be written stops the worker; a session that ended is one delivery's failure.
-            refused = (psycopg.Error, DBAPIError) if scene.form.postgres else DatabaseUnavailable
+            refused = (
+                (psycopg.Error, asyncpg.PostgresError, DBAPIError, DatabaseError)
+                if scene.form.postgres
+                else DatabaseUnavailable
+            )
             with pytest.raises(refused):
                 await scene.perform(work)
             scene.assert_nothing_was_kept(of=work)
@@ -144,9 +167,9 @@ class TestAnAnswerThatIsLost:
     async def test_a_constraint_that_refuses_the_commit_is_the_deliverys_failure_and_leaves_no_lock(
         self, scene: Scene, batch: bool
     ) -> None:
-        if not scene.form.orm and not scene.form.postgres:
+        if not (scene.form.orm or scene.form.django or scene.form.postgres):
             return  # their connections do not check foreign keys
-        if not scene.form.postgres:
+        if scene.form.orm and not scene.form.postgres:
             engine: Any = scene.database.engine  # type: ignore[attr-defined] # an engine's database has one
 
             @event.listens_for(getattr(engine, "sync_engine", engine), "connect")
@@ -159,7 +182,7 @@ class TestAnAnswerThatIsLost:
             yield Sql("INSERT INTO bills VALUES (99)")
 
         work = scene.work(scene.handler(bill_nobody))
-        with pytest.raises((IntegrityError, psycopg.IntegrityError), match=r"(?i)foreign key"):
+        with pytest.raises(REFUSED, match=r"(?i)foreign key"):
             await (scene.perform_batch([work]) if batch else scene.perform(work))
         scene.assert_nothing_was_kept(of=work)
         assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED

@@ -23,7 +23,8 @@ from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import CommitInDoubt, DatabaseUnavailable, NoProof, TransactionMisuse, UsageError
 from crossfoot.message import Message
 from crossfoot.postgres import connect
-from tests.conformance.database_rig import POSTGRES_FORMS, Call, Form, Scene, Sql, a_message, a_scene, bill, insert
+from tests.conformance.database_forms import POSTGRES_FORMS
+from tests.conformance.database_rig import Call, Form, Scene, Sql, a_message, a_scene, bill, insert
 from tests.servers.cable import Cable, Pooler, cable_to
 from tests.servers.postgres import Postgres, postgres_running
 

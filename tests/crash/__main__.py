@@ -1,6 +1,6 @@
 """The crash matrix in full: `python -m tests.crash [--kills 20] [--seed N] [--queue QUEUE] [--at BOUNDARY]`.
 
-Every cell is crashed at `--kills` times at one boundary, over the four database forms in turn, and audited. The table says
+Every cell is crashed at `--kills` times at one boundary, over the database forms in turn, and audited. The table says
 for each boundary and queue how many processes were killed there, and how many effects were lost, doubled or unaccounted for.
 Exits with 1 when anything is, or when a boundary was not reached. A queue whose server cannot be had is named, and left out.
 """

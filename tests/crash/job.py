@@ -11,7 +11,7 @@ import msgspec
 
 GOOD, BROKEN, LATE, INVOICE = "case.released", "case.broken", "case.late", "invoice.issued"
 
-FORMS = ("sqlite3", "aiosqlite", "sqlalchemy", "sqlalchemy-async")
+FORMS = ("sqlite3", "aiosqlite", "sqlalchemy", "sqlalchemy-async", "django")
 
 
 class Sent(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from crossfoot import Crossfoot
 from crossfoot.boundaries import Boundary, reach
@@ -53,7 +53,9 @@ def _is_async(job: Job) -> bool:
     return job.form in ("aiosqlite", "sqlalchemy-async")
 
 
-def _database(job: Job) -> str | Engine | AsyncEngine:
+def _database(job: Job) -> Any:
+    if job.form == "django":
+        return _django(job.path)
     if job.form == "sqlalchemy":
         engine = create_engine(f"sqlite:///{job.path}")
         _patient(engine)
@@ -65,6 +67,14 @@ def _database(job: Job) -> str | Engine | AsyncEngine:
     return job.path
 
 
+def _django(path: str) -> Any:
+    from django.db import connections
+
+    from tests.conformance.django_form import registered
+
+    return connections[registered(path, OPTIONS={"init_command": "PRAGMA synchronous = NORMAL"})]
+
+
 def _patient(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def settings(connection: Any, _: Any) -> None:
@@ -74,6 +84,8 @@ def _patient(engine: Engine) -> None:
 def _insert(table: str, form: str) -> Any:
     if form.startswith("sqlalchemy"):
         return text(f"INSERT INTO {table} (subject, message) VALUES (:subject, :message)")
+    if form == "django":
+        return f"INSERT INTO {table} (subject, message) VALUES (%(subject)s, %(message)s)"
     return f"INSERT INTO {table} (subject, message) VALUES (:subject, :message)"
 
 

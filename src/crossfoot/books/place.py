@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from crossfoot.connection import Connection, is_postgres
+from crossfoot.connection import Connection, is_postgres, without_driver
 from crossfoot.errors import UsageError
 
 if TYPE_CHECKING:  # a book that is up to date must not pay for it
@@ -78,4 +78,4 @@ def place_of(address: str, *, synchronous: str = "FULL") -> Place:
         raise UsageError(
             "the book is in PostgreSQL, and psycopg is not installed: pip install 'crossfoot[postgres]'"
         ) from error
-    return PostgresDatabase(address, synchronous)
+    return PostgresDatabase(without_driver(address), synchronous)

@@ -10,7 +10,7 @@ import anyio
 
 from crossfoot import settings
 from crossfoot.books.custody import Depth
-from crossfoot.connection import is_postgres
+from crossfoot.connection import is_postgres, without_driver
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.queue import Queue
 from crossfoot.settings import Settings
@@ -88,7 +88,7 @@ def _queue(name: str, chosen: Settings) -> Queue | None:
         from crossfoot.queues.postgres import PostgresQueue
 
         whole = rest.startswith("//")
-        beside = chosen.database if is_postgres(chosen.database) else None
+        beside = without_driver(chosen.database) if is_postgres(chosen.database) else None
         where = chosen.queue if whole else beside if kind == "embedded" else chosen.endpoint or beside
         queue = PostgresQueue(name if whole else rest or name, url=where, retention=chosen.retention)
     else:

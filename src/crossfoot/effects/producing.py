@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,7 @@ from anyio import to_thread
 from crossfoot.books import sql
 from crossfoot.clock import Clock
 from crossfoot.connection import shown
-from crossfoot.dialect import translate
+from crossfoot.dialect import numbered, translate
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer, own_cursor
@@ -49,9 +50,10 @@ class Sender(msgspec.Struct, frozen=True):
 
 
 class _Producing:
-    def __init__(self, session: Any, service: Sender) -> None:
+    def __init__(self, session: Any, service: Sender, raw: Any = None) -> None:
         self.session = session
         """The caller's own connection or session."""
+        self._raw = raw or session
         self._service = service
 
     def _steps(self, message: str | Message, to: str | None, attributes: dict[str, Any]) -> tuple[Message, Steps[None]]:
@@ -71,7 +73,7 @@ class Producing(_Producing):
     def send(self, message: str | Message, *, to: str | None = None, **attributes: Any) -> Message:
         """Send a message if, and only if, the caller's transaction commits. Durable with it; sent by the relay."""
         made, steps = self._steps(message, to, attributes)
-        _run(steps, self.session)
+        _run(steps, self._raw)
         return made
 
 
@@ -98,7 +100,7 @@ class AsyncProducing(_Producing):
     async def _send(self, made: Message, steps: Steps[None]) -> Message:
         if hasattr(self.session, "run_sync"):
             await self.session.run_sync(lambda session: _run(steps, session))
-        elif _is_psycopg(self.session):
+        elif _is_psycopg(self.session) or _is_asyncpg(self.session):
             await _run_async(steps, self.session)
         else:
             await self.session._execute(_run, steps, self.session._conn)
@@ -108,6 +110,13 @@ class AsyncProducing(_Producing):
 @contextmanager
 def joined(session: Any, service: Sender) -> Iterator[Producing]:
     """Join the caller's transaction, or begin and commit one where there is none."""
+    if hasattr(session, "settings_dict"):
+        from crossfoot.effects.databases.django import joined_block
+
+        with joined_block(session) as raw:
+            check_place(_place_of(raw, service), service)
+            yield Producing(session, service, raw)
+        return
     if isinstance(session, sqlite3.Connection):
         own = not session.in_transaction
         if own:
@@ -120,7 +129,8 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
         own = not session.in_transaction()
     else:
         raise UsageError(
-            f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, or a SQLAlchemy Session or Connection"
+            f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, a SQLAlchemy Session or Connection, or a "
+            "connection of Django's"
         )
     try:
         check_place(_place_of(session, service), service)
@@ -136,8 +146,13 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
 @asynccontextmanager
 async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProducing]:
     """The asynchronous twin."""
+    ending = session
     if hasattr(session, "run_sync"):
         own = not session.in_transaction()
+    elif _is_asyncpg(session):
+        if own := not session.is_in_transaction():
+            ending = session.transaction()
+            await ending.start()
     elif _is_psycopg(session) and _is_async(session):
         own = _is_idle(session)
         if own and session.autocommit:
@@ -148,7 +163,8 @@ async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProd
             await session.execute("BEGIN IMMEDIATE")
     else:
         raise UsageError(
-            f"app.atransaction({session!r}): give an aiosqlite.Connection, a psycopg.AsyncConnection or a SQLAlchemy AsyncSession"
+            f"app.atransaction({session!r}): give an aiosqlite.Connection, a psycopg.AsyncConnection, an asyncpg.Connection or a "
+            "SQLAlchemy AsyncSession"
         )
     producing = AsyncProducing(session, service)
     try:
@@ -157,10 +173,10 @@ async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProd
         producing.check()
     except BaseException:
         if own:
-            await session.rollback()
+            await ending.rollback()
         raise
     if own:
-        await session.commit()
+        await ending.commit()
 
 
 def check_place(place: str, service: Sender) -> None:
@@ -202,7 +218,7 @@ def _place_of(session: Any, service: Sender) -> str:
 async def _check_place(session: Any, service: Sender) -> None:
     if hasattr(session, "run_sync"):
         place = await session.run_sync(_place_of, service)
-    elif _is_psycopg(session):
+    elif _is_psycopg(session) or _is_asyncpg(session):
         place = await _run_async(_place(service), session) if service.book else ""
     else:
         place = await session._execute(_place_of, session._conn, service)
@@ -215,6 +231,11 @@ def _is_psycopg(session: Any) -> bool:
 
 def _is_async(session: Any) -> bool:
     return hasattr(session, "run_sync") or iscoroutinefunction(getattr(session, "commit", None))
+
+
+def _is_asyncpg(session: Any) -> bool:
+    """Whether it is a connection of asyncpg's, perhaps out of a pool."""
+    return hasattr(session, "is_in_transaction")
 
 
 def _is_idle(connection: Any) -> bool:
@@ -243,13 +264,20 @@ def _run(steps: Steps[T], session: Any) -> T:
 
 
 async def _run_async(steps: Steps[T], session: Any) -> T:
-    """Over a `psycopg.AsyncConnection`."""
-    from crossfoot.effects.databases import psycopg_async
+    """Over a `psycopg.AsyncConnection`, or an `asyncpg.Connection`."""
+    answers: Callable[[Ask], Awaitable[Any]]
+    if _is_asyncpg(session):
+        from crossfoot.effects.databases import asyncpg_steps
 
-    cursor, reply = psycopg_async.own_cursor(session), None
+        answers = partial(asyncpg_steps.answer, getattr(session, "_con", session))
+    else:
+        from crossfoot.effects.databases import psycopg_async
+
+        answers = partial(psycopg_async.answer, psycopg_async.own_cursor(session))
+    reply: Any = None
     try:
         while True:
-            reply = await psycopg_async.answer(cursor, steps.send(reply))
+            reply = await answers(steps.send(reply))
     except StopIteration as end:
         return cast(T, end.value)
 
@@ -267,13 +295,19 @@ def _answer(session: Any, ask: Ask) -> Any:
         return psycopg.answer(psycopg.own_cursor(session), ask)
     connection = _connection_of(session)
     assert not isinstance(ask, Alone), "whoever only sends keeps no order"
-    text = ask.sql if connection.dialect.name == "sqlite" else translate(ask.sql).decode()
+    text = _spelt(ask.sql, connection.dialect)
     if isinstance(ask, Many):
         return connection.exec_driver_sql(text, [tuple(row) for row in ask.rows])
     result = connection.exec_driver_sql(text, tuple(ask.parameters))
     if isinstance(ask, Run):
         return result.rowcount
     return result.fetchone() if isinstance(ask, One) else result.fetchall()
+
+
+def _spelt(statement: str, dialect: Any) -> str:
+    if dialect.name == "sqlite":
+        return statement
+    return numbered(statement) if dialect.driver == "asyncpg" else translate(statement).decode()
 
 
 def _connection_of(session: Any) -> Any:

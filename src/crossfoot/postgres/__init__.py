@@ -2,9 +2,9 @@
 
 from crossfoot.postgres.connecting import connect_async, connect_raw, needs_durability
 from crossfoot.postgres.connection import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, Connection, adapt, connect
-from crossfoot.postgres.errors import explain, is_outside, is_transient
+from crossfoot.postgres.errors import explain, explained, is_outside, is_transient
 
 __all__ = [
     "AFTER_OTHERS", "ALONE", "COMMIT", "ROLLBACK", "Connection", "adapt", "connect", "connect_async", "connect_raw", "explain",
-    "is_outside", "is_transient", "needs_durability",
+    "explained", "is_outside", "is_transient", "needs_durability",
 ]  # fmt: skip

@@ -26,10 +26,11 @@ PREPARED_AFTER = 2
 PATIENCE = b"SET lock_timeout = '30s'"
 """How long a statement waits for a lock, unless the server or the role says otherwise: as long as in SQLite."""
 
-_LOOK = b"""
+LOOK = b"""
 SELECT current_setting('server_version_num')::int, pg_backend_pid(), current_setting('synchronous_commit'),
   current_setting('lock_timeout')
 """
+"""What is asked of a new connection, for `standing`."""
 
 C = TypeVar("C", bound=psycopg.Connection[Any])
 A = TypeVar("A", bound=psycopg.AsyncConnection[Any])
@@ -42,7 +43,7 @@ def connect_raw(kind: type[C], url: str, *, synchronous: str = "FULL") -> C:
         raw = kind.connect(url, **terms(url))
         try:
             own = psycopg.Cursor(raw)  # a handler's connection gives out none before it has a handler
-            for statement in settle(raw, own.execute(_LOOK).fetchone(), where, synchronous):
+            for statement in settle(raw, own.execute(LOOK).fetchone(), where, synchronous):
                 own.execute(statement)
         except BaseException:
             psycopg.Connection.close(raw)
@@ -59,7 +60,7 @@ async def connect_async(kind: type[A], url: str, *, synchronous: str = "FULL") -
         raw = await kind.connect(url, **terms(url))
         try:
             own = psycopg.AsyncCursor(raw)
-            for statement in settle(raw, await (await own.execute(_LOOK)).fetchone(), where, synchronous):
+            for statement in settle(raw, await (await own.execute(LOOK)).fetchone(), where, synchronous):
                 await own.execute(statement)
         except BaseException:
             await psycopg.AsyncConnection.close(raw)
@@ -114,18 +115,31 @@ def settle(
     Raises:
         DatabaseUnavailable: the server is too old, or may lose what it confirmed.
     """
+    said = standing(look, raw.info.backend_pid, where, synchronous)
+    raw.prepare_threshold = PREPARED_AFTER if said is not None else None
+    return said or []
+
+
+def standing(look: tuple[Any, ...] | None, pid_told: int, where: str, synchronous: str) -> list[bytes] | None:
+    """What must be said to the server by what a new connection found, or `None` behind a pooler, where nothing may be.
+
+    Args:
+        look: the answer to `LOOK`.
+        pid_told: the process id that the connection was told at its beginning.
+
+    Raises:
+        DatabaseUnavailable: the server is too old, or may lose what it confirmed.
+    """
     version, pid, durable, patience = look or (0, 0, "", "")
     if version < MINIMUM_VERSION:
         raise DatabaseUnavailable(f"{where} is PostgreSQL {version // 10_000}; crossfoot needs 13 or newer: upgrade it")
     # A pooler makes up the process id that it tells at the beginning. It may give each transaction another session: what was
     # prepared or set in one is not there in the next.
-    if pid != raw.info.backend_pid:
-        raw.prepare_threshold = None
+    if pid != pid_told:
         if needs_durability(durable, synchronous):
             raise DatabaseUnavailable(
                 f"{where} confirms commits before they are on its disk (synchronous_commit = off), and behind a pooler that cannot be "
                 "changed for a session: ALTER ROLE ... SET synchronous_commit = on"
             )
-        return []
-    raw.prepare_threshold = PREPARED_AFTER
+        return None
     return [*([DURABLE] if needs_durability(durable, synchronous) else []), *([PATIENCE] if patience == "0" else [])]

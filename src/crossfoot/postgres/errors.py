@@ -21,12 +21,16 @@ def is_outside(error: psycopg.Error) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the database asks for the whole transaction again."""
-    return isinstance(error, psycopg.Error) and error.sqlstate in AGAIN
+    return getattr(error, "sqlstate", None) in AGAIN
 
 
 def explain(error: psycopg.Error, where: str) -> DatabaseUnavailable:
     """The error a person can act on, for one that PostgreSQL or its client raised."""
-    state, text = error.sqlstate or "", _first_line(error)
+    return explained(error.sqlstate or "", _first_line(error), where)
+
+
+def explained(state: str, text: str, where: str) -> DatabaseUnavailable:
+    """The same, by the state of the error, where it has one, and by what it says."""
     if state == "53100":
         return DiskFull(
             f"the disk of {where} is full ({text}): free some space, then start again; nothing more is acked"

@@ -36,7 +36,7 @@ class SqlAlchemyDatabase:
     """The file or database behind a user's engine.
 
     Args:
-        engine: a SQLAlchemy `Engine` or `AsyncEngine` on a SQLite file, or on PostgreSQL by psycopg.
+        engine: a SQLAlchemy `Engine` or `AsyncEngine` on a SQLite file, or on PostgreSQL by psycopg or asyncpg.
 
     Raises:
         UsageError: the engine is of another kind, or in memory.
@@ -78,6 +78,10 @@ class SqlAlchemyDatabase:
     async def aconnect(self) -> port.AsyncSession:
         if isinstance(self.engine, Engine):
             raise UsageError("an asynchronous handler needs create_async_engine(...); this service has an Engine")
+        if self.engine.dialect.driver == "asyncpg":
+            from crossfoot.effects.databases.sqlalchemy_asyncpg import AsyncpgEngineSession
+
+            return AsyncpgEngineSession(self.engine)
         if self._postgres:
             from crossfoot.effects.databases.sqlalchemy_postgres_async import AsyncPostgresSession
 

@@ -1,4 +1,4 @@
-"""SQLAlchemy 2 on PostgreSQL, by psycopg: the handler gets a `Session`; and what its asynchronous form has in common with it.
+"""SQLAlchemy 2 on PostgreSQL, by psycopg: the handler gets a `Session`; and what its asynchronous forms have in common with it.
 
 Crossfoot's own statements go to the driver's connection beneath; what the handler does is seen by the engine's events, on
 connections that bear a counter of ours and on no others.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, ExceptionContext, event, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError
 
 from crossfoot.effects.databases import psycopg as driver
@@ -37,10 +37,10 @@ def prepare(engine: Engine) -> str:
     Raises:
         UsageError: it uses another driver, or commits every statement by itself.
     """
-    if engine.dialect.driver != "psycopg":
+    if engine.dialect.driver not in ("psycopg", "asyncpg"):
         raise UsageError(
-            f"the engine reaches PostgreSQL by {engine.dialect.driver}, and crossfoot works with psycopg: use "
-            "create_engine('postgresql+psycopg://...') or create_async_engine('postgresql+psycopg://...')"
+            f"the engine reaches PostgreSQL by {engine.dialect.driver}, and crossfoot works with psycopg and asyncpg: use "
+            "create_engine('postgresql+psycopg://...') or create_async_engine('postgresql+psycopg://...'), or asyncpg"
         )
     if (
         engine.get_execution_options().get("isolation_level", engine.dialect._on_connect_isolation_level)
@@ -50,9 +50,20 @@ def prepare(engine: Engine) -> str:
             "the engine's isolation level is AUTOCOMMIT, with which nothing is one transaction: take it off"
         )
     for name, listener in _LISTENERS.items():
-        if not event.contains(engine, name, listener):
+        # Statements of asyncpg's are seen beneath, see `asyncpg_protocol`.
+        if (engine.dialect.driver == "psycopg" or name in _ENDINGS) and not event.contains(engine, name, listener):
             event.listen(engine, name, listener)
-    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    url = engine.url.set(drivername="postgresql")
+    if engine.dialect.driver == "asyncpg":
+        url = _as_libpq_has_it(url)
+    return url.render_as_string(hide_password=False)
+
+
+def _as_libpq_has_it(url: URL) -> URL:
+    """The same, without what asyncpg alone understands."""
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    query = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
+    return url.set(query={name: value for name, value in query.items() if name in known})
 
 
 def _watch_on(connection: Connection | None) -> Watch | None:
@@ -102,6 +113,7 @@ _LISTENERS: dict[str, Any] = {
     "commit": _refuse_commit,
     "handle_error": _failed,
 }
+_ENDINGS = ("rollback", "commit")
 
 
 class PostgresSession:

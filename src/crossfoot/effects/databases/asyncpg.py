@@ -1,0 +1,186 @@
+"""asyncpg: the handler gets an `asyncpg.Connection`, inside the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import asyncpg
+from asyncpg.transaction import Transaction
+
+from crossfoot.connection import shown, without_driver
+from crossfoot.effects.databases import asyncpg_steps as steps
+from crossfoot.effects.databases.asyncpg_connecting import connect
+from crossfoot.effects.databases.asyncpg_protocol import Lent
+from crossfoot.effects.databases.psycopg_steps import asks_again
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask, AsyncSession, Session
+from crossfoot.errors import TransactionMisuse, UsageError
+
+BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"
+"""With the isolation that the user, the database or the URL set."""
+
+REFUSALS = {
+    "close": "the handler called close(): the connection is crossfoot's, which goes on to use it",
+    "reset": "the handler called reset(), which rolls back: raise an exception instead, crossfoot rolls back",
+    "listen": "the handler called add_listener(): it would outlive the delivery, on a connection that goes to another one: listen on "
+              "a connection of your own",
+}  # fmt: skip
+
+CLOSE_SECONDS = 5.0
+"""How long the server may take to say goodbye."""
+
+
+class HandlerConnection(asyncpg.Connection):  # type: ignore[misc]  # it ships no types
+    """A connection whose transaction belongs to crossfoot. Whatever would end it is refused before it happens."""
+
+    def __init__(self, protocol: Any, transport: Any, loop: Any, addr: Any, *rest: Any) -> None:
+        self.watched = Lent(protocol, "")
+        super().__init__(self.watched, transport, loop, addr, *rest)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        self._refuse("close")
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        self._refuse("reset")
+
+    async def add_listener(self, channel: str, callback: Any) -> None:
+        self._refuse("listen")
+
+    async def leave(self) -> None:
+        """Close, when the worker is done with it."""
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await super().close(timeout=CLOSE_SECONDS)
+
+    def is_lost(self) -> bool:
+        """Whether it is of no use any more, because its server has gone, or the handler ended it."""
+        return self.is_closed() or not self.watched.inner.is_connected()
+
+    def belong(self, outer: Transaction | None) -> None:
+        """Have `transaction()` make savepoints, since a transaction is open; or take that back."""
+        self._top_xact = outer
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise self.watched.counter.refuse(TransactionMisuse(REFUSALS[what]))
+
+
+class AsyncpgSession:
+    """One connection, for one delivery at a time."""
+
+    handle: HandlerConnection
+    _marked = False
+    _begun = False
+
+    def __init__(self, database: AsyncpgDatabase) -> None:
+        self._database = database
+        self._where = shown(database.path)
+
+    @classmethod
+    async def connect(cls, database: AsyncpgDatabase) -> AsyncpgSession:
+        session = cls(database)
+        await session._connect()
+        return session
+
+    async def begin(self) -> None:
+        if self.handle.is_lost():  # its server ended the last one
+            await self._connect()
+        self._marked, self._begun = False, True
+        await steps.say(self.handle, BEGIN)
+        self.handle.belong(Transaction(self.handle, None, False, False))
+
+    async def commit(self) -> None:
+        self._take_back()
+        await steps.say(self.handle, COMMIT)
+        self._begun = False
+
+    async def rollback(self) -> None:
+        self._take_back()
+        begun, self._begun = self._begun, False
+        if begun and not self.handle.is_lost():
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # it took its transaction with it
+                await steps.say(self.handle, ROLLBACK)
+
+    async def mark(self) -> None:
+        await steps.say(self.handle, f"{KEEP}; {MARK}" if self._marked else MARK)
+        self._marked = True
+
+    async def undo(self) -> None:
+        self.handle.watched.leave()
+        await steps.say(self.handle, UNDO)
+
+    async def keep(self) -> None:
+        """Left to the next `mark`, or to the commit: that saves a trip to the server."""
+
+    async def answer(self, ask: Ask) -> Any:
+        return await steps.answer(self.handle, ask, self._where)
+
+    async def execute(self, sql: Any, parameters: Any = ()) -> Any:
+        """What `connection.fetch` gives: records, where there are any."""
+        if isinstance(parameters, dict):
+            raise UsageError(
+                "asyncpg's parameters are numbered: write $1 in the statement, and give their values as a list"
+            )
+        return await self.handle.fetch(sql, *parameters)
+
+    async def watch(self) -> None:
+        self.handle.watched.watch()
+
+    async def changed(self) -> int:
+        return await steps.changed(self.handle, self.handle.watched)
+
+    def asks_again(self, error: BaseException) -> bool:
+        return asks_again(error)
+
+    async def close(self) -> None:
+        await self.handle.leave()
+
+    def _take_back(self) -> None:
+        self.handle.watched.leave()
+        self.handle.belong(None)
+
+    async def _connect(self) -> None:
+        database = self._database
+        self.handle = await connect(
+            HandlerConnection, database.path, synchronous=database.synchronous, init=database.init
+        )
+        self.handle.watched.where = self._where
+
+
+class AsyncpgDatabase:
+    """A PostgreSQL database whose handlers work through asyncpg; its book is reached by psycopg.
+
+    Args:
+        url: `postgresql+asyncpg://USER:PASSWORD@HOST:5432/NAME`, with any of libpq's parameters that asyncpg knows.
+        synchronous: `NORMAL` accepts a server that confirms commits before its disk has them.
+        init: called with each new connection, as asyncpg's pools do: the place to set codecs.
+    """
+
+    lazy = True
+    serves_only = "asynchronous"
+    instead = "write `async def`, or postgresql:// instead of postgresql+asyncpg://"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        synchronous: str = "FULL",
+        init: Callable[[asyncpg.Connection], Awaitable[Any]] | None = None,
+    ) -> None:
+        self.path = without_driver(url)
+        self.synchronous = synchronous
+        self.init = init
+
+    def __repr__(self) -> str:
+        return f"AsyncpgDatabase({shown(self.path)!r})"
+
+    def connect(self) -> Session:
+        raise UsageError("a synchronous handler needs psycopg: write postgresql:// instead of postgresql+asyncpg://")
+
+    async def aconnect(self) -> AsyncSession:
+        return await AsyncpgSession.connect(self)
+
+    def close(self) -> None:
+        """Nothing is kept open here."""
+
+
+__all__ = ["AsyncpgDatabase", "AsyncpgSession", "HandlerConnection"]

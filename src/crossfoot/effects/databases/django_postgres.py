@@ -1,0 +1,94 @@
+"""Django on PostgreSQL, by psycopg 3: what the server says of each statement is counted by a wrapper of Django's."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import psycopg
+from django.db import Error
+
+from crossfoot.connection import shown
+from crossfoot.effects.databases import psycopg as driver
+from crossfoot.effects.databases import session as port
+from crossfoot.effects.databases.changes import chain
+from crossfoot.effects.databases.django_session import DjangoSession, Executor
+from crossfoot.effects.databases.postgres_changes import ChangeCounter, rows_told
+from crossfoot.errors import TransactionMisuse
+from crossfoot.postgres import explain, needs_durability
+
+_careless: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+"""Whether the session of a driver's connection confirms what it may lose; asked once in its life."""
+
+
+class PostgresSession(DjangoSession):
+    """One lane's transactions."""
+
+    _marked = False
+    _own: Any = None
+
+    def __init__(self, database: Any) -> None:
+        super().__init__(database)
+        self._counter = ChangeCounter()
+
+    def _enter(self) -> None:
+        try:
+            self.handle.ensure_connection()
+        except Error as error:
+            if isinstance(error.__cause__, psycopg.Error):
+                raise explain(error.__cause__, shown(self._database.path)) from error
+            raise
+        self._begin_block()
+        self._marked = False
+        raw = self.handle.connection
+        self._own = driver.own_cursor(raw)
+        if raw not in _careless:
+            (durable,) = self._own.execute(driver.DURABLE).fetchone()
+            _careless[raw] = needs_durability(durable, "FULL")
+        if _careless[raw]:
+            self._own.execute(driver.MAKE_DURABLE)
+
+    def _say_mark(self) -> None:
+        self._own.execute(driver.NEXT_MARK if self._marked else port.MARK, prepare=False)
+        self._marked = True
+
+    def keep(self) -> None:
+        """As the driver's own session does."""
+
+    def answer(self, ask: port.Ask) -> Any:
+        return driver.answer(self._own, ask)
+
+    def watch(self) -> None:
+        self._counter.watch()
+        super().watch()
+
+    def asks_again(self, error: BaseException) -> bool:
+        return driver.asks_again(error)
+
+    def _say(self, statement: str) -> None:
+        self._own.execute(statement)
+
+    def _see(self, execute: Executor, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        raw = self.handle.connection
+        look = self._counter.look(driver.text_of(sql, raw))
+        try:
+            result = execute(sql, params, many, context)
+        except Exception as error:
+            self._counter.failed(error)
+            for one in chain(error):
+                if isinstance(one, psycopg.Error):
+                    driver.tell_full_disk(one, raw)
+            raise
+        cursor = context["cursor"].cursor
+        self._counter.done(look, rows_told(cursor.statusmessage, cursor.rowcount))
+        return result
+
+    def _refused(self, error: TransactionMisuse) -> TransactionMisuse:
+        return self._counter.refuse(error)
+
+    def _counted(self) -> int:
+        status = self._own.connection.info.transaction_status
+        return self._counter.changed(
+            is_open=status is psycopg.pq.TransactionStatus.INTRANS,
+            is_broken=status is psycopg.pq.TransactionStatus.INERROR,
+        )
