@@ -27,6 +27,7 @@ from crossfoot.tracing.words import Span
 from crossfoot.worker.failing import Failure, Step, entry_of, judge
 from crossfoot.worker.held import Held
 from crossfoot.worker.lanes import Result
+from crossfoot.worker.logs import about
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.traces import tell_end, tell_failure
 
@@ -237,17 +238,22 @@ def log(failure: Failure) -> None:
             name_of(failure.held),
             failure.held.attempt,
             title,
+            extra=about(failure.held),
         )
     else:
-        logger.info("delivery %d of message %s failed: %s", failure.held.attempt, name_of(failure.held), title)
+        logger.info(
+            "delivery %d of message %s failed: %s", failure.held.attempt, name_of(failure.held), title,
+            extra=about(failure.held),
+        )  # fmt: skip
 
 
 def heed(answer: ReceiptAnswer, failure: Failure, wanted: str) -> None:
     """Say that the queue did not do as it was asked."""
     if isinstance(answer, NotDone):
         logger.warning(
-            "message %s could not be %s (%s): its lease will run out", name_of(failure.held), wanted, answer.reason
-        )
+            "message %s could not be %s (%s): its lease will run out", name_of(failure.held), wanted, answer.reason,
+            extra=about(failure.held),
+        )  # fmt: skip
 
 
 def name_of(held: Held) -> str:
