@@ -216,7 +216,10 @@ def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path:
     assert fates(tmp_path / "rabbitmq-billing.db") == [("case.released", "case-4711", "settled")]
 
 
-RUN = ("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "postgres-queue.md", "rabbitmq.md")
+RUN = (
+    *("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "postgres-queue.md", "rabbitmq.md"),
+    "observability.md",  # in `test_docs_observability.py`
+)
 
 
 def test_other_guides_have_no_python_that_nobody_runs() -> None:

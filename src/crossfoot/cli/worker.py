@@ -35,13 +35,8 @@ def worker(
         str | None,
         typer.Option(metavar="HOST:PORT", help="answer probes there: /livez and /readyz", show_default=False),
     ] = None,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(help="log lines for people, or JSON objects with the message they are about", show_default=False),
-    ] = None,
-    loop: Annotated[
-        Loop | None, typer.Option(help="the event loop; auto is uvloop where it is installed", show_default=False)
-    ] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help="lines for people, or JSON objects for machines")] = None,
+    loop: Annotated[Loop | None, typer.Option(help="event loop; auto is uvloop where it is installed")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="stop when the queue is empty")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log every failed delivery")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON at the end")] = False,
