@@ -18,11 +18,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 
-from crossfoot import Noop
+from crossfoot import Crossfoot, Noop
 from crossfoot.books.fate import Fate
 from crossfoot.effects.sequence import InOrder
+from crossfoot.errors import QueueUnavailable
 from crossfoot.message import Message, encode
-from crossfoot.queues.queue import Outgoing
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import Delivery, NotDone, Outgoing, ReceiptAnswer
 from crossfoot.tracing import provider as tracing
 from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
 from tests.acceptance.tracing_rig import (
@@ -39,7 +41,7 @@ from tests.acceptance.tracing_rig import (
 )
 from tests.conformance.database_rig import Call, Lossy, Sql, bill, insert
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_blocking_calls")]
 
 SYNC, ASYNC = FORMS[:2]
 BATCHES = pytest.mark.parametrize("batch", [1, 8], ids=["plain", "batch"])
@@ -54,10 +56,37 @@ def spans() -> Iterator[Spans]:
         yield found
 
 
-@pytest.fixture(params=[SYNC, ASYNC], ids=repr)
+@pytest.fixture(params=[(SYNC, True), (ASYNC, True), (SYNC, False)], ids=["sync", "async", "another file"])
 async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Service]:
-    async with a_service(request.param, tmp_path) as made:
+    """One whose queue lies beside its book, or elsewhere, where it is asked to settle."""
+    form, local = request.param
+    settings: dict[str, Any] = {} if local else {"queue": await anyio.to_thread.run_sync(elsewhere, tmp_path)}
+    async with a_service(form, tmp_path, **settings) as made:
         yield made
+
+
+def elsewhere(folder: Path) -> EmbeddedQueue:
+    """A queue in a file of its own."""
+    path = folder / "queue.db"
+    Crossfoot("other", database=path).book.open().close()
+    return Full(path, "billing")
+
+
+class Full(EmbeddedQueue):
+    """Its dead letters may take nothing, and its acks may get no answer."""
+
+    is_full = False
+    is_mute = False
+
+    async def dead_letter(self, deliveries: Sequence[Delivery], *, reason: str) -> list[ReceiptAnswer]:
+        if self.is_full:
+            return [NotDone(one.receipt, "the dead letters are full", lost=False) for one in deliveries]
+        return await super().dead_letter(deliveries, reason=reason)
+
+    async def ack(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
+        if self.is_mute:
+            raise QueueUnavailable("nobody answers")
+        return await super().ack(receipts)
 
 
 def issue(message: Message, tx: Any) -> Story:
@@ -328,6 +357,80 @@ async def test_what_a_stopping_worker_hands_back_says_so(spans: Spans, tmp_path:
 
         span = spans.one(message)
         assert (said(span, "crossfoot.fate"), events_of([span])) == ("queued", ["crossfoot.handed_back"])
+
+
+# ---- what the queue is asked ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def remote(tmp_path: Path) -> AsyncIterator[Service]:
+    async with a_service(SYNC, tmp_path, queue=await anyio.to_thread.run_sync(elsewhere, tmp_path)) as made:
+        yield made
+
+
+async def test_what_settles_a_delivery_has_a_span_that_begins_when_the_delivery_has_ended(
+    spans: Spans, remote: Service
+) -> None:
+    remote.handle("case.released", bill)
+    remote.handle("case.broken", fail)
+    (settled,) = await remote.publish("case.released", "case-1")
+    (dead,) = await remote.publish("case.broken", "case-2")
+    await remote.work()
+
+    for message, operations in ((settled, ["ack"]), (dead, ["release", "dead_letter"])):
+        for operation, process in zip(operations, spans.of(message), strict=True):
+            span = spans.one(message, operation)
+            assert (span.name, span.kind) == (f"{operation} billing", SpanKind.CLIENT)
+            assert said(span, "messaging.operation.type") == "settle"
+            assert links_of(span) == {id_of(spans.one(message, "send"))}
+            assert span.start_time is not None
+            assert process.end_time is not None
+            assert process.end_time <= span.start_time
+            assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_a_message_that_the_dead_letters_did_not_take_is_not_said_to_be_dead(
+    spans: Spans, remote: Service
+) -> None:
+    assert isinstance(remote.app.queue, Full)
+    remote.app.queue.is_full = True
+    remote.handle("case.broken", fail)
+    (message,) = await remote.publish("case.broken", "case-1")
+    async with remote.working(attempts=1, lease=30.0):
+        await eventually(lambda: spans.of(message, "dead_letter") and spans.of(message), "it to be given up")
+
+    assert said(spans.one(message, "dead_letter"), "error.type") == "no_answer"
+    assert said(spans.one(message), "crossfoot.fate") == "retrying"
+    assert events_of(spans.of(message)) == []
+
+
+async def test_an_ack_without_an_answer_is_an_error_of_the_ack_and_not_of_the_delivery(
+    spans: Spans, remote: Service
+) -> None:
+    assert isinstance(remote.app.queue, Full)
+    remote.app.queue.is_mute = True
+    remote.handle("case.released", bill)
+    (message,) = await remote.publish("case.released", "case-1")
+    async with remote.working(lease=30.0):
+        await eventually(lambda: len(spans.of(message, "ack")) == 2, "it to be acked, and once more")
+
+    assert {said(span, "error.type") for span in spans.of(message, "ack")} == {"no_answer"}
+    assert said(spans.one(message), "crossfoot.fate") == "settled"
+    assert spans.one(message).status.status_code is StatusCode.UNSET
+
+
+async def test_a_publish_that_is_refused_or_gets_no_answer_is_an_error(spans: Spans, tmp_path: Path) -> None:
+    async with a_service(SYNC, tmp_path, max_bytes=1000) as service:
+        large = service.app.message("case.released", data="x" * 2000)
+        await service.publish("case.released", "case-1")
+        await service.app.publish(large)
+        await service.app.publish(service.app.message("case.released"), large)
+
+    alone, refused, several = spans.all("send")
+    assert (said(alone, "crossfoot.fate"), said(alone, "error.type")) == ("queued", None)
+    assert (said(refused, "crossfoot.fate"), said(refused, "error.type")) == ("refused", "refused")
+    assert said(several, "error.type") == "refused"
+    assert events_of([several]) == ["crossfoot.not_accepted"]
 
 
 # ---- nothing is hurt, and nothing is told ----------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from crossfoot.message import valid_traceparent
@@ -23,6 +22,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 logger = logging.getLogger("crossfoot.tracing")
+
+CONVENTIONS = "https://opentelemetry.io/schemas/1.45.0"
+"""The version of OpenTelemetry's semantic conventions that the names are from."""
 
 MOST_TOLD = 10
 """Faults of the tracer that are told of: it may have one at every span."""
@@ -62,7 +64,7 @@ def _tracer() -> Tracer | None:
     if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
         return None
     if _made is None or _made[0] is not provider:
-        _made = (provider, provider.get_tracer("crossfoot", version("crossfoot")))
+        _made = (provider, provider.get_tracer("crossfoot", schema_url=CONVENTIONS))
     return _made[1]
 
 
