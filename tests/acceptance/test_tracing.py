@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from crossfoot import Crossfoot, Noop
 from crossfoot.books.fate import Fate
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, NotDone, Outgoing, ReceiptAnswer
@@ -431,6 +431,16 @@ async def test_a_publish_that_is_refused_or_gets_no_answer_is_an_error(spans: Sp
     assert (said(refused, "crossfoot.fate"), said(refused, "error.type")) == ("refused", "refused")
     assert said(several, "error.type") == "refused"
     assert events_of([several]) == ["crossfoot.not_accepted"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_message_that_cannot_be_written_leaves_no_span_open(spans: Spans, service: Service, count: int) -> None:
+    odd = service.app.message("case.released", data=float("nan"))
+    with pytest.raises(EnvelopeInvalid):
+        await service.app.publish(*[odd] * count)
+
+    assert [said(span, "messaging.message.id") for span in spans.all()] == [odd.id]
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
 # ---- nothing is hurt, and nothing is told ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crossfoot.books.entry import Kind
 from tests.acceptance.shell import BIN, ENVIRONMENT, SECONDS, crossfoot, rows, run, wait_until
 
 PROGRAM = """
@@ -83,6 +84,23 @@ def test_it_stops_in_order_on_either(folder: Path, loop: str) -> None:
 
     assert loops(folder) == {loop}
     assert rows(folder / "crossfoot.db", "SELECT stopped_at IS NOT NULL FROM crossfoot_workers") == [(1,)]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_told_twice_it_ends_at_once_on_either(folder: Path, loop: str) -> None:
+    (folder / "billing.py").write_text(PROGRAM.replace("asyncio.sleep(0.001)", "asyncio.sleep(60)"))
+    command = [str(BIN / "crossfoot"), "worker", "billing:app", "--loop", loop]
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            wait_until(folder / "crossfoot.db", f"SELECT 1 FROM crossfoot_entries WHERE kind = {Kind.RECEIVED}")
+            worker.send_signal(signal.SIGTERM)
+            assert worker.stderr is not None
+            while "stopping" not in worker.stderr.readline():
+                pass
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(SECONDS) == -signal.SIGTERM
+        finally:
+            worker.kill()
 
 
 def test_where_uvloop_is_not_installed_it_is_asyncio_unless_uvloop_is_asked_for(folder: Path) -> None:

@@ -50,10 +50,10 @@ def worker(
         crossfoot worker billing:app --batch 100 --until-idle
         crossfoot worker billing:app --processes 4
     """
-    log = Log(logging.INFO if verbose else logging.WARNING)
-    log.use(log_format or LogFormat(settings.load().log_format))
     if processes is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asked to replace what has not begun, it must not end
+    log = Log(logging.INFO if verbose else logging.WARNING)
+    log.use(log_format or LogFormat(settings.load().log_format))
     app = load_app(target)
     log_format, loop = log_format or LogFormat(app.settings.log_format), loop or Loop(app.settings.loop)
     log.use(log_format)

@@ -97,12 +97,11 @@ def publishing(messages: Sequence[Message], place: Place) -> Iterator[Publicatio
         return
     if len(messages) == 1:
         (message,) = messages
-        span = _send_one(message, place)
-        ready = [_with(message, span, place) if message.traceparent is None else Ready(message, encode(message))]
-    else:
-        ready = [creating(message, place) for message in messages]
-        span = _send_span(place, [_Sent(one.id, one.traceparent, one.tracestate) for one, _ in ready])
-    with spanning(span):
+        with spanning(_send_one(message, place)) as span:
+            yield Publication([_with(message, None if message.traceparent else span, place)], span)
+        return
+    ready = [creating(message, place) for message in messages]
+    with spanning(_send_span(place, [_Sent(one.id, one.traceparent, one.tracestate) for one, _ in ready])) as span:
         yield Publication(ready, span)
 
 
@@ -119,10 +118,11 @@ def creating(message: Message, place: Place, *, inherited: bool = False) -> Read
         return Ready(message, encode(message))
     parent = None if current_ids() else context_of(message.traceparent, message.tracestate)
     span = start(Span.CREATE, place.queue, "PRODUCER", _of_message(Span.CREATE, message, place), parent=parent)
-    ready = _with(message, span, place)
-    if span is not None:
-        end(span)
-    return ready
+    try:
+        return _with(message, span, place)
+    finally:
+        if span is not None:
+            end(span)
 
 
 class _Sent(msgspec.Struct):
