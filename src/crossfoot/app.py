@@ -20,18 +20,19 @@ from crossfoot.effects.databases.choosing import database_of, fits
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.operation import operation_key
-from crossfoot.effects.outbox import Outbox
+from crossfoot.effects.outbox import Outbox, fact_of
 from crossfoot.effects.producing import AsyncProducing, Producing, Sender, joined, joined_async
 from crossfoot.effects.sequence import InOrder
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
-from crossfoot.message import Message, encode
+from crossfoot.message import Message
 from crossfoot.message.envelope import is_uri
 from crossfoot.message.priority import priority_of
 from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.embedded import EmbeddedQueue
-from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue
+from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue, system_of
 from crossfoot.settings import Settings
+from crossfoot.tracing.producing import Place, Ready, publishing
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.worker import Pattern, Worker
@@ -163,6 +164,13 @@ class Crossfoot:
         refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)
         made = [self._made(message, attributes) for message in messages]
+        place = Place(self.queue.name, system_of(self.queue), self.queue.capabilities.max_bytes)
+        with publishing(made, place) as publication:
+            answers = await self._publish(publication.ready)
+            publication.answered([fact_of(answer) for answer in answers])
+        return answers
+
+    async def _publish(self, made: Sequence[Ready]) -> list[PublishAnswer]:
         local = isinstance(self.queue, LocalQueue) and await anyio.to_thread.run_sync(self.queue.is_in, self.book.path)
         if local:
             await self.queue.open()
@@ -233,7 +241,7 @@ class Crossfoot:
             self.name, self.database.path, self.queue.name, self.queues, self.clock, self.settings.payloads, book
         )  # fmt: skip
 
-    def _made(self, message: Message | str, attributes: dict[str, Any]) -> tuple[Message, bytes]:
+    def _made(self, message: Message | str, attributes: dict[str, Any]) -> Message:
         if isinstance(message, str):
             message = self.message(message, **attributes)
         elif not isinstance(message, Message):
@@ -245,12 +253,12 @@ class Crossfoot:
             raise UsageError(f"publish() was given a message and also {', '.join(attributes)}: set them on the message")
         if message.time is None:
             message = msgspec.structs.replace(message, time=self.clock.now())
-        return message, encode(message)
+        return message
 
     def _record(self, message: Message, body: bytes) -> Any:
         return self.book.record_of(message, self.queue.name, now=self.clock.now(), body=body)
 
-    def _publish_locally(self, made: Sequence[tuple[Message, bytes]]) -> list[PublishAnswer]:
+    def _publish_locally(self, made: Sequence[Ready]) -> list[PublishAnswer]:
         """Into the book and into the queue in one transaction: there is no boundary in between, and no doubt."""
         from crossfoot.effects.local import publish_locally
 

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,21 @@ _KEYWORDS = re.compile(r"\s*(service|host|hostaddr|port|dbname|user|password)\s*
 
 CENTURY = 100 * 366 * 86_400.0
 """Seconds; what is longer, or endless, is no time that can be waited."""
+
+
+class LogFormat(StrEnum):
+    """How a worker logs."""
+
+    text = "text"
+    json = "json"
+
+
+class Loop(StrEnum):
+    """The event loop of a worker; `auto` is uvloop where it is installed."""
+
+    auto = "auto"
+    asyncio = "asyncio"
+    uvloop = "uvloop"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         synchronous: SQLite's: `FULL` survives a power cut, `NORMAL` may lose the last commits in one.
         concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`, which knows their bounds.
         attempts, backoff, backoff_cap, unknown_for: see `crossfoot.worker.retry.Retry`, likewise.
+        log_format, loop: of `crossfoot worker`: how it logs, `text` or `json`; and its event loop, `auto`, `asyncio` or `uvloop`.
     """
 
     database: str = "crossfoot.db"
@@ -72,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 0.5
     backoff_cap: float = 300.0
     unknown_for: float = 600.0
+    log_format: str = "text"
+    loop: str = "auto"
 
     def __post_init__(self) -> None:
         if "://" in self.database and not is_postgres(self.database):
@@ -93,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")
         if not 0 < self.retention <= CENTURY:
             raise UsageError(f"retention = {self.retention}: give seconds, more than 0 and a century at most")
+        for name, known in (("log_format", LogFormat), ("loop", Loop)):
+            if getattr(self, name) not in list(known):
+                raise UsageError(f"{name} = {getattr(self, name)!r}: it is one of {', '.join(known)}")
         if self.synchronous not in ("FULL", "NORMAL", "EXTRA"):
             raise UsageError(f"synchronous = {self.synchronous!r}: SQLite knows FULL, NORMAL and EXTRA")
 

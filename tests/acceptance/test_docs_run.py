@@ -230,14 +230,8 @@ def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path:
 
 
 RUN = (
-    "first-queue.md",
-    "sqs.md",
-    "redis.md",
-    "nats.md",
-    "postgres.md",
-    "django.md",
-    "postgres-queue.md",
-    "rabbitmq.md",
+    *("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "django.md", "postgres-queue.md", "rabbitmq.md"),
+    "observability.md",  # in `test_docs_observability.py`
 )
 
 

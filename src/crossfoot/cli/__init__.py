@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -22,14 +21,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from crossfoot.cli.output import complain, reader_left
+from crossfoot.cli.output import FAULT, complain, reader_left
 from crossfoot.errors import CrossfootError, NotFound
 
 COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "metrics")
 """In the order in which `--help` shows them."""
 
-WELL, FOUND, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 70, 130
-"""Exit codes: all is well; something was found; wrong use, or something cannot be used; a fault of crossfoot's own."""
+WELL, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all is well; something was found; wrong use, or something cannot be used. `FAULT` is one of crossfoot's own."""
 
 WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the command line raises at arguments it cannot read; Typer carries a click of its own or uses another's."""
@@ -154,7 +153,6 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return complain("interrupted", code=INTERRUPTED)
     except Exception:  # noqa: BLE001 - the last line of defence: a bug is shown whole, and has an exit code of its own
-        traceback.print_exc()
         return complain("this is a fault in crossfoot: please report it with the lines above", code=FAULT)
 
 

@@ -12,7 +12,8 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any
@@ -180,8 +181,28 @@ def clean(text: str) -> str:
     return _CONTROL.sub(" ", text) if not text.isprintable() else text
 
 
+FAULT = 70
+"""The exit code of a fault of crossfoot's own."""
+
+Voice = Callable[[str, int], None]
+"""Says a message, with the exit code it explains; 0 where it explains none."""
+
+_voice: Voice | None = None
+
+
+def speak_with(voice: Voice | None) -> None:
+    """From now on, have `voice` say what is said beside the answer; `None`: on standard error, for people."""
+    global _voice  # noqa: PLW0603 - one process, one standard error
+    _voice = voice
+
+
 def complain(message: str, *, code: int) -> int:
     """Print one message on standard error; returns the exit code."""
+    if _voice is not None:
+        _voice(clean(message.strip()), code)
+        return code
+    if code == FAULT:
+        traceback.print_exc()
     text = f"crossfoot: {clean(message.strip())}"
     if sys.stderr.isatty():
         text = textwrap.fill(

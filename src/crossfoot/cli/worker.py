@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
+from crossfoot import settings
 from crossfoot.cli.loading import load_app
+from crossfoot.cli.loops import options_of
+from crossfoot.cli.worker_logs import Log
 from crossfoot.cli.worker_probes import probes
 from crossfoot.cli.worker_running import run_alone, run_for_supervisor, run_several
+from crossfoot.settings import LogFormat, Loop
 from crossfoot.worker.supervisor import Line
 
 
@@ -31,6 +35,8 @@ def worker(
         str | None,
         typer.Option(metavar="HOST:PORT", help="answer probes there: /livez and /readyz", show_default=False),
     ] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help="lines for people, or JSON objects for machines")] = None,
+    loop: Annotated[Loop | None, typer.Option(help="event loop; auto is uvloop where it is installed")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="stop when the queue is empty")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log every failed delivery")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON at the end")] = False,
@@ -44,19 +50,26 @@ def worker(
         crossfoot worker billing:app --batch 100 --until-idle
         crossfoot worker billing:app --processes 4
     """
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     if processes is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asked to replace what has not begun, it must not end
+    log = Log(logging.INFO if verbose else logging.WARNING)
+    log.use(log_format or LogFormat(settings.load().log_format))
     app = load_app(target)
+    log_format, loop = log_format or LogFormat(app.settings.log_format), loop or Loop(app.settings.loop)
+    log.use(log_format)
+    on = options_of(loop)
     stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
-    chosen = {name: value for name, value in stated.items() if value is not None}
+    chosen: dict[str, object] = {name: value for name, value in stated.items() if value is not None}
     if line is not None:
-        return run_for_supervisor(app, app.worker(**chosen), until_idle, Line(line))
+        made = app.worker(**chosen)
+        log.name(made.name)
+        return run_for_supervisor(app, made, until_idle, Line(line), on)
     with probes(listen) as pulse:
         if processes is None:
-            return run_alone(app, app.worker(**chosen), until_idle, pulse, as_json)
+            made = app.worker(**chosen)
+            log.name(made.name)
+            return run_alone(app, made, until_idle, pulse, on, as_json)
+        chosen |= {"log-format": log_format.value, "loop": loop.value}
         options = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
         flags = {"--until-idle": until_idle, "--verbose": verbose}
         command = [target, *options, *(flag for flag, wanted in flags.items() if wanted)]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import anyio
 
 from crossfoot.cli.serving import Pages, probe
+from crossfoot.worker.supervisor import Silence
 
 BEAT = 1.0
 """Seconds between two beats."""
@@ -18,26 +19,40 @@ DEAD = 30.0
 
 
 class Pulse:
-    """The event loop's heartbeat, and whether it works; read from another thread."""
+    """The event loop's heartbeat, and whether it works; read from another thread.
 
-    def __init__(self) -> None:
+    Args:
+        tell: called at every beat.
+    """
+
+    def __init__(self, tell: Callable[[], None] | None = None) -> None:
         self._beaten = time.monotonic()
+        self._tell = tell
         self._works: Callable[[], bool] | None = None
+        self._silence: Callable[[], Silence | None] | None = None
 
-    def follow(self, works: Callable[[], bool]) -> None:
-        """From now on `works` tells whether it is ready."""
+    def follow(self, works: Callable[[], bool], silence: Callable[[], Silence | None] | None = None) -> None:
+        """From now on `works` tells whether it is ready, and `silence` who of its processes was not heard of for longest."""
         self._works = works
+        self._silence = silence
 
     async def beat(self) -> None:
         """Beat for as long as the event loop turns."""
         while True:
             self._beaten = time.monotonic()
+            if self._tell is not None:
+                self._tell()
             await anyio.sleep(BEAT)
 
     def live(self) -> str:
         """Why it must be ended; nothing when it lives."""
         still = time.monotonic() - self._beaten
-        return f"the event loop has not turned for {still:.0f} s" if still > DEAD else ""
+        if still > DEAD:
+            return f"the event loop has not turned for {still:.0f} s"
+        silence = self._silence() if self._silence is not None else None
+        if silence is not None and silence.seconds > DEAD:
+            return f"the event loop of {silence.who} has not turned for {silence.seconds:.0f} s"
+        return ""
 
     def ready(self) -> str:
         """Why it is not ready; nothing when it is."""

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import msgspec
@@ -21,21 +22,25 @@ from crossfoot.worker.supervisor import Line, Ready, Report, Supervisor
 from crossfoot.worker.worker import Worker
 
 
-def run_alone(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, as_json: bool) -> int:
-    """Run a worker in this process. Returns the exit code."""
+def run_alone(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, on: dict[str, Any], as_json: bool) -> int:
+    """Run a worker in this process. Returns the exit code.
+
+    Args:
+        on: the event loop, see `loops.options_of`.
+    """
     if not until_idle:
         note(f"{worker.name} works queue {app.queue.name}; Ctrl-C stops it in order")
     worker.on_ready = lambda: pulse.follow(lambda: not worker.stopping)
-    anyio.run(_work, app, worker, until_idle, pulse)
+    anyio.run(_work, app, worker, until_idle, pulse, backend_options=on)
     report = _report(worker)
     typer.echo(msgspec.json.encode(_document(report)).decode() if as_json else _told(report))
     return 0
 
 
-def run_for_supervisor(app: Crossfoot, worker: Worker, until_idle: bool, line: Line) -> int:
+def run_for_supervisor(app: Crossfoot, worker: Worker, until_idle: bool, line: Line, on: dict[str, Any]) -> int:
     """Run a worker in this process, which a supervisor has started and listens to."""
     worker.on_ready = lambda: line.say(Ready())
-    anyio.run(_work, app, worker, until_idle, Pulse(), line)
+    anyio.run(_work, app, worker, until_idle, Pulse(line.beat), line, backend_options=on)
     line.say(_report(worker))
     return 0
 
@@ -47,11 +52,11 @@ def run_several(arguments: Sequence[str], processes: int, until_idle: bool, puls
         return [sys.executable, "-P", "-m", "crossfoot", "worker", *arguments, "--line", str(line)]
 
     supervisor = Supervisor(command, processes, until_idle=until_idle)
-    pulse.follow(lambda: supervisor.working > 0 and not supervisor.stopping)
+    pulse.follow(lambda: supervisor.working > 0 and not supervisor.stopping, supervisor.longest_silence)
     if not until_idle:
         note(f"{plural(processes, 'worker process', 'worker processes')}; Ctrl-C stops them in order")
-    if not anyio.run(_supervise, supervisor, pulse):
-        return 2
+    if code := anyio.run(_supervise, supervisor, pulse):
+        return code
     if as_json:
         told = [_document(report) for report in supervisor.reports]
         total = sum(report.deliveries for report in supervisor.reports)
@@ -93,14 +98,14 @@ async def _stop_with(line: Line, worker: Worker) -> None:
     worker.stop()
 
 
-async def _supervise(supervisor: Supervisor, pulse: Pulse) -> bool:
+async def _supervise(supervisor: Supervisor, pulse: Pulse) -> int:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_heed_signals, supervisor)
         tasks.start_soon(_replace_on_request, supervisor)
         tasks.start_soon(pulse.beat)
-        could_work = await supervisor.run()
+        code = await supervisor.run()
         tasks.cancel_scope.cancel()
-    return could_work
+    return code
 
 
 async def _heed_signals(worker: Worker | Supervisor) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from crossfoot.tracing.delivering import Trace
+
 Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -27,5 +29,7 @@ class Hold(msgspec.Struct, kw_only=True):
     """The ack as a statement, where the queue lives in the same database."""
     begin: Callable[[], None] | None = None
     """Told when the handler is about to begin: its deadline runs from here."""
+    trace: Trace | None = None
+    """What follows it for OpenTelemetry, where somebody does."""
     fence: Callable[[], None] | None = None
     """Raises when this delivery must not commit any more (`LeaseLost`, `DeadlineExceeded`)."""

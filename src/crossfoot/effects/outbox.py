@@ -21,6 +21,7 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.fate import FATE_OF_LATEST
 from crossfoot.books.identity import find_or_publish
 from crossfoot.books.record import Record
 from crossfoot.books.store import Book, write_entries
@@ -29,7 +30,8 @@ from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
 from crossfoot.errors import IdentityTaken, QueueUnavailable
 from crossfoot.message.priority import priority_of
-from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused
+from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused, system_of
+from crossfoot.tracing.producing import Answer, Place, relaying
 
 CLAIM_SECONDS = 60.0
 """How long a sender may take before another one sends the same rows; a worker takes its lease instead."""
@@ -122,7 +124,8 @@ class Outbox:
         if not letters:
             return 0
         reach(Boundary.BEFORE_SEND)
-        await self._send(queue, letters)
+        with relaying([letter.body for letter in letters], Place(queue.name, system_of(queue))) as relayed:
+            relayed.answered([fact_of(answer) for answer in await self._send(queue, letters)])
         return len(letters)
 
     async def waits(self, queue: Queue) -> bool:
@@ -255,6 +258,13 @@ def kind_of(answer: PublishAnswer) -> Kind:
     if isinstance(answer, Refused):
         return Kind.REFUSED if answer.permanent else Kind.PUT_OFF
     return Kind.PUBLISH_IN_DOUBT
+
+
+def fact_of(answer: PublishAnswer) -> Answer:
+    """What a trace says of an answer."""
+    kind = kind_of(answer)
+    error = {Kind.PUBLISHED: "", Kind.PUBLISH_IN_DOUBT: "in_doubt"}.get(kind, "refused")
+    return Answer(answer.key.partition("|")[2], FATE_OF_LATEST[kind].label, error)
 
 
 def pause(tries: int) -> Micros:

@@ -22,7 +22,7 @@ from crossfoot.effects.batch import ack, claim, disclaim, write
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
-from crossfoot.effects.work import Decided, Work, in_handler
+from crossfoot.effects.work import Decided, Work, enter, leave
 from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
 
 AGAIN = 5
@@ -223,7 +223,7 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
 
 
 def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
-    token = in_handler.set(work)
+    entered = enter(work)
     try:
         if eager or drive(work.out_of_turn(), session):
             tx.open()
@@ -256,12 +256,12 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
             raise misuse from error
         raise
     finally:
-        in_handler.reset(token)
+        leave(work, entered)
     return drive(work.settle(_decision(work)), session)
 
 
 async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
-    token = in_handler.set(work)
+    entered = enter(work)
     try:
         if eager or await adrive(work.out_of_turn(), session):
             await tx.open()
@@ -282,7 +282,7 @@ async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, e
             raise misuse from error
         raise
     finally:
-        in_handler.reset(token)
+        leave(work, entered)
     return await adrive(work.settle(_decision(work)), session)
 
 

@@ -64,7 +64,7 @@ class _Producing:
             raise UsageError(f"send() was given a message and also {', '.join(attributes)}: set them on the message")
         service = self._service
         ready = sending(message, to or service.queue, service.destinations, service.clock.now())
-        return message, _send_and_write(ready, service.clock, payloads=service.payloads)
+        return ready.message, _send_and_write(ready, service.clock, payloads=service.payloads)
 
 
 class Producing(_Producing):

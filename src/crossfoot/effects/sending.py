@@ -13,8 +13,9 @@ import msgspec
 
 from crossfoot.clock import Micros
 from crossfoot.errors import MessageTooLarge, UsageError
-from crossfoot.message import Message, encode
-from crossfoot.queues.queue import Queue
+from crossfoot.message import Message
+from crossfoot.queues.queue import Queue, system_of
+from crossfoot.tracing.producing import Place, creating
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -25,11 +26,14 @@ class Sending(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def sending(message: Message, queue: str, destinations: Mapping[str, Queue], now: Micros) -> Sending:
+def sending(
+    message: Message, queue: str, destinations: Mapping[str, Queue], now: Micros, *, inherited: bool = False
+) -> Sending:
     """Make a message ready for the outbox.
 
     Args:
         destinations: the queues the service knows, by name; any name will do where there are none.
+        inherited: whether its trace context is that of the message it comes from, and not its own.
 
     Raises:
         UsageError: nobody would ever drain its outbox.
@@ -38,8 +42,9 @@ def sending(message: Message, queue: str, destinations: Mapping[str, Queue], now
     name = destination(queue, destinations)
     if message.time is None:
         message = msgspec.structs.replace(message, time=now)
-    body = encode(message)
-    limit = destinations[name].capabilities.max_bytes if name in destinations else None
+    to = destinations.get(name)
+    limit = to.capabilities.max_bytes if to is not None else None
+    message, body = creating(message, Place(name, system_of(to), limit), inherited=inherited)
     if limit is not None and len(body) > limit:
         raise MessageTooLarge(
             f"{message.type} {message.id} is {len(body):,} bytes, and queue {name} takes at most {limit:,}: store the data "

@@ -94,16 +94,18 @@ class _Facts:
             UsageError: the service has no queue of that name.
         """
         self._usable()
+        inherited = isinstance(message, str) and "traceparent" not in attributes
         if isinstance(message, str):
             attributes.setdefault("source", self._work.handler.service)
             message = child(self._work.message, type=message, **attributes)
         elif attributes:
             raise UsageError(f"tx.send() was given a message and also {', '.join(attributes)}: set them on the message")
         work = self._work
-        work.tell().sendings.append(
-            sending(message, to or work.hold.queue, work.handler.destinations, work.clock.now())
+        ready = sending(
+            message, to or work.hold.queue, work.handler.destinations, work.clock.now(), inherited=inherited
         )
-        return message
+        work.tell().sendings.append(ready)
+        return ready.message
 
     def receipt(self, system: str, reference: str) -> None:
         """Name the receipt of an external system as evidence that it did its part."""

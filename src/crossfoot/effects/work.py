@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 import msgspec
@@ -41,6 +41,23 @@ _telling = threading.Lock()
 
 in_handler: ContextVar[Work | None] = ContextVar("in_handler", default=None)
 """The work whose handler this code runs in, while its transaction may be open."""
+
+
+Entered = tuple[Token["Work | None"], Any]
+
+
+def enter(work: Work) -> Entered:
+    """Its handler is about to begin here, or what stands for it. Returns what `leave` wants."""
+    trace = work.hold.trace
+    return in_handler.set(work), trace.enter(work.handler.name, work.operation) if trace is not None else None
+
+
+def leave(work: Work, entered: Entered) -> None:
+    """What its handler does and writes is over, or undone."""
+    token, span = entered
+    if work.hold.trace is not None:
+        work.hold.trace.leave(span)
+    in_handler.reset(token)
 
 
 class Decided(BaseException):

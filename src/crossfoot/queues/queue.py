@@ -171,6 +171,14 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """Why it died, in the words of whoever buried it; empty where that is not told."""
 
 
+OWN_SYSTEM = "crossfoot"
+
+
+def system_of(queue: object) -> str:
+    """What kind of broker a queue is on, as traces name it (OpenTelemetry's `messaging.system`): its `system`, if it has one."""
+    return str(getattr(queue, "system", OWN_SYSTEM))
+
+
 SqlStatement = tuple[str, tuple[Any, ...]]
 """SQL with `?` and its parameters."""
 

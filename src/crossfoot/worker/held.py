@@ -12,6 +12,7 @@ from crossfoot.effects.work import Work
 from crossfoot.errors import DeadlineExceeded, LeaseLost
 from crossfoot.message import Message
 from crossfoot.queues.queue import Delivery
+from crossfoot.tracing.delivering import Trace
 
 
 class Held(msgspec.Struct, eq=False):
@@ -100,8 +101,20 @@ class Held(msgspec.Struct, eq=False):
             over = now - self.deadline
             raise DeadlineExceeded(f"{self._what}: the handler ran {over:.2f} s over its deadline; nothing was kept")
 
+    @property
+    def trace(self) -> Trace | None:
+        """What follows it for OpenTelemetry, where somebody does."""
+        return self.hold.trace if self.hold is not None else None
+
+    def stamp(self) -> None:
+        """Its work ends now."""
+        if (trace := self.trace) is not None:
+            trace.stamp()
+
     def part(self) -> None:
         """Let go of what refers back here, so that all of it is freed now and not by the garbage collector."""
+        if (trace := self.trace) is not None:
+            trace.drop()
         self.work = None
         if self.hold is not None:
             self.hold.begin = self.hold.fence = None

@@ -21,7 +21,8 @@ from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
 from crossfoot.queues.attempts import attempts_told
-from crossfoot.queues.queue import Delivery, LocalQueue, Queue
+from crossfoot.queues.queue import Delivery, LocalQueue, Queue, system_of
+from crossfoot.tracing.delivering import Origin
 from crossfoot.worker.held import Held
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
@@ -41,12 +42,14 @@ class Intake:
 
     Args:
         worker: this worker's number in the book.
+        name: and its name.
         local: the queue again, if it lives in the effect's own database.
     """
 
     def __init__(
-        self, book: Book, queue: Queue, registry: Registry, retry: Retry, worker: int, local: LocalQueue | None
-    ) -> None:
+        self, book: Book, queue: Queue, registry: Registry, retry: Retry, worker: int, local: LocalQueue | None,
+        name: str = "",
+    ) -> None:  # fmt: skip
         self._book = book
         self._name = queue.name
         self._local = local
@@ -56,6 +59,7 @@ class Intake:
         self._worker = worker
         self._count = 0
         self._unknown: set[str] = set()
+        self._origin = Origin(queue.name, system_of(queue), name)
 
     @property
     def remote(self) -> bool:
@@ -177,6 +181,9 @@ class Intake:
             begin=held.begin if held.handler is not None and held.handler.deadline is not None else None,
             fence=held.fence,
             payloads=self._book.payloads,
+            trace=self._origin.delivery(
+                message, id_=delivery.broker_id, size=len(delivery.body), attempt=delivery.attempt
+            ),
         )
         if held.handler is None or message is None:
             return

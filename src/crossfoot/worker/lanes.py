@@ -21,6 +21,7 @@ from crossfoot.effects.databases.session import AsyncSession, Database, Session
 from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, Unavailable
+from crossfoot.tracing.delivering import together
 from crossfoot.worker.alone import Alone
 from crossfoot.worker.held import Held
 
@@ -131,11 +132,14 @@ class ThreadLane(Lane):
             return perform(held.start(), session, self._database)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
+        finally:
+            held.stamp()
 
     def _together(self, session: Session, chunk: Sequence[Held]) -> list[Result] | None:
         ready, works, results = _ready(chunk)
         try:
-            kinds = perform_batch(works, session)
+            with together([held.trace for held in ready]):
+                kinds = perform_batch(works, session)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
@@ -184,6 +188,8 @@ class LoopLane(Lane):
                 return await aperform(work, session, self._database)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
+        finally:
+            held.stamp()
         assert held.message is not None
         return LeaseLost(
             f"{held.message.key}: the lease was lost while the handler ran; it was cancelled, nothing was kept"
@@ -192,7 +198,8 @@ class LoopLane(Lane):
     async def _together(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result] | None:
         ready, works, results = _ready(chunk)
         try:
-            kinds = await aperform_batch(works, session)
+            with together([held.trace for held in ready]):
+                kinds = await aperform_batch(works, session)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - as above

@@ -22,10 +22,14 @@ from crossfoot.connection import Connection
 from crossfoot.effects.databases.sqlite import disk_full
 from crossfoot.errors import DatabaseUnavailable, QueueUnavailable
 from crossfoot.queues.queue import Done, LocalQueue, NotDone, Order, Queue, ReceiptAnswer
+from crossfoot.tracing.delivering import settling
+from crossfoot.tracing.words import Span
 from crossfoot.worker.failing import Failure, Step, entry_of, judge
 from crossfoot.worker.held import Held
 from crossfoot.worker.lanes import Result
+from crossfoot.worker.logs import about
 from crossfoot.worker.retry import Retry
+from crossfoot.worker.traces import tell_end, tell_failure
 
 logger = logging.getLogger("crossfoot.worker")
 
@@ -72,6 +76,9 @@ class Settling:
                 unbegun.append(held)
             else:
                 failed.append((held, end))
+        for held, end in results:
+            if held.trace is not None:
+                tell_end(held.trace, end)
         if sends:
             self._sent()
         try:
@@ -89,7 +96,7 @@ class Settling:
     async def _ack(self, helds: Sequence[Held]) -> None:
         if not helds:
             return
-        answers = await self._ask_again(self._queue.ack, helds)
+        answers = await self._ask_again(Span.ACK, self._queue.ack, helds)
         reach(Boundary.AFTER_ACK)
         now = self._now()
         entries = []
@@ -109,7 +116,7 @@ class Settling:
         now = self._now()
         entries = [entry_of(held, Kind.RELEASED, now, due=now) for held in helds]
         await anyio.to_thread.run_sync(self._book.append, entries)
-        await self._ask(self._queue.release, helds)
+        await self._ask(Span.RELEASE, self._queue.release, helds)
 
     # ---- failure -------------------------------------------------------------------------------------------------
 
@@ -120,11 +127,14 @@ class Settling:
             return
         now = self._now()
         failures = [judge(held, error, self._retry, now) for held, error in failed]
-        await anyio.to_thread.run_sync(self._book_failures, failures)
+        buried: list[Held] = []
+        await anyio.to_thread.run_sync(self._book_failures, failures, buried)
         for failure in failures:
             log(failure)
         if self._local is None:
-            await self._carry_out(failures)
+            await self._carry_out(failures, buried)
+        for failure in failures:
+            tell_failure(failure, is_dead=failure.held in buried)
 
     def _stop_for(self, error: Exception) -> None:
         """Raise what the worker must stop for. A queue or a database of its own that a handler could not use is that
@@ -135,7 +145,7 @@ class Settling:
         if isinstance(error, DatabaseUnavailable) and not isinstance(error, QueueUnavailable):
             raise error
 
-    def _book_failures(self, failures: Sequence[Failure]) -> None:
+    def _book_failures(self, failures: Sequence[Failure], buried: list[Held]) -> None:
         with self._book.writing() as connection:
             write_entries(connection, [failure.entry for failure in failures])
             write_causes(connection, [f.cause for f in failures if f.cause is not None], self._now())
@@ -143,9 +153,11 @@ class Settling:
             connection.executemany(sql.NAME_OPERATION, named)
             if self._local is not None:
                 for failure in failures:
-                    self._carry_out_locally(self._local, connection, failure)
+                    self._carry_out_locally(self._local, connection, failure, buried)
 
-    def _carry_out_locally(self, queue: LocalQueue, connection: Connection, failure: Failure) -> None:
+    def _carry_out_locally(
+        self, queue: LocalQueue, connection: Connection, failure: Failure, buried: list[Held]
+    ) -> None:
         """In the transaction that books the failure; a void receipt changes no row, and whoever holds it goes on."""
         receipt, now = failure.held.delivery.receipt, self._now()
         if failure.step is Step.RELEASE:
@@ -158,50 +170,56 @@ class Settling:
             reach(Boundary.BEFORE_DEAD_LETTER)
             if connection.execute(*queue.dead_letter_statement(receipt, now, failure.reason)).rowcount:
                 write_entries(connection, [failure.dead(now)])
+                buried.append(failure.held)
             reach(Boundary.AFTER_DEAD_LETTER)
 
-    async def _carry_out(self, failures: Sequence[Failure]) -> None:
+    async def _carry_out(self, failures: Sequence[Failure], buried: list[Held]) -> None:
         async with anyio.create_task_group() as tasks:
             for failure in failures:
                 if failure.step is Step.RELEASE:
                     tasks.start_soon(self._release, failure)
                 elif failure.step is Step.BURY:
-                    tasks.start_soon(self._bury, failure)
+                    tasks.start_soon(self._bury, failure, buried)
         await self._ack([failure.held for failure in failures if failure.step is Step.ACK])
 
     async def _release(self, failure: Failure) -> None:
         async def release(receipts: Sequence[str]) -> list[ReceiptAnswer]:
             return await self._queue.release(receipts, delay=self._most(failure.pause))
 
-        for answer in await self._ask(release, [failure.held]):
+        for answer in await self._ask(Span.RELEASE, release, [failure.held]):
             heed(answer, failure, "handed back")
 
-    async def _bury(self, failure: Failure) -> None:
+    async def _bury(self, failure: Failure, buried: list[Held]) -> None:
         reach(Boundary.BEFORE_DEAD_LETTER)
-        try:
-            answer = (await self._queue.dead_letter([failure.held.delivery], reason=failure.reason))[0]
-        except QueueUnavailable as unavailable:
-            answer = NotDone(failure.held.delivery.receipt, str(unavailable), lost=False)
+
+        async def bury(receipts: Sequence[str]) -> list[ReceiptAnswer]:
+            return await self._queue.dead_letter([failure.held.delivery], reason=failure.reason)
+
+        (answer,) = await self._ask(Span.DEAD_LETTER, bury, [failure.held])
         reach(Boundary.AFTER_DEAD_LETTER)
         if isinstance(answer, Done):
             await anyio.to_thread.run_sync(self._book.append, [failure.dead(self._now())])
+            buried.append(failure.held)
         heed(answer, failure, "moved to the dead letters")
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
-    async def _ask(self, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
+    async def _ask(self, what: Span, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
         receipts = [held.delivery.receipt for held in helds]
-        try:
-            return list(await call(receipts))
-        except QueueUnavailable as error:
-            return [NotDone(receipt, str(error), lost=False) for receipt in receipts]
+        with settling(what, [held.trace for held in helds]) as settlement:
+            try:
+                answers = list(await call(receipts))
+            except QueueUnavailable as error:
+                answers = [NotDone(receipt, str(error), lost=False) for receipt in receipts]
+            settlement.answered([answer.lost for answer in answers if isinstance(answer, NotDone)])
+        return answers
 
-    async def _ask_again(self, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
+    async def _ask_again(self, what: Span, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
         """Ask, and ask once more about those without an answer: an ack may be repeated."""
-        answers = await self._ask(call, helds)
+        answers = await self._ask(what, call, helds)
         unanswered = [index for index, one in enumerate(answers) if isinstance(one, NotDone) and not one.lost]
         if unanswered:
-            again = await self._ask(call, [helds[index] for index in unanswered])
+            again = await self._ask(what, call, [helds[index] for index in unanswered])
             for index, answer in zip(unanswered, again, strict=True):
                 answers[index] = answer
         return answers
@@ -223,17 +241,22 @@ def log(failure: Failure) -> None:
             name_of(failure.held),
             failure.held.attempt,
             title,
+            extra=about(failure.held),
         )
     else:
-        logger.info("delivery %d of message %s failed: %s", failure.held.attempt, name_of(failure.held), title)
+        logger.info(
+            "delivery %d of message %s failed: %s", failure.held.attempt, name_of(failure.held), title,
+            extra=about(failure.held),
+        )  # fmt: skip
 
 
 def heed(answer: ReceiptAnswer, failure: Failure, wanted: str) -> None:
     """Say that the queue did not do as it was asked."""
     if isinstance(answer, NotDone):
         logger.warning(
-            "message %s could not be %s (%s): its lease will run out", name_of(failure.held), wanted, answer.reason
-        )
+            "message %s could not be %s (%s): its lease will run out", name_of(failure.held), wanted, answer.reason,
+            extra=about(failure.held),
+        )  # fmt: skip
 
 
 def name_of(held: Held) -> str:

@@ -15,6 +15,7 @@ import logging
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -53,6 +54,13 @@ class Report(msgspec.Struct, tag=True):
     ends: dict[str, int]
 
 
+class Silence(msgspec.Struct, frozen=True):
+    """A process that works has not been heard of for so long."""
+
+    who: str
+    seconds: float
+
+
 class Member:
     """One process."""
 
@@ -61,6 +69,8 @@ class Member:
         self.process = process
         self.started = anyio.current_time()
         self.works = False
+        self.heard = time.monotonic()
+        """When it last said anything; it does so at every beat of its event loop."""
         self.report: Report | None = None
         self.settled = anyio.Event()
         """Set when it works, or has ended before."""
@@ -105,8 +115,9 @@ class Member:
                 return
             if not part:
                 return
+            self.heard = time.monotonic()
             *lines, said = (said + part).split(b"\n")
-            for line in lines:
+            for line in filter(None, lines):  # an empty one is a heartbeat
                 self._hear(msgspec.json.decode(line, type=Ready | Report))
 
     def _hear(self, word: Ready | Report) -> None:
@@ -131,7 +142,7 @@ class Supervisor:
         self._count = processes
         self._until_idle = until_idle
         self._stopping = anyio.Event()
-        self._unusable = False
+        self._code = 0
         self._replacing = anyio.Lock()
         self._members: dict[int, Member] = {}
         self._heirs: dict[int, Member] = {}
@@ -148,6 +159,16 @@ class Supervisor:
         """How many processes work."""
         return sum(member.works and member.process.returncode is None for member in self._members.values())
 
+    def longest_silence(self) -> Silence | None:
+        """Who of those that work has not been heard of for longest. From any thread."""
+        now = time.monotonic()
+        silences = [
+            Silence(f"worker process {one.number} (pid {one.process.pid})", now - one.heard)
+            for one in list(self._members.values())
+            if one.works and one.process.returncode is None
+        ]
+        return max(silences, key=lambda silence: silence.seconds, default=None)
+
     def stop(self) -> None:
         """Have all finish and leave. To be called in the event loop."""
         self._stopping.set()
@@ -159,19 +180,19 @@ class Supervisor:
         for member in self._everybody():
             member.kill()
 
-    async def run(self) -> bool:
+    async def run(self) -> int:
         """Supervise until all have left.
 
         Returns:
-            False when the first process could not work at all; it has said why.
+            The exit code: that of the first process when it could not work at all, and has said why; else 0.
         """
         try:
             async with anyio.create_task_group() as self._tasks:
                 first = await self._start(1)
                 await first.settled.wait()  # it migrates the book; and what is wrong with all of them is said once
-                if not first.works and (first.process.returncode or 0) > 0:
-                    self._unusable = True
-                    return False
+                code = first.process.returncode or 0
+                if not first.works and code > 0:
+                    return code
                 for number in range(1, self._count + 1):
                     self._tasks.start_soon(self._keep, number)
         finally:
@@ -179,7 +200,7 @@ class Supervisor:
             with anyio.CancelScope(shield=True):
                 for member in self._everybody():
                     await member.process.aclose()
-        return not self._unusable
+        return self._code
 
     async def replace(self) -> None:
         """Replace all, one by one, by processes that load the program anew. One that does not come up replaces nobody."""
@@ -261,7 +282,7 @@ class Supervisor:
         """Whether nobody is to take its place."""
         code = member.process.returncode
         if self._until_idle and code == UNUSABLE:
-            self._unusable = True
+            self._code = UNUSABLE
             self.stop()
         return self.stopping or (self._until_idle and code == 0 and member.report is not None)
 
@@ -305,6 +326,11 @@ class Line:
     def say(self, word: Ready | Report) -> None:
         with suppress(OSError):  # nobody hears it
             self._line.sendall(msgspec.json.encode(word) + b"\n")
+
+    def beat(self) -> None:
+        """Say that the event loop turns. Where the supervisor does not listen for hours, that is not said rather than waited for."""
+        with suppress(OSError):
+            self._line.send(b"\n", socket.MSG_DONTWAIT)
 
     async def closed(self) -> None:
         """Wait until the supervisor is gone."""

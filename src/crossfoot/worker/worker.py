@@ -157,7 +157,7 @@ class Worker:
         if isinstance(self._queue, LosesAtOnce):
             self._queue.on_lost(leases.lose)
         retry = self._retry(until_idle)
-        intake = Intake(self._book, self._queue, self._registry, retry, number, local)
+        intake = Intake(self._book, self._queue, self._registry, retry, number, local, self.name)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
         settling = Settling(
             self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=self._wake_outbox

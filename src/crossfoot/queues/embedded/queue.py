@@ -63,6 +63,8 @@ class EmbeddedQueue:
         synchronous: SQLite's setting; anything but FULL may lose the last commits with the machine's power.
     """
 
+    system = "sqlite"
+
     def __init__(
         self,
         path: str | os.PathLike[str],

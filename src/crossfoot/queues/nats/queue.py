@@ -60,6 +60,8 @@ class NatsQueue:
         UsageError: the address is none, or `poll` or `timeout` are out of range.
     """
 
+    system = "nats"
+
     def __init__(
         self,
         queue: str,

@@ -64,6 +64,8 @@ class PostgresQueue:
         UsageError: an argument is out of range, or the address is none.
     """
 
+    system = "postgresql"
+
     def __init__(
         self,
         queue: str,

@@ -51,6 +51,8 @@ class RabbitQueue:
         UsageError: the address is none, or `timeout` or `max_bytes` are out of range.
     """
 
+    system = "rabbitmq"
+
     def __init__(
         self,
         queue: str,

@@ -51,6 +51,8 @@ class RedisQueue:
         UsageError: an argument is out of range, the address is none, or the extra `redis` is missing.
     """
 
+    system = "redis"
+
     def __init__(
         self,
         queue: str,

@@ -75,6 +75,8 @@ class SqsQueue:
         UsageError: `poll` or `timeout` are out of range.
     """
 
+    system = "aws_sqs"
+
     def __init__(
         self,
         queue: str,

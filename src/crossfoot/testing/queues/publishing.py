@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from crossfoot.queues.queue import Accepted, Refused
+from crossfoot.message import Message, decode, encode
+from crossfoot.queues.queue import Accepted, Outgoing, Refused
 from crossfoot.testing.queues.suite import SHORT_LEASE, QueueSuite, bodies, is_refused_for_good, outgoing, receipts
 
 TEXT = 'tab\t, newline\n, quote", äöü, 漢字, \U0001f9fe, \ufffd and a null escape \\u0000'
@@ -19,6 +20,21 @@ class Publishing(QueueSuite):
             assert [answer.key for answer in answers] == [message.key]
             assert delivery.body == message.body
             assert delivery.attributes == message.attributes
+
+    async def test_a_trace_context_is_carried_unchanged_in_the_envelope(self) -> None:
+        async with self.make_queue() as queue:
+            message = Message(
+                type="case.released",
+                source="billing",
+                subject="case-1",
+                traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                tracestate="rojo=00f067aa0ba902b7,congo=t61rcWkgMzE",
+            )
+            (answer,) = await queue.publish(
+                [Outgoing(key=message.key, body=encode(message), partition=message.subject)]
+            )
+            assert isinstance(answer, Accepted), answer
+            assert decode((await self.take_one(queue)).body) == message
 
     async def test_answers_come_one_per_message_in_the_order_given(self) -> None:
         async with self.make_queue() as queue:

@@ -1,0 +1,88 @@
+"""What an orchestrator is told of several processes: whether all of their event loops turn, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot
+from tests.acceptance.test_metrics import eventually, get
+from tests.acceptance.test_worker_processes import Scene, alive
+from tests.servers.processes import free_port
+
+IMPATIENT = """
+import sys
+from crossfoot.cli import main, worker_probes
+worker_probes.DEAD = 3.0  # seconds; 30 are long for a test
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_a_supervisor_is_not_alive_while_the_event_loop_of_one_of_its_processes_stands_still(scene: Scene) -> None:
+    port = free_port()
+    command = [str(BIN / "python"), "-c", IMPATIENT, "worker", "billing:app", "--processes", "2", "--listen", str(port)]
+    supervisor = subprocess.Popen(
+        command, cwd=scene.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    frozen: list[int] = []
+    try:
+        until = time.monotonic() + 40
+        while len(scene.working()) < 2 or get(port, "/readyz")[0] != 200:
+            assert time.monotonic() < until, "they do not work"
+            time.sleep(0.1)
+        pid = scene.working()[1]
+        os.kill(pid, signal.SIGSTOP)
+        frozen.append(pid)
+        told = eventually(port, "/livez", 503)
+        assert told.startswith("the event loop of worker process ")
+        assert f"(pid {pid}) has not turned for " in told
+        assert get(port, "/readyz")[0] == 503
+        os.kill(pid, signal.SIGCONT)
+        assert eventually(port, "/livez", 200) == "ok\n"
+        assert alive(pid), "it is told, and nobody is killed for it"
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(30) == 0
+    finally:
+        for pid in frozen:
+            if alive(pid):
+                os.kill(pid, signal.SIGCONT)
+        supervisor.kill()
+        supervisor.wait()
+
+
+BROKEN = """
+from crossfoot import Crossfoot
+from crossfoot.worker.worker import Worker
+
+app = Crossfoot("billing")
+
+@app.handler("case.released")
+def bill(message, tx): ...
+
+async def run(self, **how):
+    raise LookupError("this is a fault")
+
+Worker.run = run
+"""
+
+
+def test_a_fault_in_the_first_of_several_processes_ends_all_with_its_own_code(scene: Scene) -> None:
+    scene.program(BROKEN)
+    command = [str(BIN / "crossfoot"), "worker", "billing:app", "--processes", "3"]
+    done = subprocess.run(
+        command, cwd=scene.folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stderr.count("this is a fault in crossfoot")) == (70, 1)
+    scene.program("import nothing_of_that_name")
+    crossfoot(scene.folder, "worker", "billing:app", "--processes", "3", code=2)
