@@ -124,12 +124,16 @@ class Producer:
     def _must_answer(self, client: Any) -> None:
         kafka = import_client()
         try:
-            client.list_topics(self._topic, timeout=self._timeout)
+            found = client.list_topics(self._topic, timeout=self._timeout).topics[self._topic]
         except kafka.KafkaException as error:
             raise QueueUnavailable(
                 f"queue {self._label} cannot be reached at {self._shown}, nothing was sent: {error}. Check the address, and "
                 "whether the server runs"
             ) from error
+        if found.error is not None:
+            raise QueueUnavailable(
+                f"queue {self._label}: topic {self._topic} at {self._shown} takes nothing, nothing was sent: {found.error.str()}"
+            )
 
     async def _together(self, client: Any, entries: Sequence[Entry]) -> list[PublishAnswer]:
         kafka = import_client()
