@@ -163,6 +163,15 @@ def running_tansu(folder: Path) -> Iterator[Tansu]:
         broker.kill()
 
 
+def make_topics(url: str, topic: str) -> None:
+    """A topic and that of its dead letters, as a broker makes them when a producer asks for them: both brokers do."""
+    from confluent_kafka import Producer
+
+    client = Producer({"bootstrap.servers": url.removeprefix("kafka://")})
+    for name in (topic, f"{topic}.dead"):
+        client.list_topics(name, timeout=10)
+
+
 # ---- the mock cluster's own process -----------------------------------------------------------------------------------
 
 
