@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfoot.queues.kafka.member import Flow
+from crossfoot.queues.kafka.flow import Flow
 from crossfoot.queues.kafka.messages import Came
 from crossfoot.queues.kafka.shelf import Shelf
 from crossfoot.queues.kafka.track import Item

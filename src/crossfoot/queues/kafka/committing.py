@@ -14,7 +14,8 @@ from anyio import CancelScope, Lock
 
 from crossfoot.clock import Clock
 from crossfoot.queues.kafka.answers import VOID
-from crossfoot.queues.kafka.member import Flow, Member
+from crossfoot.queues.kafka.flow import Flow
+from crossfoot.queues.kafka.member import Member
 from crossfoot.queues.kafka.shelf import Shelf
 from crossfoot.queues.queue import Done, NotDone, ReceiptAnswer
 

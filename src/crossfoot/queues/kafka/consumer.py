@@ -18,7 +18,8 @@ from anyio import CancelScope
 from crossfoot.clock import Clock, Micros, micros
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.kafka.committing import Committer
-from crossfoot.queues.kafka.member import Flow, Member
+from crossfoot.queues.kafka.flow import Flow
+from crossfoot.queues.kafka.member import Member
 from crossfoot.queues.kafka.messages import Came
 from crossfoot.queues.kafka.shelf import Shelf
 from crossfoot.queues.kafka.track import Item
@@ -191,7 +192,8 @@ class Consumer:
                 "from %d on; what was handled before is found complete", self._label, partition, begin, start,
             )  # fmt: skip
             self._drop([partition], "its log was cut off")
-            self.assigned({partition: start})
+            self.shelf.assign({partition: start})
+            self._changed.set()
             return
         self.forgot_at = self._clock.now()
         track.skip_to(start)
@@ -214,8 +216,10 @@ class Consumer:
 
     def _drop(self, partitions: list[int], why: str) -> None:
         for partition in partitions:
-            track = self.shelf.tracks.get(partition)
-            self._flow.bytes_freed += sum(item.size for item in track.items.values()) if track is not None else 0
+            items = self.shelf.tracks[partition].items.values() if partition in self.shelf.tracks else ()
+            self._flow.bytes_freed += sum(item.size for item in items)
+            if partition in self._flow.passed:
+                self._flow.passed[partition] += len(items)
         gone = self.shelf.drop(partitions)
         if gone and not self._closing:
             _log.warning("queue %s: %d deliveries in hand are void: %s", self._label, len(gone), why)

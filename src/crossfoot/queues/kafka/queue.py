@@ -18,15 +18,14 @@ from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.errors import UsageError
 from crossfoot.queues.kafka import dead
 from crossfoot.queues.kafka.address import address_of
+from crossfoot.queues.kafka.burying import bury
 from crossfoot.queues.kafka.consumer import Consumer, void
-from crossfoot.queues.kafka.messages import Came, Entry, buried, entry_of
+from crossfoot.queues.kafka.messages import Came, Entry, entry_of
 from crossfoot.queues.kafka.opening import Parts, capabilities_of, client_settings, consumer_settings, open_parts
 from crossfoot.queues.queue import (
-    Accepted,
     Capabilities,
     Delivery,
     Depth,
-    Done,
     Held,
     NotDone,
     Outgoing,
@@ -119,6 +118,7 @@ class KafkaQueue:
             parts, self._parts = self._parts, None
             consumer, self._consumer = self._consumer, None
             if consumer is not None:
+                self._forgot_at = consumer.forgot_at
                 await consumer.close()
             if parts is not None:
                 await parts.producer.close()
@@ -189,35 +189,12 @@ class KafkaQueue:
             QueueUnavailable: nothing was sent.
         """
         parts, consumer = self._open_parts(), self._consumer
-        entries = {}
-        for delivery in deliveries:
-            item = consumer.shelf.out(delivery.receipt) if consumer is not None else None
-            if item is not None and item.came is not None:
-                entries[delivery.receipt] = buried(
-                    item.came, key=delivery.receipt, topic=self._place.topic, dead=self._place.dead, partition=item.partition,
-                    attempt=delivery.attempt, reason=reason,
-                )  # fmt: skip
-        if entries and not await self._has_dead():
+        if consumer is None or not deliveries:
+            return [void(one.receipt) for one in deliveries]
+        if not await self._has_dead():
             text = f"queue {self.name} has no dead letters: create the topic {self._place.dead}"
-            return [
-                NotDone(one.receipt, text, lost=False) if one.receipt in entries else void(one.receipt)
-                for one in deliveries
-            ]
-        sent = {answer.key: answer for answer in await parts.producer.send(list(entries.values()))} if entries else {}
-        moved = [key for key, answer in sent.items() if isinstance(answer, Accepted)]
-        ended = {one.receipt: one for one in await consumer.settle(moved)} if consumer is not None and moved else {}
-        answers: list[ReceiptAnswer] = []
-        for receipt in (delivery.receipt for delivery in deliveries):
-            answer, end = sent.get(receipt), ended.get(receipt)
-            if answer is None:
-                answers.append(void(receipt))
-            elif not isinstance(answer, Accepted):
-                answers.append(NotDone(receipt, answer.reason, lost=False))
-            elif isinstance(end, NotDone):
-                answers.append(NotDone(receipt, f"among the dead letters, but not committed: {end.reason}", end.lost))
-            else:
-                answers.append(Done(receipt))
-        return answers
+            return [NotDone(one.receipt, text, lost=False) for one in deliveries]
+        return await bury(consumer, parts.producer, self._place, deliveries, reason)
 
     async def depth(self) -> Depth:
         """See `Queue.depth`: what lies behind the group's offsets. What others settled beyond theirs is counted as if it were open."""
