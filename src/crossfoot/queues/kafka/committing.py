@@ -19,6 +19,10 @@ from crossfoot.queues.kafka.member import Member
 from crossfoot.queues.kafka.shelf import Shelf
 from crossfoot.queues.queue import Done, NotDone, ReceiptAnswer
 
+REBALANCING = "(REBALANCE_IN_PROGRESS)"
+
+PAUSE_SECONDS = 0.05
+
 
 class Committer:
     """Commits for one member.
@@ -62,8 +66,10 @@ class Committer:
                 answers.append(NotDone(receipt, "it is void: used, over, or taken away with its partition", lost=True))
                 continue
             track = self._shelf.tracks.get(item.partition)
-            if failed and (track is None or item.offset < track.prefix):
-                answers.append(NotDone(receipt, failed, lost=track is None))
+            if not item.passed and (track is None or self._shelf.find(receipt) is not item):
+                answers.append(NotDone(receipt, "its partition was taken away", lost=True))
+            elif failed and not item.passed and track is not None and item.offset < track.prefix:
+                answers.append(NotDone(receipt, failed, lost=False))
             else:
                 answers.append(Done(receipt))
         return answers
@@ -94,7 +100,18 @@ class Committer:
             answer.set_result(error)
 
     async def _commit(self, partitions: Iterable[int], *, anyway: bool = False) -> str:
-        """Commit what is settled; `anyway`: what is committed already, too. Why it did not happen, if so."""
+        """Commit what is settled; `anyway`: what is committed already, too. Why it did not happen, if so.
+
+        While the group rebalances it takes no commit, and what stays ours may be committed when that is over: then it is asked again.
+        """
+        until = anyio.current_time() + self._timeout
+        failed = await self._once(partitions, anyway=anyway)
+        while REBALANCING in failed and anyio.current_time() < until:
+            await anyio.sleep(PAUSE_SECONDS)
+            failed = await self._once(partitions, anyway=anyway)
+        return failed
+
+    async def _once(self, partitions: Iterable[int], *, anyway: bool) -> str:
         async with self._one_at_a_time:  # by its turn, another one may have done it
             wanted = self.offsets(partitions)
             if anyway and not wanted:

@@ -36,6 +36,8 @@ class Item(msgspec.Struct, eq=False):
     lease_over: float = 0.0
     attempt: int = 0
     receipt: str = ""
+    passed: bool = False
+    """Whether the broker has the offset behind it."""
 
     @property
     def size(self) -> int:
@@ -90,6 +92,7 @@ class Track:
         self.committed = offset
         passed = [item for item in self.items.values() if item.offset < offset and item.state is State.SETTLED]
         for item in passed:
+            item.passed = True
             del self.items[item.offset]
         return passed
 
