@@ -380,10 +380,7 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
         where = settings.queue if rest.startswith("//") else rest
         return RabbitQueue(where or name, url=settings.endpoint, max_bytes=settings.max_bytes, clock=clock)
     if kind in ("kafka", "kafkas"):
-        from crossfoot.queues.kafka import KafkaQueue
-
-        where = settings.queue if rest.startswith("//") else rest or name
-        return KafkaQueue(where, servers=settings.endpoint, group=name, max_bytes=settings.max_bytes, clock=clock)
+        return _kafka(name, rest, settings, clock)
     told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
     raise UsageError(
         f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
@@ -391,3 +388,10 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
         "('nats://HOST:4222/STREAM/DURABLE'), RabbitMQ ('rabbitmq:QUEUE', or 'amqp://HOST:5672/VHOST/QUEUE') and Kafka "
         "('kafka:TOPIC?group=GROUP', or 'kafka://HOST:9092/TOPIC?group=GROUP')"
     )
+
+
+def _kafka(name: str, rest: str, settings: Settings, clock: Clock) -> Queue:
+    from crossfoot.queues.kafka import KafkaQueue
+
+    where = settings.queue if rest.startswith("//") else rest or name
+    return KafkaQueue(where, servers=settings.endpoint, group=name, max_bytes=settings.max_bytes, clock=clock)
