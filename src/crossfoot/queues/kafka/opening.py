@@ -77,7 +77,8 @@ def client_settings(place: Address, config: Mapping[str, Any]) -> dict[str, Any]
     for name in OURS:
         if name in config:
             raise UsageError(f"queue {place.name}: {name} is decided by crossfoot, see the guide on Kafka")
-    return {"client.id": "crossfoot", "log_level": 3, **place.security, **config, "bootstrap.servers": place.servers}
+    # What it would write to standard error is told here, in exceptions and answers.
+    return {"client.id": "crossfoot", "log_level": 2, **place.security, **config, "bootstrap.servers": place.servers}
 
 
 def consumer_settings(place: Address, common: dict[str, Any]) -> dict[str, Any]:
