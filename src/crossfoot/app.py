@@ -49,8 +49,8 @@ class Crossfoot:
             engine or Django's connection on either, with the business tables. The book lives beside them.
         queue: `embedded`, a table in the database; one in another PostgreSQL database
             (`postgresql://HOST/DATABASE?queue=NAME`), an SQS queue (`sqs:NAME` or its URL), a stream (`redis:NAME` or its URL),
-            a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), or a `Queue` of
-            your own making.
+            a NATS durable (`nats://HOST:4222/STREAM/DURABLE`), a queue of RabbitMQ (`rabbitmq:NAME` or its URL), a topic
+            of Kafka (`kafka:TOPIC` or its URL), or a `Queue` of your own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
@@ -355,9 +355,19 @@ def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
 
         where = settings.queue if rest.startswith("//") else rest
         return RabbitQueue(where or name, url=settings.endpoint, max_bytes=settings.max_bytes, clock=clock)
+    if kind in ("kafka", "kafkas"):
+        return _kafka(name, rest, settings, clock)
     told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
     raise UsageError(
         f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
         "'redis://HOST:6379/0/STREAM'), PostgreSQL ('postgres:NAME', or 'postgresql://HOST/DATABASE?queue=NAME'), NATS "
-        "('nats://HOST:4222/STREAM/DURABLE') and RabbitMQ ('rabbitmq:QUEUE', or 'amqp://HOST:5672/VHOST/QUEUE')"
+        "('nats://HOST:4222/STREAM/DURABLE'), RabbitMQ ('rabbitmq:QUEUE', or 'amqp://HOST:5672/VHOST/QUEUE') and Kafka "
+        "('kafka:TOPIC?group=GROUP', or 'kafka://HOST:9092/TOPIC?group=GROUP')"
     )
+
+
+def _kafka(name: str, rest: str, settings: Settings, clock: Clock) -> Queue:
+    from crossfoot.queues.kafka import KafkaQueue
+
+    where = settings.queue if rest.startswith("//") else rest or name
+    return KafkaQueue(where, servers=settings.endpoint, group=name, max_bytes=settings.max_bytes, clock=clock)

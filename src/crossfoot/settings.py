@@ -54,14 +54,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         queue: `embedded` (a table in the database); the URL or name of an SQS queue: `sqs:NAME`, `https://sqs...`; those of a
             stream of Redis or Valkey: `redis:NAME`, `redis://host:6379/0/NAME`; those of a queue in a PostgreSQL database:
             `postgres:NAME`, `postgresql://host/database?queue=NAME`; a durable of a NATS stream:
-            `nats://HOST:4222/STREAM/DURABLE`, `nats:STREAM/DURABLE`; or a queue of RabbitMQ: `rabbitmq:NAME`,
-            `amqp://HOST:5672/VHOST/NAME`.
+            `nats://HOST:4222/STREAM/DURABLE`, `nats:STREAM/DURABLE`; a queue of RabbitMQ: `rabbitmq:NAME`,
+            `amqp://HOST:5672/VHOST/NAME`; or a consumer group on a topic of Kafka: `kafka:TOPIC?group=GROUP`,
+            `kafka://HOST:9092/TOPIC?group=GROUP`.
         endpoint: where the queue's server is: another endpoint for SQS, such as an emulator's; the URL of Redis, of RabbitMQ,
-            or of the database; the NATS servers.
+            or of the database; the servers of NATS or Kafka.
         region: the AWS region, where the AWS configuration does not say.
         ordered: whether a queue that is a table delivers the messages of one subject one after the other.
         retention: seconds after which a queue that is a table, or a stream, forgets.
-        max_bytes: the largest message of a queue that is a table, of a stream, or of a queue of RabbitMQ.
+        max_bytes: the largest message of a queue that is a table, of a stream, of RabbitMQ or of Kafka.
         payloads: whether the book keeps what messages carry (needed to show it and to send it again).
         synchronous: SQLite's: `FULL` survives a power cut, `NORMAL` may lose the last commits in one.
         concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`, which knows their bounds.

@@ -5,7 +5,7 @@ A marker is an HTML comment on the line before a fenced block:
     <!-- fragment -->               not executed: it runs for ever, or reaches out of the machine
     <!-- run: FOLDER -->            run in a copy of that folder
     <!-- file: PATH -->             equals that file
-    <!-- server: sqs | redis | nats | rabbitmq -->    needs such a server, whose address is ENDPOINT
+    <!-- server: sqs | redis | nats | rabbitmq | kafka -->    needs such a server, whose address is ENDPOINT
 """
 
 from __future__ import annotations

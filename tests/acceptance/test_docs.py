@@ -20,6 +20,7 @@ from crossfoot import cli
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
+from crossfoot.queues.kafka import KafkaQueue
 from crossfoot.queues.nats.checks import found
 from crossfoot.queues.nats.opening import capabilities_of
 from crossfoot.queues.postgres import PostgresQueue
@@ -36,9 +37,9 @@ from tests.acceptance.shell import rows, run
 
 GLOSSARY = DOCS / "glossary.md"
 LIFECYCLE = DOCS / "lifecycle.md"
-FIRST_QUEUE, SQS, REDIS, NATS, RABBITMQ, POSTGRES_QUEUE = (
+FIRST_QUEUE, SQS, REDIS, NATS, RABBITMQ, POSTGRES_QUEUE, KAFKA = (
     DOCS / "guides" / name
-    for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md", "rabbitmq.md", "postgres-queue.md")
+    for name in ("first-queue.md", "sqs.md", "redis.md", "nats.md", "rabbitmq.md", "postgres-queue.md", "kafka.md")
 )
 
 UNITS = {"days": 86_400.0, "s": 1.0, "MiB": 1024 * 1024}
@@ -220,6 +221,7 @@ ROWS: dict[str, Callable[[Capabilities], str]] = {
     "depth": lambda c: c.depth,
     "browsing": lambda c: yes(c.browsing),
     "redrive": lambda c: yes(c.redrive),
+    "counts deliveries": lambda c: yes(c.counts),
     "transactional ack": lambda c: yes(c.transactional_ack),
     "receipts fenced": lambda c: yes(c.receipts_fenced),
     "publish dedup": lambda c: seconds(c.publish_dedup),
@@ -268,6 +270,12 @@ def test_the_table_of_capabilities_on_rabbitmq_is_the_adapter_s() -> None:
     columns = opened("quorum"), opened("classic")
 
     assert table(RABBITMQ, "Capabilities") == [[name, *map(told, columns)] for name, told in ROWS.items()]
+
+
+def test_the_table_of_capabilities_on_kafka_is_the_adapter_s() -> None:
+    column = KafkaQueue("billing?group=billing").capabilities
+
+    assert table(KAFKA, "Capabilities") == [[name, told(column)] for name, told in ROWS.items()]
 
 
 def test_the_queues_that_rabbitmq_needs_are_those_that_the_adapter_asks_for() -> None:

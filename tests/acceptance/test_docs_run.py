@@ -14,6 +14,7 @@ import pytest
 from crossfoot.books.entry import Kind
 from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
 from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
+from tests.servers.kafka import Tansu
 from tests.servers.nats import NatsServer
 from tests.servers.postgres import Postgres
 from tests.servers.processes import Server
@@ -22,6 +23,7 @@ from tests.servers.valkey import Valkey
 
 pytest_plugins = [
     "tests.servers.fixtures",
+    "tests.servers.kafka_fixtures",
     "tests.servers.nats_fixtures",
     "tests.servers.postgres_fixtures",
     "tests.servers.rabbitmq_fixtures",
@@ -229,8 +231,22 @@ def test_the_guide_on_rabbitmq_does_what_it_says(rabbit: RabbitServer, tmp_path:
     assert fates(tmp_path / "rabbitmq-billing.db") == [("case.released", "case-4711", "settled")]
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("kafka")
+def test_the_guide_on_kafka_does_what_it_says(tansu: Tansu, tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "kafka.md"]
+    assert [block.argument for block in blocks(page) if block.language == "python"] == ["kafka"]
+    (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
+    given = f"import runpy; runpy.run_path('guide.py', {{'ENDPOINT': {tansu.address!r}}})"
+
+    done = run([sys.executable, "-c", given], tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fates(tmp_path / "kafka-billing.db") == [("case.released", "case-4711", "settled")]
+
+
 RUN = (
-    *("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "django.md", "postgres-queue.md", "rabbitmq.md"),
+    *("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "django.md", "postgres-queue.md", "rabbitmq.md", "kafka.md"),
     "observability.md",  # in `test_docs_observability.py`
 )
 

@@ -29,6 +29,7 @@ from tests.crash.job import FORMS
 from tests.crash.nursery import Nursery, a_nursery
 from tests.crash.plan import boundaries
 from tests.crash.scene import Outcome, Scene
+from tests.servers.kafka import running_mock
 from tests.servers.nats import running_nats
 from tests.servers.postgres import postgres_running
 from tests.servers.processes import running
@@ -36,7 +37,7 @@ from tests.servers.rabbitmq import running_rabbit
 from tests.servers.rabbitmq_packages import CannotBeHad
 from tests.servers.valkey import valkey_running
 
-QUEUES = ("embedded", "sqs", "redis", "nats", "rabbitmq", "postgres")
+QUEUES = ("embedded", "sqs", "redis", "nats", "rabbitmq", "kafka", "postgres")
 
 PER_SCENE = 5
 """Kills in one file, before it is set right and audited."""
@@ -143,6 +144,8 @@ def served(queue: str, folder: Path, servers: ExitStack) -> str:
         return servers.enter_context(valkey_running(folder, appendonly="no")).url
     if queue == "nats":
         return servers.enter_context(running_nats(folder)).url
+    if queue == "kafka":
+        return servers.enter_context(running_mock(folder)).url
     if queue == "rabbitmq":
         return servers.enter_context(running_rabbit(folder)).url
     if queue == "postgres":

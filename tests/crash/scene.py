@@ -12,11 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import msgspec
 from boto3.session import Session
 
 from crossfoot.boundaries import Boundary
-from crossfoot.queues import nats, postgres, rabbitmq, redis
+from crossfoot.queues import kafka, nats, postgres, rabbitmq, redis
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
@@ -24,6 +25,7 @@ from tests.crash.audit import Audit, audit
 from tests.crash.job import GOOD, Job, Sent, ids, noted_in, traffic
 from tests.crash.nursery import CREDENTIALS, Nursery
 from tests.crash.plan import plan_of
+from tests.servers.kafka import make_topics
 
 PER_KILL = 20
 """Messages published before each kill: enough for every boundary to be reached as often as the plan says."""
@@ -54,7 +56,7 @@ class Scene:
     """Everything a crashed service leaves in one folder.
 
     Args:
-        endpoint: where SQS, Redis, NATS, RabbitMQ or PostgreSQL is; without it the queue is embedded.
+        endpoint: where SQS, Redis, NATS, RabbitMQ, Kafka or PostgreSQL is; without it the queue is embedded.
         seed: decides the messages and the moments of death.
         plain: every message good, its operation its own; so whatever is doubled was doubled by a crash.
     """
@@ -151,6 +153,7 @@ def _queue_name(endpoint: str | None) -> str:
         "redis": f"redis:{name}",
         "nats": f"nats:{name}/billing",
         "amqp": f"rabbitmq:{name}",
+        "kafka": f"kafka:{name}?group=billing-{name}&session=1",
         "postgresql": f"postgres:{name}",
     }
     return known.get(kind, f"sqs:{name}")
@@ -164,6 +167,8 @@ async def _make_queue(name: str, endpoint: str) -> None:
         await nats.ensure(name, servers=endpoint, lease=1.0)
     elif kind == "rabbitmq":
         await rabbitmq.ensure(rest, url=endpoint)
+    elif kind == "kafka":
+        await anyio.to_thread.run_sync(make_topics, endpoint, rest.partition("?")[0])
     elif kind == "postgres":
         await postgres.ensure(rest, url=endpoint)
     else:
@@ -180,6 +185,8 @@ async def _held(job: Job) -> int:
         queue = nats.NatsQueue(job.queue, servers=job.endpoint)
     elif job.queue.startswith("rabbitmq:"):
         queue = rabbitmq.RabbitQueue(job.queue, url=job.endpoint)
+    elif job.queue.startswith("kafka:"):
+        queue = kafka.KafkaQueue(job.queue, servers=job.endpoint)
     elif job.endpoint:
         queue = SqsQueue(job.queue.removeprefix("sqs:"), endpoint_url=job.endpoint, session=_session())
     else:

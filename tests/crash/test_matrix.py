@@ -16,7 +16,7 @@ from tests.crash.nursery import Nursery
 from tests.crash.plan import PLANS, boundaries, plan_of
 from tests.crash.scene import Scene
 
-pytest_plugins = ["tests.servers.nats_fixtures", "tests.servers.rabbitmq_fixtures"]
+pytest_plugins = ["tests.servers.kafka_fixtures", "tests.servers.nats_fixtures", "tests.servers.rabbitmq_fixtures"]
 
 KILLS = 3
 
@@ -38,13 +38,13 @@ def test_every_boundary_is_crashed_at() -> None:
 
 @pytest.mark.crash
 @pytest.mark.server
-@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis", "nats", "rabbitmq", "postgres"])
+@pytest.mark.parametrize("queue", ["embedded", "sqs", "redis", "nats", "rabbitmq", "kafka", "postgres"])
 @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
 @pytest.mark.parametrize("group", GROUPS)
 def test_killed_while(
     group: str, batch: int, queue: str, nursery: Nursery, request: pytest.FixtureRequest, tmp_path: Path, seed: int
 ) -> None:
-    server = {"embedded": None, "nats": "nats_server", "rabbitmq": "rabbit"}.get(queue, queue)
+    server = {"embedded": None, "nats": "nats_server", "rabbitmq": "rabbit", "kafka": "kafka_mock"}.get(queue, queue)
     endpoint = request.getfixturevalue(server).url if server is not None else None
     chance = random.Random(f"{seed} {group} {batch} {queue}")
     form = chance.choice(FORMS)

@@ -30,6 +30,7 @@ import crossfoot.app
 from crossfoot import Crossfoot, boundaries
 from crossfoot.boundaries import Boundary
 from crossfoot.effects.outbox import Outbox
+from crossfoot.queues.kafka.answers import import_client
 from crossfoot.queues.postgres import PostgresQueue
 from crossfoot.queues.rabbitmq.answers import import_aiormq
 from crossfoot.queues.redis.answers import import_redis
@@ -160,6 +161,7 @@ def _warm_up() -> None:
     assert boto3 is not None
     import_redis()
     import_aiormq()
+    import_client()
     assert PostgresQueue is not None
     with closing(sqlite3.connect(":memory:")):
         from alembic import command, runtime  # noqa: F401 - what a migration imports

@@ -84,6 +84,11 @@ def _queue(name: str, chosen: Settings) -> Queue | None:
         from crossfoot.queues.rabbitmq import RabbitQueue
 
         queue = RabbitQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
+    elif kind in ("kafka", "kafkas"):
+        from crossfoot.queues.kafka import KafkaQueue
+
+        topic = chosen.queue if rest.startswith("//") else rest or name.partition("/")[0]
+        queue = KafkaQueue(topic, servers=chosen.endpoint, group=name.partition("/")[2])
     elif kind in ("postgresql", "postgres") or (kind == "embedded" and is_postgres(chosen.database)):
         from crossfoot.queues.postgres import PostgresQueue
 

@@ -46,6 +46,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     its numbers are behind. Where nothing can be browsed, only a queue that looks empty for longer has lost something."""
     redrive: bool = True
     """It can be told to give a message up by itself, to the dead letters, after so many deliveries (`max_attempts`)."""
+    counts: bool = True
+    """`Delivery.attempt` counts the deliveries of all consumers. Where it counts those of one that lives, the book knows better."""
     transactional_ack: bool = False
     """An ack can ride in the effect's own transaction."""
     receipts_fenced: bool = False
@@ -262,6 +264,16 @@ class LosesAtOnce(Protocol):
 
     def on_lost(self, tell: Callable[[Sequence[str]], None]) -> None:
         """Have `tell` called, in the event loop, with the receipts that have just become void."""
+        ...
+
+
+@runtime_checkable
+class TellsForgotten(Protocol):
+    """A queue that notices when messages are gone that it has never delivered, without knowing which."""
+
+    @property
+    def forgot_at(self) -> Micros | None:
+        """When it last noticed that, `None` for never."""
         ...
 
 

@@ -52,6 +52,7 @@ class Intake:
     ) -> None:  # fmt: skip
         self._book = book
         self._name = queue.name
+        self._counts = queue.capabilities.counts
         self._local = local
         self._registry = registry
         self._retry = retry
@@ -130,6 +131,11 @@ class Intake:
                 other = found.is_other(record) or found.asks_other(record)
                 known = _another(connection, held, record, found) if other else found
                 hold.key = key = known.key
+                if not self._counts:  # what the queue told is one consumer's: the book has seen them all
+                    base = _base(held.delivery)
+                    seen = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0
+                    hold.attempt = max(seen, base) + 1
+                    held.attempt = held.delivery.attempt = hold.attempt - base
                 # Sent anew, and counted anew by the broker. One that is proven needs no place after what is known of it.
                 if hold.attempt <= known.latest // RANKS and not known.marks & PROOF_MARKS:
                     hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1

@@ -28,7 +28,7 @@ from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
-from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsOldest
+from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsForgotten, TellsOldest
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
@@ -190,6 +190,7 @@ class Reconciliation:
         """Book the missing, unless something happened to them since they were listed."""
         post_all(self._book)
         now, retention = self._book.clock.now(), self._queue.retention
+        forgot = self._queue.forgot_at if isinstance(self._queue, TellsForgotten) else None
         counts = {Kind.EXPIRED: 0, Kind.VANISHED: 0}
         details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
         with self._book.writing() as connection:
@@ -202,7 +203,10 @@ class Reconciliation:
                 if latest != message.latest:
                     continue
                 # By when it was sent, not by when it happened: an old event may have been published a moment ago.
-                old = retention is not None and sent is not None and sent + micros(retention) <= now
+                old = sent is not None and (
+                    (retention is not None and sent + micros(retention) <= now)
+                    or (forgot is not None and sent <= forgot)
+                )
                 kind = Kind.EXPIRED if old else Kind.VANISHED
                 counts[kind] += 1
                 write_entries(connection, [Entry(

@@ -1,0 +1,173 @@
+"""A message as Kafka has it, and as the port has it. Pure.
+
+The body travels as it is, under the content type of CloudEvents' structured mode (Kafka protocol binding 1.0.2, section 3.3).
+Events that others publish in its binary mode (section 3.2: attributes in headers `ce_…`, data in the value) come as structured
+ones, too; `?mode=binary` publishes so. Attributes are headers; those that begin with `x-crossfoot-` are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from crossfoot.clock import Micros
+from crossfoot.errors import EnvelopeInvalid
+from crossfoot.message import decode, encode, from_binary, to_binary
+from crossfoot.queues.queue import Outgoing, Refused
+
+Headers = list[tuple[str, bytes]]
+
+REASON, TOPIC, PARTITION, OFFSET, DELIVERIES, PUBLISHED_AT = (
+    f"x-crossfoot-{name}" for name in ("reason", "topic", "partition", "offset", "deliveries", "at")
+)
+
+OURS = "x-crossfoot-"
+
+CONTENT_TYPE = "content-type"
+STRUCTURED = "application/cloudevents+json; charset=UTF-8"
+
+FRAME = 512
+"""Bytes of a batch and a record that are neither key, value nor header; there are fewer."""
+
+_CE = "ce_"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as it is sent."""
+
+    key: str
+    """What the answer is matched by."""
+    topic: str
+    line: bytes | None
+    """Kafka's key."""
+    body: bytes
+    headers: Headers
+
+
+class Came(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One message as it came."""
+
+    offset: int
+    key: bytes | None
+    body: bytes
+    headers: Headers
+    at: Micros | None
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def header(self, name: str) -> str:
+        """The latest of that name, as text; empty when there is none."""
+        found = [value for one, value in self.headers if one == name]
+        return found[-1].decode(errors="replace") if found else ""
+
+    @property
+    def is_binary(self) -> bool:
+        return any(name == "ce_specversion" for name, _ in self.headers)
+
+    @property
+    def event(self) -> bytes:
+        """The body, as one that the envelope can be read from: a binary event as a structured one.
+
+        One that cannot be read stays as it is, and is found so by whoever reads it.
+        """
+        if not self.is_binary:
+            return self.body
+        named = {name: value for name, value in self.headers if name.startswith(_CE) or name == CONTENT_TYPE}
+        try:
+            return encode(from_binary({_http(name): _quoted(name, value) for name, value in named.items()}, self.body))
+        except (EnvelopeInvalid, UnicodeDecodeError):
+            return self.body
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The headers of whoever published it, as far as they are text."""
+        found = {}
+        for name, value in self.headers:
+            if name.startswith((OURS, _CE)) or (name == CONTENT_TYPE and value.startswith(b"application/cloudevents")):
+                continue
+            try:
+                found[name] = value.decode()
+            except UnicodeDecodeError:
+                continue
+        if self.is_binary:
+            found.pop(CONTENT_TYPE, None)
+        return found
+
+
+def came_of(message: Any) -> Came:
+    """Read a message of the client's."""
+    kind, stamp = message.timestamp()
+    headers = [(name, value if value is not None else b"") for name, value in message.headers() or ()]
+    told = next((value for name, value in headers if name == PUBLISHED_AT), b"")
+    return Came(
+        offset=message.offset(), key=message.key(), body=message.value() or b"", headers=headers,
+        at=int(told) if told.isdigit() and len(told) < 20 else stamp * 1_000 if kind and stamp > 0 else None,
+    )  # fmt: skip
+
+
+def entry_of(message: Outgoing, *, topic: str, binary: bool, max_bytes: int, now: Micros) -> Entry | Refused:
+    """The message as an entry, or why it can never be one."""
+    if message.delay > 0:
+        return Refused(
+            message.key, f"a delay of {message.delay:g} s; Kafka delivers what it has, at once", permanent=True
+        )
+    for name in message.attributes:
+        if name.lower().startswith((OURS, _CE)) or name.lower() == CONTENT_TYPE or not name:
+            return Refused(message.key, f"headers named like {name!r} are crossfoot's or CloudEvents'", permanent=True)
+    headers, body = _event(message.body) if binary else ([(CONTENT_TYPE, STRUCTURED.encode())], message.body)
+    own = [(name, text.encode()) for name, text in message.attributes.items()]
+    size = len(body) + sum(len(name.encode()) + len(value) for name, value in own)
+    if size > max_bytes:
+        return Refused(message.key, f"{size} bytes, attributes included; the topic takes {max_bytes}", permanent=True)
+    line = message.partition.encode() if message.partition is not None else None
+    headers = [*headers, *own, (PUBLISHED_AT, str(now).encode())]
+    return Entry(key=message.key, topic=topic, line=line, body=body, headers=headers)
+
+
+def buried(came: Came, *, key: str, topic: str, dead: str, partition: int, attempt: int, reason: str) -> Entry:
+    """The message as a dead letter: as it was, and where and why it died."""
+    told: Mapping[str, str | int] = {
+        REASON: reason[:500] or "unknown", TOPIC: topic, PARTITION: partition, OFFSET: came.offset, DELIVERIES: attempt,
+    }  # fmt: skip
+    headers = [(name, value) for name, value in came.headers if name not in told]
+    if came.at is not None and not came.header(PUBLISHED_AT):
+        headers.append((PUBLISHED_AT, str(came.at).encode()))
+    headers += [(name, str(value).encode()) for name, value in told.items()]
+    return Entry(key=key, topic=dead, line=came.key, body=came.body, headers=headers)
+
+
+def number_in(came: Came, name: str) -> int:
+    """A header that is a number; 0 where it is none."""
+    text = came.header(name)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
+
+
+def _event(body: bytes) -> tuple[Headers, bytes]:
+    """The event in binary mode; what is none is left as it is."""
+    try:
+        named, data = to_binary(decode(body))
+    except EnvelopeInvalid:
+        return [], body
+    return [(_kafka(name), _plain(name, value)) for name, value in named.items()], data
+
+
+def _kafka(name: str) -> str:
+    return _CE + name.removeprefix("ce-") if name.startswith("ce-") else name
+
+
+def _http(name: str) -> str:
+    return "ce-" + name.removeprefix(_CE) if name.startswith(_CE) else name
+
+
+def _plain(name: str, value: str) -> bytes:
+    """Kafka's headers are bytes: nothing in them is percent-encoded, as it is in those of HTTP."""
+    return (unquote(value) if name.startswith("ce-") else value).encode()
+
+
+def _quoted(name: str, value: bytes) -> str:
+    return quote(value.decode(), safe="") if name.startswith(_CE) else value.decode()

@@ -1,0 +1,457 @@
+"""What a group, a log and a broker do to who consumes: rebalances, freezes, records that are gone, answers that do not come."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from crossfoot import Message
+from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.message import decode, encode
+from crossfoot.queues.kafka import KafkaQueue, ensure
+from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Outgoing, Refused
+from crossfoot.testing.queues import outgoing
+from tests.servers.kafka import MockCluster, Tansu
+
+pytest_plugins = ["tests.servers.kafka_fixtures"]
+
+pytestmark = [
+    pytest.mark.anyio, pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls"), pytest.mark.xdist_group("kafka"),
+]  # fmt: skip
+
+ROOT = Path(__file__).parents[2]
+
+PRODUCE, COMMIT = 0, 8
+"""API keys of Kafka's protocol."""
+
+UNKNOWN_TOPIC, TOO_LARGE, UNKNOWN_MEMBER, NO_ANSWER = 3, 10, 25, -195
+
+
+class Scene:
+    """A topic of its own, and what is read of it by others than the queue."""
+
+    def __init__(self, server: MockCluster, topic: str) -> None:
+        self.server = server
+        self.topic = topic
+        self.group = f"letters-of-{topic}"
+
+    def queue(self, query: str = "", **options: Any) -> KafkaQueue:
+        """To be entered."""
+        return KafkaQueue(f"{self.topic}?group={self.group}{query}", servers=self.server.url, **options)
+
+    def committed(self, partition: int = 0) -> int:
+        """As the broker has it; negative for none."""
+        client = Consumer({"bootstrap.servers": self.server.address, "group.id": self.group})
+        try:
+            (place,) = client.committed([TopicPartition(self.topic, partition)], timeout=5)
+            return int(place.offset)
+        finally:
+            client.close()
+
+    def put(self, *messages: tuple[bytes, bytes | None, int], headers: dict[str, bytes] | None = None) -> None:
+        """Bodies with their key, each into a partition."""
+        client = Producer({"bootstrap.servers": self.server.address})
+        for body, key, partition in messages:
+            client.produce(self.topic, value=body, key=key, partition=partition, headers=list((headers or {}).items()))
+        client.flush(10)
+
+
+SceneOf = Callable[..., Awaitable[Scene]]
+
+
+@pytest.fixture
+def scene_of(kafka_mock: MockCluster) -> SceneOf:
+    async def make(partitions: int = 1, *, dead: bool = True) -> Scene:
+        topic = f"faults-{uuid4().hex[:12]}"
+        await anyio.to_thread.run_sync(kafka_mock.make_topic, topic, partitions)
+        if dead:
+            await anyio.to_thread.run_sync(kafka_mock.make_topic, f"{topic}.dead")
+        return Scene(kafka_mock, topic)
+
+    return make
+
+
+@asynccontextmanager
+async def in_thread(call: Callable[[], Any]) -> AsyncIterator[Any]:
+    yield await anyio.to_thread.run_sync(call)
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> None:
+    with anyio.move_on_after(seconds):
+        while True:
+            if condition():
+                return
+            await anyio.sleep(0.02)
+    raise AssertionError(f"{what} did not happen within {seconds:g} s")
+
+
+async def take(queue: KafkaQueue, count: int, *, lease: float = 1.0) -> list[Delivery]:
+    taken: list[Delivery] = []
+    with anyio.move_on_after(10):
+        while len(taken) < count:
+            taken += await queue.receive(count - len(taken), lease=lease, wait=1.0)
+    assert len(taken) == count
+    return taken
+
+
+class TestTheOffset:
+    """It passes nothing that has no end."""
+
+    async def test_a_message_without_an_end_holds_it_back_and_a_new_consumer_begins_there(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            sent = [outgoing() for _ in range(4)]
+            await queue.publish(sent)
+            first, second, third, _ = await take(queue, 4)
+            assert await queue.ack([second.receipt, third.receipt]) == [Done(second.receipt), Done(third.receipt)]
+            assert await anyio.to_thread.run_sync(scene.committed) == 0
+            assert await queue.ack([first.receipt]) == [Done(first.receipt)]
+            assert await anyio.to_thread.run_sync(scene.committed) == 3
+        assert await anyio.to_thread.run_sync(scene.committed) == 3, "closing commits nothing that has no end"
+
+    async def test_a_commit_that_is_refused_is_no_ack_and_can_be_asked_for_again(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await queue.publish([outgoing()])
+            (delivery,) = await take(queue, 1)
+            await anyio.to_thread.run_sync(scene.server.fail_next, COMMIT, 29)  # TOPIC_AUTHORIZATION_FAILED
+            (answer,) = await queue.ack([delivery.receipt])
+            assert isinstance(answer, NotDone)
+            assert not answer.lost
+            assert await queue.ack([delivery.receipt]) == [Done(delivery.receipt)]
+            assert await anyio.to_thread.run_sync(scene.committed) == 1
+
+    async def test_no_more_than_the_bound_is_in_hand_beyond_it(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put(*[(b"{}", None, 0)] * 400))
+        async with scene.queue("&ahead=20") as queue:
+            held = await take(queue, 20, lease=30.0)
+            await anyio.sleep(0.5)
+            shelf = queue._consumer.shelf  # type: ignore[union-attr] # what is in memory is told by nobody else
+            assert len(shelf.tracks[0].items) <= 20 + 200, "one round of reading more, and not all of it"
+            await queue.ack([one.receipt for one in held])
+            assert len(await take(queue, 100, lease=30.0)) == 100
+
+
+class TestTheGroup:
+    """What it takes away."""
+
+    async def test_a_partition_that_goes_to_another_member_voids_its_leases_and_is_committed_no_more(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of(2)
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 1)))
+        async with scene.queue("&session=2") as one, scene.queue("&session=2") as two:
+            lost: list[str] = []
+            one.on_lost(lost.extend)
+            mine = await take(one, 2, lease=2.0)
+            got: list[Delivery] = []
+            async with anyio.create_task_group() as tasks:
+
+                async def receive() -> None:
+                    while not got:
+                        got.extend(await two.receive(2, lease=2.0, wait=1.0))
+
+                tasks.start_soon(receive)
+                await until(lambda: lost, "the loss")
+            (gone,) = [delivery for delivery in mine if delivery.receipt in lost]
+            (kept,) = [delivery for delivery in mine if delivery.receipt not in lost]
+            assert [delivery.body for delivery in got] == [gone.body]
+            partition = int(gone.broker_id.split("/")[1])
+            answers = await one.ack([gone.receipt, kept.receipt])
+            assert isinstance(answers[0], NotDone)
+            assert answers[0].lost
+            assert answers[1] == Done(kept.receipt)
+            assert await anyio.to_thread.run_sync(scene.committed, partition) == 0, "another one's offset"
+            assert await anyio.to_thread.run_sync(scene.committed, 1 - partition) == 1
+
+    async def test_a_process_that_froze_for_a_session_can_neither_extend_nor_ack(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0)))
+        process = await anyio.to_thread.run_sync(_frozen_holder, scene)
+        try:
+            async with scene.queue("&session=2") as queue:
+                (delivery,) = await take(queue, 1, lease=2.0)
+                said = await anyio.to_thread.run_sync(_thawed, process)
+                assert delivery.body == b'{"n":0}'
+                assert said == ["lost", "ack: lost", "extend: lost"]
+                assert await anyio.to_thread.run_sync(scene.committed) == 0
+        finally:
+            process.kill()
+            await anyio.to_thread.run_sync(process.wait)
+
+    async def test_a_lease_is_not_extended_when_the_group_does_not_answer(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue("&session=30", timeout=0.5) as queue:
+            await queue.publish([outgoing()])
+            (delivery,) = await take(queue, 1, lease=1.0)
+            await anyio.to_thread.run_sync(scene.server.slow, 3_000)
+            try:
+                (answer,) = await queue.extend([delivery.receipt], lease=30.0)
+            finally:
+                await anyio.to_thread.run_sync(scene.server.slow, 0)
+            assert isinstance(answer, NotDone)
+            assert not answer.lost
+
+
+HOLDS = """
+import anyio, sys
+from crossfoot.queues.kafka import KafkaQueue
+
+async def hold(address):
+    async with KafkaQueue(address) as queue:
+        lost = []
+        queue.on_lost(lost.extend)
+        (delivery,) = await queue.receive(1, lease=2.0, wait=10.0)
+        print("holds", flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.readline)
+        with anyio.move_on_after(10):
+            while not lost:
+                await anyio.sleep(0.01)
+        print("lost" if lost == [delivery.receipt] else lost, flush=True)
+        for word, answers in (("ack", await queue.ack(lost)), ("extend", await queue.extend(lost, lease=2.0))):
+            print(f"{word}: {'lost' if getattr(answers[0], 'lost', False) else answers[0]}", flush=True)
+
+anyio.run(hold, *sys.argv[1:])
+"""
+
+
+def _frozen_holder(scene: Scene) -> subprocess.Popen[str]:
+    """A process that has received the message, and was stopped in its tracks."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, f"{scene.server.url}/{scene.topic}?group={scene.group}&session=2"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "holds\n"
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+def _thawed(process: subprocess.Popen[str]) -> list[str]:
+    process.send_signal(signal.SIGCONT)
+    said, _ = process.communicate("go on\n", timeout=30)
+    return said.splitlines()
+
+
+class TestTheLog:
+    """What it lets go of."""
+
+    async def test_what_was_deleted_before_the_group_read_it_is_told_and_the_rest_is_delivered(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        async with scene.queue("&session=2") as queue:
+            await queue.publish([outgoing()])
+            await queue.ack([one.receipt for one in await take(queue, 1)])
+        sent = [outgoing() for _ in range(4)]
+        async with scene.queue("&session=2") as queue:
+            await queue.publish(sent)
+            await anyio.to_thread.run_sync(scene.server.delete_records, scene.topic, 0, 3)
+            with anyio.fail_after(100):
+                taken = await take_slowly(queue, 2)
+            assert [one.body for one in taken] == [one.body for one in sent[2:]]
+            assert queue.forgot_at is not None
+            assert "messages 1 to 2 of partition 0 were gone from the log before they were read" in caplog.text
+            assert [one.body async for one in queue.browse()] == [one.body for one in sent[2:]]
+
+    async def test_a_group_without_an_offset_begins_at_the_beginning_and_holds_its_place_from_then_on(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        sent = [outgoing() for _ in range(2)]
+        async with scene.queue() as queue:
+            await queue.publish(sent)
+            assert [one.body for one in await take(queue, 2)] == [one.body for one in sent]
+            assert await anyio.to_thread.run_sync(scene.committed) == 0
+
+
+async def take_slowly(queue: KafkaQueue, count: int) -> list[Delivery]:
+    """The mock cluster lets a group wait for a session when it was left."""
+    taken: list[Delivery] = []
+    while len(taken) < count:
+        taken += await queue.receive(count - len(taken), lease=1.0, wait=1.0)
+    return taken
+
+
+class TestPublishing:
+    """Each message has an answer of its own."""
+
+    async def test_what_the_broker_refuses_is_refused_and_what_it_does_not_answer_is_in_doubt(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        async with scene.queue(timeout=1.0) as queue:
+            assert isinstance((await queue.publish([outgoing()]))[0], Accepted)
+            await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOO_LARGE)
+            (large,) = await queue.publish([outgoing()])
+            assert isinstance(large, Refused)
+            assert large.permanent
+            await anyio.to_thread.run_sync(scene.server.slow, 5_000)
+            try:
+                (doubtful,) = await queue.publish([outgoing()])
+            finally:
+                await anyio.to_thread.run_sync(scene.server.slow, 0)
+            assert isinstance(doubtful, Doubtful)
+
+    async def test_a_connection_that_ends_before_the_answer_stores_one_copy(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, NO_ANSWER, NO_ANSWER)
+            (answer,) = await queue.publish([outgoing()])
+            assert isinstance(answer, Accepted)
+            assert (await queue.depth()).held == 1
+
+    async def test_nothing_leaves_when_nobody_is_there(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue(timeout=1.0) as queue:
+            await anyio.to_thread.run_sync(scene.server.up, False)
+            try:
+                with pytest.raises(QueueUnavailable, match="nothing was sent"):
+                    await queue.publish([outgoing()])
+            finally:
+                await anyio.to_thread.run_sync(scene.server.up, True)
+
+    async def test_nothing_leaves_for_a_topic_that_is_gone(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue(timeout=2.0) as queue:
+            await anyio.to_thread.run_sync(scene.server.fail_topic, scene.topic, UNKNOWN_TOPIC)
+            with pytest.raises(QueueUnavailable, match="nothing was sent"):
+                await queue.publish([outgoing()])
+
+    async def test_transactions_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="uses no transactions"):
+            KafkaQueue("orders?group=letters", config={"transactional.id": "mine"})
+        with pytest.raises(UsageError, match=r"acks is decided by crossfoot"):
+            KafkaQueue("orders?group=letters", config={"acks": "1"})
+
+
+class TestEvents:
+    """CloudEvents as Kafka has them."""
+
+    EVENT = Message(
+        type="case.released", source="billing", id="1", subject="Fall 50% \u00e4", sequence=3, data={"amount": 120},
+        extensions={"region": "e u"},
+    )  # fmt: skip
+
+    async def test_an_event_in_binary_mode_comes_as_the_event_it_is(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        headers = {
+            "ce_specversion": b"1.0", "ce_type": b"case.released", "ce_source": b"billing", "ce_id": b"1", "ce_sequence": b"3",
+            "ce_subject": "Fall 50% \u00e4".encode(), "ce_region": b"e u", "content-type": b"application/json", "note": b"mine",
+        }  # fmt: skip
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"amount":120}', None, 0), headers=headers))
+        async with scene.queue() as queue:
+            (delivery,) = await take(queue, 1)
+            assert decode(delivery.body) == self.EVENT
+            assert delivery.attributes == {"note": "mine"}
+
+    async def test_binary_mode_publishes_attributes_as_headers_and_data_as_the_value(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue("&mode=binary") as queue:
+            await queue.publish([Outgoing(key="k", body=encode(self.EVENT), partition="case-1")])
+            message = await anyio.to_thread.run_sync(_the_record, scene)
+            assert message.value() == b'{"amount":120}'
+            assert message.key() == b"case-1"
+            headers = dict(message.headers())
+            assert headers["ce_subject"] == "Fall 50% \u00e4".encode()
+            assert headers["content-type"] == b"application/json"
+            (delivery,) = await take(queue, 1)
+            assert decode(delivery.body) == self.EVENT
+
+
+def _the_record(scene: Scene) -> Any:
+    client = Consumer(
+        {"bootstrap.servers": scene.server.address, "group.id": "by-hand", "auto.offset.reset": "earliest"}
+    )
+    try:
+        client.assign([TopicPartition(scene.topic, 0, 0)])
+        return client.poll(10)
+    finally:
+        client.close()
+
+
+class TestDeadLetters:
+    """A topic of their own."""
+
+    async def test_a_dead_letter_says_where_it_came_from_and_why_before_its_offset_is_passed(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await queue.publish([outgoing(partition="case-1", attributes={"note": "mine"})])
+            (delivery,) = await take(queue, 1)
+            assert await queue.dead_letter([delivery], reason="it cannot be billed") == [Done(delivery.receipt)]
+            assert await anyio.to_thread.run_sync(scene.committed) == 1
+            dead = Scene(scene.server, f"{scene.topic}.dead")
+            message = await anyio.to_thread.run_sync(_the_record, dead)
+            told = {name: value.decode() for name, value in message.headers()}
+            assert message.key() == b"case-1"
+            assert (told["x-crossfoot-reason"], told["x-crossfoot-topic"], told["note"]) == (
+                "it cannot be billed", scene.topic, "mine",
+            )  # fmt: skip
+            assert (told["x-crossfoot-partition"], told["x-crossfoot-offset"]) == ("0", "0")
+
+    async def test_one_that_cannot_be_confirmed_among_the_dead_holds_the_offset_back(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue(timeout=1.0) as queue:
+            await queue.publish([outgoing()])
+            (delivery,) = await take(queue, 1)
+            await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOO_LARGE)
+            (answer,) = await queue.dead_letter([delivery], reason="too large for the dead")
+            assert isinstance(answer, NotDone)
+            assert not answer.lost
+            assert await anyio.to_thread.run_sync(scene.committed) == 0
+
+    async def test_without_a_topic_for_them_nothing_is_buried(self, scene_of: SceneOf) -> None:
+        scene = await scene_of(dead=False)
+        async with scene.queue() as queue:
+            await queue.publish([outgoing()])
+            (delivery,) = await take(queue, 1)
+            (answer,) = await queue.dead_letter([delivery], reason="poison")
+            assert isinstance(answer, NotDone)
+            assert f"create the topic {scene.topic}.dead" in answer.reason
+
+
+class TestTheSecondOpinion:
+    """The same on Tansu, a broker by others. It lets a group wait for half a session, and tells the end of a log too low."""
+
+    async def test_published_delivered_released_acked_and_buried(self, tansu: Tansu) -> None:
+        topic = f"orders-{uuid4().hex[:12]}"
+        await ensure(topic, servers=tansu.url)
+        address = f"{topic}?group=letters&session=6"
+        sent = [outgoing(partition=f"case-{number}") for number in range(4)]
+        async with KafkaQueue(address, servers=tansu.url) as queue:
+            assert [type(answer) for answer in await queue.publish(sent)] == [Accepted] * 4
+            taken = await take_from(queue, 4)
+            assert sorted(one.body for one in taken) == sorted(one.body for one in sent)
+            first, second, third, _ = taken
+            assert await queue.ack([first.receipt]) == [Done(first.receipt)]
+            assert await queue.dead_letter([second], reason="poison") == [Done(second.receipt)]
+            assert await queue.release([third.receipt]) == [Done(third.receipt)]
+            (again,) = await take_from(queue, 1)
+            assert (again.body, again.attempt) == (third.body, 2)
+            assert [held.body async for held in queue.dead_letters()] == [second.body]
+        async with KafkaQueue(address, servers=tansu.url) as queue:
+            assert sorted(one.body for one in await take_from(queue, 2)) == sorted(one.body for one in taken[2:])
+
+
+async def take_from(queue: KafkaQueue, count: int) -> Sequence[Delivery]:
+    taken: list[Delivery] = []
+    with anyio.fail_after(60):
+        while len(taken) < count:
+            taken += await queue.receive(count - len(taken), lease=5.0, wait=2.0)
+    return taken
