@@ -246,7 +246,17 @@ def test_the_guide_on_kafka_does_what_it_says(tansu: Tansu, tmp_path: Path) -> N
 
 
 RUN = (
-    *("first-queue.md", "sqs.md", "redis.md", "nats.md", "postgres.md", "django.md", "postgres-queue.md", "rabbitmq.md", "kafka.md"),
+    *(
+        "first-queue.md",
+        "sqs.md",
+        "redis.md",
+        "nats.md",
+        "postgres.md",
+        "django.md",
+        "postgres-queue.md",
+        "rabbitmq.md",
+        "kafka.md",
+    ),
     "observability.md",  # in `test_docs_observability.py`
 )
 

@@ -17,7 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from crossfoot.books.entry import Kind
 from crossfoot.errors import TransactionMisuse
 from crossfoot.message import Message
-from tests.conformance.database_rig import FILE_FORMS, Call, Scene, Sql, Story, a_scene, bill, insert
+from tests.conformance.database_forms import FILE_FORMS
+from tests.conformance.database_rig import Call, Scene, Sql, Story, a_scene, bill, insert
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
