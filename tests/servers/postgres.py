@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,15 @@ class Postgres:
         """End it at once, as a crash would; what it confirmed is recovered when it starts again."""
         self._end(signal.SIGQUIT)
 
-    def freeze(self) -> None:
-        """Stop the process that takes connections in: new ones are not answered."""
+    def freeze(self, *, whole: bool = False) -> None:
+        """Stop the process that takes connections in: new ones are not answered. With `whole`, nobody is."""
         self._signal(signal.SIGSTOP)
+        if whole:
+            self._signal_children(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def thaw(self, *, whole: bool = False) -> None:
+        if whole:
+            self._signal_children(signal.SIGCONT)
         self._signal(signal.SIGCONT)
 
     @contextmanager
@@ -135,6 +139,13 @@ class Postgres:
     def _signal(self, number: int) -> None:
         assert self._process is not None, "the server is not running"
         self._process.send_signal(number)
+
+    def _signal_children(self, number: int) -> None:
+        assert self._process is not None, "the server is not running"
+        pid = self._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def _answers(self, port: int) -> bool:
         assert self._process is not None

@@ -1,0 +1,103 @@
+"""The publisher: `python -m tests.chaos.publisher`. Goes on until SIGTERM, under the same faults, with ids of its own.
+
+Before it asks it notes what it asks for, and then what it was told. What it was told nothing about it asks for again at
+times, under the same id, as a careful publisher does; at other times it leaves it at that, as a careless one does.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import sys
+from functools import partial
+
+import anyio
+
+import crossfoot.app
+from crossfoot import Crossfoot
+from crossfoot.effects.outbox import Outbox
+from crossfoot.errors import Unavailable
+from crossfoot.message import Message
+from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
+from tests.chaos.life import GOOD, POISON, Life, Notes, my_life
+from tests.chaos.service import make_app
+
+FOLLOWED_UP = 4.0
+"""Seconds after which a publisher that died is followed up, instead of a minute."""
+
+
+class Publisher:
+    """Publishes a few messages at a time."""
+
+    def __init__(self, app: Crossfoot, life: Life) -> None:
+        self._app = app
+        self._every = life.every
+        self._notes = Notes(life.notes, "publisher")
+        self._chance = random.Random()
+        self._name = f"{self._chance.randrange(16**8):08x}"
+        self._count = 0
+        self._unanswered: list[Message] = []
+
+    async def run(self) -> None:
+        with anyio.CancelScope() as going:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._until_told, going)
+                while not going.cancel_called:
+                    await self._publish(self._next())
+                    await anyio.sleep(self._every * self._chance.uniform(0.5, 1.5))
+
+    async def _until_told(self, going: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                going.cancel()
+
+    def _next(self) -> list[Message]:
+        again, self._unanswered = self._unanswered, []
+        return [*again, *(self._message() for _ in range(self._chance.randint(1, 4)))]
+
+    def _message(self) -> Message:
+        self._count += 1
+        poison = self._chance.random() < 0.05
+        name = f"{self._name}-{self._count}"
+        amount: object = "much" if poison else self._count
+        return self._app.message(POISON if poison else GOOD, id=name, subject=f"case-{name}", data={"amount": amount})
+
+    async def _publish(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._notes.write("asked", message.id, message.type)
+        try:
+            with anyio.CancelScope(shield=True):  # the answer to what was asked is heard out
+                answers = await self._app.publish(*messages)
+        except Unavailable as error:
+            for message in messages:
+                self._notes.write("no answer", message.id, type(error).__name__)
+            self._unanswered += [message for message in messages if self._chance.random() < 0.5]
+            return
+        for message, answer in zip(messages, answers, strict=True):
+            self._notes.write(word_for(answer), message.id, getattr(answer, "reason", ""))
+            if word_for(answer) == "doubtful" and self._chance.random() < 0.3:
+                self._unanswered.append(message)
+
+
+def word_for(answer: PublishAnswer) -> str:
+    if isinstance(answer, Accepted):
+        return "accepted"
+    if isinstance(answer, Refused):
+        return "refused" if answer.permanent else "put off"
+    return "doubtful"
+
+
+async def main() -> None:
+    life = my_life()
+    app = make_app(life)
+    vars(crossfoot.app)["Outbox"] = partial(Outbox, claim=FOLLOWED_UP)
+    try:
+        await Publisher(app, life).run()
+    finally:
+        await app.aclose()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    anyio.run(main)
