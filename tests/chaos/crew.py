@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,12 +12,12 @@ from pathlib import Path
 import msgspec
 
 from tests.chaos.life import LIFE, Life
+from tests.chaos.warm import Warm
 from tests.crash.nursery import CREDENTIALS
-from tests.servers.postgres import LEASH
-from tests.servers.processes import ROOT, ServerClock
+from tests.servers.processes import ServerClock
 
-WORKER = (sys.executable, "-m", "crossfoot", "worker", "tests.chaos.service:app")
-PUBLISHER = (sys.executable, "-m", "tests.chaos.publisher")
+WORKER = ("crossfoot", "worker", "tests.chaos.service:app")
+PUBLISHER = ("tests.chaos.publisher",)
 
 PAUSE = 0.5
 """Seconds before a process that ended is started again."""
@@ -35,67 +33,52 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Slot:
-    """A place for one process at a time.
+    """A place for one process at a time. For any thread.
 
     Args:
+        command: a module and its arguments, as after `python -m`.
         life: what each process in it is told.
     """
 
-    def __init__(self, name: str, command: Sequence[str], life: Life, folder: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], life: Life, folder: Path, warm: Warm) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self.clock = ServerClock(Path(life.clock))
         self.endings: list[Ended] = []
-        self.spawned: list[int] = []
         self._command = command
         self._life = folder / f"{name}.json"
         self._life.write_bytes(msgspec.json.encode(life))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._warm = warm
+        self._pid = 0
         self._again_at = 0.0
         self._lock = threading.RLock()
         self._open = True
 
-    @property
-    def pid(self) -> int:
-        """Of the process that runs, 0 without one."""
+    def keep(self) -> bool:
+        """Take note of a process that ended, and start another when it is time. Whether one runs."""
         with self._lock:
-            running = self._process is not None and self._process.poll() is None
-            return self._process.pid if running and self._process is not None else 0
-
-    def keep(self) -> None:
-        """Take note of a process that ended, and start another when it is time."""
-        with self._lock:
-            if self._process is not None and (code := self._process.poll()) is not None:
-                self.endings.append(Ended(self.name, self._process.pid, code, time.time()))
-                self._process, self._again_at = None, time.monotonic() + PAUSE
-            if self._process is None and self._open and time.monotonic() >= self._again_at:
-                with self.log.open("ab") as log:
-                    self._process = subprocess.Popen(
-                        [sys.executable, str(LEASH), *self._command], cwd=ROOT, env={**os.environ, **CREDENTIALS, LIFE: str(self._life)},
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    )  # fmt: skip
-                self.spawned.append(self._process.pid)
+            if self._pid and (code := self._warm.poll(self._pid)) is not None:
+                self.endings.append(Ended(self.name, self._pid, code, time.time()))
+                self._pid, self._again_at = 0, time.monotonic() + PAUSE
+            if not self._pid and self._open and time.monotonic() >= self._again_at:
+                module, *arguments = self._command
+                self._pid = self._warm.start(module, arguments, {**CREDENTIALS, LIFE: str(self._life)}, self.log)
+            return self._pid != 0
 
     def signal(self, number: int) -> int:
         """Send a signal to the process that runs; its id, 0 when there was none."""
         with self._lock:
-            pid = self.pid
-            if pid and self._process is not None:
-                self._process.send_signal(number)
-            return pid
+            if self._pid:
+                os.kill(self._pid, number)  # nobody else has its id: it was not waited for
+            return self._pid
 
-    def leave(self, patience: float) -> bool:
-        """End in order, and start no other. False when it had to be killed, because it took longer."""
+    def leave(self, patience: float) -> None:
+        """End in order, and start no other; killed when that takes longer."""
         self._open = False
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         until = time.monotonic() + patience
-        while self.pid and time.monotonic() < until:
+        while self.keep():
             time.sleep(0.05)
-        in_time = not self.pid
-        self.signal(signal.SIGKILL)
-        with self._lock:
-            if self._process is not None:
-                self._process.wait()
-        self.keep()
-        return in_time
+            if time.monotonic() > until:
+                self.signal(signal.SIGKILL)

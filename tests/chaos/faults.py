@@ -116,7 +116,8 @@ class Faults:
             slot.clock.advance(seconds)
             self._over.wait(fault.seconds)
             slot.clock.advance(-seconds)
-            return int(slot.pid != 0), slot.pid, f"{seconds:+.1f} s"
+            pid = slot.signal(0)
+            return int(pid != 0), pid, f"{seconds:+.1f} s"
         number = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "freeze": signal.SIGSTOP}[fault.kind]
         pid = slot.signal(number)
         if fault.kind == "freeze":

@@ -28,8 +28,15 @@ from tests.chaos.stage import Stage
 from tests.crash.audit import acks_without_reason, entries_of
 from tests.crash.nursery import CREDENTIALS
 
-FIRM = ("accepted", "put off", "doubtful")
+FIRM = ("accepted", "promised", "put off", "doubtful")
 """Answers after which a message is in the book for certain: whatever the queue said, the relay sees to it."""
+
+ANSWERS = {
+    "accepted": Kind.PUBLISHED,
+    "doubtful": Kind.PUBLISH_IN_DOUBT,
+    "put off": Kind.PUT_OFF,
+    "refused": Kind.REFUSED,
+}
 
 ENDS = frozenset(Kind) - {
     Kind.RECEIVED, Kind.EXTENDED, Kind.INTENDED, Kind.PUBLISHED, Kind.PUBLISH_IN_DOUBT, Kind.PUT_OFF, Kind.VANISHED,
@@ -84,6 +91,7 @@ def judge(stage: Stage, endings: Sequence[Ended]) -> Verdict:
             )
         }
         types, firm = _published(stage, known, verdict)
+        _answers(stage, book, known, verdict)
         _effects(stage, types, firm, verdict)
         _fates(book, known, types, verdict)
         verdict.problems += acks_without_reason(book)
@@ -112,6 +120,17 @@ def _published(stage: Stage, known: dict[str, Any], verdict: Verdict) -> tuple[d
     asked_for = {id_ for id_, (_, type_, _, _) in known.items() if type_ != INVOICE}
     verdict.problems += [f"{id_} is in the book, and nobody asked for it" for id_ in sorted(asked_for - types.keys())]
     return types, firm | (doubtful & known.keys())
+
+
+def _answers(stage: Stage, book: Connection, known: dict[str, Any], verdict: Verdict) -> None:
+    """What a publisher was told stands in the book, too: also that nothing could be told."""
+    there = {
+        (message, Kind(kind)) for message, kind in book.execute("SELECT DISTINCT message, kind FROM crossfoot_entries")
+    }
+    for note in read_notes(stage.notes, "publisher"):
+        kind = ANSWERS.get(note.what)
+        if kind is not None and note.id in known and (known[note.id][0], kind) not in there:
+            verdict.unseen.append(f"the publish of {note.id} was {note.what}, and the book has no entry {kind.label!r}")
 
 
 def _effects(stage: Stage, types: dict[str, str], taken: set[str], verdict: Verdict) -> None:

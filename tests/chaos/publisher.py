@@ -17,7 +17,7 @@ import anyio
 import crossfoot.app
 from crossfoot import Crossfoot
 from crossfoot.effects.outbox import Outbox
-from crossfoot.errors import Unavailable
+from crossfoot.errors import DatabaseUnavailable, Unavailable
 from crossfoot.message import Message
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
 from tests.chaos.life import GOOD, POISON, Life, Notes, my_life
@@ -33,6 +33,7 @@ class Publisher:
     def __init__(self, app: Crossfoot, life: Life) -> None:
         self._app = app
         self._every = life.every
+        self._elsewhere = life.endpoint is not None
         self._notes = Notes(life.notes, "publisher")
         self._chance = random.Random()
         self._name = f"{self._chance.randrange(16**8):08x}"
@@ -70,8 +71,10 @@ class Publisher:
             with anyio.CancelScope(shield=True):  # the answer to what was asked is heard out
                 answers = await self._app.publish(*messages)
         except Unavailable as error:
+            # Where the queue is elsewhere, its absence is an answer: they are in the book, and will be sent.
+            promised = self._elsewhere and not isinstance(error, DatabaseUnavailable)
             for message in messages:
-                self._notes.write("no answer", message.id, type(error).__name__)
+                self._notes.write("promised" if promised else "no answer", message.id, type(error).__name__)
             self._unanswered += [message for message in messages if self._chance.random() < 0.5]
             return
         for message, answer in zip(messages, answers, strict=True):

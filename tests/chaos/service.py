@@ -5,6 +5,8 @@ No unique key keeps a second effect out of its tables; if there is never one, th
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import time
 from typing import Any
 
@@ -83,5 +85,6 @@ def __getattr__(name: str) -> Crossfoot:
     """`app`, made when it is asked for: whoever only wants the names above has no life to make one of."""
     if name != "app":
         raise AttributeError(name)
+    faulthandler.register(signal.SIGUSR1)  # a process that seems to hang can be asked where
     app = globals()["app"] = make_app(my_life())
     return app

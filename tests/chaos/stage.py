@@ -20,6 +20,7 @@ from tests.chaos.disk import Disk, small_disk
 from tests.chaos.life import Life
 from tests.chaos.schedule import Target
 from tests.chaos.service import TABLES
+from tests.chaos.warm import a_warm_process
 from tests.crash.scene import make_queue, queue_name
 from tests.servers.cable import Cable, cable_to
 from tests.servers.nats import NatsServer, running_nats
@@ -78,7 +79,7 @@ class Stage:
         calm = 1.0 if self.options.seconds < SHORT else 3.0
         servers = (5.0, 12.0) if self.options.seconds < SHORT else (5.0, 40.0)
         found = [
-            Target(slot.name, ("kill", "freeze", "stop", "clock step"), (3.0, 8.0 * calm)) for slot in self.workers
+            Target(slot.name, ("kill", "freeze", "stop", "clock step"), (3.0, 9.0 * calm)) for slot in self.workers
         ]
         found.append(Target("publisher", ("kill", "freeze"), (6.0, 14.0 * calm)))
         for name, server in self.servers.items():
@@ -91,7 +92,7 @@ class Stage:
             # A virtual machine takes four seconds to start.
             longer = (12.0, 20.0) if isinstance(server, RabbitServer) and servers[1] < 20 else servers
             found.append(Target(name, kinds, longer))
-        found += [Target(name, LINK, (4.0, 10.0 * calm)) for name in self.cables]
+        found += [Target(name, LINK, (5.0, 12.0 * calm)) for name in self.cables]
         if self.disk is not None:
             found.append(Target("disk", ("disk full",), (8.0, 20.0 * calm)))
         if not is_postgres(self.truth.database):
@@ -128,11 +129,12 @@ def staged(options: Options, folder: Path) -> Iterator[Stage]:
         _make_tables(stage)
         if stage.truth.endpoint is not None:
             anyio.run(make_queue, name, stage.truth.endpoint, stage.truth.lease)
+        warm = kept.enter_context(a_warm_process(folder))
         for number in range(1, options.workers + 1):
             who = f"worker {number}"
-            stage.slots[who] = Slot(who, WORKER, _life(stage, who, name, *route("workers")), folder)
+            stage.slots[who] = Slot(who, WORKER, _life(stage, who, name, *route("workers")), folder, warm)
         stage.slots["publisher"] = Slot(
-            "publisher", PUBLISHER, _life(stage, "publisher", name, *route("publisher")), folder
+            "publisher", PUBLISHER, _life(stage, "publisher", name, *route("publisher")), folder, warm
         )
         try:
             yield stage
