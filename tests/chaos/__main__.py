@@ -36,13 +36,13 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 130, stderr=asked.json)
     seed = a_seed() if asked.seed is None else asked.seed
     pairs = asked.pair or list(PAIRS)
-    if any(pair.startswith("sqlite") for pair in pairs) and (why := a_space_of_ones_own()):
-        console.print(f"no disk will be full, for there can be none of our own: {why}")
+    if no_disk := a_space_of_ones_own(servers=any(pair.startswith("postgres") for pair in pairs)):
+        console.print(f"no disk will be full, for there can be none of our own: {no_disk}")
     reports: list[Report] = []
     for pair in pairs:
         options = Options(
             pair=pair, seed=seed, seconds=asked.minutes * 60, workers=asked.workers, every=asked.every,
-            sabotage=asked.sabotage, calm=asked.calm,
+            sabotage=asked.sabotage, disk=not no_disk, calm=asked.calm,
         )  # fmt: skip
         try:
             reports.append(run(options, a_folder()))

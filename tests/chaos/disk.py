@@ -32,10 +32,16 @@ class Disk:
         self._ballast.unlink(missing_ok=True)
 
 
-def a_space_of_ones_own() -> str:
-    """Have this process see mounts that nobody else does. Before it has threads. Why not, if it cannot be had; else nothing."""
+def a_space_of_ones_own(*, servers: bool) -> str:
+    """Have this process see mounts that nobody else does. Before it has threads. Why not, if it cannot be had; else nothing.
+
+    Args:
+        servers: whether servers of databases are to run in it, which refuse to run as root.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.getuid(), os.getgid()
+    if uid != 0 and servers:
+        return "whoever is not root would look like root in there, and PostgreSQL refuses that"
     if libc.unshare(NEWNS if uid == 0 else NEWNS | NEWUSER):
         return os.strerror(ctypes.get_errno())
     if uid != 0:
@@ -45,13 +51,11 @@ def a_space_of_ones_own() -> str:
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Disk | None]:
-    """An empty one at `folder`; `None`, and an ordinary folder, where there can be none."""
-    folder.mkdir()
+def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
+    """An empty one at `folder`, in a space of one's own."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={megabytes}m".encode()):
-        yield None
-        return
+        raise OSError(ctypes.get_errno(), "no file system in memory can be mounted")
     try:
         yield Disk(folder)
     finally:

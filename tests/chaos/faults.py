@@ -8,10 +8,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 
 import msgspec
 
+from tests.chaos.disk import Disk
 from tests.chaos.schedule import Fault
 from tests.chaos.stage import Stage
 from tests.servers.nats import NatsServer
@@ -51,6 +52,8 @@ class Faults:
         self._stage = stage
         self._record = stage.folder / "faults.jsonl"
         self._lock = threading.Lock()
+        self._database = threading.Lock()
+        """Whoever strikes it and whoever fills its disk take turns: it could not be started on a full one."""
         self._over = threading.Event()
         self._closed = threading.Event()
         self._in_order: list[threading.Event] = []
@@ -101,12 +104,12 @@ class Faults:
         if fault.target in stage.slots:
             return self._to_process(fault)
         if fault.target in stage.servers:
-            return self._to_server(fault), 0, ""
+            with self._database if fault.target == "database" else nullcontext():
+                return self._to_server(fault), 0, ""
         if fault.target in stage.cables:
             return self._to_cable(fault), 0, ""
         if fault.target == "disk":
-            assert stage.disk is not None
-            return self._while_it_lasts(fault, stage.disk.fill, stage.disk.free), 0, ""
+            return self._fill(fault, stage.disk), 0, ""
         return self._to_file(fault), 0, ""
 
     def _to_process(self, fault: Fault) -> tuple[int, int, str]:
@@ -164,6 +167,17 @@ class Faults:
         }
         self._while_it_lasts(fault, begin[fault.kind], cable.heal)
         return cable.touched - before
+
+    def _fill(self, fault: Fault, disk: Disk | None) -> int:
+        """A server that went down for it is started again, as an operator does who has made room."""
+        assert disk is not None
+        with self._database:
+            self._while_it_lasts(fault, disk.fill, disk.free)
+            server = self._stage.servers.get("database")
+            if isinstance(server, Postgres) and not server.answers():
+                server.kill()
+                server.start()
+        return 1
 
     def _to_file(self, fault: Fault) -> int:
         """Another program takes the file's one lock, and keeps it for a while."""

@@ -36,6 +36,6 @@ def had(request: pytest.FixtureRequest, name: str, report: Report | str) -> Repo
     if isinstance(report, str):
         report_unavailable(request.config, name, report)
         pytest.skip(report)
-    if report.disk is False:
+    if not report.disk:
         report_unavailable(request.config, "a small disk of one's own", "mounting one is not allowed here")
     return report

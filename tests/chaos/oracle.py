@@ -28,7 +28,7 @@ from tests.chaos.stage import Stage
 from tests.crash.audit import acks_without_reason, entries_of
 from tests.crash.nursery import CREDENTIALS
 
-FIRM = ("accepted", "promised", "put off", "doubtful")
+FIRM = ("accepted", "promised", "put off", "doubtful", "ordered")
 """Answers after which a message is in the book for certain: whatever the queue said, the relay sees to it."""
 
 ANSWERS = {
@@ -105,9 +105,12 @@ def _published(stage: Stage, known: dict[str, Any], verdict: Verdict) -> tuple[d
     the book has, whatever the publisher was told."""
     types: dict[str, str] = {}
     told: dict[str, set[str]] = {}
+    ordered: set[str] = set()
     for note in read_notes(stage.notes, "publisher"):
         if note.what == "asked":
             types[note.id] = note.why
+        elif note.what == "ordering":
+            ordered.add(f"case-{note.id}")
         else:
             told.setdefault(note.id, set()).add(note.what)
     refused = {id_ for id_, answers in told.items() if "refused" in answers}
@@ -119,6 +122,10 @@ def _published(stage: Stage, known: dict[str, Any], verdict: Verdict) -> tuple[d
     verdict.unaccounted += [f"{id_} (not in the book)" for id_ in sorted(firm - known.keys())]
     asked_for = {id_ for id_, (_, type_, _, _) in known.items() if type_ != INVOICE}
     verdict.problems += [f"{id_} is in the book, and nobody asked for it" for id_ in sorted(asked_for - types.keys())]
+    orders = {subject for (subject,) in stage.rows("SELECT subject FROM orders")}
+    sent = ordered & {subject for _, type_, subject, _ in known.values() if type_ != INVOICE}
+    verdict.lost += [f"the message of order {subject}" for subject in sorted(orders - sent)]
+    verdict.doubled += [f"message of order {subject} (of nobody's)" for subject in sorted(sent - orders)]
     return types, firm | (doubtful & known.keys())
 
 

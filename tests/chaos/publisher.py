@@ -2,6 +2,8 @@
 
 Before it asks it notes what it asks for, and then what it was told. What it was told nothing about it asks for again at
 times, under the same id, as a careful publisher does; at other times it leaves it at that, as a careless one does.
+
+Now and then it does as a web request does: it writes an order, and the message in the same transaction.
 """
 
 from __future__ import annotations
@@ -9,13 +11,19 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from functools import partial
+from typing import Any
 
 import anyio
+import anyio.to_thread
+import psycopg
 
 import crossfoot.app
 from crossfoot import Crossfoot
+from crossfoot.connection import is_postgres
 from crossfoot.effects.outbox import Outbox
 from crossfoot.errors import DatabaseUnavailable, Unavailable
 from crossfoot.message import Message
@@ -33,6 +41,7 @@ class Publisher:
     def __init__(self, app: Crossfoot, life: Life) -> None:
         self._app = app
         self._every = life.every
+        self._database = life.database
         self._elsewhere = life.endpoint is not None
         self._notes = Notes(life.notes, "publisher")
         self._chance = random.Random()
@@ -45,7 +54,10 @@ class Publisher:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._until_told, going)
                 while not going.cancel_called:
-                    await self._publish(self._next())
+                    if self._chance.random() < 0.2:
+                        await self._order([self._message()])
+                    else:
+                        await self._publish(self._next())
                     await anyio.sleep(self._every * self._chance.uniform(0.5, 1.5))
 
     async def _until_told(self, going: anyio.CancelScope) -> None:
@@ -81,6 +93,31 @@ class Publisher:
             self._notes.write(word_for(answer), message.id, getattr(answer, "reason", ""))
             if word_for(answer) == "doubtful" and self._chance.random() < 0.3:
                 self._unanswered.append(message)
+
+    async def _order(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._notes.write("asked", message.id, message.type)
+            self._notes.write("ordering", message.id)
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._order_in_one_transaction, messages)
+        except (Unavailable, psycopg.Error, sqlite3.Error) as error:
+            for message in messages:
+                self._notes.write("no answer", message.id, type(error).__name__)
+            return
+        for message in messages:
+            self._notes.write("ordered", message.id)
+
+    def _order_in_one_transaction(self, messages: list[Message]) -> None:
+        with closing(self._connect()) as connection, self._app.transaction(connection) as tx:
+            for message in messages:
+                connection.execute(f"INSERT INTO orders (subject) VALUES ('{message.subject}')")
+                tx.send(message)
+
+    def _connect(self) -> Any:
+        if is_postgres(self._database):
+            return psycopg.connect(self._database, connect_timeout=10)
+        return sqlite3.connect(self._database, timeout=30)
 
 
 def word_for(answer: PublishAnswer) -> str:

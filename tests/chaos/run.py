@@ -30,7 +30,7 @@ class Report(msgspec.Struct, kw_only=True):
         faults: how often each kind was done, and `missed` how many of all met nobody.
         recovery: the most seconds from the end of a server's restart, crash or hang to the next effect.
         closing: seconds from the end of all faults until every message had its fate.
-        disk: whether there was a disk to fill up, where the book is a file.
+        disk: whether there was a disk to fill up.
         folder: where everything is that the run left.
     """
 
@@ -46,7 +46,7 @@ class Report(msgspec.Struct, kw_only=True):
     verdict: Verdict
     endings: dict[str, int]
     folder: str
-    disk: bool | None = None
+    disk: bool
 
     @property
     def clean(self) -> bool:
@@ -81,7 +81,7 @@ def run(options: Options, folder: Path) -> Report:
             faults=dict(Counter(f"{done.kind} ({_sort(done)})" for done in faults.done)),
             missed=sum(done.touched == 0 for done in faults.done), recovery=_recovery(faults.done, watch),
             closing=closing, verdict=verdict, endings=dict(Counter(_ending(e.slot, e.code) for e in endings)),
-            folder=str(folder), disk=None if options.pair.startswith("postgres") else stage.disk is not None,
+            folder=str(folder), disk=stage.disk is not None,
         )  # fmt: skip
 
 

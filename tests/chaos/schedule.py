@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[float, float]] = {
     "answers lost": (0.2, 1.0),
     "requests lost": (0.2, 1.0),
     # of a disk
-    "disk full": (1.0, 3.0),
+    "disk full": (2.0, 5.0),
     "file locked": (0.5, 3.0),
 }
 """Kinds of faults, and how many seconds they last, from and to. A freeze outlasts the lease."""

@@ -38,6 +38,9 @@ Broker = Postgres | Valkey | NatsServer | RabbitServer
 
 LINK = ("cut", "stall", "answers late", "answers lost", "requests lost")
 
+ROOM = {"sqlite": 64, "postgres": 192}
+"""Megabytes of the disk that holds the book, at the beginning."""
+
 SHORT = 120.0
 """Seconds; in a run that is shorter, servers are struck every few seconds, and in a longer one after 40 s at most."""
 
@@ -51,6 +54,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     every: float = 0.25
     sabotage: str = ""
+    disk: bool = False
+    """Whether a small one can be mounted that nobody else sees, see `tests.chaos.disk`."""
     calm: bool = False
     """No faults at all."""
 
@@ -118,8 +123,10 @@ def staged(options: Options, folder: Path) -> Iterator[Stage]:
     stage = Stage(options, folder)
     with ExitStack() as kept:
         book, queue = options.pair.split("/")
+        (folder / "disk").mkdir()
+        if options.disk:
+            stage.disk = kept.enter_context(small_disk(folder / "disk", ROOM[book] + round(options.seconds / 6)))
         if book == "sqlite":
-            stage.disk = kept.enter_context(small_disk(folder / "disk", 64 + round(options.seconds / 6)))
             database = str(folder / "disk" / "billing.db")
             route: Callable[[str], tuple[str, str | None]] = lambda _: (database, None)  # noqa: E731 - one of three
             name = "embedded"
@@ -147,7 +154,8 @@ def _served(
     stage: Stage, queue: str, folder: Path, kept: ExitStack
 ) -> tuple[Callable[[str], tuple[str, str | None]], str]:
     """A database and a broker, with cables to both; and the way there, for `workers`, the `publisher` or directly."""
-    database = kept.enter_context(postgres_running(fsync="off"))
+    log = {"min_wal_size": "2MB", "max_wal_size": "4MB"}
+    database = kept.enter_context(postgres_running(folder / "disk", segment=1, fsync="off", **log))
     stage.servers["database"] = database
     broker: Broker | None = None
     if queue == "redis":
@@ -192,7 +200,7 @@ def _life(stage: Stage, who: str, queue: str, database: str, endpoint: str | Non
 
 
 def _make_tables(stage: Stage) -> None:
-    for table in TABLES:
+    for table in (*TABLES, "orders"):
         statement = f"CREATE TABLE {table} (subject TEXT, message TEXT)"
         if is_postgres(stage.truth.database):
             with psycopg.connect(stage.truth.database, autocommit=True) as connection:
@@ -204,4 +212,6 @@ def _make_tables(stage: Stage) -> None:
 
 def a_folder() -> Path:
     """A new one, for everything that a run leaves."""
-    return Path(tempfile.mkdtemp(prefix="crossfoot-chaos-"))
+    folder = Path(tempfile.mkdtemp(prefix="crossfoot-chaos-"))
+    folder.chmod(0o711)  # the servers' own user passes through
+    return folder
