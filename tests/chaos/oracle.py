@@ -181,7 +181,7 @@ def _deliveries(
     hands = set(received.values())
     for note in read_notes(stage.notes, "worker"):
         key = known[note.id][0] if note.id in known else None
-        if (note.pid, key) not in hands:
+        if note.what == "begun" and (note.pid, key) not in hands:
             verdict.unseen.append(f"process {note.pid} handled {note.id}, and the book has no delivery of it")
     bad = {ended.pid for ended in endings if ended.code != 0}
     endless = [delivery for delivery in received if not kinds[delivery] & ENDS]

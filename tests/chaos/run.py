@@ -62,13 +62,13 @@ def run(options: Options, folder: Path) -> Report:
     with ExitStack() as kept:
         stage = kept.enter_context(staged(options, folder))
         plan = [] if options.calm else schedule(options.seed, options.seconds, stage.targets())
-        _first_steps(stage)
+        first_steps(stage)
         watch = Watch(stage)
         faults = Faults(stage, plan)
         kept.callback(faults.close)
-        _keep(stage, options.seconds)
+        keep(stage, options.seconds)
         faults.heal()
-        closing = _settle(stage)
+        closing = settle(stage)
         watch.close()
         endings = [ended for slot in stage.slots.values() for ended in slot.endings]
         verdict = judge(stage, endings)
@@ -85,7 +85,7 @@ def run(options: Options, folder: Path) -> Report:
         )  # fmt: skip
 
 
-def _first_steps(stage: Stage) -> None:
+def first_steps(stage: Stage) -> None:
     """Until the first effect: a service that cannot begin says nothing about faults.
 
     Raises:
@@ -102,7 +102,8 @@ def _first_steps(stage: Stage) -> None:
     raise RuntimeError(f"there was no effect within a minute:\n{said}")
 
 
-def _keep(stage: Stage, seconds: float) -> None:
+def keep(stage: Stage, seconds: float) -> None:
+    """Have processes run for so long; those that end are started again."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for slot in stage.slots.values():
@@ -110,13 +111,13 @@ def _keep(stage: Stage, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def _settle(stage: Stage) -> float | None:
+def settle(stage: Stage) -> float | None:
     """The publisher leaves; the workers go on until everything has its fate, and leave. Seconds that took."""
     start = time.monotonic()
     stage.slots["publisher"].leave(LEAVING)
     took: float | None = None
     while took is None and time.monotonic() < start + PATIENCE:
-        _keep(stage, 0.3)
+        keep(stage, 0.3)
         if stage.rows(IS_CLOSED)[0][0] == 0:
             took = time.monotonic() - start
     for slot in stage.workers:
