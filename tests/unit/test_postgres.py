@@ -51,9 +51,11 @@ class TestConnecting:
         assert unconfirmed == 60_000
 
     def test_what_the_url_says_of_it_wins(self, postgres_url: str) -> None:
-        with closing(connect(f"{postgres_url}?tcp_user_timeout=5000")) as made:
-            with socket.fromfd(made.raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
-                assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5_000
+        with (
+            closing(connect(f"{postgres_url}?tcp_user_timeout=5000")) as made,
+            socket.fromfd(made.raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
+        ):
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5_000
 
 
 class TestTransactions:
