@@ -29,6 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, help="repeats a schedule of faults")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (2)")
     parser.add_argument("--every", type=float, default=0.25, help="seconds between two publishes (0.25)")
+    parser.add_argument(
+        "--patience", type=float, default=120, help="seconds in which all must end when all is mended (120)"
+    )
     parser.add_argument("--calm", action="store_true", help="no faults, to compare with")
     parser.add_argument("--sabotage", choices=sorted(KINDS), default="", help="break crossfoot on purpose, too")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     for pair in pairs:
         options = Options(
             pair=pair, seed=seed, seconds=asked.minutes * 60, workers=asked.workers, every=asked.every,
-            sabotage=asked.sabotage, disk=not no_disk, calm=asked.calm,
+            sabotage=asked.sabotage, patience=asked.patience, disk=not no_disk, calm=asked.calm,
         )  # fmt: skip
         try:
             reports.append(run(options, a_folder()))

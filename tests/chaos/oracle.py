@@ -157,7 +157,8 @@ def _fates(book: Connection, known: dict[str, Any], types: dict[str, str], verdi
         if fate is None or not fate.closed:
             verdict.unaccounted.append(f"{id_} ({type_}, {fate.label if fate else 'no entries'})")
         elif fate != stored:
-            verdict.problems.append(f"{id_} is {fate.label} by its entries, and {Fate(stored).label} in the ledger")
+            ledger = Fate(stored).label if stored else "nothing"
+            verdict.problems.append(f"{id_} is {fate.label} by its entries, and {ledger} in the ledger")
         elif fate is not fitting.get(types.get(id_, type_)):
             verdict.problems.append(f"{id_} of type {type_} ended as {fate.label}")
 

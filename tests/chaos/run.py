@@ -14,9 +14,6 @@ from tests.chaos.oracle import IS_CLOSED, Verdict, judge
 from tests.chaos.schedule import schedule
 from tests.chaos.stage import Options, Stage, staged
 
-PATIENCE = 120.0
-"""Seconds in which everything must have come to its end once nothing is broken any more."""
-
 LEAVING = 30.0
 """Seconds a process has to leave in order."""
 
@@ -75,7 +72,7 @@ def run(options: Options, folder: Path) -> Report:
         verdict.problems += faults.failed
         verdict.problems += _traces(stage)
         if closing is None:
-            verdict.problems.append(f"not everything had come to its end after {PATIENCE:g} s")
+            verdict.problems.append(f"not everything had come to its end after {options.patience:g} s")
         return Report(
             pair=options.pair, seed=options.seed, seconds=options.seconds, messages=_count(stage), published=verdict.asked,
             faults=dict(Counter(f"{done.kind} ({_sort(done)})" for done in faults.done)),
@@ -116,7 +113,7 @@ def settle(stage: Stage) -> float | None:
     start = time.monotonic()
     stage.slots["publisher"].leave(LEAVING)
     took: float | None = None
-    while took is None and time.monotonic() < start + PATIENCE:
+    while took is None and time.monotonic() < start + stage.options.patience:
         keep(stage, 0.3)
         if stage.rows(IS_CLOSED)[0][0] == 0:
             took = time.monotonic() - start

@@ -46,7 +46,14 @@ SHORT = 120.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is asked for. Times in seconds."""
+    """What a run is asked for. Times in seconds.
+
+    Attributes:
+        patience: in which everything must have come to its end once nothing is broken any more.
+        every: between two publishes.
+        disk: whether a small one can be mounted that nobody else sees, see `tests.chaos.disk`.
+        calm: no faults at all.
+    """
 
     pair: str
     seed: int
@@ -54,10 +61,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     every: float = 0.25
     sabotage: str = ""
+    patience: float = 120.0
     disk: bool = False
-    """Whether a small one can be mounted that nobody else sees, see `tests.chaos.disk`."""
     calm: bool = False
-    """No faults at all."""
 
 
 class Stage:

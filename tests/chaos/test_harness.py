@@ -12,6 +12,9 @@ from tests.chaos.schedule import KINDS, Target, schedule
 SLOW = [pytest.mark.crash, pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
+BROKEN = ("--pair", "postgres/redis", "--seed", "1", "--patience", "30", "--sabotage")
+
+
 class TestSchedule:
     TARGETS = (Target("worker 1", ("kill", "freeze"), (1.0, 3.0)), Target("database", ("crash", "hang"), (5.0, 12.0)))
 
@@ -36,15 +39,11 @@ class TestSabotage:
     pytestmark = SLOW
 
     def test_without_operation_keys_effects_are_doubled(self, request: pytest.FixtureRequest) -> None:
-        report = had(
-            request, "redis", chaos("--pair", "postgres/redis", "--sabotage", "no operation key", "--seed", "1")
-        )
+        report = had(request, "redis", chaos(*BROKEN, "no operation key"))
         assert report.verdict.doubled
         assert not report.verdict.lost
 
     def test_with_the_ack_moved_before_the_commit_effects_are_lost(self, request: pytest.FixtureRequest) -> None:
-        report = had(
-            request, "redis", chaos("--pair", "postgres/redis", "--sabotage", "ack before commit", "--seed", "1")
-        )
+        report = had(request, "redis", chaos(*BROKEN, "ack before commit"))
         assert report.verdict.lost
         assert report.verdict.unaccounted or report.verdict.problems
