@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-GOOD, POISON, INVOICE = "case.released", "case.poison", "invoice.issued"
+GOOD, POISON, MOVED, INVOICE = "case.released", "case.poison", "case.moved", "invoice.issued"
 
 LIFE = "CHAOS_LIFE"
 """The environment variable that names the file of a `Life`."""
@@ -26,6 +26,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         lease: seconds.
         pause: seconds a handler takes before it writes.
         every: seconds between two publishes.
+        batch: messages per transaction.
         sabotage: what is broken on purpose, see `tests.crash.sabotage`.
     """
 
@@ -37,6 +38,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 2.0
     pause: float = 0.02
     every: float = 0.25
+    batch: int = 1
     sabotage: str = ""
 
 

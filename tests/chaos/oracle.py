@@ -22,7 +22,7 @@ from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.books.place import place_of
 from crossfoot.connection import Connection
 from tests.chaos.crew import Ended
-from tests.chaos.life import GOOD, INVOICE, POISON, read_notes
+from tests.chaos.life import GOOD, INVOICE, MOVED, POISON, read_notes
 from tests.chaos.service import TABLES
 from tests.chaos.stage import Stage
 from tests.crash.audit import acks_without_reason, entries_of
@@ -93,6 +93,7 @@ def judge(stage: Stage, endings: Sequence[Ended]) -> Verdict:
         types, firm = _published(stage, known, verdict)
         _answers(stage, book, known, verdict)
         _effects(stage, types, firm, verdict)
+        _moves(stage, known, verdict)
         _fates(book, known, types, verdict)
         verdict.problems += acks_without_reason(book)
         _deliveries(stage, book, known, endings, verdict)
@@ -110,7 +111,7 @@ def _published(stage: Stage, known: dict[str, Any], verdict: Verdict) -> tuple[d
         if note.what == "asked":
             types[note.id] = note.why
         elif note.what == "ordering":
-            ordered.add(f"case-{note.id}")
+            ordered.add(note.id)
         else:
             told.setdefault(note.id, set()).add(note.what)
     refused = {id_ for id_, answers in told.items() if "refused" in answers}
@@ -122,10 +123,10 @@ def _published(stage: Stage, known: dict[str, Any], verdict: Verdict) -> tuple[d
     verdict.unaccounted += [f"{id_} (not in the book)" for id_ in sorted(firm - known.keys())]
     asked_for = {id_ for id_, (_, type_, _, _) in known.items() if type_ != INVOICE}
     verdict.problems += [f"{id_} is in the book, and nobody asked for it" for id_ in sorted(asked_for - types.keys())]
-    orders = {subject for (subject,) in stage.rows("SELECT subject FROM orders")}
-    sent = ordered & {subject for _, type_, subject, _ in known.values() if type_ != INVOICE}
-    verdict.lost += [f"the message of order {subject}" for subject in sorted(orders - sent)]
-    verdict.doubled += [f"message of order {subject} (of nobody's)" for subject in sorted(sent - orders)]
+    orders = {id_ for (id_,) in stage.rows("SELECT message FROM orders")}
+    sent = ordered & known.keys()
+    verdict.lost += [f"the message {id_} of an order" for id_ in sorted(orders - sent)]
+    verdict.doubled += [f"message {id_} of no order" for id_ in sorted(sent - orders)]
     return types, firm | (doubtful & known.keys())
 
 
@@ -149,9 +150,33 @@ def _effects(stage: Stage, types: dict[str, str], taken: set[str], verdict: Verd
         verdict.doubled += [f"{table} {subject}" for subject, count in sorted(found.items()) if count > 1]
 
 
+def _moves(stage: Stage, known: dict[str, Any], verdict: Verdict) -> None:
+    """Events that are taken in order: what was applied was applied once, and by rising sequence; what was not came too late."""
+    applied: dict[str, list[int]] = {}
+    for subject, sequence in stage.rows("SELECT subject, sequence FROM moves ORDER BY number"):
+        applied.setdefault(subject, []).append(sequence)
+    for subject, sequences in applied.items():
+        if sequences != sorted(sequences):
+            verdict.problems.append(f"the moves of {subject} were applied out of order: {sequences}")
+        verdict.doubled += [f"moves {subject} {one}" for one, count in Counter(sequences).items() if count > 1]
+    settled: set[tuple[str, int]] = set()
+    for id_, (_, type_, subject, fate) in known.items():
+        if type_ == MOVED:
+            sequence = int(id_.rpartition("-")[2])
+            if fate == Fate.SETTLED:
+                settled.add((subject, sequence))
+            elif fate == Fate.SUPERSEDED and max(applied.get(subject, [0])) < sequence:
+                verdict.lost.append(f"moves {subject} {sequence} (superseded by nothing)")
+    there = {(subject, sequence) for subject, sequences in applied.items() for sequence in sequences}
+    verdict.lost += [f"moves {subject} {sequence}" for subject, sequence in sorted(settled - there)]
+    verdict.doubled += [f"moves {subject} {sequence} (not settled)" for subject, sequence in sorted(there - settled)]
+
+
 def _fates(book: Connection, known: dict[str, Any], types: dict[str, str], verdict: Verdict) -> None:
     """One closed fate for every message, by its entries and in the ledger, and the one that fits."""
-    fitting = {GOOD: Fate.SETTLED, INVOICE: Fate.SETTLED, POISON: Fate.DEAD}
+    fitting = {
+        GOOD: (Fate.SETTLED,), INVOICE: (Fate.SETTLED,), POISON: (Fate.DEAD,), MOVED: (Fate.SETTLED, Fate.SUPERSEDED),
+    }  # fmt: skip
     for id_, (key, type_, _, stored) in known.items():
         fate = posted_fate(fold(entries_of(book, key)))
         if fate is None or not fate.closed:
@@ -159,7 +184,7 @@ def _fates(book: Connection, known: dict[str, Any], types: dict[str, str], verdi
         elif fate != stored:
             ledger = Fate(stored).label if stored else "nothing"
             verdict.problems.append(f"{id_} is {fate.label} by its entries, and {ledger} in the ledger")
-        elif fate is not fitting.get(types.get(id_, type_)):
+        elif fate not in fitting[types.get(id_, type_)]:
             verdict.problems.append(f"{id_} of type {type_} ended as {fate.label}")
 
 

@@ -28,7 +28,7 @@ from crossfoot.effects.outbox import Outbox
 from crossfoot.errors import DatabaseUnavailable, Unavailable
 from crossfoot.message import Message
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
-from tests.chaos.life import GOOD, POISON, Life, Notes, my_life
+from tests.chaos.life import GOOD, MOVED, POISON, Life, Notes, my_life
 from tests.chaos.service import make_app
 
 FOLLOWED_UP = 4.0
@@ -46,7 +46,7 @@ class Publisher:
         self._notes = Notes(life.notes, "publisher")
         self._chance = random.Random()
         self._name = f"{self._chance.randrange(16**8):08x}"
-        self._count = 0
+        self._count = self._moves = 0
         self._unanswered: list[Message] = []
 
     async def run(self) -> None:
@@ -71,6 +71,10 @@ class Publisher:
 
     def _message(self) -> Message:
         self._count += 1
+        if self._chance.random() < 0.15:
+            self._moves += 1
+            name = f"{self._name}-move-{self._moves}"
+            return self._app.message(MOVED, id=name, subject=f"patient-{self._name}", sequence=self._moves)
         poison = self._chance.random() < 0.05
         name = f"{self._name}-{self._count}"
         amount: object = "much" if poison else self._count
@@ -111,7 +115,7 @@ class Publisher:
     def _order_in_one_transaction(self, messages: list[Message]) -> None:
         with closing(self._connect()) as connection, self._app.transaction(connection) as tx:
             for message in messages:
-                connection.execute(f"INSERT INTO orders (subject) VALUES ('{message.subject}')")
+                connection.execute(f"INSERT INTO orders (message) VALUES ('{message.id}')")
                 tx.send(message)
 
     def _connect(self) -> Any:

@@ -16,13 +16,17 @@ import msgspec
 from crossfoot import Crossfoot
 from crossfoot.clock import Micros, SystemClock, micros
 from crossfoot.connection import is_postgres
+from crossfoot.effects.sequence import InOrder
 from crossfoot.message import Message
 from crossfoot.worker.retry import Retry
-from tests.chaos.life import GOOD, INVOICE, POISON, Life, Notes, my_life
+from tests.chaos.life import GOOD, INVOICE, MOVED, POISON, Life, Notes, my_life
 from tests.crash import sabotage
 from tests.servers.run import offset_of
 
 TABLES = ("effects", "ledger", "receipts")
+
+IN_ORDER = InOrder(contiguous=True, wait=6.0)
+"""Predecessors may be missing for good: the publisher does not ask again for everything it was told nothing about."""
 
 RETRY = Retry(attempts=50, deaths=1_000, base=0.05, cap=1.0)
 """A message may be in the hands of many that fail before somebody gets through; only poison dies."""
@@ -47,7 +51,7 @@ class Case(msgspec.Struct):
 def make_app(life: Life) -> Crossfoot:
     app = Crossfoot(
         "billing", database=life.database, queue=life.queue, endpoint=life.endpoint, region="eu-central-1",
-        clock=MovedClock(life.clock), lease=life.lease, wait=0.2, concurrency=2, prefetch=8, reconcile=1.0, grace=5.0,
+        clock=MovedClock(life.clock), lease=life.lease, wait=0.2, concurrency=2, batch=life.batch, prefetch=8, reconcile=1.0, grace=5.0,
     )  # fmt: skip
     app.pattern = msgspec.structs.replace(app.pattern, retry=RETRY)
     notes = Notes(life.notes, "worker")
@@ -68,6 +72,14 @@ def make_app(life: Life) -> Crossfoot:
         await tx.execute(receipts, {"subject": message.subject, "message": message.id})
         notes.write("done", message.id)
 
+    def move(message: Message, tx: Any) -> None:
+        notes.write("begun", message.id)
+        values = "%(subject)s, %(sequence)s" if is_postgres(life.database) else ":subject, :sequence"
+        row = {"subject": message.subject, "sequence": message.sequence}
+        tx.execute(f"INSERT INTO moves (subject, sequence) VALUES ({values})", row)
+        notes.write("done", message.id)
+
+    app.handler(MOVED, name="move", in_order=IN_ORDER)(move)
     app.handler(GOOD, operation="bill:{subject}", name="bill", payload=Case)(bill)
     app.handler(POISON, operation="bill:{subject}", name="poison", payload=Case)(bill)
     app.handler(INVOICE, operation="receipt:{subject}", name="receipt")(receipt)

@@ -197,18 +197,21 @@ def _served(
 def _life(stage: Stage, who: str, queue: str, database: str, endpoint: str | None) -> Life:
     clock = stage.folder / f"{who}.clock"
     ServerClock(clock)
-    chance = random.Random(f"{stage.options.seed} pause")
+    chance = random.Random(f"{stage.options.seed} life")
     return Life(
         database=database, queue=queue, endpoint=endpoint, clock=str(clock), notes=str(stage.notes),
-        pause=chance.uniform(0.01, 0.05), every=stage.options.every,
+        pause=chance.uniform(0.01, 0.05), every=stage.options.every, batch=chance.choice((1, 1, 4)),
         sabotage=stage.options.sabotage if who.startswith("worker") else "",
     )  # fmt: skip
 
 
 def _make_tables(stage: Stage) -> None:
-    for table in (*TABLES, "orders"):
-        statement = f"CREATE TABLE {table} (subject TEXT, message TEXT)"
-        if is_postgres(stage.truth.database):
+    postgres = is_postgres(stage.truth.database)
+    statements = [f"CREATE TABLE {table} (subject TEXT, message TEXT)" for table in (*TABLES, "orders")]
+    number = "BIGSERIAL" if postgres else "INTEGER PRIMARY KEY AUTOINCREMENT"
+    statements.append(f"CREATE TABLE moves (number {number}, subject TEXT, sequence INTEGER)")
+    for statement in statements:
+        if postgres:
             with psycopg.connect(stage.truth.database, autocommit=True) as connection:
                 connection.execute(statement.encode())
         else:

@@ -26,11 +26,13 @@ FIRST = f"(SELECT min(key) FROM crossfoot_messages WHERE type = '{GOOD}')"
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Three seconds of a service to which nothing happened."""
+    """Some seconds of a service to which nothing happened."""
     folder = tmp_path_factory.mktemp("calm")
     with staged(Options(pair="sqlite/embedded", seed=1, seconds=3), folder) as stage:
         first_steps(stage)
         keep(stage, 3)
+        while len(stage.rows("SELECT number FROM moves")) < 2:
+            keep(stage, 0.5)
         assert settle(stage) is not None
         yield stage
 
@@ -78,6 +80,23 @@ class TestEffects:
         )
         assert len(verdict.lost) == 1
         assert verdict.doubled == [f"{table} case-x (of nobody's)"]
+
+
+class TestMoves:
+    def test_one_that_was_applied_twice_is_doubled_and_out_of_order(self, stage: Stage) -> None:
+        with closing(sqlite3.connect(stage.truth.database)) as connection, connection:
+            connection.execute("INSERT INTO moves (subject, sequence) SELECT subject, min(sequence) FROM moves")
+        verdict = judge(stage, [])
+        assert [one.startswith("moves patient-") for one in verdict.doubled] == [True]
+
+    def test_one_that_is_gone_is_lost(self, stage: Stage) -> None:
+        verdict = tampered(stage, "DELETE FROM moves WHERE number = (SELECT max(number) FROM moves)")
+        assert [one.startswith("moves patient-") for one in verdict.lost] == [True]
+
+    def test_those_that_changed_places_are_out_of_order(self, stage: Stage) -> None:
+        with closing(sqlite3.connect(stage.truth.database)) as connection, connection:
+            connection.execute("UPDATE moves SET number = 1000 WHERE number = (SELECT min(number) FROM moves)")
+        assert any("were applied out of order" in one for one in judge(stage, []).problems)
 
 
 class TestBooks:
@@ -135,5 +154,5 @@ class TestNotes:
         assert f"{first} is in the book, and nobody asked for it" in verdict.problems
 
     def test_an_order_without_its_message_is_lost(self, stage: Stage) -> None:
-        verdict = tampered(stage, "INSERT INTO orders (subject) VALUES ('case-x')")
-        assert verdict.lost == ["the message of order case-x"]
+        verdict = tampered(stage, "INSERT INTO orders (message) VALUES ('x')")
+        assert verdict.lost == ["the message x of an order"]
