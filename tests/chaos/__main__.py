@@ -7,6 +7,7 @@ when anything was lost, doubled, not accounted for or not seen. A pair whose ser
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--calm", action="store_true", help="no faults, to compare with")
     parser.add_argument("--sabotage", choices=sorted(KINDS), default="", help="break crossfoot on purpose, too")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of clean runs, too")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     asked = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 130, stderr=asked.json)
@@ -48,9 +50,14 @@ def main(arguments: Sequence[str]) -> int:
             sabotage=asked.sabotage, patience=asked.patience, disk=not no_disk, calm=asked.calm,
         )  # fmt: skip
         try:
-            reports.append(run(options, a_folder()))
+            report = run(options, a_folder())
         except CannotBeHad as why:
             console.print(f"{pair} {LEFT_OUT}: {why}", soft_wrap=True, highlight=False)
+            continue
+        if report.clean and not asked.keep:
+            shutil.rmtree(report.folder)
+            report.folder = ""
+        reports.append(report)
     if asked.json:
         sys.stdout.write(msgspec.json.encode(reports).decode() + "\n")
     else:

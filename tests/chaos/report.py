@@ -28,7 +28,8 @@ def show(console: Console, reports: Sequence[Report]) -> None:
             console.print(f"  {title}: {told}", soft_wrap=True, highlight=False)
         for line in _complaints(report):
             console.print(f"  {line}", soft_wrap=True, highlight=False, style="red", markup=False)
-        console.print(f"  logs, notes and the record of faults: {report.folder}", soft_wrap=True, highlight=False)
+        if report.folder:
+            console.print(f"  logs, notes and the record of faults: {report.folder}", soft_wrap=True, highlight=False)
 
 
 def _table(reports: Sequence[Report]) -> Table:

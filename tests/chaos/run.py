@@ -28,7 +28,7 @@ class Report(msgspec.Struct, kw_only=True):
         recovery: the most seconds from the end of a server's restart, crash or hang to the next effect.
         closing: seconds from the end of all faults until every message had its fate.
         disk: whether there was a disk to fill up.
-        folder: where everything is that the run left.
+        folder: where everything is that the run left; empty when it was removed.
     """
 
     pair: str

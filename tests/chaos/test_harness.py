@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -42,8 +43,10 @@ class TestSabotage:
         report = had(request, "redis", chaos(*BROKEN, "no operation key"))
         assert report.verdict.doubled
         assert not report.verdict.lost
+        shutil.rmtree(report.folder)
 
     def test_with_the_ack_moved_before_the_commit_effects_are_lost(self, request: pytest.FixtureRequest) -> None:
         report = had(request, "redis", chaos(*BROKEN, "ack before commit"))
         assert report.verdict.lost
         assert report.verdict.unaccounted or report.verdict.problems
+        shutil.rmtree(report.folder)
