@@ -77,11 +77,13 @@ class Faults:
         self._closed.set()
 
     def _torment(self, plan: Sequence[Fault], start: float, in_order: threading.Event) -> None:
+        late = 0.0  # a server that takes long to start is given its pause all the same
         try:
             for fault in plan:
-                if self._over.wait(max(0.0, start + fault.at - time.monotonic())):
+                if self._over.wait(max(0.0, start + fault.at + late - time.monotonic())):
                     break
                 self._carry_out(fault)
+                late = max(late, time.monotonic() - start - fault.at - fault.seconds)
         finally:
             in_order.set()
         self._closed.wait()
