@@ -159,7 +159,8 @@ class Crossfoot:
             For each message `Accepted`, `Refused` or `Doubtful`, in order.
 
         Raises:
-            QueueUnavailable: the queue cannot be reached; the messages are in the book and will be sent.
+            QueueUnavailable: the queue cannot be reached; the messages are in the book and will be sent. Only where the queue is a
+                table beside the book nothing was published.
         """
         refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)

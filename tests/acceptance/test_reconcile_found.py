@@ -204,6 +204,35 @@ class TestDeadLetters:
         assert scene.fate(message) is Fate.DEAD
 
     @pytest.mark.parametrize("browsing", [True, False])
+    async def test_what_a_late_worker_buried_behind_a_later_delivery_is_dead_and_not_vanished(
+        self, scene: Scene, browsing: bool
+    ) -> None:
+        scene.queue.browsing = browsing
+        (message,) = await scene.published()
+        scene.write(message, Kind.RECEIVED, Kind.FAILED, attempt=2)  # whose worker died before it could bury it
+        scene.queue.bury(message)
+        scene.write(message, Kind.DEAD_LETTERED, attempt=1)
+        assert scene.fate(message) is Fate.RETRYING
+        scene.clock.advance(60)
+        for _ in range(3):
+            await scene.look()
+        assert scene.fate(message) is Fate.DEAD
+
+    @pytest.mark.parametrize("browsing", [True, False])
+    async def test_what_was_sent_again_and_is_lost_has_vanished_although_its_dead_letter_is_still_there(
+        self, scene: Scene, browsing: bool
+    ) -> None:
+        scene.queue.browsing = browsing
+        (message,) = await scene.published()
+        scene.queue.bury(message)
+        scene.write(message, Kind.DEAD_LETTERED, Kind.PUBLISHED, attempt=1)
+        scene.write(message, Kind.RECEIVED, Kind.FAILED, attempt=2)
+        scene.clock.advance(60)
+        for _ in range(3):
+            await scene.look()
+        assert scene.fate(message) is Fate.VANISHED
+
+    @pytest.mark.parametrize("browsing", [True, False])
     async def test_what_may_lie_among_those_that_hide_is_not_called_vanished(
         self, scene: Scene, browsing: bool
     ) -> None:

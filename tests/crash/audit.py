@@ -19,6 +19,7 @@ from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.books.stock import take_stock
 from crossfoot.books.verify import verify
 from crossfoot.clock import SystemClock
+from crossfoot.connection import Connection
 from crossfoot.sqlite import connect
 from tests.crash.job import BROKEN, GOOD, INVOICE, LATE, Sent
 
@@ -76,13 +77,13 @@ def audit(path: str, published: Iterable[Sent], *, held: int) -> Audit:
     with closing(connect(path)) as connection:
         lost, doubled = _effects(connection, good)
         unaccounted, problems = _fates(connection, messages)
-        problems += _acks(connection) + _crossfoots_own(connection)
+        problems += acks_without_reason(connection) + crossfoots_own(connection)
     if held:
         problems.append(f"the queue still holds {held}")
     return Audit(lost=lost, doubled=doubled, unaccounted=unaccounted, problems=problems)
 
 
-def _effects(connection: sqlite3.Connection, good: set[str]) -> tuple[list[str], list[str]]:
+def _effects(connection: Connection, good: set[str]) -> tuple[list[str], list[str]]:
     lost: list[str] = []
     doubled: list[str] = []
     for table in EFFECTS:
@@ -93,14 +94,14 @@ def _effects(connection: sqlite3.Connection, good: set[str]) -> tuple[list[str],
     return lost, doubled
 
 
-def _fates(connection: sqlite3.Connection, messages: set[Sent]) -> tuple[list[str], list[str]]:
+def _fates(connection: Connection, messages: set[Sent]) -> tuple[list[str], list[str]]:
     """One closed fate for every message: by its entries, in the ledger, and the one that fits its type."""
     rows = connection.execute("SELECT key, id, type, subject, fate FROM crossfoot_messages").fetchall()
     unaccounted = [f"{message.id} (not in the book)" for message in messages - {Sent(*row[1:4]) for row in rows}]
     problems: list[str] = []
     settled: Counter[tuple[str, str]] = Counter()
     for key, id_, type_, subject, stored in rows:
-        fate = posted_fate(fold(_entries(connection, key)))
+        fate = posted_fate(fold(entries_of(connection, key)))
         if fate is None or not fate.closed:
             unaccounted.append(f"{id_} ({type_}, {fate.label if fate else 'no entries'})")
         elif fate != stored:
@@ -124,7 +125,7 @@ _FITTING = {
 }
 
 
-def _entries(connection: sqlite3.Connection, key: int) -> list[Entry]:
+def entries_of(connection: Connection, key: int) -> list[Entry]:
     rows: list[Any] = connection.execute(
         "SELECT kind, attempt, delivery, at, due FROM crossfoot_entries WHERE message = ?", (key,)
     ).fetchall()
@@ -134,7 +135,7 @@ def _entries(connection: sqlite3.Connection, key: int) -> list[Entry]:
     ]
 
 
-def _acks(connection: sqlite3.Connection) -> list[str]:
+def acks_without_reason(connection: Connection) -> list[str]:
     """Every ack has a reason that was written before it."""
     reasons = ", ".join(str(kind.value) for kind in ACK_REASONS)
     rows = connection.execute(
@@ -145,7 +146,7 @@ def _acks(connection: sqlite3.Connection) -> list[str]:
     return [f"{id_} was acked without a reason" for (id_,) in rows]
 
 
-def _crossfoots_own(connection: Any) -> list[str]:
+def crossfoots_own(connection: Connection) -> list[str]:
     now = SystemClock().now()
     verified = verify(connection, now)
     balance = take_stock(connection, now, depth_of=None)

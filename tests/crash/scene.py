@@ -70,14 +70,14 @@ class Scene:
         self.chance = random.Random(seed)
         self.plain = plain
         self.published: list[Sent] = []
-        name = _queue_name(endpoint)
+        name = queue_name(endpoint)
         self.job = Job(
             path=str(folder / "billing.db"), queue=name, role="work",
             endpoint=endpoint, form=form, batch=batch, sabotage=sabotage, mark=str(folder / "mark"),
             noted=str(folder / "noted"), lease=1.0 if endpoint else 0.5,
         )  # fmt: skip
         if endpoint:
-            anyio.run(_make_queue, name, endpoint)
+            anyio.run(make_queue, name, endpoint)
 
     def traffic(self, count: int, *, name: str, mostly: str = GOOD) -> tuple[Sent, ...]:
         return traffic(self.chance, count, name=name, mostly=mostly, plain=self.plain)
@@ -145,7 +145,8 @@ class Scene:
         return [Sent(*row) for row in rows]
 
 
-def _queue_name(endpoint: str | None) -> str:
+def queue_name(endpoint: str | None) -> str:
+    """A name nobody has yet, for a queue on that server."""
     if endpoint is None:
         return "embedded"
     name, kind = f"crash-{uuid4().hex[:12]}", endpoint.partition(":")[0]
@@ -159,12 +160,12 @@ def _queue_name(endpoint: str | None) -> str:
     return known.get(kind, f"sqs:{name}")
 
 
-async def _make_queue(name: str, endpoint: str) -> None:
+async def make_queue(name: str, endpoint: str, lease: float = 1.0) -> None:
     kind, _, rest = name.partition(":")
     if kind == "redis":
         await redis.ensure(rest, url=endpoint)
     elif kind == "nats":
-        await nats.ensure(name, servers=endpoint, lease=1.0)
+        await nats.ensure(name, servers=endpoint, lease=lease)
     elif kind == "rabbitmq":
         await rabbitmq.ensure(rest, url=endpoint)
     elif kind == "kafka":

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,17 @@ class Postgres:
     def url(self, database: str = "postgres", *, port: int | None = None, user: str = USER) -> str:
         return f"postgresql://{user}@{HOST}:{port or self.port}/{database}"
 
-    def create(self) -> None:
+    def create(self, *, segment: int = 16) -> None:
         """Make an empty cluster.
+
+        Args:
+            segment: megabytes of a file of its log; with small ones it soon wants a further one, and notices a full disk.
 
         Raises:
             RuntimeError: it could not be made. The message ends with what initdb said.
         """
         command = [program("initdb"), "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
-        command = [sys.executable, str(LEASH), *_as_owner(), *command, "--no-sync"]
+        command = [sys.executable, str(LEASH), *_as_owner(), *command, "--no-sync", f"--wal-segsize={segment}"]
         done = subprocess.run(command, capture_output=True, cwd="/", check=False)
         if done.returncode:
             raise RuntimeError(f"initdb failed:\n{done.stderr.decode()[-2000:]}")
@@ -102,12 +105,20 @@ class Postgres:
         """End it at once, as a crash would; what it confirmed is recovered when it starts again."""
         self._end(signal.SIGQUIT)
 
-    def freeze(self) -> None:
-        """Stop the process that takes connections in: new ones are not answered."""
+    def freeze(self, *, whole: bool = False) -> None:
+        """Stop the process that takes connections in: new ones are not answered. With `whole`, nobody is."""
         self._signal(signal.SIGSTOP)
+        if whole:
+            self._signal_children(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def thaw(self, *, whole: bool = False) -> None:
+        if whole:
+            self._signal_children(signal.SIGCONT)
         self._signal(signal.SIGCONT)
+
+    def answers(self) -> bool:
+        """Whether it lets somebody in, now or while it recovers."""
+        return self._answers(self.port)
 
     @contextmanager
     def admin(self, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
@@ -135,6 +146,13 @@ class Postgres:
     def _signal(self, number: int) -> None:
         assert self._process is not None, "the server is not running"
         self._process.send_signal(number)
+
+    def _signal_children(self, number: int) -> None:
+        assert self._process is not None, "the server is not running"
+        pid = self._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def _answers(self, port: int) -> bool:
         assert self._process is not None
@@ -174,15 +192,20 @@ def _as_owner() -> list[str]:
 
 
 @contextmanager
-def postgres_running(**settings: str) -> Iterator[Postgres]:
-    """A server of its own, ready; ended on leaving, and its data with it."""
+def postgres_running(within: Path | None = None, *, segment: int = 16, **settings: str) -> Iterator[Postgres]:
+    """A server of its own, ready; ended on leaving, and its data with it.
+
+    Args:
+        within: where its folder is to be, if not among the temporary ones; everybody must be able to pass through.
+        segment: see `Postgres.create`.
+    """
     # Not in pytest's folder, which is nobody's but its user's.
-    folder = Path(tempfile.mkdtemp(prefix="crossfoot-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="crossfoot-postgres-", dir=within))
     try:
         if owner := _owner():
             os.chown(folder, *owner)
         server = Postgres(folder, settings)
-        server.create()
+        server.create(segment=segment)
         server.start()
         try:
             yield server

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -35,6 +37,27 @@ def other(connection: Connection, postgres_url: str) -> Iterator[Connection]:
 
 def notes(connection: Connection) -> list[str]:
     return [note for (note,) in connection.execute("SELECT note FROM t ORDER BY number")]
+
+
+class TestConnecting:
+    def test_a_server_that_vanished_is_given_up_after_a_minute(self, connection: Connection) -> None:
+        """Said by the kernel, which does it; to have packets dropped takes rights that tests do not have."""
+        with socket.fromfd(connection.raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
+            idle, between, count, unconfirmed = (
+                line.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (
+                    socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT,
+                )
+            )  # fmt: skip
+        assert idle + count * between == 60
+        assert unconfirmed == 60_000
+
+    def test_what_the_url_says_of_it_wins(self, postgres_url: str) -> None:
+        with (
+            closing(connect(f"{postgres_url}?tcp_user_timeout=5000")) as made,
+            socket.fromfd(made.raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
+        ):
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5_000
 
 
 class TestTransactions:

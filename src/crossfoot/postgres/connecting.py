@@ -17,6 +17,11 @@ from crossfoot.postgres.errors import explain
 CONNECT_SECONDS = 10
 """How long a server may take to answer a new connection, unless the URL says `connect_timeout`."""
 
+VANISHED_SECONDS = 60
+"""How long a server that says nothing at all, as one whose machine or network is gone, is waited for: without this a connection
+that waits for an answer hangs for eleven minutes, and one that has sent a request for fifteen. Not counted while the other end's
+kernel confirms what arrives: a server may take as long for a statement as it needs."""
+
 MINIMUM_VERSION = 130_000
 """xid8 and pg_current_xact_id() came with PostgreSQL 13 (2020-09-24)."""
 
@@ -99,7 +104,10 @@ def terms(url: str) -> dict[str, Any]:
     wanted: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "crossfoot",
-        "keepalives_idle": 30,
+        "keepalives_idle": VANISHED_SECONDS // 2,
+        "keepalives_interval": VANISHED_SECONDS // 6,
+        "keepalives_count": 3,
+        "tcp_user_timeout": VANISHED_SECONDS * 1000,
     }
     return {"autocommit": True, **{name: value for name, value in wanted.items() if name not in stated}}
 

@@ -37,6 +37,8 @@ IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 _SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
 
 
+_SENT_AGAIN = f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({_SENT}) AND attempt >= ? LIMIT 1"
+
 THOROUGH = 10
 """Every so many looks dead letters are compared by identity, although their count is what it should be."""
 
@@ -44,10 +46,16 @@ MOST_CANDIDATES = 10_000
 """Messages looked for at once; the next round goes on behind them."""
 
 
-def _died_before(connection: Connection, key: int, attempt: int) -> bool:
-    """Whether a dead letter is one that was booked, whose message has been sent again since."""
+def _died_before(connection: Connection, key: int, attempt: int, *, gone: bool) -> bool:
+    """Whether a dead letter is one that was booked, whose message has been sent again since.
+
+    A message that is gone from the queue must have been sent again by somebody we know. If it was not, the dead letter is where it
+    went: a worker that was late buried an earlier delivery while a later one was in somebody else's hands.
+    """
     (died,) = connection.execute(sql.LAST_DEATH, (key,)).fetchone()
-    return died is not None and attempt <= died
+    if died is None or attempt > died:
+        return False
+    return not gone or connection.execute(_SENT_AGAIN, (key, died)).fetchone() is not None
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -138,7 +146,10 @@ class Reconciliation:
         how = "browsed" if browsing else "empty at every look"
         if gone and (buried := (await self._queue.depth()).dead):
             dead = [held async for held in self._queue.dead_letters()]
-            await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
+            missing = frozenset(message.key for message in gone)
+            await anyio.to_thread.run_sync(
+                self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters", missing
+            )
             if len(dead) < buried:  # some hide, from somebody else's look for instance: the missing may be among them
                 return {}
         aside = await self._book_expired() if gone else 0  # or it was set aside for its age meanwhile
@@ -225,8 +236,8 @@ class Reconciliation:
             ).fetchone()
         return int(row[0])
 
-    def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str) -> int:
-        """Book what the queue showed, for messages whose book does not say so yet."""
+    def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str, gone: frozenset[int] = frozenset()) -> int:
+        """Book what the queue showed, for messages whose book does not say so yet; `gone` are keys of those it does not hold."""
         post_all(self._book)
         now, written = self._book.clock.now(), 0
         with self._book.writing() as connection:
@@ -238,7 +249,9 @@ class Reconciliation:
                 other = known.is_other(record) or known.asks_other(record)
                 if other and not was(connection, known, record):  # booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
-                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
+                if kind is Kind.DEAD_LETTERED and _died_before(
+                    connection, known.key, row.attempt, gone=known.key in gone
+                ):
                     continue
                 summary = fold(entries_of(connection, known.key))  # its row may lag
                 if summary.marks & PROOF_MARKS or summary.latest % RANKS == kind:
