@@ -76,7 +76,7 @@ async def look(service: Service, times: int = 1, *, hides: bool = False) -> None
     await anyio.sleep(0.05)
     if not hides:
         queue = service.app.queue
-        queue._capabilities = msgspec.structs.replace(queue.capabilities, hides=0.0)  # type: ignore[attr-defined] - an adapter keeps what it found when it was opened
+        queue._capabilities = msgspec.structs.replace(queue.capabilities, hides=0.0)  # type: ignore[attr-defined]  # RabbitMQ's
     reconciliation = Reconciliation(service.app.book, service.app.queue, patience=0.02)
     for _ in range(times):
         await reconciliation.run()
