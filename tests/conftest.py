@@ -7,6 +7,7 @@ a section that names the server, the reason and the number of tests that went wi
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -61,6 +62,9 @@ def page_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts this in its background has it ignore Ctrl-C, and so would every process that it starts to interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_UNAVAILABLE] = Counter()
 
 
