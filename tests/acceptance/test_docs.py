@@ -214,6 +214,7 @@ ROWS: dict[str, Callable[[Capabilities], str]] = {
     "transactional ack": lambda c: yes(c.transactional_ack),
     "receipts fenced": lambda c: yes(c.receipts_fenced),
     "publish dedup": lambda c: seconds(c.publish_dedup),
+    "may go uncounted for": lambda c: seconds(c.hides),
     "longest delay of a publish": lambda c: seconds(c.max_delay),
     "longest delay of a release": lambda c: seconds(c.max_release_delay),
     "longest lease": lambda c: seconds(c.max_lease),

@@ -16,6 +16,7 @@ from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.clock import SECOND, ManualClock
+from crossfoot.errors import QueueUnavailable
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Capabilities, Depth, Held
@@ -36,17 +37,23 @@ class Watched(EmbeddedQueue):
         self.file = path
         self.browsing = True
         self.during_browse: Callable[[], object] = lambda: None
+        self.during_depth: Callable[[], object] = lambda: None
         self.before_purge: Callable[[], object] = lambda: None
         self.said: list[int] = []
         """How many it says it holds, when asked the next times."""
         self.hides_dead = False
+        self.hides = 0.0
+        self.fails = False
         self.looks_at_dead = 0
 
     @property
     def capabilities(self) -> Capabilities:
-        return msgspec.structs.replace(super().capabilities, browsing=self.browsing)
+        return msgspec.structs.replace(super().capabilities, browsing=self.browsing, hides=self.hides)
 
     async def depth(self) -> Depth:
+        self.during_depth()
+        if self.fails:
+            raise QueueUnavailable("it does not answer")
         depth = await super().depth()
         return msgspec.structs.replace(depth, ready=self.said.pop(0), in_flight=0, delayed=0) if self.said else depth
 
@@ -197,6 +204,35 @@ class TestDeadLetters:
         assert scene.fate(message) is Fate.DEAD
 
     @pytest.mark.parametrize("browsing", [True, False])
+    async def test_what_a_late_worker_buried_behind_a_later_delivery_is_dead_and_not_vanished(
+        self, scene: Scene, browsing: bool
+    ) -> None:
+        scene.queue.browsing = browsing
+        (message,) = await scene.published()
+        scene.write(message, Kind.RECEIVED, Kind.FAILED, attempt=2)  # whose worker died before it could bury it
+        scene.queue.bury(message)
+        scene.write(message, Kind.DEAD_LETTERED, attempt=1)
+        assert scene.fate(message) is Fate.RETRYING
+        scene.clock.advance(60)
+        for _ in range(3):
+            await scene.look()
+        assert scene.fate(message) is Fate.DEAD
+
+    @pytest.mark.parametrize("browsing", [True, False])
+    async def test_what_was_sent_again_and_is_lost_has_vanished_although_its_dead_letter_is_still_there(
+        self, scene: Scene, browsing: bool
+    ) -> None:
+        scene.queue.browsing = browsing
+        (message,) = await scene.published()
+        scene.queue.bury(message)
+        scene.write(message, Kind.DEAD_LETTERED, Kind.PUBLISHED, attempt=1)
+        scene.write(message, Kind.RECEIVED, Kind.FAILED, attempt=2)
+        scene.clock.advance(60)
+        for _ in range(3):
+            await scene.look()
+        assert scene.fate(message) is Fate.VANISHED
+
+    @pytest.mark.parametrize("browsing", [True, False])
     async def test_what_may_lie_among_those_that_hide_is_not_called_vanished(
         self, scene: Scene, browsing: bool
     ) -> None:
@@ -222,6 +258,20 @@ class TestMissing:
         scene.clock.advance(0.001)
         assert await scene.look() == {Kind.VANISHED: 1}
         assert scene.fate(message) is Fate.VANISHED
+
+    async def test_what_is_set_aside_for_its_age_meanwhile_is_expired_whatever_the_clocks_say(
+        self, scene: Scene
+    ) -> None:
+        (message,) = await scene.published()
+        scene.clock.advance(RETENTION - 60)
+
+        def set_aside() -> None:
+            """By another worker, or the queue itself, whose clock is a minute ahead."""
+            scene.queue.execute("UPDATE crossfoot_queue SET state = 3, expires_at = NULL")
+
+        scene.queue.during_depth = set_aside  # between the look for what is too old, and the one for what is missing
+        assert await scene.look() == {Kind.EXPIRED: 1}
+        assert scene.fate(message) is Fate.EXPIRED
 
     async def test_what_still_waits_in_the_outbox_is_not_missing(self, scene: Scene) -> None:
         (message,) = await scene.published()
@@ -286,6 +336,33 @@ class TestByCountAlone:
         await blind.look()
         blind.queue.said = said  # each look counts the dead letters, the rest, and the rest once more
         assert [await blind.look(), await blind.look(), await blind.look()] == [{}, {}, {Kind.VANISHED: 1}]
+
+    async def test_a_queue_that_may_hide_a_message_must_look_empty_for_longer(self, blind: Scene) -> None:
+        (message,) = await blind.published()
+        blind.queue.lose(message)
+        blind.queue.hides = 180.0
+        blind.clock.advance(60)
+        for _ in range(4):
+            assert await blind.look() == {}
+            blind.clock.advance(44)
+        blind.queue.said = [0, 1]  # here it comes out
+        assert await blind.look() == {}
+        for _ in range(5):
+            assert await blind.look() == {}
+            blind.clock.advance(44)
+        assert await blind.look() == {Kind.VANISHED: 1}
+
+    async def test_a_look_that_failed_begins_it_anew(self, blind: Scene) -> None:
+        (message,) = await blind.published()
+        blind.queue.lose(message)
+        blind.clock.advance(60)
+        assert await blind.look() == {}
+        blind.queue.fails = True
+        with pytest.raises(QueueUnavailable):
+            await blind.look()
+        blind.queue.fails = False
+        assert [await blind.look(), await blind.look()] == [{}, {Kind.VANISHED: 1}]
+        assert blind.fate(message) is Fate.VANISHED
 
     async def test_something_that_happened_in_between_begins_it_anew(self, blind: Scene) -> None:
         (message,) = await blind.published()

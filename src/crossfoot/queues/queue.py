@@ -41,6 +41,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     depth: DepthIs = DepthIs.APPROXIMATE
     browsing: bool = False
     """`browse()` lists every message the queue holds, without taking it."""
+    hides: float = 0.0
+    """For how long it may hold a message that `depth()` counts nowhere: on its way between two of its places, or because
+    its numbers are behind. Where nothing can be browsed, only a queue that looks empty for longer has lost something."""
     transactional_ack: bool = False
     """An ack can ride in the effect's own transaction."""
     receipts_fenced: bool = False

@@ -2,7 +2,8 @@
 
 Three things happen to messages without anybody telling us: the queue's retention drops them, its redrive policy moves
 them to the dead letters, and somebody deletes them. Each is found by identity where the queue can be browsed, and
-where it cannot, by the one moment at which its depth proves something: when it is empty.
+where it cannot, by the one moment at which its depth proves something: when it is empty, and at every look for as long as
+it may hold a message without counting it.
 
 A long queue is not searched. It delivers what is ready longest first, so only what should have been delivered before
 the message at its head can be missing; what is behind the head waits, or is found missing when the head has passed it.
@@ -17,13 +18,14 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS, Entry, Kind
-from crossfoot.books.fate import Fate
+from crossfoot.books.fate import Fate, fold
 from crossfoot.books.identity import was
 from crossfoot.books.posting import post_all
+from crossfoot.books.queries import entries_of
 from crossfoot.books.record import Record, record_of, under_broker_id, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
-from crossfoot.errors import EnvelopeInvalid
+from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
 from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsOldest
 from crossfoot.sqlite import Connection
@@ -35,6 +37,8 @@ IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 _SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
 
 
+_SENT_AGAIN = f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({_SENT}) AND attempt >= ? LIMIT 1"
+
 THOROUGH = 10
 """Every so many looks dead letters are compared by identity, although their count is what it should be."""
 
@@ -42,10 +46,16 @@ MOST_CANDIDATES = 10_000
 """Messages looked for at once; the next round goes on behind them."""
 
 
-def _died_before(connection: Connection, key: int, attempt: int) -> bool:
-    """Whether a dead letter is one that was booked, whose message has been sent again since."""
+def _died_before(connection: Connection, key: int, attempt: int, *, gone: bool) -> bool:
+    """Whether a dead letter is one that was booked, whose message has been sent again since.
+
+    A message that is gone from the queue must have been sent again by somebody we know. If it was not, the dead letter is where it
+    went: a worker that was late buried an earlier delivery while a later one was in somebody else's hands.
+    """
     (died,) = connection.execute(sql.LAST_DEATH, (key,)).fetchone()
-    return died is not None and attempt <= died
+    if died is None or attempt > died:
+        return False
+    return not gone or connection.execute(_SENT_AGAIN, (key, died)).fetchone() is not None
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -69,12 +79,24 @@ class Reconciliation:
         self._queue = queue
         self._patience = patience
         self._worker = worker
-        self._missed_before: set[tuple[int, int]] = set()
+        self._missed_since: dict[tuple[int, int], float] = {}
+        """Since when a message, and what happened to it last, has been missing at every look at an empty queue."""
         self._after = 0
         self._looks = 0
 
     async def run(self) -> dict[Kind, int]:
-        """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished."""
+        """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished.
+
+        Raises:
+            QueueUnavailable: it could not be looked at, which breaks the row of looks at which it was empty.
+        """
+        try:
+            return await self._run()
+        except QueueUnavailable:
+            self._missed_since.clear()
+            raise
+
+    async def _run(self) -> dict[Kind, int]:
         await anyio.to_thread.run_sync(post_all, self._book)
         found = {
             Kind.EXPIRED: await self._book_expired(),
@@ -113,21 +135,26 @@ class Reconciliation:
     async def _book_missing(self) -> dict[Kind, int]:
         browsing = self._queue.capabilities.browsing
         if not browsing and (await self._queue.depth()).held:
-            self._missed_before.clear()
+            self._missed_since.clear()
             return {}
         head = await self._queue.oldest() if browsing and isinstance(self._queue, TellsOldest) else None
         candidates = await anyio.to_thread.run_sync(self._overdue, head)
         if not candidates:
-            self._missed_before.clear()
+            self._missed_since.clear()
             return {}
         gone = await self._not_seen(candidates) if browsing else await self._gone_from_empty(candidates)
-        how = "browsed" if browsing else "empty at two looks"
+        how = "browsed" if browsing else "empty at every look"
         if gone and (buried := (await self._queue.depth()).dead):
             dead = [held async for held in self._queue.dead_letters()]
-            await anyio.to_thread.run_sync(self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters")
+            missing = frozenset(message.key for message in gone)
+            await anyio.to_thread.run_sync(
+                self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters", missing
+            )
             if len(dead) < buried:  # some hide, from somebody else's look for instance: the missing may be among them
                 return {}
-        return await anyio.to_thread.run_sync(self._write_gone, gone, how)
+        aside = await self._book_expired() if gone else 0  # or it was set aside for its age meanwhile
+        counts = await anyio.to_thread.run_sync(self._write_gone, gone, how)
+        return {**counts, Kind.EXPIRED: counts[Kind.EXPIRED] + aside}
 
     async def _not_seen(self, candidates: Sequence[Missing]) -> list[Missing]:
         """Those that the queue does not show."""
@@ -139,12 +166,19 @@ class Reconciliation:
         return list(missing.values())
 
     async def _gone_from_empty(self, candidates: Sequence[Missing]) -> list[Missing]:
-        """Those that were missed at two looks in a row, between which nothing happened to them, at an empty queue."""
+        """Those that were missed at two looks at least, at an empty queue, between which nothing happened to them, and which
+        are further apart than the queue may hide a message."""
         if (await self._queue.depth()).held:
-            self._missed_before.clear()
+            self._missed_since.clear()
             return []
-        gone = [message for message in candidates if (message.key, message.latest) in self._missed_before]
-        self._missed_before |= {(message.key, message.latest) for message in candidates}  # of other pages, too
+        now, hides = self._book.clock.monotonic(), self._queue.capabilities.hides
+        since = self._missed_since
+        gone = [
+            message for message in candidates
+            if (fact := (message.key, message.latest)) in since and now - since[fact] >= hides
+        ]  # fmt: skip
+        for message in candidates:  # those of other pages stay
+            since.setdefault((message.key, message.latest), now)
         return gone
 
     def _overdue(self, head: Micros | None) -> list[Missing]:
@@ -171,12 +205,12 @@ class Reconciliation:
         details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
         with self._book.writing() as connection:
             for message in gone:
-                latest, newest, sent = connection.execute(
-                    f"""SELECT m.latest, max(e.attempt), max(CASE WHEN e.kind IN ({_SENT}) THEN e.at END)
-                    FROM crossfoot_messages m JOIN crossfoot_entries e ON e.message = m.key WHERE m.key = ?""",
+                latest, sent = connection.execute(
+                    f"""SELECT max(attempt * {RANKS} + kind), max(CASE WHEN kind IN ({_SENT}) THEN at END)
+                    FROM crossfoot_entries WHERE message = ?""",
                     (message.key,),
                 ).fetchone()
-                if latest != message.latest or newest > message.latest // RANKS:
+                if latest != message.latest:
                     continue
                 # By when it was sent, not by when it happened: an old event may have been published a moment ago.
                 old = retention is not None and sent is not None and sent + micros(retention) <= now
@@ -198,8 +232,8 @@ class Reconciliation:
             ).fetchone()
         return int(row[0])
 
-    def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str) -> int:
-        """Book what the queue showed, for messages whose book does not say so yet."""
+    def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str, gone: frozenset[int] = frozenset()) -> int:
+        """Book what the queue showed, for messages whose book does not say so yet; `gone` are keys of those it does not hold."""
         post_all(self._book)
         now, written = self._book.clock.now(), 0
         details = msgspec.json.encode({"reason": reason}).decode()
@@ -210,12 +244,15 @@ class Reconciliation:
                 other = known.is_other(record) or known.asks_other(record)
                 if other and not was(connection, known, record):  # booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
-                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, row.attempt):
+                if kind is Kind.DEAD_LETTERED and _died_before(
+                    connection, known.key, row.attempt, gone=known.key in gone
+                ):
                     continue
-                if known.marks & PROOF_MARKS or known.latest % RANKS == kind:
+                summary = fold(entries_of(connection, known.key))  # its row may lag
+                if summary.marks & PROOF_MARKS or summary.latest % RANKS == kind:
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.
-                attempt = max(row.attempt, known.latest // RANKS)
+                attempt = max(row.attempt, summary.latest // RANKS)
                 entry = Entry(
                     message=known.key, kind=kind, at=now, attempt=attempt, worker=self._worker, details=details
                 )

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -151,6 +152,11 @@ class Client:
                         self._ask_quietly, self._again, lambda sqs: give_back(sqs, brought[0]), limiter=self._requests
                     )
             raise
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it leads to this machine, where AWS is not."""
+        return urlsplit(self._once.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
 
     def close(self) -> None:
         self._once.close()

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 LONGEST_POLL = 20
 """Seconds the service holds a receive open at most."""
 
+BEHIND = 120.0
+"""Seconds that AWS's numbers may be behind: it says a minute, at least. Those of an emulator on this machine are not."""
+
 
 class SqsQueue:
     """One SQS queue.
@@ -148,7 +151,7 @@ class SqsQueue:
         self._url, self._attributes, self._client = url, attributes, client
         limit = int(attributes.get("MaximumMessageSize", REQUEST_BYTES))
         self._rules = Rules(queue=self._name, fifo=self._rules.fifo, max_bytes=limit)
-        self._capabilities = _capabilities(self._rules)
+        self._capabilities = _capabilities(self._rules, behind=0.0 if client.is_local else BEHIND)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -274,10 +277,11 @@ class SqsQueue:
         return self._dead
 
 
-def _capabilities(rules: Rules) -> Capabilities:
+def _capabilities(rules: Rules, *, behind: float = BEHIND) -> Capabilities:
     return Capabilities(
         order=Order.KEY if rules.fifo else Order.NONE,
         depth=DepthIs.APPROXIMATE,
+        hides=behind,
         receipts_fenced=rules.fifo,
         publish_dedup=DEDUP_WINDOW if rules.fifo else 0.0,
         max_delay=0.0 if rules.fifo else MAX_DELAY,
