@@ -491,6 +491,9 @@ async def test_what_was_given_up_and_nobody_heard_is_found_when_nothing_is_in_fl
         await first.nak()
         with pytest.raises(TimeoutError):
             await pull.fetch(1, timeout=0.3)
+        with anyio.fail_after(20):  # until the server has forgotten that request, which would be given what comes next
+            while (await pull.consumer_info()).num_waiting:  # noqa: ASYNC110 - no one tells
+                await anyio.sleep(0.05)
         await client.close()
         await queue.publish([waiting])
 

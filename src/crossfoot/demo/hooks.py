@@ -105,6 +105,8 @@ class Hooks:
 
     def _wait_for_a_second(self, message: Message, hold: Hold) -> None:
         """The queue delivers the message a second time, although the first copy is being handled and its lease runs."""
+        # This delivery is in the book by now. Whoever waits for it need not wait until its worker asks for more.
+        self._record.signal(f"{LATER_COPY}{message.id} {hold.delivery.attempt}")
         if not self._begins(message, hold, everyone=True):
             return
         second = f"{LATER_COPY}{message.id} {hold.delivery.attempt + 1}"
