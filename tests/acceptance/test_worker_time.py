@@ -266,11 +266,11 @@ class TestTheClockOfALease:
             async with service.working(lease=30.0, batch=batch, concurrency=1):
                 ends = {Kind.COMMITTED, Kind.FAILED}
                 kinds: list[Kind] = await eventually(lambda: [k for k in service.kinds(message) if k in ends], "an end")
-            if kinds == [Kind.FAILED]:
+            if set(kinds) == {Kind.FAILED}:  # more than one, if a lease that was over was taken up again meanwhile
                 assert message.id not in service.effects
                 assert [title.partition(" ")[0] for title in service.causes().values()] == ["LeaseLost"]
                 assert Kind.ACKED not in service.kinds(message)
-            return kinds
+            return kinds[:1]
 
     @BATCHES
     @pytest.mark.parametrize("form", FORMS, ids=repr)
