@@ -13,19 +13,21 @@ from psycopg.rows import tuple_row
 from crossfoot.dialect import translate
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
 from crossfoot.effects.databases.psycopg import (
+    BACK_TO_MARK,
     BEGIN,
-    NEXT_MARK,
-    Guarded,
+    DROP_MARK,
+    ENDING,
+    SET_MARK,
     asks_again,
-    is_copy_in,
     tell_full_disk,
-    text_of,
 )
-from crossfoot.effects.databases.session import MARK, UNDO, Alone, Ask, Many, One, Run
+from crossfoot.effects.databases.psycopg_guarded import Guarded, is_copy_in, text_of
+from crossfoot.effects.databases.psycopg_steps import LAST, is_forgotten, read, take
+from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, adapt, connect_async
+from crossfoot.postgres import AFTER_OTHERS, ALONE, ROLLBACK, Trips, adapt, connect_async
 
 if TYPE_CHECKING:
     from crossfoot.effects.databases.psycopg import PostgresDatabase
@@ -163,36 +165,44 @@ class PsycopgAsyncSession:
         if self.handle.closed:  # its server ended the last one
             await self._connect()
         self._marked = False
-        await self._own.execute(BEGIN)
+        await self._say(BEGIN)
 
     async def commit(self) -> None:
         self._take_back()
-        await self._own.execute(COMMIT)
+        await self._say(*ENDING)
+        await self._send()
 
     async def rollback(self) -> None:
         self._take_back()
+        self.handle.trips.forget()
         if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
                 await self._own.execute(ROLLBACK)
 
     async def mark(self) -> None:
-        await self._own.execute(NEXT_MARK if self._marked else MARK.encode(), prepare=False)
+        await self._say(*((DROP_MARK,) if self._marked else ()), SET_MARK)
         self._marked = True
 
     async def undo(self) -> None:
         self._take_back()
-        await self._own.execute(UNDO.encode())
+        await self._say(BACK_TO_MARK)
 
     async def keep(self) -> None:
         """As its synchronous twin."""
 
     async def answer(self, ask: Ask) -> Any:
-        return await answer(self._own, ask)
+        if not take(self.handle.trips, ask):
+            await self._send()
+            return await answer(self._own, ask)
+        if not isinstance(ask, Alone) and ask.sql in LAST:
+            return 0
+        return read(ask, await self._send(), self._own)
 
     async def execute(self, sql: Any, parameters: Any = ()) -> psycopg.AsyncCursor[Any]:
         return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
 
     async def watch(self) -> None:
+        await self._send()
         self.handle.counter.watch()
         self.handle.guarded = True
         self.handle.lent_to = in_handler.get()
@@ -202,7 +212,7 @@ class PsycopgAsyncSession:
         return self.handle.changed()
 
     def asks_again(self, error: BaseException) -> bool:
-        return asks_again(error)
+        return asks_again(error) or is_forgotten(error)
 
     async def close(self) -> None:
         await self.handle.leave()
@@ -216,6 +226,25 @@ class PsycopgAsyncSession:
         made: Any = await connect_async(HandlerConnection, database.path, synchronous=database.synchronous)
         self.handle = made
         self._own = own_cursor(made)
+        made.trips = Trips(made)
+
+    async def _say(self, *statements: bytes) -> None:
+        """As its synchronous twin."""
+        for statement in statements:
+            if not self.handle.trips.say(statement):
+                await self._send()
+                await self._own.execute(statement, prepare=False)
+
+    async def _send(self) -> list[Any]:
+        """As its synchronous twin."""
+        if not self.handle.trips.waiting:
+            return []
+        try:
+            async with self.handle.lock:
+                return await self.handle.wait(self.handle.trips.send())
+        except psycopg.Error as error:
+            tell_full_disk(error, self.handle)
+            raise
 
 
 def own_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[Any]:
