@@ -124,8 +124,8 @@ def watch_parts() -> dict[str, float]:
 
         return around
 
-    ThreadLane._work = watched("lanes", ThreadLane._work)  # type: ignore[method-assign]
-    Intake.take = watched("intake", Intake.take)  # type: ignore[method-assign]
+    ThreadLane._work = watched("lanes", ThreadLane._work)  # type: ignore[method-assign]  # watched from outside
+    Intake.take = watched("intake", Intake.take)  # type: ignore[method-assign]  # watched from outside
     worker.post = watched("posting", worker.post)
     return spent
 
@@ -147,7 +147,7 @@ def profile_lanes(profiles: list[cProfile.Profile]) -> None:
         finally:
             own.profile.disable()
 
-    ThreadLane._work = profiled  # type: ignore[method-assign]
+    ThreadLane._work = profiled  # type: ignore[method-assign]  # watched from outside
 
 
 # ---- around it -----------------------------------------------------------------------------------------------------------
