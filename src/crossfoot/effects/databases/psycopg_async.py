@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -13,19 +14,21 @@ from psycopg.rows import tuple_row
 from crossfoot.dialect import translate
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
 from crossfoot.effects.databases.psycopg import (
+    BACK_TO_MARK,
     BEGIN,
-    NEXT_MARK,
-    Guarded,
+    DROP_MARK,
+    ENDING,
+    SET_MARK,
     asks_again,
-    is_copy_in,
     tell_full_disk,
-    text_of,
 )
-from crossfoot.effects.databases.session import MARK, UNDO, Alone, Ask, Many, One, Run
+from crossfoot.effects.databases.psycopg_guarded import Guarded, is_copy_in, text_of
+from crossfoot.effects.databases.psycopg_steps import LAST, is_forgotten, read, take
+from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import AFTER_OTHERS, ALONE, COMMIT, ROLLBACK, adapt, connect_async
+from crossfoot.postgres import AFTER_OTHERS, ALONE, ROLLBACK, Trips, adapt, connect_async
 
 if TYPE_CHECKING:
     from crossfoot.effects.databases.psycopg import PostgresDatabase
@@ -166,7 +169,7 @@ class PsycopgAsyncSession:
     """One connection, for one delivery at a time."""
 
     handle: HandlerConnection
-    _begun = False
+    _begun = _open = False
     _marked = False
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -179,39 +182,54 @@ class PsycopgAsyncSession:
         return session
 
     async def begin(self) -> None:
-        await self._over_a_living_one(lambda: self._own.execute(BEGIN))
-        self._begun, self._marked = True, False
+        if self.handle.closed:  # its server ended the last one
+            await self._connect()
+        self._begun, self._open, self._marked = True, False, False
+        await self._say(BEGIN)
 
     async def commit(self) -> None:
         self._take_back()
-        await self._own.execute(COMMIT)
+        self._open = True  # said once, and not over another connection
+        try:
+            await self._say(*ENDING)
+            await self._send()
+        finally:
+            self._begun = self._open = False
 
     async def rollback(self) -> None:
         self._take_back()
+        self._begun = self._open = False
+        self.handle.trips.forget()
         if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
                 await self._own.execute(ROLLBACK)
 
     async def mark(self) -> None:
-        await self._own.execute(NEXT_MARK if self._marked else MARK.encode(), prepare=False)
+        await self._say(*((DROP_MARK,) if self._marked else ()), SET_MARK)
         self._marked = True
 
     async def undo(self) -> None:
-        self.handle.guarded, self.handle.lent_to = False, None
-        await self._own.execute(UNDO.encode())
+        self._take_back()
+        await self._say(BACK_TO_MARK)
 
     async def keep(self) -> None:
         """As its synchronous twin."""
 
     async def answer(self, ask: Ask) -> Any:
-        if self._begun:
-            return await answer(self._own, ask)
-        return await self._over_a_living_one(lambda: answer(self._own, ask))
+        if not self._begun and self.handle.closed:
+            await self._connect()
+        if not take(self.handle.trips, ask):
+            await self._send()
+            return await self._over_a_living_one(lambda: answer(self._own, ask))
+        if not isinstance(ask, Alone) and ask.sql in LAST:
+            return 0
+        return read(ask, await self._send(), self._own)
 
     async def execute(self, sql: Any, parameters: Any = ()) -> psycopg.AsyncCursor[Any]:
         return await self.handle.cursor().execute(sql, parameters or None)  # type: ignore[no-any-return]  # of whatever rows the handler set
 
     async def watch(self) -> None:
+        await self._send()
         self.handle.counter.watch()
         self.handle.guarded = True
         self.handle.lent_to = in_handler.get()
@@ -221,31 +239,61 @@ class PsycopgAsyncSession:
         return self.handle.changed()
 
     def asks_again(self, error: BaseException) -> bool:
-        return asks_again(error)
+        return asks_again(error) or is_forgotten(error)
 
     async def close(self) -> None:
         await self.handle.leave()
 
     def _take_back(self) -> None:
-        self.handle.guarded = self._begun = False
-        self.handle.lent_to = None
+        self.handle.guarded, self.handle.lent_to = False, None
 
     async def _over_a_living_one(self, call: Callable[[], Awaitable[T]]) -> T:
         """As its synchronous twin."""
-        if not self.handle.closed:
-            try:
-                return await call()
-            except psycopg.OperationalError:
-                if not self.handle.closed:
-                    raise
-        await self._connect()
-        return await call()
+        if self._open:
+            return await call()
+        waiting = self.handle.trips.waiting
+        try:
+            result = await call()
+        except psycopg.OperationalError:
+            if not self.handle.closed:
+                self._open = self._begun
+                raise
+            await self._connect()
+            self.handle.trips.waiting = waiting
+            result = await call()
+        self._open = self._begun
+        return result
 
     async def _connect(self) -> None:
         database = self._database
         made: Any = await connect_async(HandlerConnection, database.path, synchronous=database.synchronous)
         self.handle = made
         self._own = own_cursor(made)
+        made.trips = Trips(made)
+
+    async def _say(self, *statements: bytes) -> None:
+        """As its synchronous twin."""
+        for statement in statements:
+            if not self.handle.trips.say(statement):
+                await self._send()
+                await self._over_a_living_one(partial(self._say_alone, statement))
+
+    async def _say_alone(self, statement: bytes) -> None:
+        await self._own.execute(statement, prepare=False)
+
+    async def _send(self) -> list[Any]:
+        """As its synchronous twin."""
+        if not self.handle.trips.waiting:
+            return []
+        return await self._over_a_living_one(self._trip)
+
+    async def _trip(self) -> list[Any]:
+        try:
+            async with self.handle.lock:
+                return await self.handle.wait(self.handle.trips.send())
+        except psycopg.Error as error:
+            tell_full_disk(error, self.handle)
+            raise
 
 
 def own_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[Any]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
+from crossfoot.books import sql
 from crossfoot.dialect import translate
 from crossfoot.effects.databases.changes import chain
-from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run
+from crossfoot.effects.databases.session import All, Alone, Ask, Many, One, Run
 from crossfoot.errors import DiskFull
-from crossfoot.postgres import AFTER_OTHERS, ALONE, adapt, explain, is_transient
+from crossfoot.postgres import AFTER_OTHERS, ALONE, Trips, adapt, explain, is_transient, rows_changed, rows_of
+
+LAST = frozenset(
+    (sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP)
+)
+"""What is written last before a commit, and whose answer nobody reads: it travels with the commit."""
 
 
 def own_cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
@@ -50,9 +58,31 @@ def _answer(cursor: psycopg.Cursor[Any], ask: Ask) -> Any:
     return cursor.fetchone() if isinstance(ask, One) else cursor.fetchall()
 
 
+def take(trips: Trips, ask: Ask) -> bool:
+    """Have a request carried out with the next trip. False where it needs a cursor."""
+    if isinstance(ask, Alone):
+        return False
+    return trips.say(translate(ask.sql), ask.rows if isinstance(ask, Many) else (ask.parameters,))
+
+
+def read(ask: Ask, results: Sequence[PGresult], context: Any) -> Any:
+    """The answer to the request that was the last of a trip."""
+    if isinstance(ask, Many):
+        return rows_changed(results[len(results) - len(ask.rows) :])
+    if isinstance(ask, Run):
+        return rows_changed(results[-1:])
+    rows = rows_of(results[-1], context)
+    return rows if isinstance(ask, All) else rows[0] if rows else None
+
+
 def asks_again(error: BaseException) -> bool:
     """Whether PostgreSQL asks for the whole transaction again, in whatever wrapping it said so."""
     return any(is_transient(one) for one in chain(error))
+
+
+def is_forgotten(error: BaseException) -> bool:
+    """Whether the server has forgotten what was prepared, behind our back; it is prepared anew."""
+    return isinstance(error, psycopg.errors.InvalidSqlStatementName)
 
 
 def tell_full_disk(error: psycopg.Error, connection: Any) -> None:

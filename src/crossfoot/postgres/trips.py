@@ -1,0 +1,210 @@
+"""Crossfoot's own statements on a connection, several of them in one trip to the server.
+
+By way of a cursor each statement costs a trip of its own, and more of the interpreter's time than all else that a message
+needs. Here they are handed to libpq as they are, prepared, in its pipeline mode, with one end behind all of them. The server does
+them in that order; after an error it passes over those that follow, a COMMIT among them.
+
+Handlers' statements go their own way, over cursors of psycopg's, between two trips.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import AdaptContext, PQGen
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq.abc import PGresult
+from psycopg.waiting import Ready, Wait
+
+from crossfoot.postgres.connecting import PREPARED_AFTER
+
+Trip = PQGen[list[PGresult]]
+"""For the connection's `wait`. Its result: one for each statement."""
+
+FORGOTTEN = "26000"
+"""The state of the error that something prepared is not there."""
+
+Parameters = list[bytes | None]
+
+_SIGN = re.compile(rb"%(.)", re.DOTALL)
+
+
+class Trips:
+    """What is to be said to the server, and what it answered.
+
+    Args:
+        raw: the connection. Between trips it is psycopg's, and not in pipeline mode.
+    """
+
+    def __init__(self, raw: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        self._pgconn = raw.pgconn
+        # Behind a pooler nothing is prepared, and what it makes of a pipeline is not known.
+        self._possible = psycopg.Pipeline.is_supported() and raw.prepare_threshold is not None
+        self.waiting: list[tuple[bytes, Parameters]] = []
+        """What was said and has not been sent."""
+        self._uses: dict[bytes, int] = {}
+        self._names: dict[bytes, bytes] = {}
+        self._numbers = itertools.count()
+
+    @property
+    def possible(self) -> bool:
+        """Whether the connection can be spoken to in this way; the handler may have changed its encoding."""
+        return self._possible and self._pgconn.parameter_status(b"client_encoding") == b"UTF8"
+
+    def say(self, statement: bytes, rows: Sequence[Sequence[Any]] = ((),)) -> bool:
+        """Have a statement sent with the next trip, once for each row of parameters.
+
+        Args:
+            statement: with `%s` for its parameters.
+
+        Returns:
+            Whether it can be: not with parameters other than text, integers and NULL.
+        """
+        dumped = [_dumped(row) for row in rows]
+        if not self.possible or not all(one is not None for one in dumped):
+            return False
+        text = _numbered(statement)
+        self.waiting += [(text, one) for one in dumped if one is not None]
+        return True
+
+    def forget(self) -> None:
+        """Nothing of what waits is to be said any more."""
+        self.waiting = []
+
+    def prepare_anew(self) -> None:
+        """The server was told to forget what was prepared."""
+        self._names.clear()
+
+    def send(self) -> Trip:
+        """Send what waits, and read the answers.
+
+        Raises:
+            psycopg.Error: the first error of the server, or of the connection.
+        """
+        said, self.waiting = self.waiting, []
+        pgconn = self._pgconn
+        pgconn.enter_pipeline_mode()
+        try:
+            naming = self._hand_over(said)
+            while pgconn.flush():
+                if (yield Wait.RW) & Ready.R:
+                    pgconn.consume_input()
+            results = yield from self._answers()
+        finally:
+            self._leave()
+        told: list[PGresult] = []
+        for result, (prepared, name) in zip(results, naming, strict=False):
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                error = error_from_result(result)
+                if error.sqlstate == FORGOTTEN:
+                    self.prepare_anew()
+                raise error
+            if prepared is None:
+                told.append(result)
+            else:
+                self._names[prepared] = name
+        return told
+
+    def _hand_over(self, said: Sequence[tuple[bytes, Parameters]]) -> list[tuple[bytes | None, bytes]]:
+        """Give all to libpq. Returns, for each answer to come, the statement that it prepares and its name, if it does that."""
+        pgconn = self._pgconn
+        naming: list[tuple[bytes | None, bytes]] = []
+        names = dict(self._names)
+        for statement, parameters in said:
+            name = names.get(statement)
+            if name is None:
+                uses = self._uses[statement] = self._uses.get(statement, 0) + 1
+                if uses > PREPARED_AFTER:
+                    name = names[statement] = b"crossfoot_%d" % next(self._numbers)
+                    pgconn.send_prepare(name, statement)
+                    naming.append((statement, name))
+            if name is None:
+                pgconn.send_query_params(statement, parameters)
+            else:
+                pgconn.send_query_prepared(name, parameters)
+            naming.append((None, b""))
+        pgconn.pipeline_sync()
+        return naming
+
+    def _answers(self) -> Trip:
+        pgconn = self._pgconn
+        results: list[PGresult] = []
+        try:
+            while True:
+                while pgconn.is_busy():
+                    while not (yield Wait.R):
+                        pass
+                    pgconn.consume_input()
+                result = pgconn.get_result()
+                if result is not None:
+                    if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                        return results
+                    results.append(result)
+                elif pgconn.status == pq.ConnStatus.BAD:
+                    raise psycopg.OperationalError("the connection is lost")
+        except psycopg.OperationalError:
+            if any(result.status == pq.ExecStatus.FATAL_ERROR for result in results):
+                return results  # the server said why, before it hung up
+            raise
+
+    def _leave(self) -> None:
+        try:
+            self._pgconn.exit_pipeline_mode()
+        except psycopg.Error:  # answers are on their way that nobody waits for
+            with suppress(psycopg.Error):
+                self._pgconn.finish()
+
+
+def rows_changed(results: Sequence[PGresult]) -> int:
+    """By all of them."""
+    return sum(result.command_tuples or 0 for result in results)
+
+
+def rows_of(result: PGresult, context: AdaptContext) -> list[tuple[Any, ...]]:
+    """The rows of an answer, read as a cursor of that context would."""
+    reader = Transformer(context)
+    reader.set_pgresult(result)
+    return reader.load_rows(0, result.ntuples, tuple)
+
+
+def _dumped(row: Sequence[Any]) -> Parameters | None:
+    """Parameters as the server reads them, `None` if one is of another kind."""
+    dumped: Parameters = []
+    for value in row:
+        kind = type(value)
+        if kind is int:
+            dumped.append(b"%d" % value)
+        elif value is None:
+            dumped.append(None)
+        elif kind is str and "\0" not in value:
+            try:
+                dumped.append(value.encode())
+            except UnicodeEncodeError:  # psycopg says what is wrong with it
+                return None
+        else:
+            return None
+    return dumped
+
+
+@lru_cache(maxsize=1024)
+def _numbered(statement: bytes) -> bytes:
+    """With `$1`, `$2`, ... for its parameters, as the server counts them."""
+    count = 0
+
+    def number(sign: re.Match[bytes]) -> bytes:
+        nonlocal count
+        if sign[1] == b"%":
+            return b"%"
+        assert sign[1] == b"s", f"parameters that have names are not for a trip: {statement!r}"
+        count += 1
+        return b"$%d" % count
+
+    return _SIGN.sub(number, statement)
