@@ -14,6 +14,7 @@ from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import chain
 from crossfoot.effects.databases.django_session import DjangoSession, Executor
 from crossfoot.effects.databases.postgres_changes import ChangeCounter, rows_told
+from crossfoot.effects.databases.psycopg_guarded import text_of
 from crossfoot.errors import TransactionMisuse
 from crossfoot.postgres import explain, needs_durability
 
@@ -70,7 +71,7 @@ class PostgresSession(DjangoSession):
 
     def _see(self, execute: Executor, sql: Any, params: Any, many: bool, context: Any) -> Any:
         raw = self.handle.connection
-        look = self._counter.look(driver.text_of(sql, raw))
+        look = self._counter.look(text_of(sql, raw))
         try:
             result = execute(sql, params, many, context)
         except Exception as error:
