@@ -273,7 +273,7 @@ def _pattern(s: Settings) -> Pattern:
     # A long first pause needs no cap beside it; a cap that is none is for `Retry` to refuse.
     longest = max(s.backoff, s.backoff_cap) if s.backoff_cap > 0 else s.backoff_cap
     return Pattern(
-        concurrency=s.concurrency, batch=s.batch, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
+        concurrency=s.concurrency, batch=s.batch, optimistic=s.optimistic, lease=s.lease, wait=s.wait, grace=s.grace, reconcile=s.reconcile,
         prefetch=s.prefetch,
         retry=Retry(attempts=s.attempts, base=s.backoff, cap=longest, unknown_for=s.unknown_for),
     )  # fmt: skip

@@ -65,7 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: the largest message of a queue that is a table, of a stream, of RabbitMQ or of Kafka.
         payloads: whether the book keeps what messages carry (needed to show it and to send it again).
         synchronous: SQLite's: `FULL` survives a power cut, `NORMAL` may lose the last commits in one.
-        concurrency, batch, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`, which knows their bounds.
+        concurrency, batch, optimistic, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`, which knows their
+            bounds.
         attempts, backoff, backoff_cap, unknown_for: see `crossfoot.worker.retry.Retry`, likewise.
         log_format, loop: of `crossfoot worker`: how it logs, `text` or `json`; and its event loop, `auto`, `asyncio` or `uvloop`.
     """
@@ -81,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     synchronous: str = "FULL"
     concurrency: int = 4
     batch: int = 1
+    optimistic: bool = False
     lease: float = 30.0
     wait: float = 1.0
     grace: float = 25.0

@@ -96,7 +96,7 @@ SETTINGS = [
     ("BTACH", "1", "the environment sets 'btach', which is no setting: did you mean 'batch'?"),
     ("BATCH", "many", "the environment sets batch = 'many': expected `int`"),
     ("BATCH", "0", "batch must be from 1 to 10,000, not 0"),
-    ("QUEUE", "kafka:billing", "queue = 'kafka:billing': crossfoot knows 'embedded', SQS"),
+    ("QUEUE", "pulsar:billing", "queue = 'pulsar:billing': crossfoot knows 'embedded', SQS"),
     ("DATABASE", "sqlite:///x.db", "database = 'sqlite://...': the name of a SQLite file is wanted"),
 ]
 

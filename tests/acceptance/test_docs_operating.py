@@ -53,8 +53,8 @@ def published(_published: Path, tmp_path: Path) -> Path:
         ({}, ["worker", "billing:app", "--bach", "3"], "--batch"),
         ({}, ["worker", "billing:ap"], "it has app"),
         ({}, ["balance"], "there is no file crossfoot.db"),
-        ({"CROSSFOOT_QUEUE": "kafka://me:secret@host/q"}, ["worker", "billing:app"], "queue = 'kafka'"),
-        ({"CROSSFOOT_QUEUE": "kafka:billing"}, ["worker", "billing:app"], "crossfoot knows 'embedded', SQS"),
+        ({"CROSSFOOT_QUEUE": "pulsar://me:secret@host/q"}, ["worker", "billing:app"], "queue = 'pulsar'"),
+        ({"CROSSFOOT_QUEUE": "pulsar:billing"}, ["worker", "billing:app"], "crossfoot knows 'embedded', SQS"),
     ],
 )
 def test_wrong_use_ends_with_2_and_a_remedy(

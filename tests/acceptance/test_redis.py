@@ -314,7 +314,7 @@ class TestProcesses:
                 )  # fmt: skip
                 assert says in done.stderr
                 assert "s3cret" not in done.stdout + done.stderr
-            wrong = "kafka://user:s3cret@127.0.0.1/0/q"
+            wrong = "pulsar://user:s3cret@127.0.0.1/0/q"
             done = crossfoot(tmp_path, "worker", "billing:app", code=2, CROSSFOOT_QUEUE=wrong)
             assert "crossfoot knows" in done.stderr
             assert "s3cret" not in done.stdout + done.stderr

@@ -35,8 +35,10 @@ from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.operation import operation_key
-from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
+from crossfoot.effects.optimism import Optimism
+from crossfoot.effects.perform import aperform, perform
 from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.together import aperform_batch, perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
@@ -276,6 +278,9 @@ class Lossy:
 class Scene:
     """A service's file with a business table, its book, its queue, and one lane's session."""
 
+    optimistic = False
+    """Whether its lane begins batches without savepoints."""
+
     def __init__(self, form: Form, path: Path | str, database: Database, book: Book, queue: EmbeddedQueue) -> None:
         self.form = form
         self.path = path
@@ -283,6 +288,7 @@ class Scene:
         self.book = book
         self.queue = queue
         self.session: Any = None
+        self.optimism = Optimism() if self.optimistic else None
         self._numbers = itertools.count(1)
 
     def handler(
@@ -320,8 +326,8 @@ class Scene:
     async def perform_batch(self, works: Sequence[Work]) -> list[Kind | Exception]:
         session = await self.open_session()
         if self.form.is_async:
-            return await aperform_batch(works, session)
-        return await anyio.to_thread.run_sync(perform_batch, works, session)
+            return await aperform_batch(works, session, self.optimism)
+        return await anyio.to_thread.run_sync(perform_batch, works, session, self.optimism)
 
     async def open_session(self) -> Any:
         """The lane's session; `self.session` may be replaced by one that misbehaves."""

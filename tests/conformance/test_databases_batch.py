@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.conformance.test_databases_misuse import Effect, Taken
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["careful", "optimistic"])
+def optimistic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every law of batches holds in both manners."""
+    monkeypatch.setattr(Scene, "optimistic", request.param)
+    return bool(request.param)
 
 
 def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
@@ -227,6 +235,48 @@ class TestWithinABatch:
         works = [scene.work(scene.handler(story)) for story in (bill, swallow)]
         results = await scene.perform_batch(works)
         assert isinstance(results[1], NoProof)
+
+
+class TestOptimism:
+    """Savepoints are spared until they are missed."""
+
+    async def work(
+        self, scene: Scene, stories: Sequence[Story], patch: pytest.MonkeyPatch
+    ) -> tuple[list[Kind | str], int]:
+        """How a batch ended, and how many savepoints it took."""
+        session = await scene.open_session()
+        marks, mark = itertools.count(), session.mark
+
+        def counted() -> Any:
+            next(marks)
+            return mark()
+
+        with patch.context() as patched:
+            patched.setattr(session, "mark", counted)
+            works = [scene.work(scene.handler(story)) for story in stories]
+            return kinds_of(await scene.perform_batch(works)), next(marks)
+
+    async def test_a_batch_in_which_all_goes_well_takes_none(
+        self, scene: Scene, optimistic: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ends = await self.work(scene, [bill, bill, bill], monkeypatch)
+        assert ends == ([Kind.COMMITTED] * 3, 0 if optimistic else 3)
+
+    async def test_after_a_failure_all_is_done_again_and_the_next_batch_takes_them(
+        self, scene: Scene, optimistic: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[str] = []
+
+        def note_and_bill(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            calls.append(message.id)
+            yield insert(message)
+
+        ends, _ = await self.work(scene, [note_and_bill, fail, note_and_bill], monkeypatch)
+        assert ends == [Kind.COMMITTED, "RuntimeError", Kind.COMMITTED]
+        assert len(calls) == (3 if optimistic else 2)
+        assert len(scene.effects) == 2
+        for savepoints in (3, 0 if optimistic else 3):
+            assert await self.work(scene, [bill, bill, bill], monkeypatch) == ([Kind.COMMITTED] * 3, savepoints)
 
 
 STORIES = (bill, bill, fail, swallow, decline, tell, half)

@@ -28,8 +28,9 @@ from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.operation import operation_key
-from crossfoot.effects.perform import perform, perform_batch
+from crossfoot.effects.perform import perform
 from crossfoot.effects.proof import Noop
+from crossfoot.effects.together import perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.message import Message, encode
 

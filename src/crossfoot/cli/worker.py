@@ -10,8 +10,8 @@ import typer
 
 from crossfoot import settings
 from crossfoot.cli.loading import load_app
-from crossfoot.cli.loops import options_of
 from crossfoot.cli.worker_logs import Log
+from crossfoot.cli.worker_loops import options_of
 from crossfoot.cli.worker_probes import probes
 from crossfoot.cli.worker_running import run_alone, run_for_supervisor, run_several
 from crossfoot.settings import LogFormat, Loop
@@ -24,6 +24,14 @@ def worker(
     ],
     concurrency: Annotated[int | None, typer.Option(help="handlers that run at once", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="messages per transaction; 1 is the plain mode", min=1)] = None,
+    optimistic: Annotated[
+        bool | None,
+        typer.Option(
+            "--optimistic/--careful",
+            help="begin batches without savepoints; one failure, and all its handlers run again",
+            show_default=False,
+        ),
+    ] = None,
     lease: Annotated[
         float | None, typer.Option(help="seconds a received message is ours before it is extended")
     ] = None,
@@ -48,6 +56,7 @@ def worker(
 
         crossfoot worker billing:app
         crossfoot worker billing:app --batch 100 --until-idle
+        crossfoot worker billing:app --batch 100 --optimistic
         crossfoot worker billing:app --processes 4
     """
     if processes is not None:
@@ -58,7 +67,7 @@ def worker(
     log_format, loop = log_format or LogFormat(app.settings.log_format), loop or Loop(app.settings.loop)
     log.use(log_format)
     on = options_of(loop)
-    stated = {"concurrency": concurrency, "batch": batch, "lease": lease}
+    stated = {"concurrency": concurrency, "batch": batch, "optimistic": optimistic, "lease": lease}
     chosen: dict[str, object] = {name: value for name, value in stated.items() if value is not None}
     if line is not None:
         made = app.worker(**chosen)
@@ -69,8 +78,14 @@ def worker(
             made = app.worker(**chosen)
             log.name(made.name)
             return run_alone(app, made, until_idle, pulse, on, as_json)
+        chosen.pop("optimistic", None)
         chosen |= {"log-format": log_format.value, "loop": loop.value}
         options = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
-        flags = {"--until-idle": until_idle, "--verbose": verbose}
+        flags = {
+            "--optimistic": optimistic is True,
+            "--careful": optimistic is False,
+            "--until-idle": until_idle,
+            "--verbose": verbose,
+        }
         command = [target, *options, *(flag for flag, wanted in flags.items() if wanted)]
         return run_several(command, processes, until_idle, pulse, as_json)

@@ -1,6 +1,6 @@
-"""Performing deliveries: begin, handler, proof, commit; and what the commit's answer means.
+"""Performing one delivery: begin, handler, proof, commit; and what the commit's answer means.
 
-Synchronous and asynchronous twins, one by one and in batches. A commit that raised is neither believed nor
+Synchronous and asynchronous twins. A commit that raised is neither believed nor
 disbelieved: the operation key is read again, over a new connection, and says which message completed it.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -18,12 +17,12 @@ import anyio
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
-from crossfoot.effects.batch import ack, claim, disclaim, write
+from crossfoot.effects.batch import write
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
-from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, TransactionMisuse
 
 AGAIN = 5
 """How often a delivery is begun anew because the database asks for that, before it counts as failed."""
@@ -51,7 +50,7 @@ def perform(work: Work, session: Session, database: Database) -> Kind:
 
 def _perform(work: Work, session: Session, database: Database) -> Kind:
     try:
-        kind = _inside(work, Transaction(work, session), session, eager=work.eager or not database.lazy)
+        kind = inside(work, Transaction(work, session), session, eager=work.eager or not database.lazy)
         drive(write([work]), session)
         reach(Boundary.BEFORE_COMMIT)
     except BaseException:
@@ -65,54 +64,6 @@ def _perform(work: Work, session: Session, database: Database) -> Kind:
             raise
     reach(Boundary.AFTER_COMMIT)
     return kind
-
-
-def perform_batch(works: Sequence[Work], session: Session) -> list[Kind | Exception]:
-    """Handle many deliveries in one transaction, each in a savepoint: a failure undoes its own work only.
-
-    Returns:
-        For each work how it was closed, or the exception that undid it. All of it is durable.
-
-    Raises:
-        Exception: the transaction as a whole failed; do the works one by one, which finds out what was kept.
-    """
-    try:
-        return _batch(works, session, grouped=True)
-    except LeaseLost:
-        return _batch([work.again() for work in works], session, grouped=False)
-
-
-def _batch(works: Sequence[Work], session: Session, *, grouped: bool) -> list[Kind | Exception]:
-    results: list[Kind | Exception] = []
-    proven: set[int] = set()
-    session.begin()
-    try:
-        if grouped:
-            drive(claim(works), session)
-        for work in works:
-            session.mark()
-            work.proven, work.acks_later = proven, grouped
-            try:
-                results.append(_inside(work, Transaction(work, session, begun=True), session, eager=True))
-                proven.add(work.hold.key)
-                reach(Boundary.INSIDE_BATCH)
-            except Exception as error:
-                if session.asks_again(error):  # for the whole transaction: one by one
-                    raise
-                work.forget()
-                session.undo()
-                drive(disclaim(work), session)
-                results.append(error)
-            session.keep()
-        drive(ack(works), session)
-        drive(write(works), session)
-        reach(Boundary.BEFORE_COMMIT)
-        session.commit()
-    except BaseException:
-        session.rollback()
-        raise
-    reach(Boundary.AFTER_COMMIT)
-    return results
 
 
 async def aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
@@ -129,7 +80,7 @@ async def aperform(work: Work, session: AsyncSession, database: Database) -> Kin
 
 async def _aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
     try:
-        kind = await _ainside(work, AsyncTransaction(work, session), session, eager=work.eager or not database.lazy)
+        kind = await ainside(work, AsyncTransaction(work, session), session, eager=work.eager or not database.lazy)
         await adrive(write([work]), session)
         reach(Boundary.BEFORE_COMMIT)
     except BaseException:
@@ -145,49 +96,6 @@ async def _aperform(work: Work, session: AsyncSession, database: Database) -> Ki
                 raise
     reach(Boundary.AFTER_COMMIT)
     return kind
-
-
-async def aperform_batch(works: Sequence[Work], session: AsyncSession) -> list[Kind | Exception]:
-    """The asynchronous twin of `perform_batch`: handlers run one after another."""
-    try:
-        return await _abatch(works, session, grouped=True)
-    except LeaseLost:
-        return await _abatch([work.again() for work in works], session, grouped=False)
-
-
-async def _abatch(works: Sequence[Work], session: AsyncSession, *, grouped: bool) -> list[Kind | Exception]:
-    results: list[Kind | Exception] = []
-    proven: set[int] = set()
-    try:
-        await session.begin()
-        if grouped:
-            await adrive(claim(works), session)
-        for work in works:
-            await session.mark()
-            work.proven, work.acks_later = proven, grouped
-            try:
-                results.append(await _ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
-                proven.add(work.hold.key)
-                reach(Boundary.INSIDE_BATCH)
-            except Exception as error:
-                if session.asks_again(error):  # for the whole transaction: one by one
-                    raise
-                work.forget()
-                await session.undo()
-                await adrive(disclaim(work), session)
-                results.append(error)
-            await session.keep()
-        await adrive(ack(works), session)
-        await adrive(write(works), session)
-        reach(Boundary.BEFORE_COMMIT)
-        with anyio.CancelScope(shield=True):
-            await session.commit()
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await session.rollback()
-        raise
-    reach(Boundary.AFTER_COMMIT)
-    return results
 
 
 def committed_after_all(work: Work, database: Database, error: Exception) -> bool:
@@ -222,7 +130,8 @@ async def acommitted_after_all(work: Work, database: Database, error: Exception)
         _doubt(work, error, second)
 
 
-def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
+def inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kind:
+    """One delivery inside a transaction that somebody else ends: its handler, its proof, and what is written with it."""
     entered = enter(work)
     try:
         if eager or drive(work.out_of_turn(), session):
@@ -260,7 +169,8 @@ def _inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Ki
     return drive(work.settle(_decision(work)), session)
 
 
-async def _ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
+async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
+    """The asynchronous twin."""
     entered = enter(work)
     try:
         if eager or await adrive(work.out_of_turn(), session):

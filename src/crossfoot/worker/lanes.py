@@ -18,7 +18,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from crossfoot.books.entry import Kind
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import AsyncSession, Database, Session
-from crossfoot.effects.perform import aperform, aperform_batch, perform, perform_batch
+from crossfoot.effects.optimism import Optimism
+from crossfoot.effects.perform import aperform, perform
+from crossfoot.effects.together import aperform_batch, perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, Unavailable
 from crossfoot.tracing.delivering import together
@@ -69,12 +71,13 @@ class Lane:
 
     Args:
         batch: deliveries per transaction; 1 is the plain mode.
+        optimistic: whether batches begin without savepoints.
         stopping: says whether the worker is to finish; work not begun by then is handed back.
     """
 
     def __init__(
         self, database: Database, clock: Clock, settle: Settle, load: Load, alone: Alone, *, batch: int,
-        stopping: Callable[[], bool],
+        optimistic: bool, stopping: Callable[[], bool],
     ) -> None:  # fmt: skip
         load.lanes += 1
         self._load = load
@@ -83,6 +86,7 @@ class Lane:
         self._settle = settle
         self._alone = alone
         self._batch = batch
+        self._optimism = Optimism() if optimistic else None
         self._stopping = stopping
         self._pace = Pace()
 
@@ -139,7 +143,7 @@ class ThreadLane(Lane):
         ready, works, results = _ready(chunk)
         try:
             with together([held.trace for held in ready]):
-                kinds = perform_batch(works, session)
+                kinds = perform_batch(works, session, self._optimism)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
@@ -199,7 +203,7 @@ class LoopLane(Lane):
         ready, works, results = _ready(chunk)
         try:
             with together([held.trace for held in ready]):
-                kinds = await aperform_batch(works, session)
+                kinds = await aperform_batch(works, session, self._optimism)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - as above

@@ -49,6 +49,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         concurrency: handlers that run at once; on SQLite one writes at a time, so more help only handlers that wait.
         batch: deliveries per transaction; 1 is the plain mode.
+        optimistic: batches begin without savepoints; if one delivery fails, the handlers of all the batch run again.
         lease: how long a received message is ours before it must be extended.
         wait: how long one receive waits for messages.
         grace: how long a stopping worker waits for handlers that run.
@@ -58,6 +59,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
 
     concurrency: int = 4
     batch: int = 1
+    optimistic: bool = False
     lease: float = 30.0
     wait: float = 1.0
     grace: float = 25.0
@@ -69,6 +71,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("concurrency", "batch", "prefetch"):
             if not 1 <= getattr(self, name) <= MOST:
                 raise UsageError(f"{name} must be from 1 to {MOST:,}, not {getattr(self, name)}")
+        if self.optimistic and self.batch == 1:
+            raise UsageError("optimistic is about batches: state a batch as well, as in batch=100")
         for name in ("lease", "grace", "reconcile"):
             if not 0 < getattr(self, name) <= LONGEST:
                 raise UsageError(f"{name} must be more than 0 seconds, and a year at most, not {getattr(self, name)}")
@@ -203,7 +207,7 @@ class Worker:
                     for _ in range(self.pattern.concurrency):
                         lane = kind(
                             self._database, self._clock, dispatch.settle, dispatch.load, alone, batch=self.pattern.batch,
-                            stopping=self._stopping.is_set,
+                            optimistic=self.pattern.optimistic, stopping=self._stopping.is_set,
                         )  # fmt: skip
                         lanes.start_soon(self._run_lane, lane, receive.clone())
         dispatch.threads, dispatch.loops = streams

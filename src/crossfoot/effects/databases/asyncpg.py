@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import asyncpg
 from asyncpg.transaction import Transaction
@@ -29,6 +29,9 @@ REFUSALS = {
 
 CLOSE_SECONDS = 5.0
 """How long the server may take to say goodbye."""
+
+
+T = TypeVar("T")
 
 
 class HandlerConnection(asyncpg.Connection):  # type: ignore[misc]  # it ships no types
@@ -82,10 +85,8 @@ class AsyncpgSession:
         return session
 
     async def begin(self) -> None:
-        if self.handle.is_lost():  # its server ended the last one
-            await self._connect()
+        await self._over_a_living_one(lambda: steps.say(self.handle, BEGIN))
         self._marked, self._begun = False, True
-        await steps.say(self.handle, BEGIN)
         self.handle.belong(Transaction(self.handle, None, False, False))
 
     async def commit(self) -> None:
@@ -112,7 +113,9 @@ class AsyncpgSession:
         """Left to the next `mark`, or to the commit: that saves a trip to the server."""
 
     async def answer(self, ask: Ask) -> Any:
-        return await steps.answer(self.handle, ask, self._where)
+        if self._begun:
+            return await steps.answer(self.handle, ask, self._where)
+        return await self._over_a_living_one(lambda: steps.answer(self.handle, ask, self._where))
 
     async def execute(self, sql: Any, parameters: Any = ()) -> Any:
         """What `connection.fetch` gives: records, where there are any."""
@@ -137,6 +140,16 @@ class AsyncpgSession:
     def _take_back(self) -> None:
         self.handle.watched.leave()
         self.handle.belong(None)
+
+    async def _over_a_living_one(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Execute what is not in a transaction yet; over a new connection, if the server ended this one while it was idle."""
+        try:
+            return await call()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            if not self.handle.is_lost():
+                raise
+        await self._connect()
+        return await call()
 
     async def _connect(self) -> None:
         database = self._database

@@ -167,10 +167,15 @@ class Link:
 
 
 def import_nats() -> Any:
-    """The client's package, or the remedy when it is not there."""
+    """The client's package, or the remedy when it is not there.
+
+    Its log is kept to what is critical unless it was set otherwise: of what becomes of a connection, `Link` tells."""
     try:
         import nats.aio.client
         import nats.errors
     except ImportError as error:
         raise UsageError("NATS needs the extra `nats`: pip install 'crossfoot[nats]'") from error
+    log = logging.getLogger("nats.aio.client")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.CRITICAL)
     return nats

@@ -67,7 +67,10 @@ def answer_of(request: asyncio.Future[T], label: str) -> T:
         raise QueueUnavailable(f"queue {label}: the connection was lost, nothing was sent") from error
     if (code := codes.get(type(error))) is not None:
         raise Rejected(code, str(error)) from error
-    if isinstance(error, (errors.AMQPError, OSError, RuntimeError)):
+    nameless = type(error) is Exception and isinstance(
+        error.__cause__, asyncio.CancelledError
+    )  # the client's, of a lost one
+    if nameless or isinstance(error, (errors.AMQPError, OSError, RuntimeError)):
         raise NoAnswer(f"the connection was lost before an answer came: {_text(error)}") from error
     raise error
 

@@ -1,0 +1,162 @@
+"""Performing a batch: many deliveries in one transaction.
+
+Synchronous and asynchronous twins. Up to three ways are tried, each undoing what the one before did:
+
+1. *unmarked*, where that was asked for: no savepoints, which cost as much as a short handler. A failure spoils the batch.
+2. *marked*: each delivery in a savepoint, so that a failure undoes its own work only.
+3. marked, and each acked by itself, when some deliveries of the group turned out to be with somebody else.
+
+Whatever fails then fails the transaction as a whole, and the deliveries are performed one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from crossfoot.books.entry import Kind
+from crossfoot.boundaries import Boundary, reach
+from crossfoot.effects.batch import ack, claim, disclaim, write
+from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
+from crossfoot.effects.optimism import Optimism
+from crossfoot.effects.perform import ainside, inside
+from crossfoot.effects.transaction import AsyncTransaction, Transaction
+from crossfoot.effects.work import Work
+from crossfoot.errors import LeaseLost
+
+Results = list[Kind | Exception]
+
+
+class Spoilt(Exception):
+    """A delivery of an unmarked batch failed, and all of it was rolled back."""
+
+
+def perform_batch(works: Sequence[Work], session: Session, optimism: Optimism | None = None) -> Results:
+    """Handle many deliveries in one transaction: a failure undoes its own work only.
+
+    Args:
+        optimism: whether to try it without savepoints first; then the handlers of those beside a failure run again.
+
+    Returns:
+        For each work how it was closed, or the exception that undid it. All of it is durable.
+
+    Raises:
+        Exception: the transaction as a whole failed; do the works one by one, which finds out what was kept.
+    """
+    if optimism is not None and optimism.holds:
+        try:
+            results = _batch(works, session, marked=False)
+        except (Spoilt, LeaseLost):
+            works = _again(works)
+        else:
+            optimism.learn(failed=False)
+            return results
+    try:
+        results = _batch(works, session)
+    except LeaseLost:
+        results = _batch(_again(works), session, grouped=False)
+    if optimism is not None:
+        optimism.learn(failed=any(isinstance(result, Exception) for result in results))
+    return results
+
+
+def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grouped: bool = True) -> Results:
+    results: Results = []
+    proven: set[int] = set()
+    session.begin()
+    try:
+        if grouped:
+            drive(claim(works), session)
+        for work in works:
+            if marked:
+                session.mark()
+            work.proven, work.acks_later = proven, grouped
+            try:
+                results.append(inside(work, Transaction(work, session, begun=True), session, eager=True))
+                proven.add(work.hold.key)
+                reach(Boundary.INSIDE_BATCH)
+            except Exception as error:
+                if session.asks_again(error):  # for the whole transaction: one by one
+                    raise
+                if not marked:
+                    raise Spoilt from error
+                work.forget()
+                session.undo()
+                drive(disclaim(work), session)
+                results.append(error)
+            if marked:
+                session.keep()
+        drive(ack(works), session)
+        drive(write(works), session)
+        reach(Boundary.BEFORE_COMMIT)
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    reach(Boundary.AFTER_COMMIT)
+    return results
+
+
+async def aperform_batch(works: Sequence[Work], session: AsyncSession, optimism: Optimism | None = None) -> Results:
+    """The asynchronous twin of `perform_batch`: handlers run one after another."""
+    if optimism is not None and optimism.holds:
+        try:
+            results = await _abatch(works, session, marked=False)
+        except (Spoilt, LeaseLost):
+            works = _again(works)
+        else:
+            optimism.learn(failed=False)
+            return results
+    try:
+        results = await _abatch(works, session)
+    except LeaseLost:
+        results = await _abatch(_again(works), session, grouped=False)
+    if optimism is not None:
+        optimism.learn(failed=any(isinstance(result, Exception) for result in results))
+    return results
+
+
+async def _abatch(
+    works: Sequence[Work], session: AsyncSession, *, marked: bool = True, grouped: bool = True
+) -> Results:
+    results: Results = []
+    proven: set[int] = set()
+    try:
+        await session.begin()
+        if grouped:
+            await adrive(claim(works), session)
+        for work in works:
+            if marked:
+                await session.mark()
+            work.proven, work.acks_later = proven, grouped
+            try:
+                results.append(await ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
+                proven.add(work.hold.key)
+                reach(Boundary.INSIDE_BATCH)
+            except Exception as error:
+                if session.asks_again(error):  # for the whole transaction: one by one
+                    raise
+                if not marked:
+                    raise Spoilt from error
+                work.forget()
+                await session.undo()
+                await adrive(disclaim(work), session)
+                results.append(error)
+            if marked:
+                await session.keep()
+        await adrive(ack(works), session)
+        await adrive(write(works), session)
+        reach(Boundary.BEFORE_COMMIT)
+        with anyio.CancelScope(shield=True):
+            await session.commit()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await session.rollback()
+        raise
+    reach(Boundary.AFTER_COMMIT)
+    return results
+
+
+def _again(works: Sequence[Work]) -> list[Work]:
+    return [work.again() for work in works]
