@@ -17,6 +17,21 @@ from crossfoot.cli.worker_running import run_alone, run_for_supervisor, run_seve
 from crossfoot.settings import LogFormat, Loop
 from crossfoot.worker.supervisor import Line
 
+Optimistic = Annotated[
+    bool | None,
+    typer.Option(
+        "--optimistic/--careful", help="begin batches without savepoints; one failure, and all its handlers run again",
+        show_default=False,
+    ),
+]  # fmt: skip
+Processes = Annotated[
+    int | None,
+    typer.Option(help="worker processes, each with its own handlers; SIGHUP replaces them one by one", min=1),
+]
+Listen = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="answer probes there: /livez and /readyz", show_default=False)
+]
+
 
 def worker(
     target: Annotated[
@@ -24,25 +39,12 @@ def worker(
     ],
     concurrency: Annotated[int | None, typer.Option(help="handlers that run at once", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="messages per transaction; 1 is the plain mode", min=1)] = None,
-    optimistic: Annotated[
-        bool | None,
-        typer.Option(
-            "--optimistic/--careful",
-            help="begin batches without savepoints; one failure, and all its handlers run again",
-            show_default=False,
-        ),
-    ] = None,
+    optimistic: Optimistic = None,
     lease: Annotated[
         float | None, typer.Option(help="seconds a received message is ours before it is extended")
     ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(help="worker processes, each with its own handlers; SIGHUP replaces them one by one", min=1),
-    ] = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="answer probes there: /livez and /readyz", show_default=False),
-    ] = None,
+    processes: Processes = None,
+    listen: Listen = None,
     log_format: Annotated[LogFormat | None, typer.Option(help="lines for people, or JSON objects for machines")] = None,
     loop: Annotated[Loop | None, typer.Option(help="event loop; auto is uvloop where it is installed")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="stop when the queue is empty")] = False,
