@@ -101,7 +101,7 @@ class Crossfoot:
 
     def handler(
         self, type: str, *, operation: str | None = None, proves: str | Sequence[str] = (), in_order: InOrder | bool = False,
-        payload: Any = None, deadline: float | None = None, name: str | None = None,
+        payload: Any = None, deadline: float | None = None, many: bool = False, name: str | None = None,
     ) -> Callable[[F], F]:  # fmt: skip
         """Register a function, synchronous or not, for a message type.
 
@@ -112,29 +112,33 @@ class Crossfoot:
             in_order: take each subject's events in order, see `InOrder`.
             payload: a msgspec struct, pydantic model or dataclass that `message.data` is made into.
             deadline: seconds it may run, its waits for the database included.
+            many: call it with a list: all of a batch that are its, for effects that are one statement for many. Its proof is a row
+                for each of them, or what `tx.of(message)` told of each; else, and if it fails, it is called with one at a time.
             name: what books and pages call it; the function's name unless given.
 
         Raises:
             HandlerConflict: the type or the name is taken.
-            UsageError: the operation names a field that messages do not have.
+            UsageError: the operation names a field that messages do not have, or what is asked for does not go together.
         """
 
         if not isinstance(type, str):
             raise UsageError("a handler takes a message type: write @app.handler('case.released') above it")
+        if many and in_order:
+            raise UsageError("a handler with in_order takes one message at a time: leave out many=True")
 
         def register(function: F) -> F:
             called = name or getattr(function, "__name__", "")
             if not called:
                 raise UsageError(f"{function!r} has no name: give it one with name=...")
             fits(self.database, function, called)
-            declared = payload if payload is not None else payload_type_of(function)
+            declared = payload if payload is not None else payload_type_of(function, many=many)
             self.registry.add(
                 Handler(
                     name=called, service=self.name, type=type, function=function,
                     operation=operation_key(operation, handler=called, scope=self.queue.name),
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
-                    payload=Payload(declared) if declared is not None else None, deadline=deadline,
+                    payload=Payload(declared) if declared is not None else None, deadline=deadline, many=many,
                     wants_transaction=_takes_transaction(function, called), destinations=self.queues,
                 )
             )  # fmt: skip

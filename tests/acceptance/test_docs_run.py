@@ -73,6 +73,18 @@ def test_a_listing_equals_the_file_it_shows(block: Block) -> None:
     assert block.text == (ROOT / block.argument).read_text(encoding="utf-8")
 
 
+def test_the_guide_of_batches_does_what_it_says(tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "batches.md"]
+    (tmp_path / "billing.py").write_text(python_of(page), encoding="utf-8")
+    for number in range(3):
+        crossfoot(tmp_path, "publish", "billing:app", "case.released", "--subject", f"case-{number}")
+    crossfoot(tmp_path, "worker", "billing:app", "--batch", "100", "--until-idle")
+    assert sorted(rows(tmp_path / "billing.db", "SELECT case_id FROM invoices")) == [(f"case-{n}",) for n in range(3)]
+    assert rows(tmp_path / "billing.db", "SELECT DISTINCT subject FROM crossfoot_outcomes ORDER BY 1") == [
+        (f"case-{n}",) for n in range(3)
+    ]
+
+
 def test_the_first_guide_does_what_it_says(tmp_path: Path) -> None:
     (page,) = [guide for guide in GUIDES if guide.name == "first-queue.md"]
     (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
@@ -247,6 +259,7 @@ def test_the_guide_on_kafka_does_what_it_says(tansu: Tansu, tmp_path: Path) -> N
 
 RUN = (
     *(
+        "batches.md",
         "first-queue.md",
         "sqs.md",
         "redis.md",

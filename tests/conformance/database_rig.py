@@ -293,11 +293,12 @@ class Scene:
 
     def handler(
         self, story: Story, *, operation: str | None = None, proves: Sequence[str] = (), in_order: InOrder | None = None,
-        name: str = "bill",
+        name: str = "bill", many: bool = False,
     ) -> Handler:  # fmt: skip
         return Handler(
             name=name, service="billing", type="*", function=self.form.function(story), proves=tuple(proves),
             operation=operation_key(operation, handler=name), in_order=in_order,
+            many=many,
         )  # fmt: skip
 
     def work(self, handler: Handler, message: Message | None = None, *, eager: bool = False, **hold: Any) -> Work:

@@ -30,6 +30,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         payload: makes the typed payload.
         destinations: the queues it may send to, by name; any, where none are named.
         deadline: seconds it may run, its waits for the database included; `None`: as long as its lease can be extended.
+        many: whether it takes a list of messages, those of a batch at once.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     payload: Payload | None = None
     deadline: float | None = None
     wants_transaction: bool = True
+    many: bool = False
     destinations: Mapping[str, Queue] = {}
 
     @cached_property
@@ -58,8 +60,8 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             return message
         return msgspec.structs.replace(message, data=self.payload.convert(message.data))
 
-    def arguments(self, message: Message, tx: Any) -> tuple[Any, ...]:
-        return (message, tx) if self.wants_transaction else (message,)
+    def arguments(self, given: Message | list[Message], tx: Any) -> tuple[Any, ...]:
+        return (given, tx) if self.wants_transaction else (given,)
 
 
 def matcher(pattern: str) -> str:

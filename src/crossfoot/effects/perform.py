@@ -20,9 +20,11 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
+from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
 from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, TransactionMisuse
+from crossfoot.message import Message
 
 AGAIN = 5
 """How often a delivery is begun anew because the database asks for that, before it counts as failed."""
@@ -50,7 +52,7 @@ def perform(work: Work, session: Session, database: Database) -> Kind:
 
 def _perform(work: Work, session: Session, database: Database) -> Kind:
     try:
-        kind = inside(work, Transaction(work, session), session, eager=work.eager or not database.lazy)
+        kind = inside(work, transaction_of(work, session), session, eager=work.eager or not database.lazy)
         drive(write([work]), session)
         reach(Boundary.BEFORE_COMMIT)
     except BaseException:
@@ -80,7 +82,7 @@ async def aperform(work: Work, session: AsyncSession, database: Database) -> Kin
 
 async def _aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
     try:
-        kind = await ainside(work, AsyncTransaction(work, session), session, eager=work.eager or not database.lazy)
+        kind = await ainside(work, atransaction_of(work, session), session, eager=work.eager or not database.lazy)
         await adrive(write([work]), session)
         reach(Boundary.BEFORE_COMMIT)
     except BaseException:
@@ -136,21 +138,8 @@ def inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kin
     try:
         if eager or drive(work.out_of_turn(), session):
             tx.open()
-        _begin(work)
-        handler = work.handler
-        process = os.getpid()
-        try:
-            result = handler.function(work.message, tx) if handler.wants_transaction else handler.function(work.message)
-        except (Exception, Decided):
-            raise
-        except BaseException as error:
-            if _only_decided(error):
-                raise Decided(_decision(work)) from error
-            raise _quit(work, error) from error
-        finally:
-            tx.end()
-            if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
-                os._exit(70)
+        begin(work)
+        result = called(work, work.given, tx)
         tx.open()
         kind = work.judge(result, session.changed())
         if work.asks_no_more(kind):
@@ -175,8 +164,8 @@ async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, ea
     try:
         if eager or await adrive(work.out_of_turn(), session):
             await tx.open()
-        _begin(work)
-        result = await _within_deadline(work, tx)
+        begin(work)
+        result = await acalled(work, work.given, tx)
         tx.check()
         await tx.open()
         kind = work.judge(result, await session.changed())
@@ -196,15 +185,40 @@ async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, ea
     return await adrive(work.settle(_decision(work)), session)
 
 
-def _begin(work: Work) -> None:
+def begin(work: Work) -> None:
     """The handler begins, and its deadline with it: what it waited for before was not its own doing."""
     if work.hold.begin is not None:
         work.hold.begin()
     reach(Boundary.INSIDE_HANDLER)
 
 
-async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
+def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
     """What the handler returned.
+
+    Args:
+        work: the delivery it is called for, or the first of several.
+        given: what it is called with.
+
+    Raises:
+        HandlerQuit: it raised what is not for one delivery to raise.
+    """
+    process = os.getpid()
+    try:
+        return work.handler.function(*work.handler.arguments(given, tx))
+    except (Exception, Decided):
+        raise
+    except BaseException as error:
+        if _only_decided(error):
+            raise Decided(_decision(work)) from error
+        raise _quit(work, error) from error
+    finally:
+        tx.end()
+        if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
+            os._exit(70)
+
+
+async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransaction) -> Any:
+    """The asynchronous twin.
 
     Raises:
         DeadlineExceeded: it was cancelled at its deadline.
@@ -215,7 +229,7 @@ async def _within_deadline(work: Work, tx: AsyncTransaction) -> Any:
     before = task.cancelling()
     try:
         with anyio.move_on_after(seconds):
-            result = await work.handler.function(*work.handler.arguments(work.message, tx))
+            result = await work.handler.function(*work.handler.arguments(given, tx))
             if task.cancelling() > before and not is_cancelled():
                 await _take_back(task, before)
                 raise _quit(work, asyncio.CancelledError("by its own task.cancel()"))

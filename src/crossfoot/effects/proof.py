@@ -38,6 +38,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
         receipts: references of external systems.
         reason: of a `Noop`.
         gap: the predecessor that was not waited for any longer.
+        of: messages that these rows were changed for, if their handler took them together.
     """
 
     rows: int = 0
@@ -46,6 +47,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     receipts: tuple[str, ...] = ()
     reason: str = ""
     gap: int | None = None
+    of: int = 1
 
 
 def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: object) -> Kind:
@@ -76,8 +78,12 @@ def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: obj
                 "exception that it caught and did not raise again"
             )
         return Kind.COMMITTED
-    if evidence.rows > 0 or evidence.outcomes or evidence.sent or evidence.receipts:
+    if evidence.rows >= evidence.of or evidence.outcomes or evidence.sent or evidence.receipts:
         return Kind.COMMITTED
+    if evidence.rows > 0:
+        raise NoProof(
+            f"{what}: the handler was given {evidence.of} messages and changed {evidence.rows} rows, fewer than one each"
+        )
     raise NoProof(
         f"{what}: the handler returned, but it changed no row, declared no outcome and sent no message: look for an "
         "exception that it caught and did not raise again, or return Noop(reason) if there was nothing to do"

@@ -2,7 +2,8 @@
 
 Synchronous and asynchronous twins. Up to three ways are tried, each undoing what the one before did:
 
-1. *unmarked*, where that was asked for: no savepoints, which cost as much as a short handler. A failure spoils the batch.
+1. *unmarked*, where that was asked for: no savepoints, which cost as much as a short handler. A failure spoils the batch. A
+   handler that takes a list is called once, with all that are its.
 2. *marked*: each delivery in a savepoint, so that a failure undoes its own work only.
 3. marked, and each acked by itself, when some deliveries of the group turned out to be with somebody else.
 
@@ -19,9 +20,10 @@ from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import ack, claim, disclaim, write
 from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
+from crossfoot.effects.many import aperform_many, perform_many
 from crossfoot.effects.optimism import Optimism
 from crossfoot.effects.perform import ainside, inside
-from crossfoot.effects.transaction import AsyncTransaction, Transaction
+from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost
 
@@ -62,19 +64,26 @@ def perform_batch(works: Sequence[Work], session: Session, optimism: Optimism | 
 
 
 def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grouped: bool = True) -> Results:
-    results: Results = []
+    results: dict[Work, Kind | Exception] = {}
     proven: set[int] = set()
     session.begin()
     try:
         if grouped:
             drive(claim(works), session)
         for work in works:
+            if work in results:
+                continue
             if marked:
                 session.mark()
-            work.proven, work.acks_later = proven, grouped
+            unit = _unit(work, works) if not marked else [work]
+            for each in unit:
+                each.proven, each.acks_later = proven, grouped
             try:
-                results.append(inside(work, Transaction(work, session, begun=True), session, eager=True))
-                proven.add(work.hold.key)
+                if len(unit) > 1:
+                    results.update(zip(unit, perform_many(unit, session), strict=True))
+                else:
+                    results[work] = inside(work, transaction_of(work, session, begun=True), session, eager=True)
+                proven.update(each.hold.key for each in unit)
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:
                 if session.asks_again(error):  # for the whole transaction: one by one
@@ -84,7 +93,7 @@ def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grou
                 work.forget()
                 session.undo()
                 drive(disclaim(work), session)
-                results.append(error)
+                results[work] = error
             if marked:
                 session.keep()
         drive(ack(works), session)
@@ -95,7 +104,7 @@ def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grou
         session.rollback()
         raise
     reach(Boundary.AFTER_COMMIT)
-    return results
+    return [results[work] for work in works]
 
 
 async def aperform_batch(works: Sequence[Work], session: AsyncSession, optimism: Optimism | None = None) -> Results:
@@ -120,19 +129,26 @@ async def aperform_batch(works: Sequence[Work], session: AsyncSession, optimism:
 async def _abatch(
     works: Sequence[Work], session: AsyncSession, *, marked: bool = True, grouped: bool = True
 ) -> Results:
-    results: Results = []
+    results: dict[Work, Kind | Exception] = {}
     proven: set[int] = set()
     try:
         await session.begin()
         if grouped:
             await adrive(claim(works), session)
         for work in works:
+            if work in results:
+                continue
             if marked:
                 await session.mark()
-            work.proven, work.acks_later = proven, grouped
+            unit = _unit(work, works) if not marked else [work]
+            for each in unit:
+                each.proven, each.acks_later = proven, grouped
             try:
-                results.append(await ainside(work, AsyncTransaction(work, session, begun=True), session, eager=True))
-                proven.add(work.hold.key)
+                if len(unit) > 1:
+                    results.update(zip(unit, await aperform_many(unit, session), strict=True))
+                else:
+                    results[work] = await ainside(work, atransaction_of(work, session, begun=True), session, eager=True)
+                proven.update(each.hold.key for each in unit)
                 reach(Boundary.INSIDE_BATCH)
             except Exception as error:
                 if session.asks_again(error):  # for the whole transaction: one by one
@@ -142,7 +158,7 @@ async def _abatch(
                 work.forget()
                 await session.undo()
                 await adrive(disclaim(work), session)
-                results.append(error)
+                results[work] = error
             if marked:
                 await session.keep()
         await adrive(ack(works), session)
@@ -155,8 +171,13 @@ async def _abatch(
             await session.rollback()
         raise
     reach(Boundary.AFTER_COMMIT)
-    return results
+    return [results[work] for work in works]
 
 
 def _again(works: Sequence[Work]) -> list[Work]:
     return [work.again() for work in works]
+
+
+def _unit(first: Work, works: Sequence[Work]) -> list[Work]:
+    """All that its handler takes together with this one."""
+    return [work for work in works if work.handler is first.handler] if first.handler.many else [first]

@@ -20,7 +20,7 @@ from crossfoot.message import Message, child
 _json = msgspec.json.Encoder(enc_hook=str)
 
 
-class _Facts:
+class Facts:
     """What synchronous and asynchronous transactions have in common: facts gathered, written at the commit."""
 
     _work: Work
@@ -135,7 +135,7 @@ def _as_json(name: str, facts: dict[str, Any]) -> str:
     return text
 
 
-class Transaction(_Facts):
+class Transaction(Facts):
     """The transaction of a synchronous handler."""
 
     def __init__(self, work: Work, session: Session, *, begun: bool = False) -> None:
@@ -185,7 +185,7 @@ class Transaction(_Facts):
             work.opened = True
 
 
-class AsyncTransaction(_Facts):
+class AsyncTransaction(Facts):
     """The transaction of an asynchronous handler."""
 
     def __init__(self, work: Work, session: AsyncSession, *, begun: bool = False) -> None:

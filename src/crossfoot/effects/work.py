@@ -170,13 +170,25 @@ class Work(msgspec.Struct, eq=False):
             self.decided = yield from self._turn()
         return self.decided
 
-    def judge(self, result: Any, rows: int) -> Kind:
+    @property
+    def given(self) -> Message | list[Message]:
+        """What its handler is called with."""
+        return [self.message] if self.handler.many else self.message
+
+    def judge(self, result: Any, rows: int, of: int = 1) -> Kind:
         """What the handler's return is, by the evidence.
+
+        Args:
+            result: what it returned.
+            rows: rows it changed.
+            of: messages it was called with.
 
         Raises:
             NoProof: nothing shows that the work was done.
         """
         self.evidence = self._evidence(result, rows)
+        if of > 1:
+            self.evidence = msgspec.structs.replace(self.evidence, of=of)
         return judge(result, self.evidence, self.handler.proves, what=self)
 
     def asks_no_more(self, kind: Kind) -> bool:

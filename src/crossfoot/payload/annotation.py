@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +13,30 @@ from typing import Any
 from crossfoot.errors import UsageError
 
 
-def payload_type_of(handler: Callable[..., Any]) -> Any:
+def payload_type_of(handler: Callable[..., Any], *, many: bool = False) -> Any:
     """The `Invoice` of a handler `def bill(message: Message[Invoice], tx)`; `None` if it declares none.
 
+    Args:
+        handler: the function.
+        many: whether it takes a list of messages, as in `def bill(messages: list[Message[Invoice]], tx)`.
+
     Raises:
-        UsageError: the annotation cannot be resolved, or names the payload instead of the message.
+        UsageError: the annotation cannot be resolved, or names the payload instead of the message, or one message instead of a
+            list.
     """
     name, annotation = _first_annotation(handler)
     if isinstance(annotation, str):
         annotation = _resolved(handler, name, annotation)
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
+    is_list = typing.get_origin(annotation) in LISTS or annotation in LISTS
+    if many and typing.get_origin(annotation) in LISTS:
+        (annotation,) = typing.get_args(annotation)
+    elif is_list is not many and _says_how_many(annotation):
+        remedy = (
+            "a list: write `list[Message]`" if many else "one message: write `Message`, or register it with many=True"
+        )
+        raise UsageError(f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed {remedy}")
     if _is_envelope(typing.get_origin(annotation)):
         (declared,) = typing.get_args(annotation)
         return None if declared is Any or isinstance(declared, typing.TypeVar) else declared
@@ -33,6 +46,14 @@ def payload_type_of(handler: Callable[..., Any]) -> Any:
             f"of which that is the data: write `{name}: Message[{name_of(annotation)}]`"
         )
     return None
+
+
+LISTS = (list, Sequence, Iterable)
+
+
+def _says_how_many(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    return origin in LISTS or _is_envelope(origin)
 
 
 def _first_annotation(handler: Callable[..., Any]) -> tuple[str, Any]:

@@ -204,7 +204,8 @@ def proof(known: dict[str, object]) -> str:
         return f"nothing to do: {known['reason']}"
     rows = known.get("rows")
     if isinstance(rows, int) and rows:
-        parts.append(f"{plural(rows, 'row')} changed")
+        of = known.get("of")
+        parts.append(f"{plural(rows, 'row')} changed" + (f" for {of} messages together" if of else ""))
     for name, one in (("outcomes", "outcome"), ("sent", "sent"), ("receipts", "receipt")):
         values = known.get(name)
         if isinstance(values, list) and values:

@@ -199,6 +199,7 @@ class Worker:
         """Start lanes for the kinds of handler there are."""
         streams = []
         alone = Alone(self._book)
+        optimistic = self.pattern.optimistic or any(handler.many for handler in self._registry)
         for kind, wanted in ((ThreadLane, False), (LoopLane, True)):
             send, receive = anyio.create_memory_object_stream[Held](float("inf"))
             streams.append(send)
@@ -207,7 +208,7 @@ class Worker:
                     for _ in range(self.pattern.concurrency):
                         lane = kind(
                             self._database, self._clock, dispatch.settle, dispatch.load, alone, batch=self.pattern.batch,
-                            optimistic=self.pattern.optimistic, stopping=self._stopping.is_set,
+                            optimistic=optimistic, stopping=self._stopping.is_set,
                         )  # fmt: skip
                         lanes.start_soon(self._run_lane, lane, receive.clone())
         dispatch.threads, dispatch.loops = streams
