@@ -13,7 +13,7 @@ from crossfoot.books import sql as statements
 from crossfoot.books.digest import Tally
 from crossfoot.books.entry import PROOFS, Entry, Kind
 from crossfoot.books.fate import FATE_OF_LATEST, Fate, Summary
-from crossfoot.effects import outbox, perform, proof, sequence
+from crossfoot.effects import outbox, perform, proof, sequence, together
 from crossfoot.effects import work as work_module
 from crossfoot.effects.databases import changes
 from crossfoot.effects.databases.changes import ChangeCounter
@@ -396,8 +396,8 @@ LAW_3 = (
                 statements.INSERT_OPERATION.replace("NOTHING", "UPDATE SET at = excluded.at"),
             ),
         ),
-        ("a batch claims operations without asking", replaced(perform, "claim", _claims_for_everybody)),
-        ("a work of a batch that failed keeps its claim", replaced(perform, "disclaim", lambda work: iter(()))),
+        ("a batch claims operations without asking", replaced(together, "claim", _claims_for_everybody)),
+        ("a work of a batch that failed keeps its claim", replaced(together, "disclaim", lambda work: iter(()))),
         ("a work of a batch that failed is not undone", replaced(SqliteSession, "undo", _keeps_what_failed)),
         ("what died before its commit is committed", replaced(SqliteSession, "rollback", _commits_what_died)),
         ("the entries are left out", replaced(perform, "write", _no_entries)),
