@@ -29,7 +29,7 @@ from benchmarks.kit.one import ALL  # noqa: E402 - the folder must be on the pat
 
 GROUPS = {
     "plain": ("limit-plain", "crossfoot-plain", "crossfoot-plain-no-books"),
-    "batch": ("limit-batch", "crossfoot-batch", "crossfoot-batch-no-books"),
+    "batch": ("limit-batch", "crossfoot-batch", "crossfoot-batch-no-books", "crossfoot-optimistic", "crossfoot-list"),
     "peers": ("crossfoot-plain", "crossfoot-batch", "huey", "huey-fsync", "dbos"),
     "forms": tuple(name for name in ALL if name.startswith("crossfoot-") and "no-books" not in name),
 }
@@ -37,6 +37,8 @@ GROUPS = {
 RATIOS = (
     ("plain mode, of the limit", "limit-plain", "crossfoot-plain", "at least 0.60"),
     ("batch mode, of the limit", "limit-batch", "crossfoot-batch", "at least 0.60"),
+    ("optimistic batches, of the limit", "limit-batch", "crossfoot-optimistic", "at least 0.60"),
+    ("a list handler, of the limit (one INSERT a message)", "limit-batch", "crossfoot-list", "at least 0.60"),
     ("books in plain mode, of no books", "crossfoot-plain-no-books", "crossfoot-plain", "at least 0.80 (25% more time)"),
     ("books in batch mode, of no books", "crossfoot-batch-no-books", "crossfoot-batch", "at least 0.80 (25% more time)"),
     ("plain mode, of Huey as its guide tunes it", "huey", "crossfoot-plain", "above 1"),

@@ -13,7 +13,7 @@ from benchmarks.kit import limit, without_books
 from benchmarks.kit.load import Meter
 from benchmarks.kit.publish import publish_elsewhere
 from benchmarks.kit.workload import EFFECT, SERVICE, TYPE, Variant, check_effects, create_effect_table
-from crossfoot import Crossfoot
+from crossfoot import Crossfoot, Message
 from crossfoot.books.posting import post_all
 
 BATCH = 100
@@ -31,6 +31,12 @@ def async_handler(app: Crossfoot) -> None:
     @app.handler(TYPE, operation="bill:{subject}")
     async def bill(message: Any, tx: Any) -> None:
         await tx.execute(EFFECT, (message.subject, message.data["amount"]))
+
+
+def list_handler(app: Crossfoot) -> None:
+    @app.handler(TYPE, operation="bill:{subject}", many=True)
+    def bill(messages: list[Message], tx: Any) -> None:
+        tx.connection.executemany(EFFECT, [(message.subject, message.data["amount"]) for message in messages])
 
 
 def sqlalchemy_handler(app: Crossfoot) -> None:
@@ -112,13 +118,13 @@ def the_limit(batch: int) -> Callable[[str, int, Meter], str]:
 
 def the_worker(
     batch: int, attach: Attach = sync_handler, database: Callable[[str], Any] = as_path, *, books: bool = True,
-    concurrency: int = 1,
+    concurrency: int = 1, optimistic: bool = False,
 ) -> Callable[[str, int, Meter], str]:  # fmt: skip
     def run(folder: str, messages: int, meter: Meter) -> str:
         app, path = prepared(folder, messages, attach, database)
 
         async def work() -> None:
-            await app.worker(batch=batch, concurrency=concurrency).run(until_idle=True)
+            await app.worker(batch=batch, concurrency=concurrency, optimistic=optimistic).run(until_idle=True)
 
         switch: AbstractContextManager[None] = nullcontext() if books else without_books.switched_off()
         with switch:
@@ -138,6 +144,8 @@ VARIANTS = [
     Variant("crossfoot-plain-no-books", "plain", "effect once, no books", the_worker(1, books=False)),
     Variant("limit-batch", "batch", BY_HAND, the_limit(BATCH)),
     Variant("crossfoot-batch", "batch", ONCE, the_worker(BATCH)),
+    Variant("crossfoot-optimistic", "batch", ONCE, the_worker(BATCH, optimistic=True)),
+    Variant("crossfoot-list", "batch", ONCE, the_worker(BATCH, list_handler)),
     Variant("crossfoot-batch-no-books", "batch", "effect once, no books", the_worker(BATCH, books=False)),
     Variant("crossfoot-plain-c4", "plain", ONCE, the_worker(1, concurrency=4)),
     Variant("crossfoot-async-plain", "plain", ONCE, the_worker(1, async_handler)),

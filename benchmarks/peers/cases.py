@@ -36,7 +36,7 @@ CASES = [
              wait=20)
         for queue, note in (("postgres", LEASE), ("redis", LEASE), ("amqp", "lease 5 s; the broker knows at once"),
                             ("nats", f"{LEASE}, and ack_wait 5 s"))
-        for suffix, n in (("", 1_000), ("-batch", 2_000))
+        for suffix, n in (("", 1_000), ("-batch", 2_000), ("-optimistic", 2_000), ("-list", 2_000))
     ),
     Case("celery-redis, acks early", "celery-redis", env={"PEER_PREFETCH": "4"}, note="all defaults", n=400),
     Case("celery-redis, acks_late", "celery-redis-late", env={"PEER_PREFETCH": "4"},

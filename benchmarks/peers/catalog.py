@@ -68,13 +68,18 @@ def celery(  # noqa: PLR0913, PLR0917 - a row's settings are its arguments
 def crossfoot() -> list[Peer]:
     """crossfoot with its book in PostgreSQL beside the effects, and the queue there too, or in a broker."""
     queues = {"postgres": (), "redis": ("redis",), "amqp": ("rabbitmq",), "nats": ("nats",)}
-    modes = {"": ("1", (8_000, 8_000)), "-batch": ("100", (20_000, 20_000))}
+    modes = {
+        "": (["1"], (8_000, 8_000)),
+        "-batch": (["100"], (20_000, 20_000)),
+        "-optimistic": (["100", "--optimistic"], (20_000, 20_000)),
+        "-list": (["100"], (20_000, 20_000)),
+    }
     return [
         Peer(
             f"crossfoot-{queue}{suffix}", "crossfoot", "crossfoot_app",
-            ["{bin}/crossfoot", "worker", "apps.crossfoot_app:app", "--batch", batch],
+            ["{bin}/crossfoot", "worker", "apps.crossfoot_app:app", "--batch", *batch],
             PROVEN, f"2 processes x 4 handlers (default) in threads, {MODES[suffix]}; {BOOKS[queue]}", n,
-            (*services, "postgres"), procs=2, env={"PEER_BROKER": queue}, has_books=True,
+            (*services, "postgres"), procs=2, env={"PEER_BROKER": queue, "PEER_MANY": str(suffix == "-list")}, has_books=True,
         )
         for queue, services in queues.items()
         for suffix, (batch, n) in modes.items()
@@ -82,7 +87,12 @@ def crossfoot() -> list[Peer]:
 
 
 PROVEN = "effect exactly-once, proven"
-MODES = {"": "one transaction a message", "-batch": "100 messages a transaction"}
+MODES = {
+    "": "one transaction a message",
+    "-batch": "100 messages a transaction",
+    "-optimistic": "100 messages a transaction, without savepoints",
+    "-list": "a handler called with lists of 100, one INSERT each",
+}
 BOOKS = {
     "postgres": "book, queue and effect in one database",
     "redis": "book and effect in PostgreSQL, a Redis stream",

@@ -15,6 +15,7 @@ from apps import common
 
 from crossfoot import Crossfoot, Noop
 
+MANY = os.environ.get("PEER_MANY") == "True"
 BROKER = os.environ.get("PEER_BROKER", "postgres")
 LEASE = float(os.environ.get("CROSSFOOT_LEASE", "30"))
 GROUP = 100
@@ -35,6 +36,21 @@ if common.WORKLOAD == "noop":
     def handle(message):
         common.mark()
         return Noop("the benchmark's handler that does nothing")
+
+elif MANY:
+
+    @app.handler("order.placed", operation="{subject}", many=True)
+    def handle(messages, tx):
+        if common.WORKLOAD == "crash":
+            time.sleep(common.CRASH_SLEEP)
+        rows = [(message.subject, message.data["value"]) for message in messages]
+        tx.execute(
+            statement.replace("(%s, %s)", ", ".join(["(%s, %s)"] * len(rows))), [field for row in rows for field in row]
+        )
+        for _ in rows:
+            common.mark()
+        if common.WORKLOAD == "crash":
+            time.sleep(common.CRASH_SLEEP)
 
 else:
 
