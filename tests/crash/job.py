@@ -42,6 +42,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     form: str = "sqlite3"
     batch: int = 1
+    optimistic: bool = False
     lease: float = 1.0
     messages: tuple[Sent, ...] = ()
     boundary: str = ""

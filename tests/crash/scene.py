@@ -95,7 +95,8 @@ class Scene:
             self.publish(self.traffic(PER_KILL, name=f"k{len(self.published)}", mostly=plan.mostly))
         role = self.chance.choice(plan.roles(remote=self.job.endpoint is not None))
         nth = self.chance.randint(1, plan.most(role, batch=self.job.batch > 1))
-        job = self.job.but(role=role, boundary=boundary.value, nth=nth, pause=plan.pause)
+        optimistic = self.job.batch > 1 and self.chance.random() < 0.5
+        job = self.job.but(role=role, boundary=boundary.value, nth=nth, pause=plan.pause, optimistic=optimistic)
         if role == "publish":
             job = job.but(messages=self.traffic(25, name=f"p{self.chance.randrange(16**6):06x}"))
         mark = Path(self.job.mark)

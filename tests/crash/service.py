@@ -38,7 +38,7 @@ def make_app(job: Job) -> Crossfoot:
     """The service over the form and the queue of the job."""
     app = Crossfoot(
         "billing", database=_database(job), queue=job.queue, endpoint=job.endpoint, region="eu-central-1",
-        lease=job.lease, wait=0.2, concurrency=2, batch=job.batch, prefetch=4,
+        lease=job.lease, wait=0.2, concurrency=2, batch=job.batch, optimistic=job.optimistic, prefetch=4,
         reconcile=0.4, grace=5.0, synchronous="NORMAL",
     )  # fmt: skip
     effect, receipt = _handlers(job)
