@@ -27,6 +27,7 @@ from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, NotDone, Outgoing, ReceiptAnswer
 from crossfoot.tracing import provider as tracing
 from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
+from tests.acceptance.test_worker_in_doubt import Shaky
 from tests.acceptance.tracing_rig import (
     Spans,
     events_of,
@@ -39,7 +40,7 @@ from tests.acceptance.tracing_rig import (
     traced,
     traceparent_of,
 )
-from tests.conformance.database_rig import Call, Lossy, Sql, bill, insert
+from tests.conformance.database_rig import Call, Form, Lossy, Sql, bill, insert
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_blocking_calls")]
 
@@ -101,6 +102,11 @@ def letter(message: Message, tx: Any) -> Story:
 def fail(message: Message, tx: Any) -> Story:
     yield insert(message)
     raise ValueError("the amount is confidential: 4711")
+
+
+def nothing(message: Message, tx: Any) -> Story:
+    yield from ()
+    return Noop("nothing to bill")
 
 
 # ---- one trace -------------------------------------------------------------------------------------------------------
@@ -242,10 +248,6 @@ async def test_where_nobody_traces_the_context_is_handed_on_as_it_came(tmp_path:
 async def test_every_delivery_has_one_span_and_the_last_one_tells_the_fate_that_the_book_tells(
     spans: Spans, service: Service, batch: int
 ) -> None:
-    def nothing(message: Message, tx: Any) -> Story:
-        yield from ()
-        return Noop("nothing to bill")
-
     service.handle("case.released", bill, operation="bill:{subject}")
     service.handle("case.empty", nothing)
     service.handle("case.broken", fail)
@@ -417,6 +419,53 @@ async def test_an_ack_without_an_answer_is_an_error_of_the_ack_and_not_of_the_de
     assert {said(span, "error.type") for span in spans.of(message, "ack")} == {"no_answer"}
     assert said(spans.one(message), "crossfoot.fate") == "settled"
     assert spans.one(message).status.status_code is StatusCode.UNSET
+
+
+async def test_a_delivery_too_many_tells_the_fate_that_the_message_has_by_an_earlier_one(
+    spans: Spans, tmp_path: Path
+) -> None:
+    queue = await anyio.to_thread.run_sync(elsewhere, tmp_path)
+    queue.is_mute = True
+    async with a_service(SYNC, tmp_path, queue=queue) as remote:
+        remote.handle("case.released", bill)
+        remote.handle("case.empty", nothing)
+        messages = [*await remote.publish("case.released", "case-1"), *await remote.publish("case.empty", "case-2")]
+        async with remote.working(lease=0.5):
+            await eventually(lambda: all(spans.of(message) for message in messages), "both to be handled")
+            queue.is_mute = False
+            await eventually(lambda: all(len(spans.of(message)) > 1 for message in messages), "both to come again")
+
+        last = [spans.of(message)[-1] for message in messages]
+        assert [said(span, "crossfoot.fate") for span in last] == [remote.fate(message).label for message in messages]
+        assert [remote.fate(message) for message in messages] == [Fate.SETTLED, Fate.NOOP]
+        assert events_of(last) == ["crossfoot.duplicate"] * 2
+
+
+@pytest.mark.parametrize("form", [SYNC, ASYNC], ids=repr)
+@pytest.mark.parametrize("local", [True, False], ids=["same file", "another file"])
+@pytest.mark.parametrize("done", [True, False], ids=["committed", "not committed"])
+async def test_a_commit_in_doubt_says_so_and_the_next_delivery_tells_how_it_was(
+    spans: Spans, tmp_path: Path, form: Form, local: bool, done: bool
+) -> None:
+    queue = {} if local else {"queue": await anyio.to_thread.run_sync(elsewhere, tmp_path)}
+    async with a_service(form, tmp_path, **queue) as service:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        service.app.database = Shaky(service.app.database, done=done)
+        await service.work(attempts=1, concurrency=1)
+        first, *later = spans.of(message)
+
+        assert (said(first, "crossfoot.fate"), first.status.status_code) == ("in doubt", StatusCode.ERROR)
+        assert said(first, "error.type") == "crossfoot.errors.CommitInDoubt"
+        assert events_of([first]) == ["crossfoot.retry"]
+        assert len(later) == (0 if local and done else 1), (
+            "an ack that was committed is no less so for want of an answer"
+        )
+        for second in later:
+            assert (said(second, "crossfoot.fate"), second.status.status_code) == ("settled", StatusCode.UNSET)
+            assert events_of([second]) == (["crossfoot.duplicate"] if done else [])
+            assert trace_of(first) == trace_of(second) == trace_of(spans.one(message, "send"))
+        assert service.fate(message) is Fate.SETTLED
 
 
 async def test_a_publish_that_is_refused_or_gets_no_answer_is_an_error(spans: Spans, tmp_path: Path) -> None:
