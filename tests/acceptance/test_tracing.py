@@ -66,7 +66,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield made
 
 
-def elsewhere(folder: Path) -> EmbeddedQueue:
+def elsewhere(folder: Path) -> Full:
     """A queue in a file of its own."""
     path = folder / "queue.db"
     Crossfoot("other", database=path).book.open().close()
@@ -447,7 +447,7 @@ async def test_a_delivery_too_many_tells_the_fate_that_the_message_has_by_an_ear
 async def test_a_commit_in_doubt_says_so_and_the_next_delivery_tells_how_it_was(
     spans: Spans, tmp_path: Path, form: Form, local: bool, done: bool
 ) -> None:
-    queue = {} if local else {"queue": await anyio.to_thread.run_sync(elsewhere, tmp_path)}
+    queue: dict[str, Any] = {} if local else {"queue": await anyio.to_thread.run_sync(elsewhere, tmp_path)}
     async with a_service(form, tmp_path, **queue) as service:
         service.handle("case.released", bill)
         (message,) = await service.publish("case.released", "case-1")
