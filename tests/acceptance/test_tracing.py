@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from crossfoot import Crossfoot, Noop
 from crossfoot.books.fate import Fate
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
+from crossfoot.errors import DatabaseUnavailable, EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, NotDone, Outgoing, ReceiptAnswer
@@ -490,6 +490,33 @@ async def test_a_message_that_cannot_be_written_leaves_no_span_open(spans: Spans
 
     assert [said(span, "messaging.message.id") for span in spans.all()] == [odd.id]
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+async def test_when_a_handler_has_ended_its_span_is_current_no_more(spans: Spans, service: Service) -> None:
+    """Else what its lane logs and traces next would be told of the wrong message."""
+    current: list[bool] = []
+    service.handle("case.released", bill)
+    service.handle("case.broken", fail)
+    await service.publish("case.released", "case-1")
+    await service.publish("case.broken", "case-2")
+    worker = service.worker(attempts=1)
+    worker.on_settled = lambda _: current.append(trace.get_current_span().get_span_context().is_valid)
+    await worker.run(until_idle=True)
+
+    assert current == [False, False]
+
+
+async def test_a_worker_that_stops_over_a_fault_leaves_no_span_open(spans: Spans, service: Service) -> None:
+    def fault(message: Message, tx: Any) -> Story:
+        yield insert(message)
+        raise DatabaseUnavailable("the disk of the book is gone")
+
+    service.handle("case.released", fault)
+    (message,) = await service.publish("case.released", "case-1")
+    with pytest.raises(DatabaseUnavailable):
+        await service.work()
+
+    assert said(spans.one(message), "crossfoot.fate") is None, "nobody knows"
 
 
 # ---- nothing is hurt, and nothing is told ----------------------------------------------------------------------------
