@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.semconv._incubating.attributes import cloudevents_attributes, messaging_attributes
+from opentelemetry.semconv.attributes import error_attributes
+from opentelemetry.semconv.schemas import Schemas
+
 from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.kafka import KafkaQueue
 from crossfoot.queues.nats import NatsQueue
 from crossfoot.queues.postgres import PostgresQueue
 from crossfoot.queues.queue import OWN_SYSTEM, system_of
@@ -16,6 +21,7 @@ from crossfoot.queues.rabbitmq import RabbitQueue
 from crossfoot.queues.redis import RedisQueue
 from crossfoot.queues.sqs import SqsQueue
 from crossfoot.tracing import words
+from crossfoot.tracing.provider import CONVENTIONS
 from crossfoot.tracing.words import Event, Span
 from tests.acceptance.otlp import Collector, collecting
 from tests.acceptance.pages import DOCS, python_of
@@ -54,11 +60,21 @@ def test_the_tables_name_every_span_attribute_and_event_that_there_is_and_no_oth
 
 def test_the_systems_it_names_are_those_of_the_adapters() -> None:
     (named,) = [row[2] for row in tables()["attribute"] if code(row[0]) == [words.SYSTEM]]
-    adapters = (EmbeddedQueue, PostgresQueue, SqsQueue, RedisQueue, NatsQueue, RabbitQueue)
+    adapters = (EmbeddedQueue, PostgresQueue, SqsQueue, RedisQueue, NatsQueue, RabbitQueue, KafkaQueue)
 
     assert code(named.partition(";")[0]) == [system_of(adapter) for adapter in adapters]
     assert system_of(object()) == OWN_SYSTEM
     assert f"`{OWN_SYSTEM}`" in named
+
+
+def test_the_names_are_those_of_the_conventions_it_states() -> None:
+    stated = [messaging_attributes, cloudevents_attributes, error_attributes]
+    known = {value for module in stated for value in vars(module).values() if isinstance(value, str)}
+    assert {name for name in words.ATTRIBUTES if not name.startswith("crossfoot.")} <= known
+    assert {span.type for span in Span} <= {kind.value for kind in messaging_attributes.MessagingOperationTypeValues}
+    adapters = {system_of(adapter) for adapter in (SqsQueue, RabbitQueue, KafkaQueue)}
+    assert adapters <= {system.value for system in messaging_attributes.MessagingSystemValues}
+    assert Schemas.V1_44_0.value == CONVENTIONS
 
 
 def work(folder: Path, type_: str, *, more: str = "") -> tuple[Collector, str]:

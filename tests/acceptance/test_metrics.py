@@ -199,17 +199,17 @@ def test_one_that_has_not_begun_or_is_to_stop_is_alive_and_not_ready() -> None:
 
     assert pulse.live() == ""
     assert "does not work" in pulse.ready()
-    pulse.follow(lambda: True)
+    pulse.follow(lambda: "")
     assert pulse.ready() == ""
-    pulse.follow(lambda: False)
-    assert "does not work" in pulse.ready()
+    pulse.follow(lambda: "it stops")
+    assert pulse.ready() == "it stops"
 
 
 async def test_an_event_loop_lives_while_it_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_probes, "BEAT", 0.01)
     monkeypatch.setattr(worker_probes, "DEAD", 0.4)
     pulse = Pulse()
-    pulse.follow(lambda: True)
+    pulse.follow(lambda: "")
     with anyio.move_on_after(0.8):
         await pulse.beat()
     assert pulse.live() == pulse.ready() == ""

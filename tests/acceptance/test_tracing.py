@@ -21,12 +21,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from crossfoot import Crossfoot, Noop
 from crossfoot.books.fate import Fate
 from crossfoot.effects.sequence import InOrder
-from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
+from crossfoot.errors import DatabaseUnavailable, EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, NotDone, Outgoing, ReceiptAnswer
 from crossfoot.tracing import provider as tracing
 from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
+from tests.acceptance.test_worker_in_doubt import Shaky
 from tests.acceptance.tracing_rig import (
     Spans,
     events_of,
@@ -39,7 +40,7 @@ from tests.acceptance.tracing_rig import (
     traced,
     traceparent_of,
 )
-from tests.conformance.database_rig import Call, Lossy, Sql, bill, insert
+from tests.conformance.database_rig import Call, Form, Lossy, Sql, bill, insert
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_blocking_calls")]
 
@@ -65,7 +66,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield made
 
 
-def elsewhere(folder: Path) -> EmbeddedQueue:
+def elsewhere(folder: Path) -> Full:
     """A queue in a file of its own."""
     path = folder / "queue.db"
     Crossfoot("other", database=path).book.open().close()
@@ -101,6 +102,11 @@ def letter(message: Message, tx: Any) -> Story:
 def fail(message: Message, tx: Any) -> Story:
     yield insert(message)
     raise ValueError("the amount is confidential: 4711")
+
+
+def nothing(message: Message, tx: Any) -> Story:
+    yield from ()
+    return Noop("nothing to bill")
 
 
 # ---- one trace -------------------------------------------------------------------------------------------------------
@@ -242,10 +248,6 @@ async def test_where_nobody_traces_the_context_is_handed_on_as_it_came(tmp_path:
 async def test_every_delivery_has_one_span_and_the_last_one_tells_the_fate_that_the_book_tells(
     spans: Spans, service: Service, batch: int
 ) -> None:
-    def nothing(message: Message, tx: Any) -> Story:
-        yield from ()
-        return Noop("nothing to bill")
-
     service.handle("case.released", bill, operation="bill:{subject}")
     service.handle("case.empty", nothing)
     service.handle("case.broken", fail)
@@ -419,6 +421,53 @@ async def test_an_ack_without_an_answer_is_an_error_of_the_ack_and_not_of_the_de
     assert spans.one(message).status.status_code is StatusCode.UNSET
 
 
+async def test_a_delivery_too_many_tells_the_fate_that_the_message_has_by_an_earlier_one(
+    spans: Spans, tmp_path: Path
+) -> None:
+    queue = await anyio.to_thread.run_sync(elsewhere, tmp_path)
+    queue.is_mute = True
+    async with a_service(SYNC, tmp_path, queue=queue) as remote:
+        remote.handle("case.released", bill)
+        remote.handle("case.empty", nothing)
+        messages = [*await remote.publish("case.released", "case-1"), *await remote.publish("case.empty", "case-2")]
+        async with remote.working(lease=0.5):
+            await eventually(lambda: all(spans.of(message) for message in messages), "both to be handled")
+            queue.is_mute = False
+            await eventually(lambda: all(len(spans.of(message)) > 1 for message in messages), "both to come again")
+
+        last = [spans.of(message)[-1] for message in messages]
+        assert [said(span, "crossfoot.fate") for span in last] == [remote.fate(message).label for message in messages]
+        assert [remote.fate(message) for message in messages] == [Fate.SETTLED, Fate.NOOP]
+        assert events_of(last) == ["crossfoot.duplicate"] * 2
+
+
+@pytest.mark.parametrize("form", [SYNC, ASYNC], ids=repr)
+@pytest.mark.parametrize("local", [True, False], ids=["same file", "another file"])
+@pytest.mark.parametrize("done", [True, False], ids=["committed", "not committed"])
+async def test_a_commit_in_doubt_says_so_and_the_next_delivery_tells_how_it_was(
+    spans: Spans, tmp_path: Path, form: Form, local: bool, done: bool
+) -> None:
+    queue: dict[str, Any] = {} if local else {"queue": await anyio.to_thread.run_sync(elsewhere, tmp_path)}
+    async with a_service(form, tmp_path, **queue) as service:
+        service.handle("case.released", bill)
+        (message,) = await service.publish("case.released", "case-1")
+        service.app.database = Shaky(service.app.database, done=done)
+        await service.work(attempts=1, concurrency=1)
+        first, *later = spans.of(message)
+
+        assert (said(first, "crossfoot.fate"), first.status.status_code) == ("in doubt", StatusCode.ERROR)
+        assert said(first, "error.type") == "crossfoot.errors.CommitInDoubt"
+        assert events_of([first]) == ["crossfoot.retry"]
+        assert len(later) == (0 if local and done else 1), (
+            "an ack that was committed is no less so for want of an answer"
+        )
+        for second in later:
+            assert (said(second, "crossfoot.fate"), second.status.status_code) == ("settled", StatusCode.UNSET)
+            assert events_of([second]) == (["crossfoot.duplicate"] if done else [])
+            assert trace_of(first) == trace_of(second) == trace_of(spans.one(message, "send"))
+        assert service.fate(message) is Fate.SETTLED
+
+
 async def test_a_publish_that_is_refused_or_gets_no_answer_is_an_error(spans: Spans, tmp_path: Path) -> None:
     async with a_service(SYNC, tmp_path, max_bytes=1000) as service:
         large = service.app.message("case.released", data="x" * 2000)
@@ -441,6 +490,33 @@ async def test_a_message_that_cannot_be_written_leaves_no_span_open(spans: Spans
 
     assert [said(span, "messaging.message.id") for span in spans.all()] == [odd.id]
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+async def test_when_a_handler_has_ended_its_span_is_current_no_more(spans: Spans, service: Service) -> None:
+    """Else what its lane logs and traces next would be told of the wrong message."""
+    current: list[bool] = []
+    service.handle("case.released", bill)
+    service.handle("case.broken", fail)
+    await service.publish("case.released", "case-1")
+    await service.publish("case.broken", "case-2")
+    worker = service.worker(attempts=1)
+    worker.on_settled = lambda _: current.append(trace.get_current_span().get_span_context().is_valid)
+    await worker.run(until_idle=True)
+
+    assert current == [False, False]
+
+
+async def test_a_worker_that_stops_over_a_fault_leaves_no_span_open(spans: Spans, service: Service) -> None:
+    def fault(message: Message, tx: Any) -> Story:
+        yield insert(message)
+        raise DatabaseUnavailable("the disk of the book is gone")
+
+    service.handle("case.released", fault)
+    (message,) = await service.publish("case.released", "case-1")
+    with pytest.raises(DatabaseUnavailable):
+        await service.work()
+
+    assert said(spans.one(message), "crossfoot.fate") is None, "nobody knows"
 
 
 # ---- nothing is hurt, and nothing is told ----------------------------------------------------------------------------

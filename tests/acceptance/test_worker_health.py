@@ -8,12 +8,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
+from crossfoot.queues.redis import ensure
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot
 from tests.acceptance.test_metrics import eventually, get
 from tests.acceptance.test_worker_processes import Scene, alive
 from tests.servers.processes import free_port
+from tests.servers.valkey import valkey_running
 
 IMPATIENT = """
 import sys
@@ -58,6 +61,43 @@ def test_a_supervisor_is_not_alive_while_the_event_loop_of_one_of_its_processes_
                 os.kill(pid, signal.SIGCONT)
         supervisor.kill()
         supervisor.wait()
+
+
+REMOTE = """
+from crossfoot import Crossfoot
+
+app = Crossfoot("billing", queue="{url}")
+
+@app.handler("case.released")
+def bill(message, tx):
+    tx.outcome("invoice.issued")
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("more", [[], ["--processes", "2"]], ids=["alone", "processes"])
+def test_who_cannot_receive_is_alive_and_not_ready_and_says_why(scene: Scene, tmp_path: Path, more: list[str]) -> None:
+    port = free_port()
+    (folder := tmp_path / "valkey").mkdir()
+    with valkey_running(folder) as server:
+        anyio.run(lambda: ensure("billing", url=server.url))
+        scene.program(REMOTE.format(url=f"{server.url}/billing"))
+        command = [str(BIN / "crossfoot"), "worker", "billing:app", *more, "--listen", str(port)]
+        worker = subprocess.Popen(
+            command, cwd=scene.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            eventually(port, "/readyz", 200)
+            server.kill()
+            assert eventually(port, "/readyz", 503).startswith("queue billing cannot be used: ")
+            assert get(port, "/livez")[0] == 200
+            server.start()
+            assert eventually(port, "/readyz", 200) == "ok\n"
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+            worker.wait()
 
 
 BROKEN = """

@@ -43,6 +43,24 @@ def broken(message, tx):
     raise ValueError(f"no such tariff: {message.data}")
 """
 
+CRIES = (
+    PROGRAM.replace("case.broken", "case.never")
+    + """
+class Wreck:
+    def __del__(self):
+        raise LookupError("in a finalizer")
+
+@app.handler("case.broken", name="cry")
+def cry(message, tx):
+    logger.warning("groß \\u2028 日本")
+    thread = threading.Thread(target=lambda: 1 / 0, name="theirs")
+    thread.start()
+    thread.join()
+    Wreck()
+    tx.outcome("cried")
+"""
+)
+
 PUBLISH = """
 import anyio
 from billing import app
@@ -72,7 +90,7 @@ def folder(tmp_path: Path) -> Path:
 
 def records(stderr: str) -> list[dict[str, Any]]:
     """Every line, which must be an object."""
-    return [json.loads(line) for line in stderr.splitlines()]
+    return [json.loads(line) for line in stderr.split("\n") if line]
 
 
 def work(folder: Path, *arguments: str, **variables: Any) -> str:
@@ -201,3 +219,16 @@ def test_where_nobody_traces_the_trace_that_the_message_carries_is_logged(folder
 
     (record,) = [one for one in found if one["subject"] == "case-9"]
     assert facts(record, "trace_id", "span_id") == ("4bf92f3577b34da6a3ce929d0e0e4736", None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_what_nobody_catches_is_an_object_too_and_whatever_the_locale_it_is_utf_8(folder: Path, encoding: str) -> None:
+    (folder / "billing.py").write_text(CRIES)
+    command = [str(BIN / "crossfoot"), "worker", "billing:app", "--until-idle", "--log-format", "json"]
+    found = records(run(command, folder, PYTHONIOENCODING=encoding).stderr)
+
+    assert [record["subject"] for record in saying(found, "groß \u2028 日本")] == ["case-3"]
+    (thread,) = saying(found, "thread theirs ended by an exception")
+    assert "ZeroDivisionError" in thread["exception"]
+    (finalizer,) = saying(found, "Wreck.__del__")
+    assert "in a finalizer" in finalizer["exception"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -114,6 +115,11 @@ async def copy_text(connection: asyncpg.Connection) -> None:
     await connection.copy_to_table("scratch", source=source())
 
 
+async def copy_of_what_it_writes(connection: asyncpg.Connection) -> None:
+    rows = "/* all */ INSERT INTO scratch SELECT generate_series(1, 7) RETURNING number"
+    await connection.copy_from_query(rows, output=_forget)
+
+
 async def in_a_nested_transaction(connection: asyncpg.Connection) -> None:
     async with connection.transaction():
         await execute(connection)
@@ -124,7 +130,7 @@ class TestWhatCounts:
         "act",
         [
             execute, execute_with_arguments, executemany, fetchmany, fetchval_of_the_first, fetchrow_behind_a_with, prepared, cursor,
-            copy_records, copy_text, in_a_nested_transaction,
+            copy_records, copy_text, copy_of_what_it_writes, in_a_nested_transaction,
         ],
         ids=lambda act: act.__name__,
     )  # fmt: skip
@@ -144,6 +150,20 @@ class TestWhatCounts:
 
         with pytest.raises(NoProof):
             await details_of(plain, read)
+
+    async def test_a_row_that_is_fetched_for_update_locks_no_other(self, plain: Scene) -> None:
+        """What only reads is not read to its end."""
+        plain.write("INSERT INTO scratch SELECT generate_series(1, 5)")
+        locked: list[int] = []
+
+        async def act(connection: asyncpg.Connection) -> None:
+            await connection.fetchrow("SELECT number FROM scratch ORDER BY number FOR UPDATE")
+            await connection.execute("INSERT INTO effects VALUES ('a', 'b')")
+            rows = plain.rows("SELECT count(*) FROM (SELECT 1 FROM scratch FOR UPDATE SKIP LOCKED) AS free")
+            locked.append(5 - rows[0])
+
+        await details_of(plain, act)
+        assert locked == [1]
 
     async def test_a_nested_transaction_that_failed_takes_only_its_own_work_along(self, plain: Scene) -> None:
         async def act(connection: asyncpg.Connection) -> None:
@@ -186,6 +206,68 @@ class TestWhatIsRefused:
             await details_of(plain, act)
         assert plain.rows("SELECT 1 FROM scratch") == []
         assert await plain.perform(plain.work(plain.handler(bill))) is Kind.COMMITTED
+
+    @pytest.mark.parametrize(
+        ("call", "arguments"),
+        [
+            ("add_query_logger", (print,)),
+            ("add_log_listener", (print,)),
+            ("add_termination_listener", (print,)),
+            ("set_type_codec", ("int4",)),
+            ("reset_type_codec", ("int4",)),
+            ("set_builtin_type_codec", ("int4",)),
+        ],
+    )
+    async def test_what_later_deliveries_would_find_on_the_connection(
+        self, plain: Scene, call: str, arguments: tuple[Any, ...]
+    ) -> None:
+        """A logger of statements would be told what the next message carries."""
+
+        async def act(connection: asyncpg.Connection) -> None:
+            await execute(connection)
+            done = getattr(connection, call)(*arguments)
+            if done is not None:
+                await done
+
+        with pytest.raises(TransactionMisuse, match=rf"{call}\(\).*init="):
+            await details_of(plain, act)
+        assert plain.rows("SELECT 1 FROM scratch") == []
+
+    async def test_a_commit_within_a_copy(self, plain: Scene) -> None:
+        async def act(connection: asyncpg.Connection) -> None:
+            await execute(connection)
+            await connection.copy_from_query("SELECT 1) TO STDOUT; COMMIT; COPY (SELECT 1", output=_forget)
+
+        with pytest.raises(TransactionMisuse, match="several statements"):
+            await details_of(plain, act)
+        assert plain.rows("SELECT 1 FROM scratch") == []
+
+    @pytest.mark.parametrize("ends", ["raises", "returns"])
+    async def test_a_statement_that_is_left_running_takes_nothing_along_to_the_next_delivery(
+        self, plain: Scene, ends: str
+    ) -> None:
+        """As when one of several that were gathered fails: no rollback can be said on a connection that is busy."""
+        left: list[asyncio.Task[Any]] = []
+
+        def story(message: Message, tx: Any) -> Generator[Sql | Call, Any, None]:
+            yield insert(message)
+
+            async def act(connection: asyncpg.Connection) -> None:
+                left.append(asyncio.create_task(connection.fetch("SELECT pg_sleep(0.2)")))
+                await asyncio.sleep(0)
+
+            yield Call(act)
+            if ends == "raises":
+                raise RuntimeError("the printer is on fire")
+
+        work = plain.work(plain.handler(story))
+        with pytest.raises(RuntimeError if ends == "raises" else asyncpg.InterfaceError):
+            await plain.perform(work)
+        await asyncio.wait(left)
+        left[0].exception()
+
+        assert await plain.perform(plain.work(plain.handler(bill, name="next"))) is Kind.COMMITTED
+        plain.assert_nothing_was_kept(of=work)
 
     @pytest.mark.parametrize("way", ["prepare", "simple", "fetch", "cursor"])
     async def test_a_commit_by_whatever_way(self, plain: Scene, way: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
@@ -132,9 +134,22 @@ class TestAtomic:
             lambda connection: connection.set_autocommit(True),
             lambda connection: transaction.commit(using=connection.alias),
             lambda connection: connection.close(),
+            lambda connection: connection.connect(),
             lambda _: close_old_connections(),
+            lambda connection: connection.connection.commit(),
+            lambda connection: connection._commit(),
+            lambda connection: connection.execute_wrappers.clear(),
         ],
-        ids=["set_autocommit", "commit", "close", "close_old_connections"],
+        ids=[
+            "set_autocommit",
+            "commit",
+            "close",
+            "connect",
+            "close_old_connections",
+            "the driver's commit",
+            "Django's own commit",
+            "its wrapper",
+        ],
     )
     async def test_what_would_end_the_transaction_is_refused_even_when_it_is_swallowed(
         self, scene: Scene, end: Callable[[Any], Any]
@@ -143,10 +158,21 @@ class TestAtomic:
             create(connection, "a")
             try:
                 end(connection)
-            except TransactionMisuse:
+            except (TransactionMisuse, DatabaseError, sqlite3.DatabaseError):
                 return
 
         with pytest.raises(TransactionMisuse):
+            await details_of(scene, act)
+        assert scene.effects == []
+        assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
+
+    async def test_one_whose_connection_the_driver_closed_is_nobody_elses_failure(self, scene: Scene) -> None:
+        def act(connection: Any) -> None:
+            create(connection, "a")
+            raw = connection.connection
+            type(raw).close(raw)
+
+        with pytest.raises((TransactionMisuse, sqlite3.ProgrammingError)):
             await details_of(scene, act)
         assert scene.effects == []
         assert await scene.perform(scene.work(scene.handler(bill))) is Kind.COMMITTED
@@ -222,13 +248,14 @@ class TestHooks:
         assert seen == []
 
     @pytest.mark.parametrize(("robust", "then"), [(False, []), (True, ["after"])])
+    @pytest.mark.parametrize("kind", [ConnectionError, SystemExit, asyncio.CancelledError])
     async def test_what_one_raises_is_logged_and_changes_no_fate(
-        self, scene: Scene, caplog: pytest.LogCaptureFixture, robust: bool, then: list[str]
+        self, scene: Scene, caplog: pytest.LogCaptureFixture, robust: bool, then: list[str], kind: type[BaseException]
     ) -> None:
         seen: list[str] = []
 
         def fail() -> None:
-            raise ConnectionError("the cache of Ada is gone")
+            raise kind("the cache of Ada is gone")
 
         def act(connection: Any) -> None:
             create(connection, "a")
@@ -240,8 +267,17 @@ class TestHooks:
             assert await scene.perform(work) is Kind.COMMITTED
         assert scene.kinds(work) == [Kind.COMMITTED]
         assert seen == then
-        assert "which stands (ConnectionError)" in caplog.text
+        assert f"which stands ({kind.__name__})" in caplog.text
         assert "Ada" not in caplog.text, "what it says may hold a payload"
+
+    async def test_a_block_that_one_leaves_open_is_no_bar_to_the_next_delivery(self, scene: Scene) -> None:
+        def act(connection: Any) -> None:
+            create(connection, "a")
+            transaction.on_commit(lambda: transaction.atomic(using=connection.alias).__enter__(), connection.alias)
+
+        await details_of(scene, act)
+        assert await scene.perform(scene.work(scene.handler(bill, name="next"))) is Kind.COMMITTED
+        assert len(scene.effects) == 2
 
 
 class TestConnections:
@@ -319,6 +355,10 @@ class TestTheApp:
 
             @app.handler("case.released", name="bill")
             async def bill(message: Message, tx: Any) -> None: ...
+
+    def test_one_whose_blocks_commit_nothing_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="AUTOCOMMIT = False"):
+            DjangoDatabase(registered(str(tmp_path / "a.db"), AUTOCOMMIT=False))
 
     def test_a_database_in_memory_is_refused(self) -> None:
         with pytest.raises(UsageError, match="in memory"):

@@ -74,8 +74,7 @@ class TestByMethod:
         ],
     )  # fmt: skip
     async def test_what_would_outlast_the_handler_is_refused(self, tmp_path: Path, act: Callable[[Any], Any]) -> None:
-        plain = next(form for form in FILE_FORMS if repr(form) == "sqlite3")
-        async with a_scene(plain, tmp_path) as scene:
+        async with a_scene(FILE_FORMS[0], tmp_path) as scene:  # sqlite3 by itself
             work = scene.work(scene.handler(then(act)))
             with pytest.raises(TransactionMisuse, match=r"the handler (set|called)"):
                 await scene.perform(work)

@@ -44,6 +44,20 @@ def test_an_exception_is_told_whole_in_one_line() -> None:
     assert found["exception"].endswith("ValueError: of two\nlines")
 
 
+@pytest.mark.parametrize(
+    "given", ["theirs", ["a"], {"level": "LOUD", "message": "shouted"}, {"n": 2**70, None: 1, "\ud800": 2}]
+)
+def test_what_a_program_calls_crossfoot_takes_the_place_of_nothing(given: Any) -> None:
+    found = told("it rained", exc_info=None, extra={"crossfoot": given})
+    assert (found["level"], found["message"], found["worker"]) == ("INFO", "it rained", "billing-host-1")
+
+    record = logging.getLogger("billing").makeRecord(
+        "billing", logging.INFO, "", 7, "it rained", (), None, extra={"crossfoot": given}
+    )
+    bare = json.loads(JsonLines().format(record))  # on a handler that nobody gave the filter
+    assert (bare["level"], bare["message"]) == ("INFO", "it rained")
+
+
 class Unspeakable:
     def __str__(self) -> str:
         raise RuntimeError("I will not say")
@@ -60,6 +74,7 @@ class Unspeakable:
         ("half a character: \ud800", (), {}),
         ("fine", (), {"what": Unspeakable()}),
         ("fine", (), {"what": float("nan")}),
+        ("fine", (), {"what": 2**70}),
         ("fine", (), {"what": {Unspeakable: 1}}),
         ("fine", (), {"\ud800": "odd"}),
         (Unspeakable(), (), {}),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import anyio
 
 from crossfoot.cli.serving import Pages, probe
-from crossfoot.worker.supervisor import Silence
+from crossfoot.worker.supervisor import IDLE, Silence
 
 BEAT = 1.0
 """Seconds between two beats."""
@@ -28,12 +28,13 @@ class Pulse:
     def __init__(self, tell: Callable[[], None] | None = None) -> None:
         self._beaten = time.monotonic()
         self._tell = tell
-        self._works: Callable[[], bool] | None = None
+        self._matter: Callable[[], str] = lambda: IDLE
         self._silence: Callable[[], Silence | None] | None = None
 
-    def follow(self, works: Callable[[], bool], silence: Callable[[], Silence | None] | None = None) -> None:
-        """From now on `works` tells whether it is ready, and `silence` who of its processes was not heard of for longest."""
-        self._works = works
+    def follow(self, matter: Callable[[], str], silence: Callable[[], Silence | None] | None = None) -> None:
+        """From now on `matter` tells why it is not ready, or nothing; and `silence` who of its processes was not heard of for
+        longest."""
+        self._matter = matter
         self._silence = silence
 
     async def beat(self) -> None:
@@ -56,9 +57,7 @@ class Pulse:
 
     def ready(self) -> str:
         """Why it is not ready; nothing when it is."""
-        if self._works is None or not self._works():
-            return "it does not work: it starts, or it stops"
-        return self.live()
+        return self._matter() or self.live()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from crossfoot.app import Crossfoot
 from crossfoot.cli.output import note
 from crossfoot.cli.worker_probes import Pulse
 from crossfoot.recover.phrases import plural
-from crossfoot.worker.supervisor import Line, Ready, Report, Supervisor
+from crossfoot.worker.supervisor import IDLE, Line, Ready, Report, Supervisor, Trouble
 from crossfoot.worker.worker import Worker
 
 
@@ -30,7 +30,7 @@ def run_alone(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, on
     """
     if not until_idle:
         note(f"{worker.name} works queue {app.queue.name}; Ctrl-C stops it in order")
-    worker.on_ready = lambda: pulse.follow(lambda: not worker.stopping)
+    worker.on_ready = lambda: pulse.follow(lambda: IDLE if worker.stopping else worker.trouble)
     anyio.run(_work, app, worker, until_idle, pulse, backend_options=on)
     report = _report(worker)
     typer.echo(msgspec.json.encode(_document(report)).decode() if as_json else _told(report))
@@ -40,7 +40,16 @@ def run_alone(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, on
 def run_for_supervisor(app: Crossfoot, worker: Worker, until_idle: bool, line: Line, on: dict[str, Any]) -> int:
     """Run a worker in this process, which a supervisor has started and listens to."""
     worker.on_ready = lambda: line.say(Ready())
-    anyio.run(_work, app, worker, until_idle, Pulse(line.beat), line, backend_options=on)
+    told = ""
+
+    def beat() -> None:
+        nonlocal told
+        line.beat()
+        if worker.trouble != told:
+            told = worker.trouble
+            line.say(Trouble(told) if told else Ready())
+
+    anyio.run(_work, app, worker, until_idle, Pulse(beat), line, backend_options=on)
     line.say(_report(worker))
     return 0
 
@@ -52,7 +61,7 @@ def run_several(arguments: Sequence[str], processes: int, until_idle: bool, puls
         return [sys.executable, "-P", "-m", "crossfoot", "worker", *arguments, "--line", str(line)]
 
     supervisor = Supervisor(command, processes, until_idle=until_idle)
-    pulse.follow(lambda: supervisor.working > 0 and not supervisor.stopping, supervisor.longest_silence)
+    pulse.follow(supervisor.matter, supervisor.longest_silence)
     if not until_idle:
         note(f"{plural(processes, 'worker process', 'worker processes')}; Ctrl-C stops them in order")
     if code := anyio.run(_supervise, supervisor, pulse):

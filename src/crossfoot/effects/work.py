@@ -93,6 +93,8 @@ class Work(msgspec.Struct, eq=False):
     eager: bool = False
     opened: bool = False
     decided: Kind | None = None
+    before: Kind | None = None
+    """How its own message closed the operation, where an earlier delivery of it did."""
     gap: int | None = None
     told: Told | None = None
     rows: list[EntryRow] = []
@@ -235,11 +237,13 @@ class Work(msgspec.Struct, eq=False):
         details = None
         if kind is Kind.SUPPRESSED:
             owner = yield One(sql.FIND_OPERATION, (self.operation,))
-            if owner is not None and owner[0] == self.hold.key and not (yield from self._is_proven()):
-                raise TransactionMisuse(
-                    f"{self.what}: operation {self.operation!r} was committed without its entry, so its handler ended the "
-                    "transaction half-way: what it did must be looked at by a person"
-                )
+            if owner is not None and owner[0] == self.hold.key:
+                if not (yield from self._is_proven()):
+                    raise TransactionMisuse(
+                        f"{self.what}: operation {self.operation!r} was committed without its entry, so its handler ended the "
+                        "transaction half-way: what it did must be looked at by a person"
+                    )
+                self.before = Kind(owner[1])
             details = _details(operation=self.operation, by=owner[0] if owner else None)
             yield Run(sql.NAME_OPERATION, (self.operation, self.hold.key))
             yield from self._advance_if_next()

@@ -5,6 +5,6 @@
     producing.py    spans of what is published and sent
     delivering.py   spans of deliveries, of batches, and of what settles them
 
-Sources: OpenTelemetry's semantic conventions for messaging spans (in development; as of 1.45), those for CloudEvents, and
+Sources: OpenTelemetry's semantic conventions for messaging spans (in development; as of 1.44), those for CloudEvents, and
 W3C Trace Context, which travels in the envelope's `traceparent` and `tracestate`.
 """

@@ -23,8 +23,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("crossfoot.tracing")
 
-CONVENTIONS = "https://opentelemetry.io/schemas/1.45.0"
-"""The version of OpenTelemetry's semantic conventions that the names are from."""
+CONVENTIONS = "https://opentelemetry.io/schemas/1.44.0"
+"""The version of OpenTelemetry's semantic conventions that the names are from; later ones rename `messaging.system`, which
+what reads traces does not know yet."""
 
 MOST_TOLD = 10
 """Faults of the tracer that are told of: it may have one at every span."""

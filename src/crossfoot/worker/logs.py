@@ -24,6 +24,21 @@ ABOUT = "crossfoot"
 """The attribute of a record under which these facts lie."""
 
 _ORDINARY = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", ABOUT))
+_KNOWN = frozenset(
+    (
+        "message_id",
+        "source",
+        "type",
+        "subject",
+        "queue",
+        "operation",
+        "handler",
+        "attempt",
+        "trace_id",
+        "span_id",
+        "worker",
+    )
+)
 _json = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -88,7 +103,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": _text(record),
-            **getattr(record, ABOUT, {}),
+            **_facts_of(record),
         }
         extra = {name: value for name, value in vars(record).items() if name not in _ORDINARY}
         if extra:
@@ -98,6 +113,12 @@ class JsonLines(logging.Formatter):
         if record.stack_info:
             told["stack"] = record.stack_info
         return _line(told)
+
+
+def _facts_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What `InHand` noted; anything else of that name is the program's own."""
+    facts = getattr(record, ABOUT, None)
+    return {name: facts[name] for name in facts if name in _KNOWN} if isinstance(facts, dict) else {}
 
 
 def _text(record: logging.LogRecord) -> str:

@@ -77,8 +77,7 @@ class Settling:
             else:
                 failed.append((held, end))
         for held, end in results:
-            if held.trace is not None:
-                tell_end(held.trace, end)
+            tell_end(held, end)
         if sends:
             self._sent()
         try:

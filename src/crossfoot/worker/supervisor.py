@@ -46,12 +46,24 @@ class Ready(msgspec.Struct, tag=True):
     """A process says that it works now."""
 
 
+class Trouble(msgspec.Struct, tag=True):
+    """A process cannot receive from its queue. When it can again, it is ready."""
+
+    why: str
+
+
 class Report(msgspec.Struct, tag=True):
     """What one process did in its life."""
 
     worker: str
     deliveries: int
     ends: dict[str, int]
+
+
+Word = Ready | Trouble | Report
+"""What a process says."""
+
+IDLE = "it does not work: it starts, or it stops"
 
 
 class Silence(msgspec.Struct, frozen=True):
@@ -69,6 +81,8 @@ class Member:
         self.process = process
         self.started = anyio.current_time()
         self.works = False
+        self.trouble = ""
+        """Why it cannot receive."""
         self.heard = time.monotonic()
         """When it last said anything; it does so at every beat of its event loop."""
         self.report: Report | None = None
@@ -118,12 +132,14 @@ class Member:
             self.heard = time.monotonic()
             *lines, said = (said + part).split(b"\n")
             for line in filter(None, lines):  # an empty one is a heartbeat
-                self._hear(msgspec.json.decode(line, type=Ready | Report))
+                self._hear(msgspec.json.decode(line, type=Word))
 
-    def _hear(self, word: Ready | Report) -> None:
+    def _hear(self, word: Word) -> None:
         if isinstance(word, Ready):
-            self.works = True
+            self.works, self.trouble = True, ""
             self.settled.set()
+        elif isinstance(word, Trouble):
+            self.trouble = word.why
         else:
             self.report = word
 
@@ -154,10 +170,12 @@ class Supervisor:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
-    @property
-    def working(self) -> int:
-        """How many processes work."""
-        return sum(member.works and member.process.returncode is None for member in self._members.values())
+    def matter(self) -> str:
+        """Why none of the processes can work; nothing when one can. From any thread."""
+        at_work = [one for one in list(self._members.values()) if one.works and one.process.returncode is None]
+        if self.stopping or not at_work:
+            return IDLE
+        return "" if any(not one.trouble for one in at_work) else at_work[0].trouble
 
     def longest_silence(self) -> Silence | None:
         """Who of those that work has not been heard of for longest. From any thread."""
@@ -323,7 +341,7 @@ class Line:
         self._line = socket.socket(fileno=descriptor)
         self._line.set_inheritable(False)
 
-    def say(self, word: Ready | Report) -> None:
+    def say(self, word: Word) -> None:
         with suppress(OSError):  # nobody hears it
             self._line.sendall(msgspec.json.encode(word) + b"\n")
 

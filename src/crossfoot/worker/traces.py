@@ -5,9 +5,9 @@ from __future__ import annotations
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import FATE_OF_LATEST, FATE_OF_PROOF, Fate
 from crossfoot.tracing import words
-from crossfoot.tracing.delivering import Trace
 from crossfoot.tracing.words import Event
 from crossfoot.worker.failing import Failure, Step
+from crossfoot.worker.held import Held
 
 EVENTS = {Kind.SUPPRESSED: Event.DUPLICATE, Kind.SUPERSEDED: Event.SUPERSEDED, Kind.PARKED: Event.PARKED}
 
@@ -17,10 +17,14 @@ def fate_by(kind: Kind) -> str:
     return (FATE_OF_PROOF.get(kind) or FATE_OF_LATEST[kind]).label
 
 
-def tell_end(trace: Trace, end: Kind | Exception | None) -> None:
+def tell_end(held: Held, end: Kind | Exception | None) -> None:
     """A delivery was closed, or is handed back unhandled. Failures are judged first."""
+    trace = held.trace
+    if trace is None:
+        return
     if isinstance(end, Kind):
-        trace.close(fate_by(end), EVENTS.get(end))
+        before = held.work.before if held.work is not None else None  # a delivery too many changes no fate
+        trace.close(fate_by(before or end), EVENTS.get(end))
     elif end is None:
         trace.close(Fate.QUEUED.label, Event.HANDED_BACK)
 

@@ -107,6 +107,8 @@ class Worker:
         self._room = anyio.Event()
         self.ends: Counter[str] = Counter()
         """Deliveries that came to an end, by what it was: the kind of the entry, `failed`, or `handed back`."""
+        self.trouble = ""
+        """Why the queue could not be received from when it was last tried; empty when it could."""
         self.on_ready: Callable[[], None] | None = None
         """Called, in the event loop, when book and queues are open and it begins to receive."""
         self.on_settled: Callable[[Held], None] | None = None
@@ -242,7 +244,7 @@ class Worker:
             try:
                 limit = self._whole(min(room, most))
                 deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self.pattern.wait)
-                failures = 0
+                failures, self.trouble = 0, ""
                 if not deliveries and until_idle and await self._idle(leases, outbox):
                     await until_idle.run()  # what the queue has forgotten is no more to do, and must not look so
                     return
@@ -250,7 +252,8 @@ class Worker:
                 if isinstance(error, DatabaseUnavailable):  # the queue is a table in a file that cannot be used
                     raise
                 failures += 1
-                logger.warning("queue %s cannot be used: %s", self._queue.name, error)
+                self.trouble = f"queue {self._queue.name} cannot be used: {error}"
+                logger.warning("%s", self.trouble)
                 await self._sleep(min(30.0, 0.5 * 2 ** min(failures, 6)))
                 continue
             if deliveries:

@@ -23,8 +23,10 @@ BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"
 REFUSALS = {
     "close": "the handler called close(): the connection is crossfoot's, which goes on to use it",
     "reset": "the handler called reset(), which rolls back: raise an exception instead, crossfoot rolls back",
-    "listen": "the handler called add_listener(): it would outlive the delivery, on a connection that goes to another one: listen on "
-              "a connection of your own",
+    "listen": "the handler called {name}(): what listens would outlive the delivery, on a connection that goes to another one: use a "
+              "connection of your own, or AsyncpgDatabase(url, init=...) for what all deliveries are to have",
+    "codec": "the handler called {name}(), which would change what later deliveries read and write on this connection: set codecs by "
+             "AsyncpgDatabase(url, init=...)",
 }  # fmt: skip
 
 CLOSE_SECONDS = 5.0
@@ -48,7 +50,31 @@ class HandlerConnection(asyncpg.Connection):  # type: ignore[misc]  # it ships n
         self._refuse("reset")
 
     async def add_listener(self, channel: str, callback: Any) -> None:
-        self._refuse("listen")
+        self._refuse("listen", "add_listener")
+
+    def add_log_listener(self, callback: Any) -> None:
+        self._refuse_handlers("listen", "add_log_listener")
+        super().add_log_listener(callback)
+
+    def add_termination_listener(self, callback: Any) -> None:
+        self._refuse_handlers("listen", "add_termination_listener")
+        super().add_termination_listener(callback)
+
+    def add_query_logger(self, callback: Any) -> None:
+        self._refuse_handlers("listen", "add_query_logger")
+        super().add_query_logger(callback)
+
+    async def set_type_codec(self, typename: str, **options: Any) -> None:
+        self._refuse_handlers("codec", "set_type_codec")
+        await super().set_type_codec(typename, **options)
+
+    async def reset_type_codec(self, typename: str, **options: Any) -> None:
+        self._refuse_handlers("codec", "reset_type_codec")
+        await super().reset_type_codec(typename, **options)
+
+    async def set_builtin_type_codec(self, typename: str, **options: Any) -> None:
+        self._refuse_handlers("codec", "set_builtin_type_codec")
+        await super().set_builtin_type_codec(typename, **options)
 
     async def leave(self) -> None:
         """Close, when the worker is done with it."""
@@ -63,8 +89,13 @@ class HandlerConnection(asyncpg.Connection):  # type: ignore[misc]  # it ships n
         """Have `transaction()` make savepoints, since a transaction is open; or take that back."""
         self._top_xact = outer
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise self.watched.counter.refuse(TransactionMisuse(REFUSALS[what]))
+    def _refuse(self, what: str, name: str = "") -> NoReturn:
+        raise self.watched.counter.refuse(TransactionMisuse(REFUSALS[what].format(name=name)))
+
+    def _refuse_handlers(self, what: str, name: str) -> None:
+        """Refuse what `init` may do, which is called when the connection is made."""
+        if self.watched.counts():
+            self._refuse(what, name)
 
 
 class AsyncpgSession:
@@ -97,9 +128,14 @@ class AsyncpgSession:
     async def rollback(self) -> None:
         self._take_back()
         begun, self._begun = self._begun, False
-        if begun and not self.handle.is_lost():
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # it took its transaction with it
-                await steps.say(self.handle, ROLLBACK)
+        if not begun or self.handle.is_lost():
+            return
+        try:
+            await steps.say(self.handle, ROLLBACK)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            # Its session has ended; or it is busy with a statement that the handler left running, and would take the open
+            # transaction along to the next delivery, which would commit it.
+            self.handle.terminate()
 
     async def mark(self) -> None:
         await steps.say(self.handle, f"{KEEP}; {MARK}" if self._marked else MARK)

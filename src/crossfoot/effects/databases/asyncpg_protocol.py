@@ -7,7 +7,6 @@ crossfoot's own by `speaking`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,13 +15,11 @@ from typing import Any
 import anyio
 import asyncpg
 
-from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
+from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, may_write, rows_told, writes
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import DiskFull, TransactionMisuse
 from crossfoot.postgres import explained
-
-_WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 
 _own: ContextVar[bool] = ContextVar("own", default=False)
 
@@ -105,7 +102,7 @@ class Watched:
             return await self._call(self.inner.bind_execute(state, args, portal_name, limit, return_extra, timeout))
         look = self.counter.look(state.query)
         # The server says how many rows it changed when it has given them all.
-        whole = not portal_name and _WRITES.search(state.query) is not None
+        whole = not portal_name and may_write(state.query)
         rows, status, done = await self._call(
             self.inner.bind_execute(state, args, portal_name, 0 if whole else limit, True, timeout), counts=True
         )
@@ -138,15 +135,23 @@ class Watched:
         self.counter.done(PLAIN, _portion(state.query, rows))
         return (rows, status, done) if return_extra else rows
 
-    async def copy_in(self, *arguments: Any, **options: Any) -> Any:
+    async def copy_in(self, statement: str, *arguments: Any, **options: Any) -> Any:
         counts = self.counts()
-        status = await self._call(self.inner.copy_in(*arguments, **options), counts=counts)
+        if counts:
+            self.counter.look(statement)
+        status = await self._call(self.inner.copy_in(statement, *arguments, **options), counts=counts)
         if counts:
             self.counter.done(PLAIN, rows_in(status))
         return status
 
-    async def copy_out(self, *arguments: Any, **options: Any) -> Any:
-        return await self._call(self.inner.copy_out(*arguments, **options), counts=self.counts())
+    async def copy_out(self, statement: str, *arguments: Any, **options: Any) -> Any:
+        counts = self.counts()
+        if counts:
+            self.counter.look(statement)
+        status = await self._call(self.inner.copy_out(statement, *arguments, **options), counts=counts)
+        if counts and writes(statement):
+            self.counter.done(PLAIN, rows_in(status))
+        return status
 
     # ---- parts -------------------------------------------------------------------------------------------------
 
@@ -208,8 +213,7 @@ class Lent(Watched):
 
 def _portion(statement: str, rows: list[Any]) -> int:
     """The rows that a cursor changed, of which it tells one by one."""
-    found = _WRITES.search(statement)
-    return len(rows) if found and not statement[: found.start()].strip() else 0
+    return len(rows) if writes(statement) else 0
 
 
 def tell_full_disk(error: BaseException, where: str) -> None:

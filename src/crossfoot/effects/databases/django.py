@@ -21,7 +21,7 @@ class DjangoDatabase:
         alias: its name in `DATABASES`.
 
     Raises:
-        UsageError: it is none of PostgreSQL by psycopg 3 or SQLite in a file.
+        UsageError: it is none of PostgreSQL by psycopg 3 or SQLite in a file, or commits nothing by itself.
     """
 
     lazy = False
@@ -32,6 +32,11 @@ class DjangoDatabase:
         self.alias = alias
         connection = connections[alias]
         self.name = connection.settings_dict["NAME"]
+        if not connection.settings_dict["AUTOCOMMIT"]:  # the end of an outermost atomic block is no commit then
+            raise UsageError(
+                f"Django's database {alias!r} has AUTOCOMMIT = False, with which an atomic block commits nothing: take it out of "
+                "DATABASES, or give crossfoot another alias of the same database"
+            )
         self._postgres = connection.vendor == "postgresql"
         self.path = _url(connection) if self._postgres else _file(connection)
         self._lock = threading.Lock()

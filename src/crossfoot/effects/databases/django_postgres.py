@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -65,6 +66,9 @@ class PostgresSession(DjangoSession):
 
     def asks_again(self, error: BaseException) -> bool:
         return driver.asks_again(error)
+
+    def _to_guard(self) -> Sequence[Any]:
+        return (self.handle, self.handle.connection)
 
     def _say(self, statement: str) -> None:
         self._own.execute(statement)

@@ -8,7 +8,7 @@ connection it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,10 +27,11 @@ REFUSALS = {
     "rollback": "the handler called rollback(): raise an exception instead, crossfoot rolls back; use transaction.atomic() for what "
                 "may fail",
     "set_autocommit": "the handler called set_autocommit(): how the connection's transactions begin and end is crossfoot's matter",
+    "connect": "the handler called connect(): the connection that it has is in the transaction that crossfoot owns",
     "close": "the handler called close() on the connection, or close_old_connections(), which would end the transaction that "
              "crossfoot owns",
 }  # fmt: skip
-"""Of the connection, while a handler has it."""
+"""Of the connection, and of the driver's where that can be told, while a handler has it."""
 
 Executor = Callable[[Any, Any, bool, Any], Any]
 
@@ -47,6 +48,8 @@ class DjangoSession:
         self._watching = self._closed = False
         self._depth = (0, 0)
         self._hooks = 0
+        self._theirs: list[Any] = []
+        self._guarded: Sequence[Any] = ()
 
     # ---- of the database -----------------------------------------------------------------------------------------
 
@@ -65,6 +68,10 @@ class DjangoSession:
     def _see(self, execute: Executor, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """A statement of the handler's passes, by a wrapper of Django's."""
         raise NotImplementedError
+
+    def _to_guard(self) -> Sequence[Any]:
+        """What ends transactions, and can be made to refuse it."""
+        return (self.handle,)
 
     def _say(self, statement: str) -> None:
         raise NotImplementedError
@@ -99,6 +106,9 @@ class DjangoSession:
         finally:
             self._let_go()
         _run(hooks)
+        if connection.in_atomic_block:  # a hook left a block open, in which no delivery can begin
+            connection.in_atomic_block = False
+            connection.close()
 
     def rollback(self) -> None:
         self._unwatch()
@@ -134,9 +144,12 @@ class DjangoSession:
         connection = self.handle
         self._note_place()
         self._watching = True
-        connection.execute_wrappers.append(self._see)
-        for name in REFUSALS:
-            setattr(connection, name, self._refusal(name))
+        self._theirs = connection.execute_wrappers
+        connection.execute_wrappers = [*self._theirs, self._see]
+        self._guarded = self._to_guard()
+        for one in self._guarded:
+            for name in REFUSALS:
+                setattr(one, name, self._refusal(name))
 
     def changed(self) -> int:
         connection = self.handle
@@ -182,9 +195,15 @@ class DjangoSession:
         if not self._watching:
             return
         self._watching = False
-        self.handle.execute_wrappers.remove(self._see)
-        for name in REFUSALS:
-            vars(self.handle).pop(name, None)
+        sees = self._see in self.handle.execute_wrappers
+        self.handle.execute_wrappers = self._theirs
+        for one in self._guarded:
+            for name in REFUSALS:
+                vars(one).pop(name, None)
+        if not sees:
+            self._refused(
+                TransactionMisuse("the handler took crossfoot's wrapper out of the connection's execute_wrappers")
+            )
 
     def _let_go(self) -> None:
         with suppress(Error):
@@ -197,7 +216,7 @@ def _run(hooks: list[tuple[Any, Callable[[], Any], bool]]) -> None:
     for place, (_, hook, robust) in enumerate(hooks, 1):
         try:
             hook()
-        except Exception as error:  # noqa: BLE001 - the commit stands, whatever a hook of the user's raises
+        except BaseException as error:  # noqa: BLE001 - the commit stands, whatever a hook of the user's raises
             left = 0 if robust else len(hooks) - place
             _log.error(
                 "on_commit: %s failed after the commit, which stands (%s)%s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError
@@ -106,8 +107,9 @@ class SqliteSession(DjangoSession):
         super()._unwatch()
         raw = self.handle.connection if self.handle is not None else None
         if raw is not None:
-            raw.set_trace_callback(None)
-            raw.set_authorizer(None)
+            with suppress(sqlite3.ProgrammingError):  # the handler closed it
+                raw.set_trace_callback(None)
+                raw.set_authorizer(None)
 
     def _let_go(self) -> None:
         try:

@@ -23,13 +23,16 @@ _TOKEN = re.compile(
     |"(?:[^"]|"")*"
     |(?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$
     |(?P<end>;)
-    |[^\s;'"$/-]+|[$/-]""",
+    |\w[\w$]*|[^\s\w;'"$/-]+|[$/-]""",
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT = re.compile(r"/\*|\*/")
 
 _SEARCH_PATH = re.compile(r"SET (SESSION |LOCAL )?(SEARCH_PATH|SCHEMA)\b", re.IGNORECASE)
 _CONFIG = re.compile(r"\bset_config\s*\(\s*'search_path'", re.IGNORECASE)
+
+_WRITING = ("INSERT", "UPDATE", "DELETE", "MERGE")
+_WRITE = re.compile(rf"\b(?:{'|'.join(_WRITING)})\b", re.IGNORECASE)
 
 _ENDING = ("COMMIT", "END", "ABORT", "ROLLBACK", "BEGIN", "START", "PREPARE TRANSACTION")
 
@@ -71,6 +74,20 @@ def look_at(statement: str) -> Look:
             "before the table's name, or state the path in the database's URL (?options=-csearch_path%3D...)"
         )
     return PLAIN
+
+
+@lru_cache(maxsize=512)
+def writes(statement: str) -> bool:
+    """Whether it is of a kind that changes rows, by itself or within a COPY."""
+    words = [word.upper() for word in _words(statement)[:3]]
+    return bool(words) and (words[0] in _WRITING or (words[0] == "COPY" and words[-1] in _WRITING))
+
+
+@lru_cache(maxsize=512)
+def may_write(statement: str) -> bool:
+    """The same, or behind a WITH."""
+    hides = [word.upper() for word in _words(statement)[:1]] == ["WITH"]
+    return writes(statement) or (hides and _WRITE.search(statement) is not None)
 
 
 def _words(statement: str) -> list[str]:

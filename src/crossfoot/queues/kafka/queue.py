@@ -58,6 +58,8 @@ class KafkaQueue:
         UsageError: the address is none, `timeout` or `max_bytes` are out of range, or `config` has what is decided here.
     """
 
+    system = "kafka"
+
     def __init__(
         self, queue: str, *, servers: str | None = None, group: str | None = None, max_bytes: int = MEBIBYTE,
         clock: Clock | None = None, timeout: float = 10.0, config: Mapping[str, Any] | None = None,
