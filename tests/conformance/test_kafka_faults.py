@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from crossfoot import Message
+from crossfoot.clock import SystemClock, micros
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.message import decode, encode
 from crossfoot.queues.kafka import KafkaQueue, ensure
@@ -82,11 +82,6 @@ def scene_of(kafka_mock: MockCluster) -> SceneOf:
     return make
 
 
-@asynccontextmanager
-async def in_thread(call: Callable[[], Any]) -> AsyncIterator[Any]:
-    yield await anyio.to_thread.run_sync(call)
-
-
 async def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> None:
     with anyio.move_on_after(seconds):
         while True:
@@ -144,6 +139,52 @@ class TestTheOffset:
             assert len(shelf.tracks[0].items) <= 20 + 200, "one round of reading more, and not all of it"
             await queue.ack([one.receipt for one in held])
             assert len(await take(queue, 100, lease=30.0)) == 100
+
+    async def test_the_next_of_a_key_is_handed_over_when_the_one_before_it_has_its_end_and_nothing_spins_until_then(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', b"a", 0), (b'{"n":1}', b"a", 0)))
+        async with scene.queue() as queue:
+            (first,) = await take(queue, 1, lease=30.0)
+            await until(lambda: len(queue._consumer.shelf.tracks[0].items) == 2, "the second one")  # type: ignore[union-attr]
+            looks = 0
+            deliver = queue._consumer.shelf.deliver  # type: ignore[union-attr] # how often it looks is told by nobody else
+
+            def counted(*arguments: Any) -> Any:
+                nonlocal looks
+                looks += 1
+                return deliver(*arguments)
+
+            queue._consumer.shelf.deliver = counted  # type: ignore[union-attr, method-assign]
+            assert await queue.receive(1, lease=30.0, wait=0.5) == []
+            assert looks <= 20, "as often as something has come, and not as often as the machine can"
+
+            async def end() -> None:
+                await anyio.sleep(0.2)
+                assert await queue.ack([first.receipt]) == [Done(first.receipt)]
+
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(end)
+                    (second,) = await queue.receive(1, lease=30.0, wait=20.0)
+            assert second.body == b'{"n":1}'
+
+    async def test_a_lease_is_told_as_it_is_kept_however_long_the_group_took_to_answer(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 0)))
+        clock = SystemClock()
+        async with scene.queue("&session=6", clock=clock) as queue:
+            await take(queue, 1, lease=6.0)
+            await anyio.to_thread.run_sync(scene.server.slow, 600)
+            try:
+                (delivery,) = await queue.receive(1, lease=6.0, wait=5.0)
+            finally:
+                await anyio.to_thread.run_sync(scene.server.slow, 0)
+            item = queue._consumer.shelf.out(delivery.receipt)  # type: ignore[union-attr]
+            assert item is not None
+            told, kept = delivery.lease_until - clock.now(), micros(item.lease_over - clock.monotonic())
+            assert abs(told - kept) < micros(0.3)
 
 
 class TestTheGroup:

@@ -103,7 +103,7 @@ class Consumer:
                 if failed:
                     raise QueueUnavailable(f"queue {self._label} does not deliver: {failed}. Try again")
                 if items := self.shelf.deliver(limit, now, lease):
-                    return [self._delivery(item, lease) for item in items]
+                    return [self._delivery(item) for item in items]
             until = began + max(wait, SHORTEST_WAIT)
             if not self._joined:
                 until = began + max(wait, JOINING_SECONDS)
@@ -112,12 +112,13 @@ class Consumer:
             left = until - anyio.current_time()
             if left <= 0:
                 return []
-            soon = self.shelf.next_at()
+            soon = self.shelf.next_at(now)
             with anyio.move_on_after(min(left, LONGEST_SLEEP if soon is None else max(0.0, soon - now))):
                 await changed.wait()
 
     async def settle(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
-        """They have their end: the offset may pass them."""
+        """They have their end: the offset may pass them, and what is behind them of their keys is free."""
+        self._changed.set()  # whoever waits is woken in the loop's next turn, when they are noted
         return await self._committer.settle(receipts)
 
     def release(self, receipts: Sequence[str], delay: float) -> list[ReceiptAnswer]:
@@ -225,13 +226,13 @@ class Consumer:
             _log.warning("queue %s: %d deliveries in hand are void: %s", self._label, len(gone), why)
             self.tell(gone)
 
-    def _delivery(self, item: Item, lease: float) -> Delivery:
+    def _delivery(self, item: Item) -> Delivery:
         assert item.came is not None
         return Delivery(
             body=item.came.event,
             receipt=item.receipt,
             attempt=item.attempt,
-            lease_until=self._clock.now() + micros(lease),
+            lease_until=self._clock.now() + micros(item.lease_over - self._clock.monotonic()),
             enqueued_at=item.came.at,
             broker_id=f"{self._topic}/{item.partition}/{item.offset}",
             attributes=item.came.attributes,
