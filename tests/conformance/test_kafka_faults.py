@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 
-PRODUCE, COMMIT = 0, 8
+PRODUCE, COMMIT, OFFSET_FETCH = 0, 8, 9
 """API keys of Kafka's protocol."""
 
-UNKNOWN_TOPIC, TOO_LARGE, UNKNOWN_MEMBER, NO_ANSWER = 3, 10, 25, -195
+UNKNOWN_TOPIC, TOO_LARGE, TOPIC_FORBIDDEN, NO_ANSWER = 3, 10, 29, -195
 
 
 class Scene:
@@ -56,6 +57,14 @@ class Scene:
         try:
             (place,) = client.committed([TopicPartition(self.topic, partition)], timeout=5)
             return int(place.offset)
+        finally:
+            client.close()
+
+    def commit(self, offset: int, partition: int = 0) -> None:
+        """As somebody may who resets the group's offsets."""
+        client = Consumer({"bootstrap.servers": self.server.address, "group.id": self.group})
+        try:
+            client.commit(offsets=[TopicPartition(self.topic, partition, offset)], asynchronous=False)
         finally:
             client.close()
 
@@ -122,7 +131,7 @@ class TestTheOffset:
         async with scene.queue() as queue:
             await queue.publish([outgoing()])
             (delivery,) = await take(queue, 1)
-            await anyio.to_thread.run_sync(scene.server.fail_next, COMMIT, 29)  # TOPIC_AUTHORIZATION_FAILED
+            await anyio.to_thread.run_sync(scene.server.fail_next, COMMIT, TOPIC_FORBIDDEN)
             (answer,) = await queue.ack([delivery.receipt])
             assert isinstance(answer, NotDone)
             assert not answer.lost
@@ -234,6 +243,36 @@ class TestTheGroup:
             process.kill()
             await anyio.to_thread.run_sync(process.wait)
 
+    async def test_where_to_begin_is_asked_again_and_what_the_broker_said_is_told(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b"{}", None, 0)))
+        async with scene.queue() as queue:
+            await anyio.to_thread.run_sync(scene.server.fail_next, OFFSET_FETCH, *[TOPIC_FORBIDDEN] * 3)
+            await take(queue, 1)
+            assert "where to begin cannot be learned, it is asked again" in caplog.text
+            assert "TOPIC_AUTHORIZATION_FAILED" in caplog.text
+
+    async def test_a_queue_that_is_closed_while_it_joins_leaves_no_member_behind(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        queue = scene.queue()
+        await queue.open()
+        await anyio.to_thread.run_sync(scene.server.slow, 300)
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def receive() -> None:
+                    with pytest.raises(QueueUnavailable, match="closed here"):
+                        await queue.receive(1, lease=1.0, wait=5.0)
+
+                tasks.start_soon(receive)
+                await anyio.sleep(0.1)
+                await queue.close()
+        finally:
+            await anyio.to_thread.run_sync(scene.server.slow, 0)
+        assert [one.name for one in threading.enumerate() if one.name == f"kafka-{scene.topic}"] == []
+
     async def test_a_lease_is_not_extended_when_the_group_does_not_answer(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
         async with scene.queue("&session=30", timeout=0.5) as queue:
@@ -306,7 +345,9 @@ class TestTheLog:
                 taken = await take_slowly(queue, 2)
             assert [one.body for one in taken] == [one.body for one in sent[2:]]
             assert queue.forgot_at is not None
-            assert "messages 1 to 2 of partition 0 were gone from the log before they were read" in caplog.text
+            assert (
+                "messages 1 to 2 of partition 0 were gone from the log before this group had read them" in caplog.text
+            )
             assert [one.body async for one in queue.browse()] == [one.body for one in sent[2:]]
 
     async def test_a_group_without_an_offset_begins_at_the_beginning_and_holds_its_place_from_then_on(
@@ -318,6 +359,42 @@ class TestTheLog:
             await queue.publish(sent)
             assert [one.body for one in await take(queue, 2)] == [one.body for one in sent]
             assert await anyio.to_thread.run_sync(scene.committed) == 0
+
+    @pytest.mark.parametrize("offset", [None, 0], ids=["no offset", "the offset 0"])
+    async def test_what_was_deleted_before_the_group_read_anything_is_told_too(
+        self, scene_of: SceneOf, offset: int | None
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put(*[(b"%d" % number, None, 0) for number in range(4)]))
+        if offset is not None:
+            await anyio.to_thread.run_sync(scene.commit, offset)
+        await anyio.to_thread.run_sync(scene.server.delete_records, scene.topic, 0, 2)
+        async with scene.queue("&session=2") as queue:
+            assert [one.body for one in await take(queue, 2)] == [b"2", b"3"]
+            assert queue.forgot_at is not None
+
+    async def test_a_log_that_was_cut_off_hides_nothing_of_other_partitions(self, scene_of: SceneOf) -> None:
+        scene = await scene_of(2)
+        await anyio.to_thread.run_sync(lambda: scene.put((b"{}", None, 0), (b"{}", None, 1)))
+        await anyio.to_thread.run_sync(scene.commit, 50)
+        async with scene.queue() as queue:
+            assert (await queue.depth()).held == 1
+
+    async def test_a_topic_that_is_gone_for_a_moment_is_not_called_empty(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await queue.publish([outgoing()])
+            assert (await queue.depth()).held == 1
+            for topic in (scene.topic, f"{scene.topic}.dead"):
+                await anyio.to_thread.run_sync(scene.server.fail_topic, topic, UNKNOWN_TOPIC)
+                with pytest.raises(QueueUnavailable, match=f"topic {topic} does not exist"):
+                    await queue.depth()
+                await anyio.to_thread.run_sync(scene.server.fail_topic, topic, 0)
+            await anyio.to_thread.run_sync(scene.server.fail_topic, scene.topic, UNKNOWN_TOPIC)
+            with pytest.raises(QueueUnavailable):
+                await queue.oldest()
+            with pytest.raises(QueueUnavailable):
+                _ = [one async for one in queue.browse()]
 
 
 async def take_slowly(queue: KafkaQueue, count: int) -> list[Delivery]:

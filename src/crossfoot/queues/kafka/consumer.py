@@ -199,8 +199,8 @@ class Consumer:
         self.forgot_at = self._clock.now()
         track.skip_to(start)
         _log.error(
-            "queue %s: messages %d to %d of partition %d were gone from the log before they were read: its retention is over, or they "
-            "were deleted", self._label, begin, start - 1, partition,
+            "queue %s: messages %d to %d of partition %d were gone from the log before this group had read them: its retention is over, "
+            "or they were deleted", self._label, begin, start - 1, partition,
         )  # fmt: skip
         self._changed.set()
 

@@ -10,7 +10,7 @@ from crossfoot.queues.queue import Held
 
 
 def count(looker: Looker, topic: str) -> int:
-    """How many there are; none where there is no such topic."""
+    """How many there are."""
     return sum(stand.high - stand.low for stand in looker.stands(topic))
 
 

@@ -175,17 +175,18 @@ class Member:
     def _begin_again(self, client: Any, partition: int) -> None:
         """Its log does not have the offset that is to be read next: it begins behind it, or ends before it."""
         gone = self._next.get(partition, 0)
-        for start in self._starts(client, {partition: None}, anew=True).values():
+        for start in self._starts(client, [partition], anew=True).values():
             self._next[partition] = start
             self._tell(lambda: self._owner.forgotten(partition, gone, start))  # noqa: B023 - there is one
             client.incremental_unassign(self._places({partition: 0}))
             client.incremental_assign(self._places({partition: start}))
+            self._flow.paused.discard(partition)  # what is assigned anew is not
 
     # ---- callbacks, in the thread --------------------------------------------------------------------------------------
 
     def _on_assign(self, client: Any, places: list[Any]) -> None:
         self._pass_on()
-        starts = self._starts(client, dict.fromkeys(place.partition for place in places))
+        starts = self._starts(client, [place.partition for place in places])
         for partition in starts:
             self._flow.taken[partition] = 0
         self._flow.paused.difference_update(starts)
@@ -224,25 +225,24 @@ class Member:
     # ---- parts -------------------------------------------------------------------------------------------------------
 
     def _starts(self, client: Any, partitions: Iterable[int], *, anew: bool = False) -> dict[int, int]:
-        """Where each is read from: where the group has committed, else where the log begins; `anew`: there in any case.
+        """Where each is read from: where the group has committed, else from the first offset there ever was; `anew`: where the log begins.
 
-        Asks until it is answered, or told to stop. An offset that the log does not have is found when it is read.
+        Asks until it is answered, or told to stop. An offset that the log does not have is found when it is read, and told then.
         """
-        found: dict[int, int] = {}
-        wanted = dict.fromkeys(partitions, 0)
-        while wanted.keys() - found.keys() and not self._stopping.is_set():
+        wanted = self._places(dict.fromkeys(partitions, 0))
+        while not self._stopping.is_set():
             try:
-                places = self._places(wanted) if anew else client.committed(self._places(wanted), timeout=LOOK_SECONDS)
+                if anew:
+                    return {one.partition: client.get_watermark_offsets(one, timeout=LOOK_SECONDS)[0] for one in wanted}
+                places = client.committed(wanted, timeout=LOOK_SECONDS)
                 for place in places:
-                    if place.error is not None or place.partition in found:
-                        continue
-                    if place.offset <= 0:
-                        place.offset, _ = client.get_watermark_offsets(place, timeout=LOOK_SECONDS)
-                    found[place.partition] = place.offset
+                    if place.error is not None:
+                        raise self._kafka.KafkaException(place.error)
+                return {place.partition: max(0, place.offset) for place in places}
             except self._kafka.KafkaException as error:
                 _log.warning("topic %s: where to begin cannot be learned, it is asked again: %s", self._topic, error)
                 time.sleep(0.2)
-        return found
+        return {}
 
     def _places(self, offsets: dict[int, int]) -> list[Any]:
         return [self._kafka.TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
