@@ -470,6 +470,39 @@ class TestPublishing:
             assert isinstance(answer, Accepted)
             assert (await queue.depth()).held == 1
 
+    async def test_what_was_stored_and_then_refused_when_it_was_repeated_is_in_doubt(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            assert isinstance((await queue.publish([outgoing()]))[0], Accepted)
+            answers: list[Any] = []
+
+            async def publish() -> None:
+                answers.extend(await queue.publish([outgoing()]))
+
+            await anyio.to_thread.run_sync(scene.server.slow, 2_000)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(publish)
+                    await anyio.sleep(0.7)  # it is stored; that is not answered yet
+                    await anyio.to_thread.run_sync(scene.server.up, False)
+                    await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOPIC_FORBIDDEN)
+                    await anyio.to_thread.run_sync(scene.server.slow, 0)
+                    await anyio.to_thread.run_sync(scene.server.up, True)
+            finally:
+                await anyio.to_thread.run_sync(scene.server.slow, 0)
+                await anyio.to_thread.run_sync(scene.server.up, True)
+            assert (await queue.depth()).held == 2
+            assert isinstance(answers[0], Doubtful)
+
+    async def test_what_the_broker_refuses_at_once_is_refused(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await queue.publish([outgoing()])
+            await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOPIC_FORBIDDEN)
+            (answer,) = await queue.publish([outgoing()])
+            assert isinstance(answer, Refused)
+            assert not answer.permanent
+
     async def test_nothing_leaves_when_nobody_is_there(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
         async with scene.queue(timeout=1.0) as queue:

@@ -65,7 +65,7 @@ class TestTimes:
 class Record:
     """As the client has it."""
 
-    def __init__(self, headers: list[tuple[str, bytes | None]], stamp: int = 1) -> None:
+    def __init__(self, headers: list[tuple[str, bytes]], stamp: int = 1) -> None:
         self._headers = headers
         self._stamp = stamp
 
