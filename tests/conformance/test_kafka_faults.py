@@ -228,6 +228,25 @@ class TestTheGroup:
             assert await anyio.to_thread.run_sync(scene.committed, partition) == 0, "another one's offset"
             assert await anyio.to_thread.run_sync(scene.committed, 1 - partition) == 1
 
+    async def test_an_ack_during_a_rebalance_is_done_or_its_partition_is_gone(self, scene_of: SceneOf) -> None:
+        scene = await scene_of(2)
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 1)))
+        async with scene.queue("&session=2") as one, scene.queue("&session=2") as two:
+            mine = await take(one, 2, lease=2.0)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: two.receive(1, lease=2.0, wait=0.1))
+                await anyio.sleep(0.3)  # the group waits for the first one to join again, and its commit with it
+                answers = await one.ack([delivery.receipt for delivery in mine])
+            assert all(isinstance(answer, Done) or answer.lost for answer in answers), answers
+            kept = [
+                int(taken.broker_id.split("/")[1])
+                for taken, told in zip(mine, answers, strict=True)
+                if told == Done(taken.receipt)
+            ]
+            assert kept
+            for partition in kept:
+                assert await anyio.to_thread.run_sync(scene.committed, partition) == 1
+
     async def test_a_process_that_froze_for_a_session_can_neither_extend_nor_ack(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
         await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0)))
@@ -635,6 +654,32 @@ class TestTheSecondOpinion:
             assert [held.body async for held in queue.dead_letters()] == [second.body]
         async with KafkaQueue(address, servers=tansu.url) as queue:
             assert sorted(one.body for one in await take_from(queue, 2)) == sorted(one.body for one in taken[2:])
+
+    async def test_of_two_members_each_message_is_acked_by_one_whoever_joins(self, tansu: Tansu) -> None:
+        topic = f"orders-{uuid4().hex[:12]}"
+        await ensure(topic, servers=tansu.url, partitions=2)
+        address = f"{topic}?group=letters&session=6"
+        acked: list[bytes] = []
+        sent = [outgoing(partition=f"case-{number % 7}") for number in range(60)]
+
+        async def consume(queue: KafkaQueue) -> None:
+            while len(set(acked)) < len(sent):
+                taken = await queue.receive(3, lease=5.0, wait=0.5)
+                await anyio.sleep(0.05)
+                answers = await queue.ack([one.receipt for one in taken])
+                acked.extend(
+                    one.body for one, answer in zip(taken, answers, strict=True) if answer == Done(one.receipt)
+                )
+
+        one, two = KafkaQueue(address, servers=tansu.url), KafkaQueue(address, servers=tansu.url)
+        async with one, two:
+            await one.publish(sent)
+            with anyio.fail_after(60):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(consume, one)
+                    await until(lambda: acked, "an ack")
+                    tasks.start_soon(consume, two)
+        assert sorted(acked) == sorted(one.body for one in sent)
 
 
 async def take_from(queue: KafkaQueue, count: int) -> Sequence[Delivery]:
