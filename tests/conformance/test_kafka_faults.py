@@ -249,14 +249,14 @@ class TestTheGroup:
 
     async def test_a_process_that_froze_for_a_session_can_neither_extend_nor_ack(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
-        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0)))
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 0)))
         process = await anyio.to_thread.run_sync(_frozen_holder, scene)
         try:
             async with scene.queue("&session=2") as queue:
-                (delivery,) = await take(queue, 1, lease=2.0)
+                taken = await take(queue, 2, lease=2.0)
                 said = await anyio.to_thread.run_sync(_thawed, process)
-                assert delivery.body == b'{"n":0}'
-                assert said == ["lost", "ack: lost", "extend: lost"]
+                assert [one.body for one in taken] == [b'{"n":0}', b'{"n":1}']
+                assert said == ["at once: not done", "lost", "ack: lost", "extend: lost"]
                 assert await anyio.to_thread.run_sync(scene.committed) == 0
         finally:
             process.kill()
@@ -309,18 +309,24 @@ class TestTheGroup:
 HOLDS = """
 import anyio, sys
 from crossfoot.queues.kafka import KafkaQueue
+from crossfoot.queues.queue import Done
 
 async def hold(address):
     async with KafkaQueue(address) as queue:
         lost = []
         queue.on_lost(lost.extend)
-        (delivery,) = await queue.receive(1, lease=2.0, wait=10.0)
+        deliveries = []
+        while len(deliveries) < 2:
+            deliveries += await queue.receive(2 - len(deliveries), lease=2.0, wait=10.0)
+        first, second = (one.receipt for one in deliveries)
         print("holds", flush=True)
-        await anyio.to_thread.run_sync(sys.stdin.readline)
+        sys.stdin.readline()  # nothing else happens meanwhile: it is frozen, and then acks before it has heard of anything
+        (answer,) = await queue.ack([first])
+        print(f"at once: {'done' if isinstance(answer, Done) else 'not done'}", flush=True)
         with anyio.move_on_after(10):
             while not lost:
                 await anyio.sleep(0.01)
-        print("lost" if lost == [delivery.receipt] else lost, flush=True)
+        print("lost" if lost == [second] else lost, flush=True)
         for word, answers in (("ack", await queue.ack(lost)), ("extend", await queue.extend(lost, lease=2.0))):
             print(f"{word}: {'lost' if getattr(answers[0], 'lost', False) else answers[0]}", flush=True)
 
@@ -329,7 +335,7 @@ anyio.run(hold, *sys.argv[1:])
 
 
 def _frozen_holder(scene: Scene) -> subprocess.Popen[str]:
-    """A process that has received the message, and was stopped in its tracks."""
+    """A process that has received the messages, and was stopped in its tracks."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS, f"{scene.server.url}/{scene.topic}?group={scene.group}&session=2"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
@@ -344,6 +350,34 @@ def _thawed(process: subprocess.Popen[str]) -> list[str]:
     process.send_signal(signal.SIGCONT)
     said, _ = process.communicate("go on\n", timeout=30)
     return said.splitlines()
+
+
+class TestTheBroker:
+    """It goes away, and comes back."""
+
+    async def test_what_is_in_hand_while_it_is_away_is_acked_when_it_is_back_and_what_came_meanwhile_is_delivered(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        async with scene.queue("&session=6", timeout=2.0) as queue:
+            await queue.publish([outgoing()])
+            (delivery,) = await take(queue, 1, lease=5.0)
+            await anyio.to_thread.run_sync(scene.server.up, False)
+            try:
+                (answer,) = await queue.ack([delivery.receipt])
+                assert isinstance(answer, NotDone)
+                assert not answer.lost
+                with pytest.raises(QueueUnavailable):
+                    await queue.depth()
+            finally:
+                await anyio.to_thread.run_sync(scene.server.up, True)
+            with anyio.fail_after(20):
+                while await queue.ack([delivery.receipt]) != [Done(delivery.receipt)]:
+                    pass
+            assert await anyio.to_thread.run_sync(scene.committed) == 1
+            await anyio.to_thread.run_sync(lambda: scene.put((b"next", None, 0)))
+            (following,) = await take(queue, 1, lease=5.0)
+            assert following.body == b"next"
 
 
 class TestTheLog:
@@ -391,6 +425,20 @@ class TestTheLog:
         async with scene.queue("&session=2") as queue:
             assert [one.body for one in await take(queue, 2)] == [b"2", b"3"]
             assert queue.forgot_at is not None
+
+    async def test_a_log_that_was_cut_off_is_told_and_read_again_from_its_beginning(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b"0", None, 0), (b"1", None, 0)))
+        await anyio.to_thread.run_sync(scene.commit, 50)
+        async with scene.queue("&session=2") as queue:
+            taken = await take(queue, 2)
+            assert [one.body for one in taken] == [b"0", b"1"]
+            assert "the log of partition 0 ends before offset 50, which was read already" in caplog.text
+            assert queue.forgot_at is None, "nothing is known to have expired"
+            assert await queue.ack([one.receipt for one in taken]) == [Done(one.receipt) for one in taken]
+            assert await anyio.to_thread.run_sync(scene.committed) == 2
 
     async def test_a_log_that_was_cut_off_hides_nothing_of_other_partitions(self, scene_of: SceneOf) -> None:
         scene = await scene_of(2)
@@ -542,8 +590,13 @@ class TestPublishing:
     async def test_transactions_are_refused(self) -> None:
         with pytest.raises(UsageError, match="uses no transactions"):
             KafkaQueue("orders?group=letters", config={"transactional.id": "mine"})
-        with pytest.raises(UsageError, match=r"acks is decided by crossfoot"):
-            KafkaQueue("orders?group=letters", config={"acks": "1"})
+
+    @pytest.mark.parametrize(
+        ("setting", "value"), [("acks", "1"), ("max.poll.interval.ms", 1_000), ("heartbeat.interval.ms", 10)]
+    )
+    async def test_a_setting_that_would_not_be_heeded_is_refused(self, setting: str, value: str | int) -> None:
+        with pytest.raises(UsageError, match=f"{setting} is decided by crossfoot"):
+            KafkaQueue("orders?group=letters", config={setting: value})
 
 
 class TestEvents:
