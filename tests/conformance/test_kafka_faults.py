@@ -33,10 +33,10 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 
-PRODUCE, COMMIT, OFFSET_FETCH = 0, 8, 9
+PRODUCE, FETCH, COMMIT, OFFSET_FETCH = 0, 1, 8, 9
 """API keys of Kafka's protocol."""
 
-UNKNOWN_TOPIC, TOO_LARGE, TOPIC_FORBIDDEN, NO_ANSWER = 3, 10, 29, -195
+OUT_OF_RANGE, CORRUPT, UNKNOWN_TOPIC, TOO_LARGE, TOPIC_FORBIDDEN, NO_ANSWER = 1, 2, 3, 10, 29, -195
 
 
 class Scene:
@@ -379,6 +379,33 @@ class TestTheBroker:
             (following,) = await take(queue, 1, lease=5.0)
             assert following.body == b"next"
 
+    async def test_a_queue_is_closed_within_its_timeout_whether_the_group_answers_or_not(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        queue = scene.queue("&session=60", timeout=1.0)
+        await queue.open()
+        await queue.publish([outgoing()])
+        (delivery,) = await take(queue, 1)
+        await anyio.to_thread.run_sync(scene.server.up, False)
+        try:
+            await queue.ack([delivery.receipt])
+            with anyio.fail_after(30):
+                await queue.close()
+        finally:
+            await anyio.to_thread.run_sync(scene.server.up, True)
+        assert "did not answer to our leaving it" in caplog.text
+
+    async def test_a_partition_that_cannot_be_read_is_told(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b"{}", None, 0)))
+        await anyio.to_thread.run_sync(scene.server.fail_next, FETCH, CORRUPT)
+        async with scene.queue() as queue:
+            await take(queue, 1)
+        assert [one.levelname for one in caplog.records if "INVALID_MSG" in one.getMessage()] == ["WARNING"]
+
 
 class TestTheLog:
     """What it lets go of."""
@@ -439,6 +466,15 @@ class TestTheLog:
             assert queue.forgot_at is None, "nothing is known to have expired"
             assert await queue.ack([one.receipt for one in taken]) == [Done(one.receipt) for one in taken]
             assert await anyio.to_thread.run_sync(scene.committed) == 2
+
+    async def test_an_offset_that_the_log_has_after_all_is_not_called_forgotten(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put(*[(b"%d" % number, None, 0) for number in range(4)]))
+        await anyio.to_thread.run_sync(scene.commit, 2)
+        await anyio.to_thread.run_sync(scene.server.fail_next, FETCH, OUT_OF_RANGE)
+        async with scene.queue("&session=2") as queue:
+            assert [one.body for one in await take(queue, 2)] == [b"2", b"3"]
+            assert queue.forgot_at is None
 
     async def test_a_log_that_was_cut_off_hides_nothing_of_other_partitions(self, scene_of: SceneOf) -> None:
         scene = await scene_of(2)

@@ -45,6 +45,7 @@ class Consumer:
     Args:
         label: the queue's name, for errors.
         session: seconds of silence after which the group gives our partitions to others.
+        timeout: seconds until a request without an answer is given up.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Consumer:
         self._label = label
         self._topic = topic
         self._clock = clock
+        self._timeout = timeout
         self._flow = Flow(ahead)
         self._member = Member(topic, settings, self._flow, self)
         self._member.busy = lambda: self.shelf.anything_out
@@ -77,11 +79,16 @@ class Consumer:
         self._member.start()
 
     async def close(self) -> None:
-        """Leave the group, with what is settled committed. What is in hand is the next one's."""
+        """Leave the group, with what is settled committed. What is in hand is the next one's.
+
+        A group that does not answer within the timeout finds by itself that we are gone.
+        """
         self._closing = True
         self._member.stop()
-        with CancelScope(shield=True):
-            await asyncio.wrap_future(self._member.over)
+        with CancelScope(shield=True), anyio.move_on_after(self._timeout) as waiting:
+            await asyncio.shield(asyncio.wrap_future(self._member.over))
+        if waiting.cancelled_caught:
+            _log.warning("queue %s: the group did not answer to our leaving it within %g s", self._label, self._timeout)
 
     # ---- for the queue -------------------------------------------------------------------------------------------------
 
