@@ -177,7 +177,7 @@ class Member:
         return ""
 
     def _begin_again(self, client: Any, partition: int) -> None:
-        """Its log is said not to have the offset that is to be read next: it begins behind it, or ends before it, or was asked too early."""
+        """Its log is said not to have the offset that is to be read next: it begins behind it, or ends before it, or has it after all."""
         wanted = self._next.get(partition, 0)
         low, high = self._bounds(client, partition)
         start = wanted if low <= wanted <= high else low
