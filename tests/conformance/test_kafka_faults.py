@@ -294,8 +294,10 @@ class TestTheGroup:
 
     async def test_a_lease_is_not_extended_when_the_group_does_not_answer(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
+        await anyio.to_thread.run_sync(
+            lambda: scene.put((b"{}", None, 0))
+        )  # the queue's own publish may take longer than its timeout
         async with scene.queue("&session=30", timeout=0.5) as queue:
-            await queue.publish([outgoing()])
             (delivery,) = await take(queue, 1, lease=1.0)
             await anyio.to_thread.run_sync(scene.server.slow, 3_000)
             try:
