@@ -513,19 +513,6 @@ async def take_slowly(queue: KafkaQueue, count: int) -> list[Delivery]:
 class TestWhatOthersPublish:
     """None of it stops its partition."""
 
-    async def test_a_header_whose_name_is_no_text_stops_nothing(
-        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        scene = await scene_of()
-        await anyio.to_thread.run_sync(scene.server.put_with_header, scene.topic, "first", b"\xff\xfe")
-        await anyio.to_thread.run_sync(lambda: scene.put((b"second", None, 0)))
-        async with scene.queue() as queue:
-            taken = await take(queue, 2)
-            assert [(one.body, one.attributes) for one in taken] == [(b"first", {}), (b"second", {})]
-            assert f"message {scene.topic}/0/0 comes without its headers" in caplog.text
-            assert [one.body async for one in queue.browse()] == [b"first", b"second"]
-            assert await queue.dead_letter(taken[:1], reason="poison") == [Done(taken[0].receipt)]
-
     async def test_tombstones_empty_keys_and_headers_that_repeat_come_as_they_are(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
 

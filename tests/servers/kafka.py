@@ -62,10 +62,6 @@ class MockCluster:
         """The next requests of this kind (its API key) are answered with these errors; -195 ends the connection instead."""
         self._order("fail", request, *codes)
 
-    def put_with_header(self, topic: str, body: str, name: bytes) -> None:
-        """A message with a header whose name is any bytes, which the client for Python cannot send."""
-        self._order("header", topic, body, name.hex())
-
     def slow(self, milliseconds: int) -> None:
         """Every answer takes so long."""
         self._order("rtt", milliseconds)
@@ -201,9 +197,6 @@ def _library() -> Any:
         ("rd_kafka_mock_broker_set_down", number, [pointer, number]),
         ("rd_kafka_mock_set_controller_id", number, [pointer, number]),
         ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, [pointer, ctypes.c_int32]),
-        ("rd_kafka_headers_new", pointer, [ctypes.c_size_t]),
-        ("rd_kafka_header_add", number, [pointer, text, ctypes.c_ssize_t, text, ctypes.c_ssize_t]),
-        ("rd_kafka_flush", number, [pointer, number]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -235,30 +228,12 @@ def _done(library: Any, cluster: Any, order: str, *words: Any) -> int:
     elif order == "fail":
         codes = (ctypes.c_int * (len(words) - 1))(*words[1:])
         library.rd_kafka_mock_push_request_errors_array(cluster, words[0], len(codes), codes)
-    elif order == "header":
-        return _put_with_header(library, library.rd_kafka_mock_cluster_bootstraps(cluster), *words)
     elif order == "rtt":
         return int(library.rd_kafka_mock_broker_set_rtt(cluster, -1, words[0]))
     elif order == "up":
         which = library.rd_kafka_mock_broker_set_up if words[0] else library.rd_kafka_mock_broker_set_down
         return int(which(cluster, -1))
     return 0
-
-
-def _put_with_header(library: Any, address: bytes, topic: str, body: str, name: str) -> int:
-    settings = library.rd_kafka_conf_new()
-    library.rd_kafka_conf_set(settings, b"bootstrap.servers", address, None, 0)
-    producer = ctypes.c_void_p(library.rd_kafka_new(0, settings, None, 0))
-    headers = ctypes.c_void_p(library.rd_kafka_headers_new(1))
-    library.rd_kafka_header_add(headers, bytes.fromhex(name), -1, b"mine", -1)
-    number, text = ctypes.c_int, ctypes.c_char_p
-    end, topic_is, value_is, flags_are, headers_are, copy = map(number, (0, 1, 4, 7, 10, 2))
-    value = text(body.encode())
-    failed = library.rd_kafka_producev(
-        producer, topic_is, text(topic.encode()), value_is, value, ctypes.c_size_t(len(body.encode())), flags_are, copy,
-        headers_are, headers, end,
-    )  # fmt: skip
-    return int(failed or library.rd_kafka_flush(producer, 10_000))
 
 
 if __name__ == "__main__":

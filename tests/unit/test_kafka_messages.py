@@ -85,6 +85,26 @@ class Record:
         return None
 
 
+class Unreadable(Record):
+    """One with a header whose name is no UTF-8 text: what the client does then was seen on the mock cluster."""
+
+    def headers(self) -> Any:
+        raise SystemError("returned a result with an exception set")
+
+    def topic(self) -> str:
+        return "billing"
+
+    def partition(self) -> int:
+        return 3
+
+
+def test_a_message_whose_headers_cannot_be_read_comes_without_them_and_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert came_of(Unreadable([])).headers == []
+    assert "message billing/3/7 comes without its headers" in caplog.text
+
+
 class TestEntries:
     """What is sent."""
 
