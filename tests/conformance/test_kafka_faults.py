@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +17,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from crossfoot import Message
+from crossfoot.clock import SystemClock, micros
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.message import decode, encode
 from crossfoot.queues.kafka import KafkaQueue, ensure
@@ -32,10 +33,10 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 
-PRODUCE, COMMIT = 0, 8
+PRODUCE, FETCH, COMMIT, OFFSET_FETCH = 0, 1, 8, 9
 """API keys of Kafka's protocol."""
 
-UNKNOWN_TOPIC, TOO_LARGE, UNKNOWN_MEMBER, NO_ANSWER = 3, 10, 25, -195
+OUT_OF_RANGE, CORRUPT, UNKNOWN_TOPIC, TOO_LARGE, TOPIC_FORBIDDEN, NO_ANSWER = 1, 2, 3, 10, 29, -195
 
 
 class Scene:
@@ -56,6 +57,14 @@ class Scene:
         try:
             (place,) = client.committed([TopicPartition(self.topic, partition)], timeout=5)
             return int(place.offset)
+        finally:
+            client.close()
+
+    def commit(self, offset: int, partition: int = 0) -> None:
+        """As somebody may who resets the group's offsets."""
+        client = Consumer({"bootstrap.servers": self.server.address, "group.id": self.group})
+        try:
+            client.commit(offsets=[TopicPartition(self.topic, partition, offset)], asynchronous=False)
         finally:
             client.close()
 
@@ -80,11 +89,6 @@ def scene_of(kafka_mock: MockCluster) -> SceneOf:
         return Scene(kafka_mock, topic)
 
     return make
-
-
-@asynccontextmanager
-async def in_thread(call: Callable[[], Any]) -> AsyncIterator[Any]:
-    yield await anyio.to_thread.run_sync(call)
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> None:
@@ -127,7 +131,7 @@ class TestTheOffset:
         async with scene.queue() as queue:
             await queue.publish([outgoing()])
             (delivery,) = await take(queue, 1)
-            await anyio.to_thread.run_sync(scene.server.fail_next, COMMIT, 29)  # TOPIC_AUTHORIZATION_FAILED
+            await anyio.to_thread.run_sync(scene.server.fail_next, COMMIT, TOPIC_FORBIDDEN)
             (answer,) = await queue.ack([delivery.receipt])
             assert isinstance(answer, NotDone)
             assert not answer.lost
@@ -144,6 +148,52 @@ class TestTheOffset:
             assert len(shelf.tracks[0].items) <= 20 + 200, "one round of reading more, and not all of it"
             await queue.ack([one.receipt for one in held])
             assert len(await take(queue, 100, lease=30.0)) == 100
+
+    async def test_the_next_of_a_key_is_handed_over_when_the_one_before_it_has_its_end_and_nothing_spins_until_then(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', b"a", 0), (b'{"n":1}', b"a", 0)))
+        async with scene.queue() as queue:
+            (first,) = await take(queue, 1, lease=30.0)
+            await until(lambda: len(queue._consumer.shelf.tracks[0].items) == 2, "the second one")  # type: ignore[union-attr]
+            looks = 0
+            deliver = queue._consumer.shelf.deliver  # type: ignore[union-attr] # how often it looks is told by nobody else
+
+            def counted(*arguments: Any) -> Any:
+                nonlocal looks
+                looks += 1
+                return deliver(*arguments)
+
+            queue._consumer.shelf.deliver = counted  # type: ignore[union-attr, method-assign]
+            assert await queue.receive(1, lease=30.0, wait=0.5) == []
+            assert looks <= 20, "as often as something has come, and not as often as the machine can"
+
+            async def end() -> None:
+                await anyio.sleep(0.2)
+                assert await queue.ack([first.receipt]) == [Done(first.receipt)]
+
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(end)
+                    (second,) = await queue.receive(1, lease=30.0, wait=20.0)
+            assert second.body == b'{"n":1}'
+
+    async def test_a_lease_is_told_as_it_is_kept_however_long_the_group_took_to_answer(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 0)))
+        clock = SystemClock()
+        async with scene.queue("&session=6", clock=clock) as queue:
+            await take(queue, 1, lease=6.0)
+            await anyio.to_thread.run_sync(scene.server.slow, 600)
+            try:
+                (delivery,) = await queue.receive(1, lease=6.0, wait=5.0)
+            finally:
+                await anyio.to_thread.run_sync(scene.server.slow, 0)
+            item = queue._consumer.shelf.out(delivery.receipt)  # type: ignore[union-attr]
+            assert item is not None
+            told, kept = delivery.lease_until - clock.now(), micros(item.lease_over - clock.monotonic())
+            assert abs(told - kept) < micros(0.3)
 
 
 class TestTheGroup:
@@ -178,25 +228,76 @@ class TestTheGroup:
             assert await anyio.to_thread.run_sync(scene.committed, partition) == 0, "another one's offset"
             assert await anyio.to_thread.run_sync(scene.committed, 1 - partition) == 1
 
+    async def test_an_ack_during_a_rebalance_is_done_or_its_partition_is_gone(self, scene_of: SceneOf) -> None:
+        scene = await scene_of(2)
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 1)))
+        async with scene.queue("&session=2") as one, scene.queue("&session=2") as two:
+            mine = await take(one, 2, lease=2.0)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: two.receive(1, lease=2.0, wait=0.1))
+                await anyio.sleep(0.3)  # the group waits for the first one to join again, and its commit with it
+                answers = await one.ack([delivery.receipt for delivery in mine])
+            assert all(isinstance(answer, Done) or answer.lost for answer in answers), answers
+            kept = [
+                int(taken.broker_id.split("/")[1])
+                for taken, told in zip(mine, answers, strict=True)
+                if told == Done(taken.receipt)
+            ]
+            assert kept
+            for partition in kept:
+                assert await anyio.to_thread.run_sync(scene.committed, partition) == 1
+
     async def test_a_process_that_froze_for_a_session_can_neither_extend_nor_ack(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
-        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0)))
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0), (b'{"n":1}', None, 0)))
         process = await anyio.to_thread.run_sync(_frozen_holder, scene)
         try:
             async with scene.queue("&session=2") as queue:
-                (delivery,) = await take(queue, 1, lease=2.0)
+                taken = await take(queue, 2, lease=2.0)
                 said = await anyio.to_thread.run_sync(_thawed, process)
-                assert delivery.body == b'{"n":0}'
-                assert said == ["lost", "ack: lost", "extend: lost"]
+                assert [one.body for one in taken] == [b'{"n":0}', b'{"n":1}']
+                assert said == ["at once: not done", "lost", "ack: lost", "extend: lost"]
                 assert await anyio.to_thread.run_sync(scene.committed) == 0
         finally:
             process.kill()
             await anyio.to_thread.run_sync(process.wait)
 
+    async def test_where_to_begin_is_asked_again_and_what_the_broker_said_is_told(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b"{}", None, 0)))
+        async with scene.queue() as queue:
+            await anyio.to_thread.run_sync(scene.server.fail_next, OFFSET_FETCH, *[TOPIC_FORBIDDEN] * 3)
+            await take(queue, 1)
+            assert "where to begin cannot be learned, it is asked again" in caplog.text
+            assert "TOPIC_AUTHORIZATION_FAILED" in caplog.text
+
+    async def test_a_queue_that_is_closed_while_it_joins_leaves_no_member_behind(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        queue = scene.queue()
+        await queue.open()
+        await anyio.to_thread.run_sync(scene.server.slow, 300)
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def receive() -> None:
+                    with pytest.raises(QueueUnavailable, match="closed here"):
+                        await queue.receive(1, lease=1.0, wait=5.0)
+
+                tasks.start_soon(receive)
+                await anyio.sleep(0.1)
+                await queue.close()
+        finally:
+            await anyio.to_thread.run_sync(scene.server.slow, 0)
+        assert [one.name for one in threading.enumerate() if one.name == f"kafka-{scene.topic}"] == []
+
     async def test_a_lease_is_not_extended_when_the_group_does_not_answer(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
+        await anyio.to_thread.run_sync(
+            lambda: scene.put((b"{}", None, 0))
+        )  # the queue's own publish may take longer than its timeout
         async with scene.queue("&session=30", timeout=0.5) as queue:
-            await queue.publish([outgoing()])
             (delivery,) = await take(queue, 1, lease=1.0)
             await anyio.to_thread.run_sync(scene.server.slow, 3_000)
             try:
@@ -210,18 +311,24 @@ class TestTheGroup:
 HOLDS = """
 import anyio, sys
 from crossfoot.queues.kafka import KafkaQueue
+from crossfoot.queues.queue import Done
 
 async def hold(address):
     async with KafkaQueue(address) as queue:
         lost = []
         queue.on_lost(lost.extend)
-        (delivery,) = await queue.receive(1, lease=2.0, wait=10.0)
+        deliveries = []
+        while len(deliveries) < 2:
+            deliveries += await queue.receive(2 - len(deliveries), lease=2.0, wait=10.0)
+        first, second = (one.receipt for one in deliveries)
         print("holds", flush=True)
-        await anyio.to_thread.run_sync(sys.stdin.readline)
+        sys.stdin.readline()  # nothing else happens meanwhile: it is frozen, and then acks before it has heard of anything
+        (answer,) = await queue.ack([first])
+        print(f"at once: {'done' if isinstance(answer, Done) else 'not done'}", flush=True)
         with anyio.move_on_after(10):
             while not lost:
                 await anyio.sleep(0.01)
-        print("lost" if lost == [delivery.receipt] else lost, flush=True)
+        print("lost" if lost == [second] else lost, flush=True)
         for word, answers in (("ack", await queue.ack(lost)), ("extend", await queue.extend(lost, lease=2.0))):
             print(f"{word}: {'lost' if getattr(answers[0], 'lost', False) else answers[0]}", flush=True)
 
@@ -230,7 +337,7 @@ anyio.run(hold, *sys.argv[1:])
 
 
 def _frozen_holder(scene: Scene) -> subprocess.Popen[str]:
-    """A process that has received the message, and was stopped in its tracks."""
+    """A process that has received the messages, and was stopped in its tracks."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDS, f"{scene.server.url}/{scene.topic}?group={scene.group}&session=2"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
@@ -245,6 +352,61 @@ def _thawed(process: subprocess.Popen[str]) -> list[str]:
     process.send_signal(signal.SIGCONT)
     said, _ = process.communicate("go on\n", timeout=30)
     return said.splitlines()
+
+
+class TestTheBroker:
+    """It goes away, and comes back."""
+
+    async def test_what_is_in_hand_while_it_is_away_is_acked_when_it_is_back_and_what_came_meanwhile_is_delivered(
+        self, scene_of: SceneOf
+    ) -> None:
+        scene = await scene_of()
+        async with scene.queue("&session=6", timeout=2.0) as queue:
+            await queue.publish([outgoing()])
+            (delivery,) = await take(queue, 1, lease=5.0)
+            await anyio.to_thread.run_sync(scene.server.up, False)
+            try:
+                (answer,) = await queue.ack([delivery.receipt])
+                assert isinstance(answer, NotDone)
+                assert not answer.lost
+                with pytest.raises(QueueUnavailable):
+                    await queue.depth()
+            finally:
+                await anyio.to_thread.run_sync(scene.server.up, True)
+            with anyio.fail_after(20):
+                while await queue.ack([delivery.receipt]) != [Done(delivery.receipt)]:
+                    pass
+            assert await anyio.to_thread.run_sync(scene.committed) == 1
+            await anyio.to_thread.run_sync(lambda: scene.put((b"next", None, 0)))
+            (following,) = await take(queue, 1, lease=5.0)
+            assert following.body == b"next"
+
+    async def test_a_queue_is_closed_within_its_timeout_whether_the_group_answers_or_not(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        queue = scene.queue("&session=60", timeout=1.0)
+        await queue.open()
+        await queue.publish([outgoing()])
+        (delivery,) = await take(queue, 1)
+        await anyio.to_thread.run_sync(scene.server.up, False)
+        try:
+            await queue.ack([delivery.receipt])
+            with anyio.fail_after(30):
+                await queue.close()
+        finally:
+            await anyio.to_thread.run_sync(scene.server.up, True)
+        assert "did not answer to our leaving it" in caplog.text
+
+    async def test_a_partition_that_cannot_be_read_is_told(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b"{}", None, 0)))
+        await anyio.to_thread.run_sync(scene.server.fail_next, FETCH, CORRUPT)
+        async with scene.queue() as queue:
+            await take(queue, 1)
+        assert [one.levelname for one in caplog.records if "INVALID_MSG" in one.getMessage()] == ["WARNING"]
 
 
 class TestTheLog:
@@ -265,7 +427,9 @@ class TestTheLog:
                 taken = await take_slowly(queue, 2)
             assert [one.body for one in taken] == [one.body for one in sent[2:]]
             assert queue.forgot_at is not None
-            assert "messages 1 to 2 of partition 0 were gone from the log before they were read" in caplog.text
+            assert (
+                "messages 1 to 2 of partition 0 were gone from the log before this group had read them" in caplog.text
+            )
             assert [one.body async for one in queue.browse()] == [one.body for one in sent[2:]]
 
     async def test_a_group_without_an_offset_begins_at_the_beginning_and_holds_its_place_from_then_on(
@@ -278,6 +442,65 @@ class TestTheLog:
             assert [one.body for one in await take(queue, 2)] == [one.body for one in sent]
             assert await anyio.to_thread.run_sync(scene.committed) == 0
 
+    @pytest.mark.parametrize("offset", [None, 0], ids=["no offset", "the offset 0"])
+    async def test_what_was_deleted_before_the_group_read_anything_is_told_too(
+        self, scene_of: SceneOf, offset: int | None
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put(*[(b"%d" % number, None, 0) for number in range(4)]))
+        if offset is not None:
+            await anyio.to_thread.run_sync(scene.commit, offset)
+        await anyio.to_thread.run_sync(scene.server.delete_records, scene.topic, 0, 2)
+        async with scene.queue("&session=2") as queue:
+            assert [one.body for one in await take(queue, 2)] == [b"2", b"3"]
+            assert queue.forgot_at is not None
+
+    async def test_a_log_that_was_cut_off_is_told_and_read_again_from_its_beginning(
+        self, scene_of: SceneOf, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put((b"0", None, 0), (b"1", None, 0)))
+        await anyio.to_thread.run_sync(scene.commit, 50)
+        async with scene.queue("&session=2") as queue:
+            taken = await take(queue, 2)
+            assert [one.body for one in taken] == [b"0", b"1"]
+            assert "the log of partition 0 ends before offset 50, which was read already" in caplog.text
+            assert queue.forgot_at is None, "nothing is known to have expired"
+            assert await queue.ack([one.receipt for one in taken]) == [Done(one.receipt) for one in taken]
+            assert await anyio.to_thread.run_sync(scene.committed) == 2
+
+    async def test_an_offset_that_the_log_has_after_all_is_not_called_forgotten(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        await anyio.to_thread.run_sync(lambda: scene.put(*[(b"%d" % number, None, 0) for number in range(4)]))
+        await anyio.to_thread.run_sync(scene.commit, 2)
+        await anyio.to_thread.run_sync(scene.server.fail_next, FETCH, OUT_OF_RANGE)
+        async with scene.queue("&session=2") as queue:
+            assert [one.body for one in await take(queue, 2)] == [b"2", b"3"]
+            assert queue.forgot_at is None
+
+    async def test_a_log_that_was_cut_off_hides_nothing_of_other_partitions(self, scene_of: SceneOf) -> None:
+        scene = await scene_of(2)
+        await anyio.to_thread.run_sync(lambda: scene.put((b"{}", None, 0), (b"{}", None, 1)))
+        await anyio.to_thread.run_sync(scene.commit, 50)
+        async with scene.queue() as queue:
+            assert (await queue.depth()).held == 1
+
+    async def test_a_topic_that_is_gone_for_a_moment_is_not_called_empty(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await queue.publish([outgoing()])
+            assert (await queue.depth()).held == 1
+            for topic in (scene.topic, f"{scene.topic}.dead"):
+                await anyio.to_thread.run_sync(scene.server.fail_topic, topic, UNKNOWN_TOPIC)
+                with pytest.raises(QueueUnavailable, match=f"topic {topic} does not exist"):
+                    await queue.depth()
+                await anyio.to_thread.run_sync(scene.server.fail_topic, topic, 0)
+            await anyio.to_thread.run_sync(scene.server.fail_topic, scene.topic, UNKNOWN_TOPIC)
+            with pytest.raises(QueueUnavailable):
+                await queue.oldest()
+            with pytest.raises(QueueUnavailable):
+                _ = [one async for one in queue.browse()]
+
 
 async def take_slowly(queue: KafkaQueue, count: int) -> list[Delivery]:
     """The mock cluster lets a group wait for a session when it was left."""
@@ -285,6 +508,30 @@ async def take_slowly(queue: KafkaQueue, count: int) -> list[Delivery]:
     while len(taken) < count:
         taken += await queue.receive(count - len(taken), lease=1.0, wait=1.0)
     return taken
+
+
+class TestWhatOthersPublish:
+    """None of it stops its partition."""
+
+    async def test_tombstones_empty_keys_and_headers_that_repeat_come_as_they_are(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+
+        def put() -> None:
+            client = Producer({"bootstrap.servers": scene.server.address})
+            client.produce(scene.topic, value=None, key=None)
+            client.produce(scene.topic, value=b"", key=b"", headers=[("note", b"1"), ("note", None), ("note", b"2")])
+            client.produce(scene.topic, value=b"\xff", key=b"\xff", headers=[("note", b"\xff"), ("other", b"mine")])
+            client.flush(10)
+
+        await anyio.to_thread.run_sync(put)
+        async with scene.queue() as queue:
+            taken = await take(queue, 3)
+            assert [(one.body, one.attributes) for one in taken] == [
+                (b"", {}), (b"", {"note": "2"}), (b"\xff", {"other": "mine"}),
+            ]  # fmt: skip
+            receipts = [one.receipt for one in taken]
+            assert await queue.ack(receipts) == [Done(one) for one in receipts]
+            assert await anyio.to_thread.run_sync(scene.committed) == 3
 
 
 class TestPublishing:
@@ -315,6 +562,39 @@ class TestPublishing:
             assert isinstance(answer, Accepted)
             assert (await queue.depth()).held == 1
 
+    async def test_what_was_stored_and_then_refused_when_it_was_repeated_is_in_doubt(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            assert isinstance((await queue.publish([outgoing()]))[0], Accepted)
+            answers: list[Any] = []
+
+            async def publish() -> None:
+                answers.extend(await queue.publish([outgoing()]))
+
+            await anyio.to_thread.run_sync(scene.server.slow, 2_000)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(publish)
+                    await anyio.sleep(0.7)  # it is stored; that is not answered yet
+                    await anyio.to_thread.run_sync(scene.server.up, False)
+                    await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOPIC_FORBIDDEN)
+                    await anyio.to_thread.run_sync(scene.server.slow, 0)
+                    await anyio.to_thread.run_sync(scene.server.up, True)
+            finally:
+                await anyio.to_thread.run_sync(scene.server.slow, 0)
+                await anyio.to_thread.run_sync(scene.server.up, True)
+            assert (await queue.depth()).held == 2
+            assert isinstance(answers[0], Doubtful)
+
+    async def test_what_the_broker_refuses_at_once_is_refused(self, scene_of: SceneOf) -> None:
+        scene = await scene_of()
+        async with scene.queue() as queue:
+            await queue.publish([outgoing()])
+            await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOPIC_FORBIDDEN)
+            (answer,) = await queue.publish([outgoing()])
+            assert isinstance(answer, Refused)
+            assert not answer.permanent
+
     async def test_nothing_leaves_when_nobody_is_there(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
         async with scene.queue(timeout=1.0) as queue:
@@ -335,8 +615,13 @@ class TestPublishing:
     async def test_transactions_are_refused(self) -> None:
         with pytest.raises(UsageError, match="uses no transactions"):
             KafkaQueue("orders?group=letters", config={"transactional.id": "mine"})
-        with pytest.raises(UsageError, match=r"acks is decided by crossfoot"):
-            KafkaQueue("orders?group=letters", config={"acks": "1"})
+
+    @pytest.mark.parametrize(
+        ("setting", "value"), [("acks", "1"), ("max.poll.interval.ms", 1_000), ("heartbeat.interval.ms", 10)]
+    )
+    async def test_a_setting_that_would_not_be_heeded_is_refused(self, setting: str, value: str | int) -> None:
+        with pytest.raises(UsageError, match=f"{setting} is decided by crossfoot"):
+            KafkaQueue("orders?group=letters", config={setting: value})
 
 
 class TestEvents:
@@ -447,6 +732,32 @@ class TestTheSecondOpinion:
             assert [held.body async for held in queue.dead_letters()] == [second.body]
         async with KafkaQueue(address, servers=tansu.url) as queue:
             assert sorted(one.body for one in await take_from(queue, 2)) == sorted(one.body for one in taken[2:])
+
+    async def test_of_two_members_each_message_is_acked_by_one_whoever_joins(self, tansu: Tansu) -> None:
+        topic = f"orders-{uuid4().hex[:12]}"
+        await ensure(topic, servers=tansu.url, partitions=2)
+        address = f"{topic}?group=letters&session=6"
+        acked: list[bytes] = []
+        sent = [outgoing(partition=f"case-{number % 7}") for number in range(60)]
+
+        async def consume(queue: KafkaQueue) -> None:
+            while len(set(acked)) < len(sent):
+                taken = await queue.receive(3, lease=5.0, wait=0.5)
+                await anyio.sleep(0.05)
+                answers = await queue.ack([one.receipt for one in taken])
+                acked.extend(
+                    one.body for one, answer in zip(taken, answers, strict=True) if answer == Done(one.receipt)
+                )
+
+        one, two = KafkaQueue(address, servers=tansu.url), KafkaQueue(address, servers=tansu.url)
+        async with one, two:
+            await one.publish(sent)
+            with anyio.fail_after(60):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(consume, one)
+                    await until(lambda: acked, "an ack")
+                    tasks.start_soon(consume, two)
+        assert sorted(acked) == sorted(one.body for one in sent)
 
 
 async def take_from(queue: KafkaQueue, count: int) -> Sequence[Delivery]:

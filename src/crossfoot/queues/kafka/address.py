@@ -91,9 +91,14 @@ def address_of(text: str, *, servers: str | None = None, group: str | None = Non
     else:
         server, (topic, _, query) = servers or LOCAL, text.removeprefix("kafka:").partition("?")
     topic = unquote(topic)
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if any("@" in one for one in (topic, *options)) or ":" in topic:  # a password's, perhaps: nothing of it is shown
+        raise UsageError(
+            "the queue's address names no topic: write kafka://USER:PASSWORD@HOST:9092/TOPIC?group=GROUP, with '?', '/' and '@' in a "
+            "password as %3F, %2F and %40"
+        )
     shown = f"kafka:{topic}"
     _must_be_topic(topic, shown)
-    options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in _KNOWN:
             raise UsageError(f"queue {shown}: ?{option}= is no option of a Kafka queue: there are {', '.join(_KNOWN)}")

@@ -34,12 +34,16 @@ NOT_ENOUGH_REPLICAS_AFTER_APPEND is none of them: the leader has it.
 """
 
 
-def publish_answer(key: str, error: Any) -> PublishAnswer:
-    """What a failed delivery report says. Whatever is not known to prove that nothing was stored is in doubt."""
+def publish_answer(key: str, error: Any, *, sent_once: bool = True) -> PublishAnswer:
+    """What a failed delivery report says. Whatever is not known to prove that nothing was stored is in doubt.
+
+    Args:
+        sent_once: whether it is certain that the client did not send it before, without hearing of it.
+    """
     name, text = str(error.name()), str(error.str())
     if name in FOR_GOOD:
         return Refused(key, f"{text} ({name})", permanent=True)
-    if name in NOT_STORED:
+    if name in NOT_STORED and sent_once:
         return Refused(key, f"{text} ({name})", permanent=False)
     return Doubtful(key, f"{text} ({name}): it may be stored")
 

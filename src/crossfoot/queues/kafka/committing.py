@@ -19,7 +19,8 @@ from crossfoot.queues.kafka.member import Member
 from crossfoot.queues.kafka.shelf import Shelf
 from crossfoot.queues.queue import Done, NotDone, ReceiptAnswer
 
-REBALANCING = "(REBALANCE_IN_PROGRESS)"
+REBALANCING = ("(REBALANCE_IN_PROGRESS)", "(ILLEGAL_GENERATION)")
+"""What a commit is told that came while the group rebalanced, or that waited on its way until it had."""
 
 PAUSE_SECONDS = 0.05
 
@@ -102,11 +103,12 @@ class Committer:
     async def _commit(self, partitions: Iterable[int], *, anyway: bool = False) -> str:
         """Commit what is settled; `anyway`: what is committed already, too. Why it did not happen, if so.
 
-        While the group rebalances it takes no commit, and what stays ours may be committed when that is over: then it is asked again.
+        While the group rebalances it takes no commit, and what stays ours may be committed when that is over: then it is asked again. What
+        does not is void by then, and left out.
         """
         until = anyio.current_time() + self._timeout
         failed = await self._once(partitions, anyway=anyway)
-        while REBALANCING in failed and anyio.current_time() < until:
+        while any(name in failed for name in REBALANCING) and anyio.current_time() < until:
             await anyio.sleep(PAUSE_SECONDS)
             failed = await self._once(partitions, anyway=anyway)
         return failed

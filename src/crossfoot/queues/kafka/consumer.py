@@ -45,6 +45,7 @@ class Consumer:
     Args:
         label: the queue's name, for errors.
         session: seconds of silence after which the group gives our partitions to others.
+        timeout: seconds until a request without an answer is given up.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Consumer:
         self._label = label
         self._topic = topic
         self._clock = clock
+        self._timeout = timeout
         self._flow = Flow(ahead)
         self._member = Member(topic, settings, self._flow, self)
         self._member.busy = lambda: self.shelf.anything_out
@@ -77,11 +79,16 @@ class Consumer:
         self._member.start()
 
     async def close(self) -> None:
-        """Leave the group, with what is settled committed. What is in hand is the next one's."""
+        """Leave the group, with what is settled committed. What is in hand is the next one's.
+
+        A group that does not answer within the timeout finds by itself that we are gone.
+        """
         self._closing = True
         self._member.stop()
-        with CancelScope(shield=True):
-            await asyncio.wrap_future(self._member.over)
+        with CancelScope(shield=True), anyio.move_on_after(self._timeout) as waiting:
+            await asyncio.shield(asyncio.wrap_future(self._member.over))
+        if waiting.cancelled_caught:
+            _log.warning("queue %s: the group did not answer to our leaving it within %g s", self._label, self._timeout)
 
     # ---- for the queue -------------------------------------------------------------------------------------------------
 
@@ -103,7 +110,7 @@ class Consumer:
                 if failed:
                     raise QueueUnavailable(f"queue {self._label} does not deliver: {failed}. Try again")
                 if items := self.shelf.deliver(limit, now, lease):
-                    return [self._delivery(item, lease) for item in items]
+                    return [self._delivery(item) for item in items]
             until = began + max(wait, SHORTEST_WAIT)
             if not self._joined:
                 until = began + max(wait, JOINING_SECONDS)
@@ -112,12 +119,13 @@ class Consumer:
             left = until - anyio.current_time()
             if left <= 0:
                 return []
-            soon = self.shelf.next_at()
+            soon = self.shelf.next_at(now)
             with anyio.move_on_after(min(left, LONGEST_SLEEP if soon is None else max(0.0, soon - now))):
                 await changed.wait()
 
     async def settle(self, receipts: Sequence[str]) -> list[ReceiptAnswer]:
-        """They have their end: the offset may pass them."""
+        """They have their end: the offset may pass them, and what is behind them of their keys is free."""
+        self._changed.set()  # whoever waits is woken in the loop's next turn, when they are noted
         return await self._committer.settle(receipts)
 
     def release(self, receipts: Sequence[str], delay: float) -> list[ReceiptAnswer]:
@@ -198,8 +206,8 @@ class Consumer:
         self.forgot_at = self._clock.now()
         track.skip_to(start)
         _log.error(
-            "queue %s: messages %d to %d of partition %d were gone from the log before they were read: its retention is over, or they "
-            "were deleted", self._label, begin, start - 1, partition,
+            "queue %s: messages %d to %d of partition %d were gone from the log before this group had read them: its retention is over, "
+            "or they were deleted", self._label, begin, start - 1, partition,
         )  # fmt: skip
         self._changed.set()
 
@@ -225,13 +233,13 @@ class Consumer:
             _log.warning("queue %s: %d deliveries in hand are void: %s", self._label, len(gone), why)
             self.tell(gone)
 
-    def _delivery(self, item: Item, lease: float) -> Delivery:
+    def _delivery(self, item: Item) -> Delivery:
         assert item.came is not None
         return Delivery(
             body=item.came.event,
             receipt=item.receipt,
             attempt=item.attempt,
-            lease_until=self._clock.now() + micros(lease),
+            lease_until=self._clock.now() + micros(item.lease_over - self._clock.monotonic()),
             enqueued_at=item.came.at,
             broker_id=f"{self._topic}/{item.partition}/{item.offset}",
             attributes=item.came.attributes,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.kafka.looking import Looker
 from crossfoot.queues.kafka.messages import DELIVERIES, OFFSET, PARTITION, REASON, TOPIC, Came, number_in
 from crossfoot.queues.queue import Held
 
 
 def count(looker: Looker, topic: str) -> int:
-    """How many there are; none where there is no such topic."""
+    """How many there are."""
     return sum(stand.high - stand.low for stand in looker.stands(topic))
 
 
@@ -26,7 +27,7 @@ def held_of(topic: str, partition: int, came: Came, *, dead: bool = False) -> He
         where = f"{came.header(TOPIC)}/{number_in(came, PARTITION)}/{number_in(came, OFFSET)}"
     return Held(
         body=came.event,
-        attempt=number_in(came, DELIVERIES) if dead else 0,
+        attempt=attempts_told(came.header(DELIVERIES), 0) if dead else 0,
         enqueued_at=came.at,
         broker_id=where,
         dead=dead,

@@ -13,6 +13,7 @@ from anyio import to_thread
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.kafka.address import address_of
 from crossfoot.queues.kafka.answers import import_client
+from crossfoot.queues.kafka.opening import client_settings
 
 WAIT_SECONDS = 10.0
 
@@ -42,7 +43,7 @@ async def ensure(
         The queue's name.
 
     Raises:
-        UsageError: the cluster refuses to make them so.
+        UsageError: the cluster refuses to make them so, or `config` has what is decided by crossfoot.
         QueueUnavailable: it cannot be reached.
     """
     place = address_of(queue, servers=servers, group=group)
@@ -52,7 +53,7 @@ async def ensure(
 
     def make() -> None:
         kafka = import_client()
-        client = kafka.admin.AdminClient({"bootstrap.servers": place.servers, **place.security, **(config or {})})
+        client = kafka.admin.AdminClient(client_settings(place, config or {}))
         wanted = [
             kafka.admin.NewTopic(place.topic, partitions, replication, config=own),
             kafka.admin.NewTopic(place.dead, partitions, replication, config={"retention.ms": "-1"}),

@@ -86,10 +86,12 @@ class Looker:
         """How far the group is with a topic.
 
         Raises:
-            QueueUnavailable: it cannot be learned.
+            QueueUnavailable: it cannot be learned, or there is no such topic; one that is gone for a moment has lost nothing.
         """
         kafka = import_client()
-        places = [kafka.TopicPartition(topic, partition) for partition in self.partitions(topic) or ()]
+        if (partitions := self.partitions(topic)) is None:
+            raise QueueUnavailable(f"queue {self._place.name}: topic {topic} does not exist at {self._place.servers}")
+        places = [kafka.TopicPartition(topic, partition) for partition in partitions]
 
         def ask(client: Any) -> list[Stand]:
             found = []

@@ -16,11 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from crossfoot.queues.kafka.answers import import_client
 from crossfoot.queues.kafka.flow import Flow
 from crossfoot.queues.kafka.messages import Came, came_of
+
+T = TypeVar("T")
 
 _log = logging.getLogger("crossfoot.queues.kafka")
 
@@ -36,6 +38,8 @@ LOOP_SECONDS = 5.0
 
 LOOK_SECONDS = 5.0
 """How long one look-up of where to begin may take; it is repeated."""
+
+ASK_AGAIN_SECONDS = 0.2
 
 
 class Owner(Protocol):
@@ -169,23 +173,26 @@ class Member:
         ):
             return f"{error.str()} ({name})"
         else:
-            _log.info("topic %s: %s (%s)", self._topic, error.str(), name)
+            _log.warning("topic %s: %s (%s)", self._topic, error.str(), name)
         return ""
 
     def _begin_again(self, client: Any, partition: int) -> None:
-        """Its log does not have the offset that is to be read next: it begins behind it, or ends before it."""
-        gone = self._next.get(partition, 0)
-        for start in self._starts(client, {partition: None}, anew=True).values():
+        """Its log is said not to have the offset that is to be read next: it begins behind it, or ends before it, or has it after all."""
+        wanted = self._next.get(partition, 0)
+        low, high = self._bounds(client, partition)
+        start = wanted if low <= wanted <= high else low
+        if start != wanted:
             self._next[partition] = start
-            self._tell(lambda: self._owner.forgotten(partition, gone, start))  # noqa: B023 - there is one
-            client.incremental_unassign(self._places({partition: 0}))
-            client.incremental_assign(self._places({partition: start}))
+            self._tell(lambda: self._owner.forgotten(partition, wanted, start))
+        client.incremental_unassign(self._places({partition: 0}))
+        client.incremental_assign(self._places({partition: start}))
+        self._flow.paused.discard(partition)  # what is assigned anew is not
 
     # ---- callbacks, in the thread --------------------------------------------------------------------------------------
 
     def _on_assign(self, client: Any, places: list[Any]) -> None:
         self._pass_on()
-        starts = self._starts(client, dict.fromkeys(place.partition for place in places))
+        starts = self._starts(client, [place.partition for place in places])
         for partition in starts:
             self._flow.taken[partition] = 0
         self._flow.paused.difference_update(starts)
@@ -223,26 +230,35 @@ class Member:
 
     # ---- parts -------------------------------------------------------------------------------------------------------
 
-    def _starts(self, client: Any, partitions: Iterable[int], *, anew: bool = False) -> dict[int, int]:
-        """Where each is read from: where the group has committed, else where the log begins; `anew`: there in any case.
+    def _starts(self, client: Any, partitions: Iterable[int]) -> dict[int, int]:
+        """Where each is read from: where the group has committed, else from the first offset there ever was.
 
-        Asks until it is answered, or told to stop. An offset that the log does not have is found when it is read.
+        An offset that the log does not have is found when it is read, and told then.
         """
-        found: dict[int, int] = {}
-        wanted = dict.fromkeys(partitions, 0)
-        while wanted.keys() - found.keys() and not self._stopping.is_set():
+
+        def ask() -> dict[int, int]:
+            places = client.committed(self._places(dict.fromkeys(partitions, 0)), timeout=LOOK_SECONDS)
+            for place in places:
+                if place.error is not None:
+                    raise self._kafka.KafkaException(place.error)
+            return {place.partition: max(0, place.offset) for place in places}
+
+        return self._asked(ask, otherwise={})
+
+    def _bounds(self, client: Any, partition: int) -> tuple[int, int]:
+        """Where its log begins, and where it ends."""
+        (place,) = self._places({partition: 0})
+        return self._asked(lambda: client.get_watermark_offsets(place, timeout=LOOK_SECONDS), otherwise=(0, 0))
+
+    def _asked(self, ask: Callable[[], T], *, otherwise: T) -> T:
+        """Ask until it is answered, or told to stop."""
+        while not self._stopping.is_set():
             try:
-                places = self._places(wanted) if anew else client.committed(self._places(wanted), timeout=LOOK_SECONDS)
-                for place in places:
-                    if place.error is not None or place.partition in found:
-                        continue
-                    if place.offset <= 0:
-                        place.offset, _ = client.get_watermark_offsets(place, timeout=LOOK_SECONDS)
-                    found[place.partition] = place.offset
+                return ask()
             except self._kafka.KafkaException as error:
                 _log.warning("topic %s: where to begin cannot be learned, it is asked again: %s", self._topic, error)
-                time.sleep(0.2)
-        return found
+                time.sleep(ASK_AGAIN_SECONDS)
+        return otherwise
 
     def _places(self, offsets: dict[int, int]) -> list[Any]:
         return [self._kafka.TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]

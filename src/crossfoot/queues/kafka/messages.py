@@ -7,6 +7,7 @@ ones, too; `?mode=binary` publishes so. Attributes are headers; those that begin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
@@ -32,7 +33,15 @@ STRUCTURED = "application/cloudevents+json; charset=UTF-8"
 FRAME = 512
 """Bytes of a batch and a record that are neither key, value nor header; there are fewer."""
 
+REASON_BYTES = 400
+"""Of a dead letter's reason: with it, one of the largest size still fits (`checks.OVERHEAD`)."""
+
+_LATEST = 10**16
+"""Microseconds, in the year 2286: a later time is none, and one of any size would not fit into the books."""
+
 _CE = "ce_"
+
+_log = logging.getLogger("crossfoot.queues.kafka")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +67,7 @@ class Came(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def size(self) -> int:
-        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.body) + len(self.key or b"") + sum(len(name) + len(value) for name, value in self.headers)
 
     def header(self, name: str) -> str:
         """The latest of that name, as text; empty when there is none."""
@@ -102,12 +111,25 @@ class Came(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def came_of(message: Any) -> Came:
     """Read a message of the client's."""
     kind, stamp = message.timestamp()
-    headers = [(name, value if value is not None else b"") for name, value in message.headers() or ()]
+    headers = _headers_of(message)
     told = next((value for name, value in headers if name == PUBLISHED_AT), b"")
+    at = int(told) if told.isdigit() and len(told) < 20 else stamp * 1_000 if kind else 0
     return Came(
         offset=message.offset(), key=message.key(), body=message.value() or b"", headers=headers,
-        at=int(told) if told.isdigit() and len(told) < 20 else stamp * 1_000 if kind and stamp > 0 else None,
+        at=at if 0 < at < _LATEST else None,
     )  # fmt: skip
+
+
+def _headers_of(message: Any) -> Headers:
+    """None, where the client cannot read them: it takes their names for text. One such message must not stop its partition."""
+    try:
+        return [(name, value if value is not None else b"") for name, value in message.headers() or ()]
+    except (SystemError, UnicodeDecodeError):
+        _log.warning(
+            "message %s/%s/%s comes without its headers: their names are no UTF-8 text",
+            message.topic(), message.partition(), message.offset(),
+        )  # fmt: skip
+        return []
 
 
 def entry_of(message: Outgoing, *, topic: str, binary: bool, max_bytes: int, now: Micros) -> Entry | Refused:
@@ -117,14 +139,21 @@ def entry_of(message: Outgoing, *, topic: str, binary: bool, max_bytes: int, now
             message.key, f"a delay of {message.delay:g} s; Kafka delivers what it has, at once", permanent=True
         )
     for name in message.attributes:
-        if name.lower().startswith((OURS, _CE)) or name.lower() == CONTENT_TYPE or not name:
+        if name.lower().startswith((OURS, _CE)) or name.lower() == CONTENT_TYPE:
             return Refused(message.key, f"headers named like {name!r} are crossfoot's or CloudEvents'", permanent=True)
+        if not name or "\0" in name:
+            return Refused(message.key, f"the client does not take a header named {name!r}", permanent=True)
     headers, body = _event(message.body) if binary else ([(CONTENT_TYPE, STRUCTURED.encode())], message.body)
-    own = [(name, text.encode()) for name, text in message.attributes.items()]
-    size = len(body) + sum(len(name.encode()) + len(value) for name, value in own)
+    try:
+        own = [(name, text.encode()) for name, text in message.attributes.items()]
+        line = message.partition.encode() if message.partition is not None else None
+        size = len(body) + len(line or b"") + sum(len(name.encode()) + len(value) for name, value in own)
+    except UnicodeEncodeError:
+        return Refused(message.key, "its partition key or its attributes are no UTF-8 text", permanent=True)
     if size > max_bytes:
-        return Refused(message.key, f"{size} bytes, attributes included; the topic takes {max_bytes}", permanent=True)
-    line = message.partition.encode() if message.partition is not None else None
+        return Refused(
+            message.key, f"{size} bytes, key and attributes included; the topic takes {max_bytes}", permanent=True
+        )
     headers = [*headers, *own, (PUBLISHED_AT, str(now).encode())]
     return Entry(key=message.key, topic=topic, line=line, body=body, headers=headers)
 
@@ -132,13 +161,17 @@ def entry_of(message: Outgoing, *, topic: str, binary: bool, max_bytes: int, now
 def buried(came: Came, *, key: str, topic: str, dead: str, partition: int, attempt: int, reason: str) -> Entry:
     """The message as a dead letter: as it was, and where and why it died."""
     told: Mapping[str, str | int] = {
-        REASON: reason[:500] or "unknown", TOPIC: topic, PARTITION: partition, OFFSET: came.offset, DELIVERIES: attempt,
+        REASON: _shortened(reason) or "unknown", TOPIC: topic, PARTITION: partition, OFFSET: came.offset, DELIVERIES: attempt,
     }  # fmt: skip
     headers = [(name, value) for name, value in came.headers if name not in told]
     if came.at is not None and not came.header(PUBLISHED_AT):
         headers.append((PUBLISHED_AT, str(came.at).encode()))
     headers += [(name, str(value).encode()) for name, value in told.items()]
     return Entry(key=key, topic=dead, line=came.key, body=came.body, headers=headers)
+
+
+def _shortened(reason: str) -> str:
+    return reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore")
 
 
 def number_in(came: Came, name: str) -> int:

@@ -20,7 +20,8 @@ MAX_RECEIVE = 100
 OURS = (
     "bootstrap.servers", "group.id", "group.protocol", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset",
     "enable.partition.eof", "partition.assignment.strategy", "session.timeout.ms", "isolation.level", "acks", "enable.idempotence",
-    "delivery.timeout.ms", "request.timeout.ms", "message.max.bytes", "error_cb", "on_commit", "on_delivery",
+    "delivery.timeout.ms", "request.timeout.ms", "message.max.bytes", "max.poll.interval.ms", "heartbeat.interval.ms", "error_cb",
+    "on_commit", "on_delivery",
 )  # fmt: skip
 """The client's settings on which what is promised here rests."""
 

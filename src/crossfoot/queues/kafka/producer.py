@@ -53,6 +53,7 @@ class Producer:
             "delivery.timeout.ms": milliseconds,
             "request.timeout.ms": milliseconds,
             "message.max.bytes": max(1_000, max_bytes + 64 * 1024 + FRAME),
+            "error_cb": self._failed,
         }
         self._label = label
         self._topic = topic
@@ -63,6 +64,8 @@ class Producer:
         self._polling: threading.Thread | None = None
         self._over = threading.Event()
         self._heard = float("-inf")
+        self._broken = 0
+        """How often a connection ended, or could not be made."""
 
     async def send(self, entries: Sequence[Entry]) -> list[PublishAnswer]:
         """One answer per entry, in order.
@@ -147,7 +150,7 @@ class Producer:
                     value=entry.body,
                     key=entry.line,
                     headers=entry.headers,
-                    on_delivery=_telling(entry.key, report),
+                    on_delivery=self._telling(entry.key, report),
                 )
             except BufferError:
                 report.set_result(
@@ -178,14 +181,22 @@ class Producer:
             self._client = None
             self._over.set()
 
+    def _failed(self, error: Any) -> None:
+        self._broken += 1
 
-def _telling(key: str, report: Future[PublishAnswer]) -> Any:
-    def tell(error: Any, message: Any) -> None:
-        if report.done():
-            return
-        if error is None:
-            report.set_result(Accepted(key, f"{message.topic()}/{message.partition()}/{message.offset()}"))
-        else:
-            report.set_result(publish_answer(key, error))
+    def _telling(self, key: str, report: Future[PublishAnswer]) -> Any:
+        """What takes the report of a message that is sent now.
 
-    return tell
+        Where a connection ended meanwhile, the message may have been sent twice, and the first time stored: what is refused is the second.
+        """
+        broken = self._broken
+
+        def tell(error: Any, message: Any) -> None:
+            if report.done():
+                return
+            if error is None:
+                report.set_result(Accepted(key, f"{message.topic()}/{message.partition()}/{message.offset()}"))
+            else:
+                report.set_result(publish_answer(key, error, sent_once=broken == self._broken))
+
+        return tell

@@ -116,7 +116,7 @@ class KafkaQueue:
 
     async def close(self) -> None:
         """Leave the group; what is settled is committed, what is in hand is the next one's."""
-        async with self._opening:
+        async with self._opening, self._joining:
             parts, self._parts = self._parts, None
             consumer, self._consumer = self._consumer, None
             if consumer is not None:
@@ -202,11 +202,11 @@ class KafkaQueue:
         """See `Queue.depth`: what lies behind the group's offsets. What others settled beyond theirs is counted as if it were open."""
         parts, as_of = self._open_parts(), self._clock.now()
         stands = await to_thread.run_sync(parts.looker.stands, self._place.topic)
-        buried = await to_thread.run_sync(dead.count, parts.looker, self._place.dead)
+        buried = await to_thread.run_sync(dead.count, parts.looker, self._place.dead) if await self._has_dead() else 0
         out = later = settled = 0
         if self._consumer is not None:
             out, later, settled = self._consumer.shelf.counts(self._clock.monotonic())
-        held = sum(stand.high - stand.committed for stand in stands)
+        held = sum(max(0, stand.high - stand.committed) for stand in stands)  # less than 0 where the log was cut off
         return Depth(
             ready=max(0, held - out - later - settled), in_flight=out, delayed=later, dead=buried, as_of=as_of,
         )  # fmt: skip
@@ -224,6 +224,8 @@ class KafkaQueue:
     async def dead_letters(self) -> AsyncIterator[Held]:
         """See `Queue.dead_letters` and `dead.py`."""
         parts = self._open_parts()
+        if not await self._has_dead():
+            return
         async for partition, came in _paged(await to_thread.run_sync(dead.reading, parts.looker, self._place.dead)):
             yield dead.held_of(self._place.dead, partition, came, dead=True)
 
@@ -265,7 +267,7 @@ class KafkaQueue:
             return consumer
 
     async def _has_dead(self) -> bool:
-        """Whether there is a place for dead letters."""
+        """Whether there is a place for dead letters. Where one was seen, it is not believed to be gone."""
         parts = self._open_parts()
         if not parts.has_dead:
             parts.has_dead = await to_thread.run_sync(parts.looker.partitions, self._place.dead) is not None

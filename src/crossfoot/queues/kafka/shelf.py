@@ -100,14 +100,17 @@ class Shelf:
             elif line is not None:
                 held_up.add(line)
 
-    def next_at(self) -> float | None:
-        """When something changes by itself: a message is due, or a lease over. `None`: never."""
-        times = [
+    def next_at(self, now: float) -> float | None:
+        """When something changes by itself: a message is due, or a lease over. `None`: never.
+
+        What was due before and could not be handed over waits behind others of its key: their end changes that.
+        """
+        times = (
             item.lease_over if item.state is State.OUT else item.due
             for track in self.tracks.values()
             for item in track.items.values()
-            if item.state is not State.SETTLED
-        ]
+            if item.state is State.OUT or (item.state is State.WAITING and item.due > now)
+        )
         return min(times, default=None)
 
     def find(self, receipt: str) -> Item | None:
