@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from crossfoot import Crossfoot, Message
@@ -24,12 +23,13 @@ from crossfoot.books.verify import verify
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlalchemy import SqlAlchemyDatabase
 from crossfoot.effects.sequence import InOrder
+from crossfoot.errors import DatabaseUnavailable, UsageError
 from crossfoot.queues.postgres import PostgresQueue, ensure
 from crossfoot.recover.lookup import look_up
 from crossfoot.testing.queues import outgoing
 from crossfoot.worker.retry import Retry
 from tests.conformance.database_forms import POSTGRES_FORMS
-from tests.conformance.database_rig import AsyncpgForm, Form, PostgresForm, a_message, a_scene, bill
+from tests.conformance.database_rig import AsyncpgForm, Form, a_message, a_scene, bill
 from tests.servers.pgbouncer import PgBouncer
 
 pytest_plugins = [
@@ -51,23 +51,8 @@ SELECT pg_backend_pid(), (SELECT count(*) FROM pg_prepared_statements WHERE name
 CLEAN = (0, 0, 0, None)
 
 
-class OnEngine(PostgresForm):
-    """An engine that is told what the guide tells."""
-
-    @asynccontextmanager
-    async def database(self, place: str) -> AsyncIterator[Database]:
-        if self.is_async:
-            engine = create_async_engine(self.engine_url(place), connect_args={"prepare_threshold": None})
-            yield SqlAlchemyDatabase(engine)
-            await engine.dispose()
-        else:
-            plain = create_engine(self.engine_url(place), connect_args={"prepare_threshold": None})
-            yield SqlAlchemyDatabase(plain)
-            plain.dispose()
-
-
 class OnAsyncpgEngine(AsyncpgForm):
-    """The same over asyncpg."""
+    """An engine that is told what the guide tells."""
 
     @asynccontextmanager
     async def database(self, place: str) -> AsyncIterator[Database]:
@@ -82,9 +67,7 @@ class OnAsyncpgEngine(AsyncpgForm):
 
 
 FORMS = (
-    *(form for form in POSTGRES_FORMS if not form.orm),
-    OnEngine("sqlalchemy-psycopg", is_async=False, orm=True),
-    OnEngine("sqlalchemy-psycopg-async", is_async=True, orm=True),
+    *(form for form in POSTGRES_FORMS if repr(form) != "sqlalchemy-asyncpg"),
     OnAsyncpgEngine("sqlalchemy-asyncpg", is_async=True, orm=True),
 )
 
@@ -122,6 +105,21 @@ async def test_a_handlers_transactions_leave_nothing_in_a_session(
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM effects").fetchone() == (72,)
     assert sessions_of(pgbouncer, url) == [CLEAN] * pgbouncer.sessions
+
+
+async def test_an_engine_that_would_keep_statements_prepared_is_refused_and_told_what_to_set(
+    tmp_path: Path, url_for: Callable[[Form], str], pgbouncer: PgBouncer
+) -> None:
+    form = AsyncpgForm("sqlalchemy-asyncpg", is_async=True, orm=True)
+    async with a_scene(form, tmp_path, pgbouncer.through(url_for(form))) as scene:
+        with pytest.raises(UsageError, match="prepared_statement_name_func"):
+            await scene.perform(scene.work(scene.handler(bill)))
+
+
+def test_a_search_path_that_the_pooler_does_not_pass_on_is_an_error(postgres_url: str, pgbouncer: PgBouncer) -> None:
+    """Told to ignore it, it would have the tables made in another schema: see the guide."""
+    with pytest.raises(DatabaseUnavailable, match="unsupported startup parameter"):
+        Book(f"{pgbouncer.through(postgres_url)}?options=-csearch_path%3Dbooks").open()
 
 
 async def test_a_book_is_made_written_posted_and_read(postgres_url: str, pgbouncer: PgBouncer) -> None:
