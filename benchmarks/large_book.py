@@ -20,7 +20,7 @@ from crossfoot.books.digest import lanes
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import GROUP, post
 from crossfoot.books.record import bucket_of
-from crossfoot.books.sql import INSERT_CAUSE, INSERT_ENTRY
+from crossfoot.books.sql import INSERT_CAUSE
 from crossfoot.books.store import Book
 from crossfoot.clock import SECOND
 from crossfoot.connection import Connection
@@ -30,6 +30,14 @@ TYPES = ("case.opened", "case.changed", "case.billed")
 BEGIN = 1_760_000_000 * SECOND
 CHUNK = 20_000
 CAUSE = ("0badc0ffee00", "ValueError", "ValueError at billing:bill", "billing:bill", BEGIN)
+
+COLUMNS = {
+    "messages": "key, queue, source, id, type, subject, correlation, sequence, at, bucket, d0, d1, body",
+    "entries": "message, kind, attempt, delivery, at, due, worker, cause, details",
+    "operations": "key, message, kind, at",
+}
+
+Rows = dict[str, list[tuple[object, ...]]]
 
 Step = tuple[Kind, int]
 """A kind, and the attempt it speaks of."""
@@ -58,17 +66,24 @@ def make(path: Path, messages: int, *, others: float = 0.002, hours: float = 24.
     for first in range(1, messages + 1, CHUNK):
         numbers = range(first, min(first + CHUNK, messages + 1))
         with book.writing() as connection:
-            _write(connection, numbers, now, step, every, worker)
-        _say(f"written {numbers[-1]:,} of {messages:,}")
+            for table, rows in rows_of(numbers, now, step, every, worker).items():
+                marks = ", ".join("?" * (COLUMNS[table].count(",") + 1))
+                connection.executemany(f"INSERT INTO crossfoot_{table} ({COLUMNS[table]}) VALUES ({marks})", rows)
+        say(f"written {numbers[-1]:,} of {messages:,}")
     total = 0
     while taken := post(book, group=20 * GROUP):
         total += taken
-        _say(f"posted {total:,} entries and operations")
+        say(f"posted {total:,} entries and operations")
     book.close()
     print(f"\n{path}: {messages:,} messages, {path.stat().st_size / 1e6:,.0f} MB")
 
 
-def _write(connection: Connection, numbers: range, begin: int, step: int, every: int, worker: int) -> None:
+def rows_of(numbers: range, begin: int, step: int, every: int, worker: int) -> Rows:
+    """Messages, entries and operations, as rows of the columns in `COLUMNS`.
+
+    Args:
+        begin: microseconds since the epoch; `step` between two messages. One of `every` did not go the plain way.
+    """
     rows: list[tuple[object, ...]] = []
     entries: list[tuple[object, ...]] = []
     operations: list[tuple[object, ...]] = []
@@ -83,13 +98,7 @@ def _write(connection: Connection, numbers: range, begin: int, step: int, every:
         entries += _entries(n, path, at, worker)
         if Kind.COMMITTED in dict(path):
             operations.append((f"bill:{n}", n, int(Kind.COMMITTED), at))
-    connection.executemany(
-        """INSERT INTO crossfoot_messages (key, queue, source, id, type, subject, correlation, sequence, at, bucket, d0, d1,
-        body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        rows,
-    )
-    connection.executemany(INSERT_ENTRY, entries)
-    connection.executemany("INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, ?)", operations)
+    return {"messages": rows, "entries": entries, "operations": operations}
 
 
 def _entries(message: int, path: tuple[Step, ...], at: int, worker: int) -> Iterator[tuple[object, ...]]:
@@ -101,11 +110,10 @@ def _entries(message: int, path: tuple[Step, ...], at: int, worker: int) -> Iter
         yield message, int(kind), attempt, delivery, at + number * 2_000, due, worker if attempt else 0, cause, details
 
 
-def measure(path: Path, messages: int, repeats: int = 15) -> None:
-    """Time what a person waits for, in this process, from opening the file on: medians and worst of `repeats`."""
+def measure(connect: Callable[[], Connection], messages: int, *, balance_goal: int = 50, repeats: int = 15) -> None:
+    """Time what a person waits for, in this process, from connecting on: medians and worst of `repeats`."""
     from crossfoot.books.stock import take_stock
     from crossfoot.recover.lookup import look_up
-    from crossfoot.sqlite import connect
 
     wanted = f"{messages // 2:08x}-0000-7000-8000-{messages // 2:012x}"
     now = time.time_ns() // 1000
@@ -117,14 +125,14 @@ def measure(path: Path, messages: int, repeats: int = 15) -> None:
         return lambda: with_connection(lambda c: look_up(c, name, now))
 
     def with_connection(what: Callable[[Connection], object]) -> None:
-        connection = connect(path, read_only=True)
+        connection = connect()
         try:
             what(connection)
         finally:
             connection.close()
 
     for name, call, goal in (
-        ("balance", balance, 50), ("why <id>", why(wanted), 30), ("why <subject>", why(f"case-{messages // 10}"), 30),
+        ("balance", balance, balance_goal), ("why <id>", why(wanted), 30), ("why <subject>", why(f"case-{messages // 10}"), 30),
         ("why <operation>", why(f"bill:{messages // 2}"), 30), ("why <nothing>", why("nothing-of-that-name"), 30),
     ):  # fmt: skip
         times = []
@@ -135,7 +143,7 @@ def measure(path: Path, messages: int, repeats: int = 15) -> None:
         print(f"{name:18} median {statistics.median(times):7.2f} ms   worst {max(times):7.2f} ms   goal {goal} ms")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     if sys.stdout.isatty():
         print(f"\r{text:70}", end="", flush=True)
 
@@ -157,4 +165,6 @@ if __name__ == "__main__":
         make(options.path, options.messages, others=options.others, hours=options.hours)
     Book(options.path).open().close()  # brings one that was made by an earlier version to this one's tables
     if not options.no_measure:
-        measure(options.path, options.messages)
+        from crossfoot.sqlite import connect
+
+        measure(lambda: connect(options.path, read_only=True), options.messages)

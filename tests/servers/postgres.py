@@ -70,7 +70,7 @@ class Postgres:
             RuntimeError: it could not be made. The message ends with what initdb said.
         """
         command = [program("initdb"), "-D", str(self._data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
-        command = [sys.executable, str(LEASH), *_as_owner(), *command, "--no-sync", f"--wal-segsize={segment}"]
+        command = [sys.executable, str(LEASH), *as_owner(), *command, "--no-sync", f"--wal-segsize={segment}"]
         done = subprocess.run(command, capture_output=True, cwd="/", check=False)
         if done.returncode:
             raise RuntimeError(f"initdb failed:\n{done.stderr.decode()[-2000:]}")
@@ -88,7 +88,7 @@ class Postgres:
                 words += ["-c", f"{name}={value}"]
             with (self.folder / "log").open("ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, str(LEASH), *_as_owner(), program("postgres"), *words],
+                    [sys.executable, str(LEASH), *as_owner(), program("postgres"), *words],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
                 )  # fmt: skip
             if self._answers(port):
@@ -178,7 +178,7 @@ def program(name: str) -> str:
     return str(Path(found.origin).parent / "pginstall" / "bin" / name)
 
 
-def _owner() -> tuple[int, int] | None:
+def owner() -> tuple[int, int] | None:
     """Whose the server's processes and its data are, if not ours."""
     if os.geteuid() != 0:
         return None
@@ -186,9 +186,10 @@ def _owner() -> tuple[int, int] | None:
     return nobody.pw_uid, nobody.pw_gid
 
 
-def _as_owner() -> list[str]:
-    owner = _owner()
-    return ["--user", f"{owner[0]}:{owner[1]}"] if owner else []
+def as_owner() -> list[str]:
+    """What the leash is told for that."""
+    whose = owner()
+    return ["--user", f"{whose[0]}:{whose[1]}"] if whose else []
 
 
 @contextmanager
@@ -202,8 +203,8 @@ def postgres_running(within: Path | None = None, *, segment: int = 16, **setting
     # Not in pytest's folder, which is nobody's but its user's.
     folder = Path(tempfile.mkdtemp(prefix="crossfoot-postgres-", dir=within))
     try:
-        if owner := _owner():
-            os.chown(folder, *owner)
+        if whose := owner():
+            os.chown(folder, *whose)
         server = Postgres(folder, settings)
         server.create(segment=segment)
         server.start()

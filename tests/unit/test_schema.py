@@ -99,6 +99,7 @@ def test_a_book_of_the_first_version_is_brought_to_the_newest(path: Path) -> Non
             if kind == "trigger" and not name.startswith("crossfoot_queue"):
                 connection.execute(f"DROP TRIGGER {name}")
         connection.execute("DROP TABLE crossfoot_removed")
+        connection.execute("DROP INDEX crossfoot_outbox_line")
     set_version(path, "0001")
 
     make(path)

@@ -61,28 +61,35 @@ _NEXT_ENTRIES = _group("crossfoot_entries", "id")
 _NEXT_OPERATIONS = _group("crossfoot_operations", "number")
 
 _MOVED = """
-SELECT EXISTS (SELECT 1 FROM crossfoot_entries WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+SELECT coalesce((SELECT xid FROM crossfoot_entries ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(pg_current_snapshot()), false)
   OR split_part(:entries, ':', 1)::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
 """
 """Whether the book knows of transactions that this server has not seen yet."""
 
+
+def _first(table: str, number: str, fact: str) -> str:
+    """Whose row is the first behind a cursor. In the order of the index: asked whether there is one, a planner that expects many
+    reads the table from its beginning, and to its end when there is none."""
+    return f"(SELECT xid FROM {table} WHERE {_after('', number, fact)} ORDER BY xid, {number} LIMIT 1)"
+
+
 _WAITING = f"""
-SELECT EXISTS (SELECT 1 FROM crossfoot_entries
-    WHERE {_after("", "id", ":entries")} AND xid < pg_snapshot_xmin(pg_current_snapshot()))
-  OR EXISTS (SELECT 1 FROM crossfoot_operations
-    WHERE {_after("", "number", ":operations")} AND xid < pg_snapshot_xmin(pg_current_snapshot()))
+SELECT coalesce(least({_first("crossfoot_entries", "id", ":entries")}, {_first("crossfoot_operations", "number", ":operations")})
+  < pg_snapshot_xmin(pg_current_snapshot()), false)
 """
 
 _BACKLOG = f"SELECT count(*) FROM crossfoot_entries WHERE {_after('', 'id', ':after')}"
 
-# Inside, one row per fact with the latest of its dues; outside, `due` is that of the highest fact.
+# Inside, one row per fact with the latest of its dues; outside, `due` is that of the highest fact. The limits
+# take nothing away, for a group has no more rows: a plan that does not know the cursors takes it for a large part of the journal, and
+# would join it with all messages.
 _POST = f"""
 WITH gathered AS MATERIALIZED (
   SELECT message, bit_or(mark) AS marks, max(rank) AS latest, (array_agg(due ORDER BY rank DESC))[1] AS due FROM (
     SELECT message, 1::bigint << kind AS mark, attempt * {RANKS} + kind AS rank, max(coalesce(due, 0)) AS due
     FROM crossfoot_entries WHERE {_after("", "id", ":entries")} AND {_upto("", "id", ":entries_upto")}
     GROUP BY message, kind, attempt) AS facts
-  GROUP BY message
+  GROUP BY message LIMIT {{group}}
 ), moved AS MATERIALIZED (
   SELECT *, {FATE} AS fate FROM (
     SELECT m.key, m.bucket, m.queue, m.type, m.d0, m.d1, m.marks AS had, m.fate AS was, m.marks | g.marks AS marks,
@@ -92,6 +99,10 @@ WITH gathered AS MATERIALIZED (
 ), kept AS (
   UPDATE crossfoot_messages AS m SET marks = t.marks, latest = t.latest, due = t.due, fate = t.fate
   FROM moved AS t WHERE m.key = t.key
+), operated AS MATERIALIZED (
+  SELECT message FROM crossfoot_operations WHERE {_after("", "number", ":operations")} AND {_upto("", "number", ":operations_upto")}
+    AND kind = {Kind.COMMITTED.value}
+  LIMIT {{group}}
 ), changes AS (
   SELECT bucket, queue, type, CASE fate {FATE_NAMES} END AS measure, 1 AS n, d0, d1
   FROM moved WHERE fate <> was AND fate <> 0
@@ -102,9 +113,7 @@ WITH gathered AS MATERIALIZED (
   FROM moved JOIN (VALUES {KINDS}) AS k (kind, measure) ON (marks & ~had & (1::bigint << k.kind)) <> 0
   UNION ALL
   SELECT m.bucket, m.queue, m.type, '{OPERATION}', 1, m.d0, m.d1
-  FROM crossfoot_operations AS o JOIN crossfoot_messages AS m ON m.key = o.message
-  WHERE {_after("o.", "number", ":operations")} AND {_upto("o.", "number", ":operations_upto")}
-    AND o.kind = {Kind.COMMITTED.value}
+  FROM operated AS o JOIN crossfoot_messages AS m ON m.key = o.message
 )
 INSERT INTO crossfoot_tallies AS t (bucket, queue, type, measure, count, d0, d1)
 SELECT bucket, queue, type, measure, sum(n), sum(d0), sum(d1) FROM changes GROUP BY 1, 2, 3, 4
@@ -165,7 +174,7 @@ def _post(connection: Connection, group: int) -> int:
     if not entry_count + operation_count:
         return 0
     connection.execute(
-        _POST,
+        _POST.format(group=group),
         {
             "entries": entries,
             "entries_upto": entries_upto,

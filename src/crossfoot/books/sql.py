@@ -137,13 +137,24 @@ INSERT_NUMBERED_OUTBOX = INSERT_OUTBOX.rstrip() + " RETURNING number"
 
 OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
 
-OUTBOX_HOLDS = "SELECT 1 FROM crossfoot_outbox WHERE queue = ? LIMIT 1"
+OUTBOX_HOLDS = "SELECT 1 FROM crossfoot_outbox WHERE queue = ? ORDER BY due LIMIT 1"
 
-CLAIM_OUTBOX = """
+
+def _of_these(statement: str) -> str:
+    """The statement; in PostgreSQL with the numbers in an array, which its planner takes for few whatever the limit."""
+    return differs(
+        statement,
+        postgres=statement.replace("number IN (SELECT", "number = ANY(ARRAY(SELECT").replace(":limit)", ":limit))"),
+    )
+
+
+_CLAIM_OUTBOX = """
 UPDATE crossfoot_outbox SET claim = :claim, due = :until, tries = tries + 1
 WHERE number IN (SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue = :queue ORDER BY number LIMIT :limit)
 RETURNING number, message, identity, body, partition, base, tries
 """
+
+CLAIM_OUTBOX = _of_these(_CLAIM_OUTBOX)
 
 HELD_UP = """
   AND (partition IS NULL OR NOT EXISTS (
@@ -160,13 +171,13 @@ WHERE b.partition = ? AND b.number < ? AND b.queue = (SELECT queue FROM crossfoo
 
 OUTBOX_DUE_IN_ORDER = OUTBOX_DUE.replace(" LIMIT 1", HELD_UP + " LIMIT 1")
 
-CLAIM_OUTBOX_IN_ORDER = CLAIM_OUTBOX.replace(" ORDER BY number", HELD_UP + " ORDER BY number")
+CLAIM_OUTBOX_IN_ORDER = _of_these(_CLAIM_OUTBOX.replace(" ORDER BY number", HELD_UP + " ORDER BY number"))
 
-LAPSED_CLAIMS = """
+LAPSED_CLAIMS = _of_these("""
 SELECT message, base FROM crossfoot_outbox
-WHERE claim IS NOT NULL AND number IN (
-  SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue = :queue ORDER BY number LIMIT :limit)
-"""
+WHERE claim IS NOT NULL
+  AND number IN (SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue = :queue ORDER BY number LIMIT :limit)
+""")
 
 DROP_OUTBOX = "DELETE FROM crossfoot_outbox WHERE number = ? AND claim = ?"
 

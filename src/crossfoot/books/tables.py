@@ -122,6 +122,13 @@ outbox = Table(
     Column("claim", Text),
 )
 Index("crossfoot_outbox_due", outbox.c.queue, outbox.c.due)
+Index(
+    "crossfoot_outbox_line",
+    outbox.c.partition,
+    outbox.c.number,
+    sqlite_where=outbox.c.partition.is_not(None),
+    postgresql_where=outbox.c.partition.is_not(None),
+)
 
 sequences = Table(
     "crossfoot_sequences",

@@ -45,8 +45,8 @@ class PostgresSession(DjangoSession):
         raw = self.handle.connection
         self._own = driver.own_cursor(raw)
         if raw not in _careless:
-            (durable,) = self._own.execute(driver.DURABLE).fetchone()
-            _careless[raw] = needs_durability(durable, "FULL")
+            look = self._own.execute(driver.DURABLE).fetchone()
+            _careless[raw] = needs_durability(driver.durability(self._own.connection, look), "FULL")
         if _careless[raw]:
             self._own.execute(driver.MAKE_DURABLE)
 

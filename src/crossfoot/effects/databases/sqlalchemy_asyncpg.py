@@ -16,9 +16,10 @@ from crossfoot.effects.databases.psycopg_steps import asks_again
 from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession
 from crossfoot.effects.databases.sqlalchemy_async import AsyncHandlerSession
 from crossfoot.effects.databases.sqlalchemy_postgres import Watch
+from crossfoot.errors import UsageError
 from crossfoot.postgres import needs_durability
 
-DURABLE = port.One("SELECT current_setting('synchronous_commit')")
+DURABLE = port.One("SELECT current_setting('synchronous_commit'), pg_backend_pid()")
 MAKE_DURABLE = "SET LOCAL synchronous_commit = on"
 
 
@@ -49,7 +50,7 @@ class AsyncpgEngineSession:
                 await self._connection.begin()
                 await adapted._start_transaction()  # which SQLAlchemy leaves to the first statement of its own
                 self._marked = False
-                await self._be_durable()
+                await self._be_durable(adapted)
             except BaseException:
                 await self._connection.invalidate()  # nobody knows what state it is in
                 await self._let_go()
@@ -121,11 +122,17 @@ class AsyncpgEngineSession:
         if self._watched is not None:
             self._watched.leave()
 
-    async def _be_durable(self) -> None:
+    async def _be_durable(self, adapted: Any) -> None:
         assert self._connection is not None and self._connection.sync_connection is not None
         info = self._connection.sync_connection.info
         if OURS not in info:  # of the driver's connection: asked once in its life
-            (durable,) = await self.answer(DURABLE)
+            durable, pid = await self.answer(DURABLE)
+            if pid != self._raw.get_server_pid() and adapted._prepared_statement_name_func() != "":
+                raise UsageError(
+                    f"the engine for {self._where} keeps statements prepared, and a pooler in between gives each transaction another "
+                    'session: create_async_engine(..., connect_args={"statement_cache_size": 0, "prepared_statement_cache_size": 0, '
+                    '"prepared_statement_name_func": lambda: ""})'
+                )
             info[OURS] = "careless" if needs_durability(durable, "FULL") else "sure"
         if info[OURS] == "careless":
             await steps.say(self._raw, MAKE_DURABLE)

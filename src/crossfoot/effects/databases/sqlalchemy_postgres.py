@@ -135,8 +135,10 @@ class PostgresSession:
         raw: Any = self._connection.connection.driver_connection
         self._own = driver.own_cursor(raw)
         if OURS not in self._connection.info:  # of the driver's connection: asked once in its life
-            (durable,) = self._own.execute(driver.DURABLE).fetchone()
-            self._connection.info[OURS] = "careless" if needs_durability(durable, "FULL") else "sure"
+            look = self._own.execute(driver.DURABLE).fetchone()
+            self._connection.info[OURS] = (
+                "careless" if needs_durability(driver.durability(self._own.connection, look), "FULL") else "sure"
+            )
         if self._connection.info[OURS] == "careless":
             self._own.execute(driver.MAKE_DURABLE)
 

@@ -111,8 +111,10 @@ class AsyncPostgresSession:
         assert self._connection is not None and self._connection.sync_connection is not None
         info = self._connection.sync_connection.info
         if OURS not in info:  # of the driver's connection: asked once in its life
-            (durable,) = await (await self._own.execute(driver.DURABLE)).fetchone()
-            info[OURS] = "careless" if needs_durability(durable, "FULL") else "sure"
+            look = await (await self._own.execute(driver.DURABLE)).fetchone()
+            info[OURS] = (
+                "careless" if needs_durability(driver.durability(self._own.connection, look), "FULL") else "sure"
+            )
         if info[OURS] == "careless":
             await self._own.execute(driver.MAKE_DURABLE)
 
