@@ -49,7 +49,8 @@ what the queues declare, or from the tests there are.*
 
 A cell is what the queue says of itself when it is open. It stands here only because the tests that are named below ran
 against the server that is named below, and passed. MiniStack and moto stand in for AWS, and the mock cluster for Kafka.
-**no** and **0** are proved, too: the same tests see to it that what is not kept is refused, and not dropped. Where kinds of one queue differ, the cell has what each says.
+**no** and **0** are proved, too: the same tests see to it that what is not kept is refused, and
+not dropped. Where kinds of one queue differ, the cell has what each says.
 """
 
 
