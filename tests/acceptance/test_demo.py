@@ -31,6 +31,9 @@ from crossfoot.errors import UsageError
 from tests.acceptance.pages import ROOT
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, run
 from tests.conftest import report_unavailable
+from tests.servers.postgres import Postgres
+
+pytest_plugins = ["tests.servers.postgres_fixtures"]
 
 SCHEMA = json.loads((ROOT / "src/crossfoot/cli/schemas/demo.json").read_text(encoding="utf-8"))
 SMALL = 400
@@ -96,6 +99,35 @@ def test_every_fault_is_found_on_sqs_too(tmp_path: Path, request: pytest.Fixture
 
     assert_well(document)
     assert document["queue"] == "sqs"
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+@pytest.mark.server
+@pytest.mark.timeout(PATIENCE_SECONDS)
+@pytest.mark.parametrize("queue", ["embedded", "postgres", "redis", "nats"])
+def test_the_same_example_ends_as_the_log_says_on_postgresql_with_any_queue(
+    tmp_path: Path, postgres: Postgres, queue: str
+) -> None:
+    document = demo(
+        tmp_path, "--database", postgres.url(), "--queue", queue, "--messages", "300", "--seed", "4"
+    )  # fmt: skip
+
+    assert_well(document)
+    assert document["queue"] == queue
+    assert postgres.run("SELECT datname FROM pg_database WHERE datname LIKE 'crossfoot_demo%'") == [], "left behind"
+
+
+def test_a_broker_that_the_demo_cannot_start_is_asked_for(tmp_path: Path) -> None:
+    done = crossfoot(tmp_path, "demo", "--queue", "rabbitmq", code=2)
+
+    assert "--queue rabbitmq needs --endpoint" in done.stderr
+
+
+def test_two_places_for_one_book_are_wrong_use(tmp_path: Path) -> None:
+    done = crossfoot(tmp_path, "demo", "--db", "demo.db", "--database", "postgresql://127.0.0.1/postgres", code=2)
+
+    assert "name one of them" in done.stderr
 
 
 class Kept:

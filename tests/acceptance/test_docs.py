@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -48,11 +49,39 @@ UNITS = {"days": 86_400.0, "s": 1.0, "MiB": 1024 * 1024}
 # ---- pages that are made from the code -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["lifecycle.py", "commands.py"])
+@pytest.mark.parametrize("script", ["lifecycle.py", "commands.py", "engines.py"])
 def test_a_page_made_from_the_code_is_up_to_date(script: str) -> None:
     done = run([sys.executable, str(DOCS / script), "--check"], ROOT)
 
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+@pytest.fixture
+def engines() -> dict[str, Any]:
+    """What `docs/engines.py` has, and what it knows."""
+    made = runpy.run_path(str(DOCS / "engines.py"))
+    return {**made, "known": json.loads((DOCS / "engines.json").read_text(encoding="utf-8"))}
+
+
+@pytest.mark.parametrize(
+    ("engine", "subject"), [("SQS FIFO", "publish_dedup"), ("RabbitMQ classic", "hides"), ("asyncpg", "law 5")]
+)
+@pytest.mark.parametrize("lacking", ["claims", "passed"])
+def test_what_is_declared_and_proved_by_no_test_does_not_come_into_the_page(
+    engines: dict[str, Any], lacking: str, engine: str, subject: str
+) -> None:
+    del engines["known"][lacking][engine][subject]
+
+    with pytest.raises(engines["NotProved"], match=f"{subject} of {engine}"):
+        engines["page"](engines["known"])
+
+
+@pytest.mark.parametrize("came", ["failed", "skipped", None])
+def test_a_test_that_did_not_pass_proves_nothing(engines: dict[str, Any], came: str | None) -> None:
+    test = {"claims": [["Kafka", "order"]], **({"came": came} if came else {})}
+
+    with pytest.raises(engines["NotProved"], match="test_a"):
+        engines["evidence"]({"declared": [], "tests": {"tests/conformance/test_x.py::test_a": test}})
 
 
 @pytest.fixture

@@ -270,10 +270,17 @@ class TestWhatTheBrokerHides:
             await look(service, 2)
             assert await fates(service, held, purged) == [Fate.SETTLED, Fate.VANISHED]
 
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            pytest.param(kind, marks=pytest.mark.proves("hides", engine=f"RabbitMQ {kind}"))
+            for kind in ("quorum", "classic")
+        ],
+    )
     async def test_what_came_to_a_frozen_worker_that_waited_is_not_vanished(
-        self, service_of: ServiceOf, rabbit: RabbitServer
+        self, service_of: ServiceOf, rabbit: RabbitServer, kind: str
     ) -> None:
-        async with service_of() as service:
+        async with service_of(made={"kind": kind}) as service:
             waiter = await anyio.to_thread.run_sync(Waiter, service.app.queue.name, rabbit)
             try:
                 waiter.freeze()
@@ -287,6 +294,7 @@ class TestWhatTheBrokerHides:
             await service.work()
             assert await fates(service, message) == [Fate.SETTLED]
 
+    @pytest.mark.proves("hides", engine="RabbitMQ quorum")
     async def test_what_waits_for_room_on_its_way_back_into_a_full_queue_is_not_vanished(
         self, service_of: ServiceOf
     ) -> None:

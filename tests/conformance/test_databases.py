@@ -37,6 +37,7 @@ def fail_after_all(message: Message, tx: Any) -> Generator[Sql, Any, None]:
     raise RuntimeError("the printer is on fire")
 
 
+@pytest.mark.proves("law 2")
 class TestOneTransaction:
     """Everything or nothing."""
 
@@ -178,6 +179,7 @@ class TestWhenItBegins:
         scene.write("INSERT INTO scratch VALUES (1)", patience=0)
 
 
+@pytest.mark.proves("law 3")
 class TestOnce:
     """One operation, one effect, whoever asks and however often."""
 
@@ -267,6 +269,7 @@ class TestOnce:
         assert await scene.perform(scene.work(scene.handler(bill, operation="bill:{subject}"))) is Kind.COMMITTED
 
 
+@pytest.mark.proves("law 4")
 class TestProof:
     """What counts as done."""
 
@@ -328,6 +331,7 @@ class TestProof:
         assert await scene.perform(scene.work(scene.handler(bill_and_tell, proves=["invoice.issued"])))
 
 
+@pytest.mark.proves("law 4")
 class TestSavepoints:
     """What a savepoint undid did not happen."""
 
@@ -378,6 +382,7 @@ class TestSavepoints:
         assert scene.rows("SELECT details FROM crossfoot_entries") == ['{"rows":2}']
 
 
+@pytest.mark.proves("law 9")
 class TestInOrder:
     """Events of one subject take effect in order, in the same transaction as everything else."""
 
@@ -563,6 +568,7 @@ class TestAnOperationWithoutItsEntry:
 class TestTheAckInTheTransaction:
     """Where the queue is a table of the same file."""
 
+    @pytest.mark.proves("transactional_ack", engine="SQLite")
     async def test_the_ack_commits_with_the_effect(self, file_scene: Scene) -> None:
         scene = file_scene
         message = a_message()
@@ -573,6 +579,7 @@ class TestTheAckInTheTransaction:
         assert (await scene.queue.depth()).held == 0
         assert scene.kinds(work) == [Kind.COMMITTED, Kind.ACKED]
 
+    @pytest.mark.proves("transactional_ack", engine="SQLite")
     async def test_a_failure_leaves_the_message_in_the_queue(self, file_scene: Scene) -> None:
         scene = file_scene
         message = a_message()

@@ -180,6 +180,7 @@ class TestNeighbours:
         scene.assert_nothing_was_kept(of=works[place])
 
 
+@pytest.mark.proves("law 3")
 class TestWithinABatch:
     """What one message did, the next one sees."""
 

@@ -98,6 +98,7 @@ def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -
     monkeypatch.setattr(dialect, "do_commit", raise_once)
 
 
+@pytest.mark.proves("law 5")
 class TestAnAnswerThatIsLost:
     """Neither believed nor disbelieved."""
 

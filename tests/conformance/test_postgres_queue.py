@@ -351,6 +351,7 @@ class TestInTheCallersTransaction:
             assert not queue.is_in(place.server.url())
             assert not queue.is_in("/srv/billing.db")
 
+    @pytest.mark.proves("transactional_ack", engine="PostgreSQL")
     async def test_an_ack_is_done_when_its_transaction_is_committed_and_not_when_it_is_rolled_back(
         self, place: Place
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +18,13 @@ from crossfoot.queues.embedded.tables import create_tables
 from crossfoot.queues.queue import Queue
 from crossfoot.sqlite import Connection, connect
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 
 
-class OverAFile(QueueConformance):
+class OverAFile(QueueConformance, Engine):
     """The suite over one SQLite file per test."""
+
+    engine = "SQLite"
 
     ordered: ClassVar[bool]
     clock: Clock
@@ -36,6 +40,9 @@ class OverAFile(QueueConformance):
 
     def make_clock(self) -> Clock:
         return ManualClock()
+
+    def served_by(self) -> str:
+        return f"SQLite {sqlite3.sqlite_version}"
 
     @asynccontextmanager
     async def make_queue(self, **settings: Unpack[QueueSettings]) -> AsyncIterator[Queue]:

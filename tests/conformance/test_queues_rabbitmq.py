@@ -12,6 +12,7 @@ import pytest
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.rabbitmq import RabbitQueue, ensure
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 from tests.servers.rabbitmq import RabbitServer
 
 pytest_plugins = ["tests.servers.rabbitmq_fixtures"]
@@ -19,7 +20,7 @@ pytest_plugins = ["tests.servers.rabbitmq_fixtures"]
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls"), pytest.mark.xdist_group("rabbitmq")]
 
 
-class OnRabbit(QueueConformance):
+class OnRabbit(QueueConformance, Engine):
     """The suite over one kind of queue. The server's clock is the machine's, so time really passes here."""
 
     server: RabbitServer
@@ -43,6 +44,9 @@ class OnRabbit(QueueConformance):
             retention=settings.get("retention"),
         )
 
+    def served_by(self) -> str:
+        return f"RabbitMQ {self.server.control('version').strip()}"
+
     def twin(self, queue: Queue) -> Queue:
         return self._client(queue.name)
 
@@ -56,10 +60,13 @@ class OnRabbit(QueueConformance):
 class TestAQuorumQueue(OnRabbit):
     """It counts deliveries, and gives a message up by itself."""
 
+    engine = "RabbitMQ quorum"
+
 
 class TestAClassicQueue(OnRabbit):
     """It only says that a message was delivered before; we count."""
 
+    engine = "RabbitMQ classic"
     kind = "classic"
 
     async def made(self, name: str, settings: QueueSettings) -> str:

@@ -12,6 +12,7 @@ import pytest
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.redis import RedisQueue, ensure
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 from tests.servers.valkey import Valkey
 
 pytest_plugins = ["tests.servers.valkey_fixtures"]
@@ -23,9 +24,10 @@ pytestmark = [
 ]
 
 
-class OverAStream(QueueConformance):
+class OverAStream(QueueConformance, Engine):
     """The suite over one server."""
 
+    engine = "Redis streams"
     server: Valkey
     group = ""
 
@@ -41,6 +43,10 @@ class OverAStream(QueueConformance):
 
     def more(self, settings: QueueSettings) -> dict[str, Any]:
         return dict(settings)
+
+    def served_by(self) -> str:
+        with self.server.admin() as client:
+            return f"Valkey {client.info('server')['valkey_version']}"
 
     def twin(self, queue: Queue) -> Queue:
         return RedisQueue(queue.name, url=self.server.url)

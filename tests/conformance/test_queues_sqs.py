@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import ClassVar, Unpack
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from boto3.session import Session
 from crossfoot.queues.queue import Queue
 from crossfoot.queues.sqs import SqsQueue, ensure
 from crossfoot.testing.queues import QueueConformance, QueueSettings
+from tests.conformance.engine import Engine
 from tests.servers.differences import expect_difference
 from tests.servers.processes import Server
 
@@ -24,7 +26,7 @@ pytest_plugins = ["tests.servers.fixtures"]
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls")]
 
 
-class OverSqs(QueueConformance):
+class OverSqs(QueueConformance, Engine):
     """The suite over one server."""
 
     server: Server
@@ -52,6 +54,9 @@ class OverSqs(QueueConformance):
             yield queue
         finally:
             await queue.close()
+
+    def served_by(self) -> str:
+        return f"{self.server.name} {version(self.server.name)}"
 
     def twin(self, queue: Queue) -> Queue:
         return self._client(queue.name)
@@ -81,16 +86,20 @@ class OnMoto(OverSqs):
 
 
 class TestStandardOnMiniStack(OnMiniStack):
+    engine = "SQS standard"
     kind = "standard"
 
 
 class TestFifoOnMiniStack(OnMiniStack):
+    engine = "SQS FIFO"
     kind = "fifo"
 
 
 class TestStandardOnMoto(OnMoto):
+    engine = "SQS standard"
     kind = "standard"
 
 
 class TestFifoOnMoto(OnMoto):
+    engine = "SQS FIFO"
     kind = "fifo"

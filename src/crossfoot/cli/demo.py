@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from crossfoot.cli.demo_progress import progress
 from crossfoot.cli.options import Color, Json
 from crossfoot.cli.output import Output, When, note, print_json
 from crossfoot.cli.reading import reading
+from crossfoot.demo.database import fresh_database
 from crossfoot.demo.run import Options, Result, run
 from crossfoot.demo.scene import Watcher
 from crossfoot.errors import UsageError
@@ -29,6 +31,10 @@ class Queues(StrEnum):
 
     embedded = "embedded"
     sqs = "sqs"
+    redis = "redis"
+    nats = "nats"
+    postgres = "postgres"
+    rabbitmq = "rabbitmq"
 
 
 def demo(
@@ -40,9 +46,25 @@ def demo(
         Path | None,
         typer.Option(metavar="PATH", help="keep the book in this new file; otherwise it is thrown away at the end"),
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="keep the book on this PostgreSQL server, in a database of its own, which is dropped at the end",
+        ),
+    ] = None,
     queue: Annotated[
-        Queues, typer.Option(help="where messages travel: in the book's file, or on an SQS server started for the demo")
+        Queues,
+        typer.Option(
+            help="where messages travel: in the book's database, or on a broker; SQS, Redis and NATS are started"
+        ),
     ] = Queues.embedded,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="the broker, where the demo is to start none; it makes queues of its own there"
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(help="worker processes", min=1, max=32)] = 2,
     as_json: Json = False,
     color: Color = When.auto,
@@ -53,6 +75,7 @@ def demo(
         crossfoot demo --messages 49951 --seed 11
         crossfoot demo --db demo.db
         crossfoot demo --queue sqs
+        crossfoot demo --database postgresql://postgres@127.0.0.1/postgres --queue redis
 
     Publishes real events through several worker processes, while an injector refuses and duplicates publications, loses
     answers and acks, damages payloads, kills workers and deletes messages, and keeps a record of its own. What became
@@ -61,21 +84,41 @@ def demo(
     Exits with 0 when the books found exactly what was injected, nothing is unaccounted, and every case ended as the log
     says; with 1 when not. On SQS it takes over a minute: that is the shortest retention there is.
     """
+    if endpoint is not None and queue in (Queues.embedded, Queues.sqs):
+        raise UsageError(f"--queue {queue.value} takes no --endpoint: what it needs is started for the demo")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leave nothing behind then, either
-    with tempfile.TemporaryDirectory(prefix="crossfoot-demo-") as folder:
-        path = Path(folder) / "demo.db" if db is None else _new(db)
+    with tempfile.TemporaryDirectory(prefix="crossfoot-demo-") as folder, _book(Path(folder), db, database) as path:
         options = Options(
-            messages=messages, seed=seed, db=path, folder=Path(folder), queue=queue.value, workers=workers
+            messages=messages,
+            seed=seed,
+            db=path,
+            folder=Path(folder),
+            queue=queue.value,
+            endpoint=endpoint,
+            workers=workers,
         )
         with progress(options) as watcher:
             result = _run(options, watcher)
-        with reading(str(path)) as (connection, _):
+        with reading(path) as (connection, _):
             if as_json:
                 print_json(document(result, connection, kept=db))
             else:
                 show(Output(color), result, connection, kept=db)
     if result.problems:
         raise typer.Exit(1)
+
+
+def _book(folder: Path, db: Path | None, database: str | None) -> AbstractContextManager[str]:
+    """Where the book is for as long as the demo runs.
+
+    Raises:
+        UsageError: there is something in the file, or both are named.
+    """
+    if database is None:
+        return nullcontext(str(folder / "demo.db" if db is None else _new(db)))
+    if db is not None:
+        raise UsageError("--db and --database: name one of them, a new file or a server")
+    return fresh_database(database)
 
 
 def _new(db: Path) -> Path:

@@ -20,10 +20,13 @@ deleted from the queue     an entry `vanished`
 
 from __future__ import annotations
 
+import re
+
 from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.store import Book
 from crossfoot.connection import Connection
 from crossfoot.demo.plan import Fault
+from crossfoot.dialect import differs
 
 ENDS = (*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT)
 """Entries that end a delivery."""
@@ -42,7 +45,8 @@ WITH
       max(CASE WHEN kind IN ({_numbers(Kind.RECEIVED, Kind.EXTENDED)}) THEN due END) AS lease_until,
       min(CASE WHEN kind IN ({_numbers(*ENDS)}) THEN id END) AS ended,
       min(CASE WHEN kind IN ({_numbers(*ENDS)}) THEN at END) AS ended_at,
-      max(kind IN ({_numbers(*PROOFS)})) AND max(kind = {Kind.ACKED}) AS closed
+      max(CASE WHEN kind IN ({_numbers(*PROOFS)}) THEN 1 ELSE 0 END) + max(CASE WHEN kind = {Kind.ACKED} THEN 1 ELSE 0 END) = 2
+        AS closed
     FROM crossfoot_entries WHERE delivery <> 0 GROUP BY message, delivery),
   several AS MATERIALIZED (
     SELECT message FROM crossfoot_entries WHERE kind IN ({_numbers(Kind.INTENDED, Kind.PUBLISH_IN_DOUBT)})
@@ -75,7 +79,7 @@ QUERIES: dict[Fault, str] = {
     Fault.DUPLICATE: f"""
         {_MESSAGES} WHERE e.kind = {Kind.INTENDED} GROUP BY m.key HAVING count(*) > 1
         UNION SELECT json_extract(details, '$.operation') FROM crossfoot_entries
-        WHERE kind = {Kind.SUPPRESSED} AND json_extract(details, '$.by') <> message""",
+        WHERE kind = {Kind.SUPPRESSED} AND CAST(json_extract(details, '$.by') AS BIGINT) <> message""",
     Fault.REDELIVERED: "SELECT m.id FROM crossfoot_messages m JOIN overtaken o ON o.message = m.key",
     Fault.REORDERED: """
         SELECT id FROM (SELECT id, first, lag(first) OVER (PARTITION BY subject ORDER BY sequence) AS before
@@ -91,7 +95,7 @@ QUERIES: dict[Fault, str] = {
         SELECT DISTINCT m.id FROM crossfoot_messages m JOIN deliveries d ON d.message = m.key
         WHERE d.ended_at > d.lease_until""",
     Fault.ACK_LOST: f"""
-        {_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED} AND NOT json_extract(e.details, '$.lost')
+        {_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED} AND json_extract(e.details, '$.lost') = 0
         UNION SELECT m.id FROM deliveries a JOIN deliveries b ON b.message = a.message
         JOIN crossfoot_messages m ON m.key = a.message
         WHERE a.closed AND b.began > a.ended AND b.attempt > a.attempt
@@ -101,6 +105,12 @@ QUERIES: dict[Fault, str] = {
 }
 
 
+def _spelt(sql: str) -> str:
+    """The query, which PostgreSQL spells otherwise where it reads JSON."""
+    other = sql.replace("json_extract(e.details, '$.lost') = 0", "e.details::jsonb ->> 'lost' = 'false'")
+    return differs(sql, postgres=re.sub(r"json_extract\(([\w.]+), '\$\.(\w+)'\)", r"(\1::jsonb ->> '\2')", other))
+
+
 def found(book: Book) -> dict[Fault, set[str]]:
     """Every fault with the ids it happened to, by the books. After the workers have stopped."""
     with book.reading() as connection:
@@ -108,4 +118,4 @@ def found(book: Book) -> dict[Fault, set[str]]:
 
 
 def _ids(connection: Connection, query: str) -> set[str]:
-    return {str(row[0]) for row in connection.execute(_WITH + query)}
+    return {str(row[0]) for row in connection.execute(_spelt(_WITH + query))}

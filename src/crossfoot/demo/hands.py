@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any, Protocol
 
-from crossfoot.queues.queue import Delivery
+from crossfoot.queues.queue import Delivery, Done, Queue
 from crossfoot.sqlite import connect
 
 
@@ -41,6 +42,21 @@ class EmbeddedHands:
                 return connection.execute(sql, parameters).rowcount
         finally:
             connection.close()
+
+
+class OtherHands:
+    """The queue's own client, past the book: some brokers take no word about a delivery from any other connection."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._loop = asyncio.get_running_loop()
+
+    def delete(self, delivery: Delivery) -> bool:
+        (answer,) = asyncio.run_coroutine_threadsafe(self._queue.ack([delivery.receipt]), self._loop).result()
+        return isinstance(answer, Done)
+
+    def show(self, delivery: Delivery) -> None:
+        asyncio.run_coroutine_threadsafe(self._queue.release([delivery.receipt]), self._loop).result()
 
 
 class SqsHands:

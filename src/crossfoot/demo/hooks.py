@@ -6,14 +6,15 @@ A hook runs where the handler's own code would: after the delivery was booked as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from crossfoot.clock import SystemClock, micros
-from crossfoot.demo.incoming import LATER_COPY, FaultyLocalReceive, FaultyReceive, Hold
+from crossfoot.demo.incoming import LATER_COPY, FaultyReceive, Hold
 from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.plan import FAULT_OF, Act, Fault
+from crossfoot.dialect import translate
 from crossfoot.effects.handler import Handler
 from crossfoot.message import Message
 
@@ -33,15 +34,39 @@ class ArchiveUnavailable(ConnectionError):
     """What a handler's code meets when the service behind it is down."""
 
 
+class Spelt:
+    """A transaction of PostgreSQL's for an example that speaks SQLite's words.
+
+    Its tables are there. It makes them at each message, if they are not; in PostgreSQL that locks them, so that two who have
+    done so and go on to write wait for each other.
+
+    Args:
+        made: the statements that make the tables.
+    """
+
+    def __init__(self, tx: Any, made: Sequence[str]) -> None:
+        self._tx = tx
+        self._made = made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement not in self._made:
+            return self._tx.execute(translate(statement).decode(), *parameters)
+
+
 class Hooks:
     """What happens in handlers before they do their work.
 
     Args:
         acts: by message key.
+        made: in PostgreSQL, see `Spelt`.
     """
 
-    def __init__(self, acts: Mapping[str, Act], queue: FaultyReceive) -> None:
+    def __init__(self, acts: Mapping[str, Act], queue: FaultyReceive, *, made: Sequence[str] = ()) -> None:
         self._acts = acts
+        self._made = made
         self._queue = queue
         self._record = queue.record
         self._clock = SystemClock()
@@ -57,6 +82,7 @@ class Hooks:
         """The handler's function with the planned faults in front of it."""
 
         def hooked(message: Message, tx: Any) -> Any:
+            tx = Spelt(tx, self._made) if self._made else tx
             act = self._acts.get(f"{SOURCE}|{message.id}")
             if act is None:
                 return handler.function(*handler.arguments(message, tx))
@@ -89,8 +115,8 @@ class Hooks:
         _fail(message)
 
     def _commit_in_peace(self, message: Message, hold: Hold) -> None:
-        """On the embedded queue the ack is lost together with the commit, which therefore must come."""
-        if isinstance(self._queue, FaultyLocalReceive) and not self._record.has(Fault.ACK_LOST, message.id):
+        """Where it rides in the effect's transaction the ack is lost together with the commit, which therefore must come."""
+        if self._queue.acks_in_transactions and not self._record.has(Fault.ACK_LOST, message.id):
             self._queue.shield.up(hold.delivery.receipt)
             self._record.note(Fault.ACK_LOST, message.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import anyio.to_thread
 import msgspec
@@ -20,6 +21,7 @@ from crossfoot.queues.queue import (
     Delivery,
     Done,
     Held,
+    KeepsExpired,
     LocalQueue,
     NotDone,
     Outgoing,
@@ -31,6 +33,10 @@ from crossfoot.queues.queue import (
 SILENCE = "ReadTimeoutError: the request was sent, and no answer came"
 LATER_COPY = "a later copy was received: "
 """The signal, followed by the message's id."""
+
+
+class KeepingQueue(Queue, KeepsExpired, Protocol):
+    """A queue that keeps what is past its retention."""
 
 
 class Hold(msgspec.Struct):
@@ -51,6 +57,9 @@ class FaultyReceive(Delegate):
         acts: by message key.
         hands: somebody else's, on the same queue.
     """
+
+    acks_in_transactions = False
+    """Whether an ack rides in the effect's transaction, so that no answer to it can be lost."""
 
     def __init__(self, inner: Queue, acts: Mapping[str, Act], record: Record, shield: Shield, hands: Hands) -> None:
         super().__init__(inner)
@@ -157,14 +166,30 @@ class FaultyReceive(Delegate):
         return lost
 
 
-class FaultyLocalReceive(FaultyReceive):
-    """The same over a queue in the book's own file, whose acks ride in the effect's transaction.
+class FaultyKeepingReceive(FaultyReceive):
+    """The same over a queue that keeps what is past its retention."""
+
+    inner: KeepingQueue
+
+    async def expired(self, limit: int = 100) -> list[Held]:
+        return await self.inner.expired(limit)
+
+    async def purge(self, messages: Sequence[Held]) -> int:
+        return await self.inner.purge(messages)
+
+
+class FaultyLocalReceive(FaultyKeepingReceive):
+    """The same over a queue that is a table, whose acks ride in the effect's transaction where that is in the same database.
 
     There is no moment in which such an ack could be lost. So that there is one, the statement handed out for a planned
     message reports success and does nothing, as brokers have been known to.
     """
 
     inner: LocalQueue
+
+    def __init__(self, inner: LocalQueue, *others: Any, database: str) -> None:
+        super().__init__(inner, *others)
+        self.acks_in_transactions = inner.is_in(database)
 
     def is_in(self, path: str) -> bool:
         return self.inner.is_in(path)
@@ -174,7 +199,7 @@ class FaultyLocalReceive(FaultyReceive):
         hold = self.held.get(receipt)
         if hold is None or hold.act is not Act.LOSE_ACK or self.record.has(Fault.ACK_LOST, hold.id):
             return statement, parameters
-        return "UPDATE crossfoot_queue SET changed_at = changed_at WHERE key = ? AND token = ?", parameters
+        return statement.replace("DELETE FROM crossfoot_queue", "UPDATE crossfoot_queue SET token = token"), parameters
 
     def release_statement(self, receipt: str, now: Micros, delay: float = 0.0) -> SqlStatement:
         return self.inner.release_statement(receipt, now, delay)
@@ -190,12 +215,6 @@ class FaultyLocalReceive(FaultyReceive):
 
     async def oldest(self) -> Micros | None:
         return await self.inner.oldest()
-
-    async def expired(self, limit: int = 100) -> list[Held]:
-        return await self.inner.expired(limit)
-
-    async def purge(self, messages: Sequence[Held]) -> int:
-        return await self.inner.purge(messages)
 
 
 def _key(delivery: Delivery) -> str:

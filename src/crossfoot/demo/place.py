@@ -1,25 +1,18 @@
-"""Where the demo's queues are: in the book's file, or on an SQS server of its own."""
+"""Where the demo's queues are: in the book's file or database, on a server that is started for it, or on one that is named."""
 
 from __future__ import annotations
 
-import http.client
-import importlib.util
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import anyio
-import anyio.to_thread
 import msgspec
 
-from crossfoot.demo.emulator import HOST
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.app import Crossfoot
+from crossfoot.connection import is_postgres
+from crossfoot.demo.servers import started
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Queue
 
@@ -30,8 +23,10 @@ LATE = "billing-late"
 LIMIT_BYTES = 65_536
 """The largest message of the demo's embedded queue."""
 
-STARTING_SECONDS = 30.0
 REGION = "eu-central-1"
+SHORT = 3.0
+"""Seconds after which a late queue forgets, where that can be so short."""
+
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}
 """The emulator takes any."""
 
@@ -45,6 +40,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         environment: for worker processes.
         late_retention: seconds after which the late queue forgets.
         lease: seconds.
+        patience: seconds that may pass without anything happening, beyond any wait there is.
     """
 
     main: Queue
@@ -52,12 +48,30 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     late_settings: dict[str, Any]
     late_retention: float
-    lease: float
+    lease: float = 8.0
+    patience: float = 60.0
     environment: dict[str, str] = {}
 
 
+def place_of(queue: str, database: str, folder: Path, endpoint: str | None) -> AbstractAsyncContextManager[Place]:
+    """The queues of a demo.
+
+    Args:
+        database: of the book.
+        folder: for what a server keeps that is started for the demo.
+        endpoint: where the broker is; one is started unless given.
+
+    Raises:
+        UsageError: a package is missing, or an endpoint.
+        QueueUnavailable: the broker does not start, or does not answer.
+    """
+    if queue == "embedded":
+        return _beside_the_book(database) if is_postgres(database) else _embedded(Path(database))
+    return _sqs(folder) if queue == "sqs" else _broker(queue, database, folder, endpoint)
+
+
 @asynccontextmanager
-async def embedded(path: Path) -> AsyncIterator[Place]:
+async def _embedded(path: Path) -> AsyncIterator[Place]:
     """Both queues in the book's file, which must exist."""
     common: dict[str, Any] = {"max_bytes": LIMIT_BYTES, "ordered": False, "synchronous": SYNCHRONOUS}
     retention = 3.0
@@ -67,7 +81,6 @@ async def embedded(path: Path) -> AsyncIterator[Place]:
         settings={"queue": f"embedded:{SERVICE}", **common},
         late_settings={"queue": f"embedded:{LATE}", "retention": retention, **common},
         late_retention=retention,
-        lease=8.0,
     )
 
 
@@ -76,78 +89,113 @@ SYNCHRONOUS = "NORMAL"
 
 
 @asynccontextmanager
-async def sqs(folder: Path) -> AsyncIterator[Place]:
-    """An SQS server in a process of its own, with both queues and their dead letters.
+async def _beside_the_book(database: str) -> AsyncIterator[Place]:
+    """Both queues in the book's database."""
+    yield _told(database, SHORT, lambda name: {"queue": f"embedded:{name}", "max_bytes": LIMIT_BYTES})
 
-    Raises:
-        UsageError: the server or the client is not installed; with the remedy.
-        QueueUnavailable: it does not start.
+
+@asynccontextmanager
+async def _sqs(folder: Path) -> AsyncIterator[Place]:
+    """Both queues on an SQS server of the demo's own, which takes any credentials."""
+    async with started("sqs", folder) as url:
+        import boto3
+
+        from crossfoot.queues.sqs import SqsQueue, ensure
+
+        session = boto3.Session("demo", "demo", region_name=REGION)
+        options: dict[str, Any] = {"endpoint_url": url, "region": REGION, "session": session}
+        retention = 60.0
+        await ensure(SERVICE, **options)
+        await ensure(LATE, retention=retention, **options)
+        shared = {"endpoint": url, "region": REGION, "synchronous": SYNCHRONOUS}
+        yield Place(
+            main=SqsQueue(SERVICE, **options),
+            late=SqsQueue(LATE, **options),
+            settings={"queue": f"sqs:{SERVICE}", **shared},
+            late_settings={"queue": f"sqs:{LATE}", **shared},
+            late_retention=retention,
+            environment=CREDENTIALS,
+        )
+
+
+@asynccontextmanager
+async def _broker(kind: str, database: str, folder: Path, endpoint: str | None) -> AsyncIterator[Place]:
+    """Both queues on a broker, by names that nobody else has there."""
+    if endpoint is None and kind == "postgres" and is_postgres(database):
+        endpoint = database
+    async with _given(endpoint) if endpoint else started(kind, folder) as url:
+        own = uuid4().hex[:8]
+        broker = BROKERS[kind]
+
+        def settings(name: str) -> dict[str, Any]:
+            return {"queue": broker.queue.format(name=f"{name}-{own}"), "endpoint": url, "max_bytes": LIMIT_BYTES}
+
+        await broker.make(settings(SERVICE)["queue"], url, None)
+        await broker.make(settings(LATE)["queue"], url, SHORT)
+        yield _told(database, SHORT, settings, patience=broker.patience)
+
+
+def _told(database: str, retention: float, settings: Callable[[str], dict[str, Any]], patience: float = 60.0) -> Place:
+    """The place that settings lead to."""
+    main = {"synchronous": SYNCHRONOUS, **settings(SERVICE)}
+    late = {"synchronous": SYNCHRONOUS, "retention": retention, **settings(LATE)}
+    return Place(
+        main=Crossfoot(SERVICE, database=database, **main).queue,
+        late=Crossfoot(SERVICE, database=database, **late).queue,
+        settings=main, late_settings=late, late_retention=retention, patience=patience,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def _given(endpoint: str) -> AsyncIterator[str]:
+    yield endpoint
+
+
+# ---- brokers -----------------------------------------------------------------------------------------------------------
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """How queues are made on one kind of broker.
+
+    Attributes:
+        queue: how settings name one.
+        make: makes it, by that name, at that endpoint, with that retention.
+        patience: see `Place`.
     """
-    for package, remedy in (("boto3", "pip install 'crossfoot[sqs]'"), ("ministack", "pip install ministack")):
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(f"--queue sqs needs the package {package}: {remedy}, or in a clone: make setup")
-    import boto3
 
-    from crossfoot.queues.sqs import SqsQueue, ensure
-
-    session = boto3.Session("demo", "demo", region_name=REGION)
-    with (folder / "ministack.log").open("ab") as output:
-        process, url = await anyio.to_thread.run_sync(_start, output, abandon_on_cancel=False)
-        try:
-            options: dict[str, Any] = {"endpoint_url": url, "region": REGION, "session": session}
-            retention = 60.0
-            await ensure(SERVICE, **options)
-            await ensure(LATE, retention=retention, **options)
-            shared = {"endpoint": url, "region": REGION, "synchronous": SYNCHRONOUS}
-            yield Place(
-                main=SqsQueue(SERVICE, **options),
-                late=SqsQueue(LATE, **options),
-                settings={"queue": f"sqs:{SERVICE}", **shared},
-                late_settings={"queue": f"sqs:{LATE}", **shared},
-                late_retention=retention,
-                lease=8.0,
-                environment=CREDENTIALS,
-            )
-        finally:
-            _end(process)
+    queue: str
+    make: Callable[[str, str, float | None], Awaitable[object]]
+    patience: float = 60.0
 
 
-def _start(output: Any) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the server on a free port, and wait until it answers."""
-    port = _free_port()
-    command = [sys.executable, "-m", "crossfoot.demo.emulator", str(port)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True, env=dict(os.environ)
-    )
-    until = time.monotonic() + STARTING_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        if _answers(port):
-            return process, f"http://{HOST}:{port}"
-        time.sleep(0.05)
-    _end(process)
-    raise QueueUnavailable(f"MiniStack did not start within {STARTING_SECONDS:g} s: see {output.name}")
+async def _make_redis(queue: str, url: str, retention: float | None) -> None:
+    from crossfoot.queues.redis import ensure
+
+    await ensure(queue.partition(":")[2], url=url)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+async def _make_postgres(queue: str, url: str, retention: float | None) -> None:
+    from crossfoot.queues.postgres import ensure
+
+    await ensure(queue.partition(":")[2], url=url)
 
 
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", "/_ministack/health")
-        return connection.getresponse().status < 500
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+async def _make_nats(queue: str, url: str, retention: float | None) -> None:
+    from crossfoot.queues.nats import ensure
+
+    await ensure(queue, servers=url, retention=retention, lease=8.0)
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+async def _make_rabbitmq(queue: str, url: str, retention: float | None) -> None:
+    from crossfoot.queues.rabbitmq import ensure
+
+    await ensure(queue.partition(":")[2], url=url, retention=retention)
+
+
+BROKERS = {
+    "postgres": Broker("postgres:{name}", _make_postgres),
+    "redis": Broker("redis:{name}", _make_redis),
+    "nats": Broker("nats:{name}/billing", _make_nats),
+    # A message that is on its way between two of its queues is counted nowhere, and can be for minutes.
+    "rabbitmq": Broker("rabbitmq:{name}?heartbeat=10", _make_rabbitmq, patience=300.0),
+}

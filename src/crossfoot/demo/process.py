@@ -13,23 +13,27 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from types import ModuleType
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from crossfoot.app import Crossfoot
+from crossfoot.connection import is_postgres
 from crossfoot.demo import log
-from crossfoot.demo.hands import EmbeddedHands, Hands, SqsHands
+from crossfoot.demo.hands import EmbeddedHands, Hands, OtherHands, SqsHands
 from crossfoot.demo.hooks import Hooks
-from crossfoot.demo.incoming import FaultyLocalReceive, FaultyReceive
+from crossfoot.demo.incoming import FaultyKeepingReceive, FaultyLocalReceive, FaultyReceive
 from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.plan import Act
 from crossfoot.demo.record import Record
 from crossfoot.demo.shield import Shield
-from crossfoot.queues.queue import LocalQueue
+from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.queue import KeepsExpired, LocalQueue
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.worker import Worker
 
@@ -52,29 +56,26 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
 
 
-def example() -> Crossfoot:
-    """The example's service, as `examples/hospital/app.py` defines it."""
+def example() -> ModuleType:
+    """The example, `examples/hospital/app.py`."""
     path = log.folder() / "app.py"
     spec = importlib.util.spec_from_file_location("hospital_app", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["hospital_app"] = module
     spec.loader.exec_module(module)
-    return cast("Crossfoot", module.app)
+    return module
 
 
 def worker_of(orders: Orders) -> Worker:
     """The example's worker, with the faults built in."""
     os.environ.update({f"CROSSFOOT_{name.upper()}": str(value) for name, value in orders.settings.items()})
-    app = example()
+    hospital = example()
+    app: Crossfoot = hospital.app
     folder = Path(orders.folder)
     acts = {f"{SOURCE}|{id_}": act for id_, act in orders.acts.items()}
-    kind = FaultyLocalReceive if isinstance(app.queue, LocalQueue) else FaultyReceive
-    hands: Hands = EmbeddedHands(app.database.path)
-    if not isinstance(app.queue, LocalQueue):
-        hands = SqsHands(app.queue.name, app.settings.endpoint, app.settings.region)
-    queue = kind(app.queue, acts, Record(folder / "injected.db"), Shield(folder, orders.worker), hands)
-    hooks = Hooks(acts, queue)
+    queue = faulty(app, acts, Record(folder / "injected.db"), Shield(folder, orders.worker))
+    hooks = Hooks(acts, queue, made=hospital.TABLES if is_postgres(app.database.path) else ())
     registry = Registry()
     for handler in app.registry:
         registry.add(msgspec.structs.replace(handler, function=hooks.around(handler), wants_transaction=True))
@@ -83,6 +84,21 @@ def worker_of(orders: Orders) -> Worker:
     worker.on_settled = lambda held: queue.forget(held.delivery.receipt)
     queue.on_first_receive = lambda: _say(f"ready {worker.name}")
     return worker
+
+
+def faulty(app: Crossfoot, acts: Mapping[str, Act], record: Record, shield: Shield) -> FaultyReceive:
+    """The service's queue, with the faults built in, and somebody's hands on it."""
+    queue = app.queue
+    if isinstance(queue, EmbeddedQueue):
+        hands: Hands = EmbeddedHands(app.database.path)
+    elif app.settings.queue.startswith("sqs:"):
+        hands = SqsHands(queue.name, app.settings.endpoint, app.settings.region)
+    else:
+        hands = OtherHands(queue)
+    if isinstance(queue, LocalQueue):
+        return FaultyLocalReceive(queue, acts, record, shield, hands, database=app.database.path)
+    kind = FaultyKeepingReceive if isinstance(queue, KeepsExpired) else FaultyReceive
+    return kind(queue, acts, record, shield, hands)
 
 
 async def work(orders: Orders) -> None:

@@ -16,6 +16,7 @@ from crossfoot.books.balance import Balance
 from crossfoot.books.custody import Depth
 from crossfoot.books.posting import post_all
 from crossfoot.books.stock import take_stock
+from crossfoot.connection import is_postgres
 from crossfoot.demo import log, place, plan
 from crossfoot.demo.found import found
 from crossfoot.demo.log import Event
@@ -23,13 +24,14 @@ from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.outgoing import FaultyPublish
 from crossfoot.demo.place import Place
 from crossfoot.demo.plan import Fault, Plan
+from crossfoot.demo.process import example
 from crossfoot.demo.progress import CLOSED
 from crossfoot.demo.publisher import Publisher
 from crossfoot.demo.record import Record
 from crossfoot.demo.scene import Played, Scene, Watcher
 from crossfoot.demo.states import FinalStates, compare
 from crossfoot.demo.workers import Crew
-from crossfoot.queues.queue import LocalQueue
+from crossfoot.queues.embedded import EmbeddedQueue
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +39,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         messages: events of the log at most.
-        db: the file that becomes the book.
+        db: the file, or the URL of the database, that becomes the book.
         folder: for everything else, to be thrown away.
     """
 
     messages: int
     seed: int
-    db: Path
+    db: str
     folder: Path
     queue: str = "embedded"
+    endpoint: str | None = None
     workers: int = 2
 
 
@@ -132,7 +135,7 @@ async def run(options: Options, watcher: Watcher) -> Result:
 
 async def depths(where: Place) -> dict[str, Depth]:
     """What queues outside the book's file say of themselves."""
-    if isinstance(where.main, LocalQueue):
+    if isinstance(where.main, EmbeddedQueue):
         return {}
     found = {}
     for queue in (where.main, where.late):
@@ -169,7 +172,16 @@ def _events(count: int) -> list[Event]:
 
 
 def _place(options: Options) -> AbstractAsyncContextManager[Place]:
-    return place.embedded(options.db) if options.queue == "embedded" else place.sqs(options.folder)
+    return place.place_of(options.queue, options.db, options.folder, options.endpoint)
+
+
+def _make_tables(app: Crossfoot) -> None:
+    """The book's; and in PostgreSQL the example's own, see `hooks.Spelt`."""
+    app.book.open()
+    if is_postgres(app.database.path):
+        with app.book.writing() as connection:
+            for statement in example().TABLES:
+                connection.execute(statement)
 
 
 @asynccontextmanager
@@ -181,7 +193,7 @@ async def _scene(options: Options, where: Place, drawn: Plan, record: Record) ->
     late = Crossfoot(place.SERVICE, queue=where.late, **settings)
     crew = Crew(options.folder, acts, record, where.environment)
     try:
-        await anyio.to_thread.run_sync(app.book.open)
+        await anyio.to_thread.run_sync(_make_tables, app)
         await app.queue.open()
         await late.queue.open()
         yield Scene(

@@ -23,9 +23,6 @@ from crossfoot.demo.workers import Crew, DemoBroken
 LOOK = 0.25
 """Seconds between two looks into the book."""
 
-STILL_SECONDS = 60.0
-"""If nothing changes in the book for so long beyond any wait there is, the demo gives up and says what hangs."""
-
 WORKING = {
     "concurrency": 4, "prefetch": 100, "wait": 1.0, "grace": 30.0, "reconcile": 2.0,
     "attempts": 5, "backoff": 0.05, "backoff_cap": 0.5, "unknown_for": 0.0,
@@ -188,6 +185,6 @@ class Scene:
         moment = (self._now, self._publisher.published, self._killed)
         if moment != self._last:
             self._last, self._since = moment, anyio.current_time()
-        elif anyio.current_time() > self._since + STILL_SECONDS + self._where.late_retention:
+        elif anyio.current_time() > self._since + self._where.patience + self._where.late_retention:
             hanging = await anyio.to_thread.run_sync(in_work, self.app.book)
             raise DemoBroken(f"nothing moves any more; still in work: {', '.join(hanging) or 'copies in the queue'}")

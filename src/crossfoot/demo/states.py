@@ -55,7 +55,9 @@ def _actual(book: Book) -> tuple[dict[str, CaseEnd], set[str]]:
             (case, what): count
             for case, what, count in connection.execute("SELECT case_id, what, count(*) FROM invoices GROUP BY 1, 2")
         }
-        rows = connection.execute("SELECT case_id, state, sum(events), count(*) FROM cases GROUP BY case_id").fetchall()
+        rows = connection.execute(
+            "SELECT case_id, max(state), sum(events), count(*) FROM cases GROUP BY case_id"
+        ).fetchall()
     ends = {
         case: CaseEnd(
             state=state, events=events,

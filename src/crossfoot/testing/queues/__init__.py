@@ -20,10 +20,10 @@ from crossfoot.testing.queues.opening import Opening
 from crossfoot.testing.queues.ordering import Ordering
 from crossfoot.testing.queues.publishing import Publishing
 from crossfoot.testing.queues.settling import Settling
-from crossfoot.testing.queues.suite import QueueSettings, QueueSuite, outgoing
+from crossfoot.testing.queues.suite import QueueSettings, QueueSuite, outgoing, proves
 from crossfoot.testing.queues.watching import Watching
 
-__all__ = ["QueueConformance", "QueueSettings", "QueueSuite", "outgoing"]
+__all__ = ["QueueConformance", "QueueSettings", "QueueSuite", "outgoing", "proves"]
 
 
 class QueueConformance(Opening, Publishing, Delivering, Settling, Ordering, Watching):

@@ -8,7 +8,7 @@ import anyio
 
 from crossfoot.clock import SECOND
 from crossfoot.queues.queue import Delivery, Queue
-from crossfoot.testing.queues.suite import LONG_LEASE, SHORT_LEASE, QueueSuite, bodies, outgoing, receipts
+from crossfoot.testing.queues.suite import LONG_LEASE, SHORT_LEASE, QueueSuite, bodies, outgoing, proves, receipts
 
 
 class Delivering(QueueSuite):
@@ -28,6 +28,7 @@ class Delivering(QueueSuite):
                 granted = delivery.lease_until - delivery.enqueued_at
                 assert abs(granted - LONG_LEASE * SECOND) < 10 * SECOND, "the lease and the enqueue time disagree"
 
+    @proves("max_receive")
     async def test_never_more_than_asked_and_never_more_than_declared(self) -> None:
         async with self.make_queue() as queue:
             declared = queue.capabilities.max_receive
@@ -61,6 +62,24 @@ class Delivering(QueueSuite):
             assert (first.attempt, second.attempt) == (1, 2)
             assert first.receipt != second.receipt, "two hand-overs need two receipts"
             assert first.enqueued_at == second.enqueued_at
+
+    @proves("counts")
+    async def test_deliveries_to_a_client_that_is_gone_are_counted_too(self) -> None:
+        async with self.make_queue() as queue:
+            await self.put(queue)
+            first = await self.take_one(queue)
+            await queue.release([first.receipt])
+            if not queue.capabilities.counts:
+                assert (await self.take_one(queue)).attempt == 2, "one that lives counts for itself"
+                return
+            await queue.close()
+            other = self.twin(queue)
+            await other.open()
+            try:
+                second = await self.take_one(other)
+                assert (first.attempt, second.attempt) == (1, 2)
+            finally:
+                await other.close()
 
     async def test_a_waiting_receive_is_woken_by_a_publish(self) -> None:
         async with self.make_queue() as queue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossfoot.errors import CrossfootError, QueueUnavailable, UsageError
-from crossfoot.testing.queues.suite import QueueSuite, bodies, error_of
+from crossfoot.testing.queues.suite import QueueSuite, bodies, error_of, proves
 
 
 class Opening(QueueSuite):
@@ -36,6 +36,7 @@ class Opening(QueueSuite):
         finally:
             await queue.close()
 
+    @proves("max_lease")
     async def test_a_lease_over_the_limit_is_wrong_use(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_lease

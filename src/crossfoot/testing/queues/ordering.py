@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from crossfoot.queues.queue import Accepted, Delivery, Order, Queue
-from crossfoot.testing.queues.suite import QueueSuite, bodies, outgoing, receipts
+from crossfoot.testing.queues.suite import QueueSuite, bodies, outgoing, proves, receipts
 
 
 class Ordering(QueueSuite):
     """Per partition key, or not at all."""
 
+    @proves("order")
     async def test_one_partition_is_delivered_in_publish_order(self) -> None:
         async with self.make_queue() as queue:
             sent = await self.put(queue, 6, partition="case-1")
@@ -17,6 +18,7 @@ class Ordering(QueueSuite):
                 assert bodies(seen) == bodies(sent)
             assert sorted(bodies(seen)) == sorted(bodies(sent))
 
+    @proves("order")
     async def test_a_partition_waits_while_one_of_it_is_out_and_others_go_on(self) -> None:
         async with self.make_queue() as queue:
             first, second = await self.put(queue, 2, partition="case-1")
@@ -34,6 +36,7 @@ class Ordering(QueueSuite):
             await queue.ack([out.receipt])
             assert bodies(await self.take(queue, 2)) == [second.body]
 
+    @proves("order")
     async def test_a_released_message_comes_before_its_successors(self) -> None:
         async with self.make_queue() as queue:
             sent = await self.put(queue, 3, partition="case-1")
@@ -52,6 +55,7 @@ class Ordering(QueueSuite):
             rest = await self.take(queue, 3)
             assert sorted(bodies([one, *rest])) == sorted(bodies(sent))
 
+    @proves("order")
     async def test_a_dead_lettered_message_makes_way_for_its_successors(self) -> None:
         async with self.make_queue() as queue:
             sent = await self.put(queue, 2, partition="case-1")
@@ -63,6 +67,7 @@ class Ordering(QueueSuite):
             await queue.dead_letter([first], reason="poison")
             assert bodies(await self.take(queue, 1)) == [sent[1].body]
 
+    @proves("priorities")
     async def test_a_higher_priority_is_delivered_first_where_the_queue_knows_priorities(self) -> None:
         async with self.make_queue() as queue:
             levels = queue.capabilities.priorities

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from crossfoot.message import Message, decode, encode
 from crossfoot.queues.queue import Accepted, Outgoing, Refused
-from crossfoot.testing.queues.suite import SHORT_LEASE, QueueSuite, bodies, is_refused_for_good, outgoing, receipts
+from crossfoot.testing.queues.suite import (
+    SHORT_LEASE,
+    QueueSuite,
+    bodies,
+    is_refused_for_good,
+    outgoing,
+    proves,
+    receipts,
+)
 
 TEXT = 'tab\t, newline\n, quote", äöü, 漢字, \U0001f9fe, \ufffd and a null escape \\u0000'
 
@@ -36,6 +44,7 @@ class Publishing(QueueSuite):
             assert isinstance(answer, Accepted), answer
             assert decode((await self.take_one(queue)).body) == message
 
+    @proves("max_publish")
     async def test_answers_come_one_per_message_in_the_order_given(self) -> None:
         async with self.make_queue() as queue:
             count = 2 * queue.capabilities.max_publish + 3 if queue.capabilities.max_publish <= 100 else 203
@@ -49,6 +58,7 @@ class Publishing(QueueSuite):
         async with self.make_queue() as queue:
             assert await queue.publish([]) == []
 
+    @proves("max_bytes")
     async def test_a_message_over_the_size_limit_is_refused_and_its_neighbours_are_not(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_bytes
@@ -68,6 +78,7 @@ class Publishing(QueueSuite):
             expected = [messages[0].body, messages[2].body, messages[3].body]
             assert sorted(bodies(await self.take(queue, 4))) == sorted(expected)
 
+    @proves("max_bytes")
     async def test_attributes_count_towards_the_size_limit(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_bytes
@@ -79,6 +90,7 @@ class Publishing(QueueSuite):
             assert is_refused_for_good(answer), answer
             assert await self.take(queue, 1) == []
 
+    @proves("max_delay")
     async def test_a_delayed_message_is_not_delivered_before_its_time(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_delay
@@ -93,6 +105,7 @@ class Publishing(QueueSuite):
             await self.pass_time(SHORT_LEASE + 0.2)
             assert bodies(await self.take(queue, 1)) == [message.body]
 
+    @proves("max_delay")
     async def test_a_delay_over_the_limit_is_refused_not_shortened(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_delay
@@ -104,6 +117,7 @@ class Publishing(QueueSuite):
                 assert is_refused_for_good(answer), answer
             assert await self.take(queue, 1) == []
 
+    @proves("publish_dedup")
     async def test_a_second_publish_of_the_same_message_is_a_second_copy_unless_the_queue_drops_it(
         self,
     ) -> None:
@@ -115,6 +129,7 @@ class Publishing(QueueSuite):
             copies = 1 if queue.capabilities.publish_dedup > 0 else 2
             assert bodies(await self.take(queue, 3)) == [message.body] * copies
 
+    @proves("publish_dedup")
     async def test_a_second_publish_is_dropped_even_after_the_first_was_acked(self) -> None:
         async with self.make_queue() as queue:
             message = outgoing()

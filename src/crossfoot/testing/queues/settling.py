@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossfoot.errors import UsageError
-from crossfoot.queues.queue import Done, NotDone
+from crossfoot.queues.queue import Done, LocalQueue, NotDone
 from crossfoot.testing.queues.suite import (
     LONG_LEASE,
     SHORT_LEASE,
@@ -12,6 +12,7 @@ from crossfoot.testing.queues.suite import (
     bodies,
     error_of,
     is_lost,
+    proves,
     receipts,
 )
 
@@ -79,6 +80,12 @@ class Settling(QueueSuite):
             assert bodies([second]) == bodies(sent)
             assert second.attempt == 2
 
+    @proves("transactional_ack")
+    async def test_only_a_queue_that_is_a_table_has_an_ack_that_rides_in_a_transaction(self) -> None:
+        async with self.make_queue() as queue:
+            assert isinstance(queue, LocalQueue) == queue.capabilities.transactional_ack
+
+    @proves("max_release_delay")
     async def test_a_message_released_with_a_delay_comes_back_after_it(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_release_delay
@@ -92,6 +99,7 @@ class Settling(QueueSuite):
             await self.pass_time(SHORT_LEASE + 0.2)
             assert (await self.take_one(queue)).attempt == 2
 
+    @proves("max_release_delay")
     async def test_a_release_delay_over_the_limit_is_wrong_use(self) -> None:
         async with self.make_queue() as queue:
             limit = queue.capabilities.max_release_delay
@@ -119,6 +127,7 @@ class Settling(QueueSuite):
             (answer,) = await queue.extend([delivery.receipt], lease=LONG_LEASE)
             assert is_lost(answer), answer
 
+    @proves("receipts_fenced")
     async def test_an_earlier_receipt_is_void_once_the_message_was_delivered_again(self) -> None:
         async with self.make_queue() as queue:
             await self.put(queue)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, TypedDict, Unpack
+from typing import ClassVar, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import anyio
@@ -14,6 +14,7 @@ import anyio
 from crossfoot.errors import CrossfootError
 from crossfoot.queues.queue import (
     Accepted,
+    Capabilities,
     Delivery,
     Done,
     Held,
@@ -32,6 +33,23 @@ SHORT_LEASE = 1.0
 """Seconds; whole, because some brokers count leases in seconds."""
 
 _numbers = itertools.count(1)
+
+_Test = TypeVar("_Test", bound=Callable[..., object])
+
+
+def proves(*capabilities: str) -> Callable[[_Test], _Test]:
+    """Says of a test that it shows these fields of `Capabilities` to hold as declared, or to be honestly absent.
+
+    The test has them as its attribute `proves`, for whoever makes a table of what was proved.
+    """
+    unknown = set(capabilities) - set(Capabilities.__struct_fields__)
+    assert not unknown, f"no such capability: {unknown}"
+
+    def mark(test: _Test) -> _Test:
+        vars(test)["proves"] = capabilities
+        return test
+
+    return mark
 
 
 class QueueSettings(TypedDict, total=False):

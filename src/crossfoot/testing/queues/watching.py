@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from crossfoot.errors import UsageError
 from crossfoot.queues.queue import Depth, DepthIs, Held, Queue
-from crossfoot.testing.queues.suite import QueueSuite, bodies, error_of, outgoing, receipts
+from crossfoot.testing.queues.suite import QueueSuite, bodies, error_of, outgoing, proves, receipts
 
 
 class Watching(QueueSuite):
     """Depth, browsing, dead letters, redrive, retention."""
 
+    @proves("depth", "hides")
     async def test_depth_counts_ready_in_flight_delayed_and_dead(self) -> None:
         async with self.make_queue() as queue:
             await self.put(queue, 5)
@@ -34,6 +35,7 @@ class Watching(QueueSuite):
             assert (depth.held, depth.dead) == (0, 0)
             assert depth.as_of > 0
 
+    @proves("browsing")
     async def test_browsing_shows_every_message_and_takes_none(self) -> None:
         async with self.make_queue() as queue:
             sent = await self.put(queue, 3)
@@ -64,6 +66,7 @@ class Watching(QueueSuite):
             await self.put(queue)
             assert [held async for held in queue.dead_letters()] == []
 
+    @proves("redrive")
     async def test_a_message_delivered_too_often_is_moved_to_the_dead_letters_by_the_queue(self) -> None:
         async with self.make_queue(max_attempts=2) as queue:
             sent = await self.put(queue)
