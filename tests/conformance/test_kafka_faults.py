@@ -156,7 +156,7 @@ class TestTheOffset:
         await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', b"a", 0), (b'{"n":1}', b"a", 0)))
         async with scene.queue() as queue:
             (first,) = await take(queue, 1, lease=30.0)
-            await until(lambda: len(queue._consumer.shelf.tracks[0].items) == 2, "the second one")  # type: ignore[union-attr]
+            await until(lambda: len(queue._consumer.shelf.tracks[0].items) == 2, "the second one")  # type: ignore[union-attr]  # it is open
             looks = 0
             deliver = queue._consumer.shelf.deliver  # type: ignore[union-attr] # how often it looks is told by nobody else
 
@@ -190,7 +190,7 @@ class TestTheOffset:
                 (delivery,) = await queue.receive(1, lease=6.0, wait=5.0)
             finally:
                 await anyio.to_thread.run_sync(scene.server.slow, 0)
-            item = queue._consumer.shelf.out(delivery.receipt)  # type: ignore[union-attr]
+            item = queue._consumer.shelf.out(delivery.receipt)  # type: ignore[union-attr]  # it is open
             assert item is not None
             told, kept = delivery.lease_until - clock.now(), micros(item.lease_over - clock.monotonic())
             assert abs(told - kept) < micros(0.3)
