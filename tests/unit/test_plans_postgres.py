@@ -53,6 +53,7 @@ A_NAME = (identity(MIDDLE), "tests", "billing")
 DUE = {"now": NOW, "queue": "billing", "limit": 100, "claim": "me", "until": NOW + 1}
 LINE = {"limit": 100, "type": None, "subject": None, "queue": None, "kind": None}
 A_GROUP = horizon._POST.format(group=GROUP)
+A_MESSAGE = ("billing", "tests", "new", "t", "s", "o", "c", None, 1, NOW, 60, 1, 1, b"")
 AN_ENTRY = (MIDDLE, 5, 1, 1, NOW, NOW, 1, None, None)
 
 
@@ -65,7 +66,8 @@ BY_HAND: Mapping[str, Any] = {
     sql.REPLACE_CONTENT: ("s", "o", "c", "c", 1, b"", MIDDLE),
     sql.FIND_MESSAGE: A_NAME,
     sql.FIND_MESSAGES: padded(*A_NAME, size=3 * sql.GROUP),
-    sql.INSERT_MESSAGE: ("billing", "tests", "new", "t", "s", "o", "c", None, 1, NOW, 60, 1, 1, b""),
+    sql.INSERT_MESSAGE: A_MESSAGE,
+    sql.INSERT_MESSAGES: A_MESSAGE * sql.GROUP,
     sql.NAME_OPERATION: ("o", MIDDLE),
     sql.INSERT_ENTRY: AN_ENTRY,
     sql.INSERT_ENTRIES: AN_ENTRY * sql.GROUP,

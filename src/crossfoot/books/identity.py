@@ -7,13 +7,15 @@ else under the same name would be counted as a copy, and be lost without a word.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from crossfoot.books import queries, sql
 from crossfoot.books.entry import RANKS
 from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.books.record import Record
-from crossfoot.books.store import Known, find_or_add
+from crossfoot.books.store import Known, find_or_add_all
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken
 from crossfoot.message import decode
@@ -23,21 +25,26 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 CAME_TO_NOTHING = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.DISCARDED)
 
 
-def find_or_publish(connection: Connection, record: Record) -> tuple[int, int]:
-    """A message that is about to be published, added if the book does not know it. Within the caller's transaction.
+def find_or_publish(connection: Connection, records: Sequence[Record]) -> list[tuple[int, int] | IdentityTaken]:
+    """Messages that are about to be published, added where the book does not know them. Within the caller's transaction.
 
     Returns:
-        Its key, and the attempt that its deliveries go on from: 0, unless its first publication came to nothing. A copy
-        of one that is still open is the same publication, to a queue that drops second ones.
-
-    Raises:
-        IdentityTaken: the book knows another one of that name.
+        For each its key, and the attempt that its deliveries go on from: 0, unless its first publication came to nothing. A
+        copy of one that is still open is the same publication, to a queue that drops second ones. Or the error that says that
+        the book knows another one of that name.
     """
-    known = find_or_add(connection, record)
+    found = find_or_add_all(connection, records)
+    return [_publishable(connection, known, record) for known, record in zip(found, records, strict=True)]
+
+
+def _publishable(connection: Connection, known: Known, record: Record) -> tuple[int, int] | IdentityTaken:
     if known.is_new:
         return known.key, 0
     if known.is_other(record) or _differs(connection, known, record):
-        mend(connection, known, record)
+        try:
+            mend(connection, known, record)
+        except IdentityTaken as error:
+            return error
     summary = fold(queries.entries_of(connection, known.key))
     return known.key, summary.latest // RANKS if posted_fate(summary) in CAME_TO_NOTHING else 0
 

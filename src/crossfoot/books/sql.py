@@ -27,13 +27,19 @@ SELECT w.place, m.key, m.type, m.subject, m.operation, m.latest, m.marks FROM wa
 CROSS JOIN crossfoot_messages m ON m.id = w.id AND m.source = w.source AND m.queue = w.queue
 """
 
-INSERT_MESSAGE = """
+_MESSAGE = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_INSERT_MESSAGE = f"""
 INSERT INTO crossfoot_messages
   (queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket, d0, d1, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {_MESSAGE}
 ON CONFLICT (id, source, queue) DO NOTHING
-RETURNING key
 """
+
+INSERT_MESSAGE = f"{_INSERT_MESSAGE}RETURNING key"
+
+INSERT_MESSAGES = _INSERT_MESSAGE.replace(_MESSAGE, ", ".join([_MESSAGE] * GROUP)) + "RETURNING key, id, source, queue"
+"""A whole group; what somebody else has added, or what is in the group twice, is not returned."""
 
 NAME_OPERATION = "UPDATE crossfoot_messages SET operation = ? WHERE key = ? AND operation IS NULL"
 

@@ -240,7 +240,11 @@ def find_or_add(connection: Connection, record: Record) -> Known:
     added = connection.execute(sql.INSERT_MESSAGE, record.row()).fetchone()
     if added is None:  # by somebody else, since it was looked for
         return find_or_add(connection, record)
-    return Known(added[0], record.type, record.subject, record.operation, 0, 0, is_new=True)
+    return _new(added[0], record)
+
+
+def _new(key: int, record: Record) -> Known:
+    return Known(key, record.type, record.subject, record.operation, 0, 0, is_new=True)
 
 
 def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[Known]:
@@ -250,9 +254,19 @@ def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[K
         names = [(record.id, record.source, record.queue) for record in group]
         rows = connection.execute(sql.FIND_MESSAGES, _filled(flat(names), 3 * sql.GROUP))
         found = {row[0]: Known(*row[1:]) for row in rows}
-        new = [(record.identity, place) for place, record in enumerate(group) if place not in found]
-        for _, place in sorted(new):  # in one order, so that two who add the same do not wait for each other
-            found[place] = find_or_add(connection, group[place])
+        # In one order, so that two who add the same do not wait for each other.
+        new = sorted(
+            (place for place in range(len(group)) if place not in found), key=lambda place: group[place].identity
+        )
+        if len(new) == sql.GROUP:
+            rows = connection.execute(sql.INSERT_MESSAGES, flat([group[place].row() for place in new]))
+            added = {tuple(name): key for key, *name in rows}
+        else:
+            added = {}
+        for place in new:
+            record = group[place]
+            key = added.pop((record.id, record.source, record.queue), None)
+            found[place] = find_or_add(connection, record) if key is None else _new(key, record)
         result += [found[place] for place in range(len(group))]
     return result
 

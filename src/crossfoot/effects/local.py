@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -30,15 +31,16 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
     answers: list[PublishAnswer] = []
     with book.writing() as connection:
         entries = []
-        for record, outgoing in pairs:
-            try:
-                key, base = find_or_publish(connection, record)
-            except IdentityTaken as error:
-                answers.append(Refused(outgoing.key, str(error), permanent=True))
+        to_queue: dict[str, list[Sequence[Any]]] = {}
+        found = find_or_publish(connection, [record for record, _ in pairs])
+        for (_, outgoing), place in zip(pairs, found, strict=True):
+            if isinstance(place, IdentityTaken):
+                answers.append(Refused(outgoing.key, str(place), permanent=True))
                 continue
+            key, base = place
             try:
                 for statement, parameters in queue.publish_statements([_from(base, outgoing)], now):
-                    connection.execute(statement, parameters)
+                    to_queue.setdefault(statement, []).append(parameters)
             except (MessageTooLarge, UsageError) as error:
                 answers.append(Refused(outgoing.key, str(error), permanent=True))
                 details = msgspec.json.encode({"reason": str(error)}).decode()
@@ -46,6 +48,8 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
             else:
                 answers.append(Accepted(outgoing.key))
                 entries.append(Entry(message=key, kind=Kind.PUBLISHED, at=now, due=now))
+        for statement, rows in to_queue.items():
+            connection.executemany(statement, rows)
         write_entries(connection, entries)
     queue.wake()
     return answers

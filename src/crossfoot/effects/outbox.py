@@ -156,12 +156,12 @@ class Outbox:
         letters: list[Letter | Refused] = []
         with self._book.writing() as connection:
             entries = []
-            for record, outgoing in records:
-                try:
-                    key, base = find_or_publish(connection, record)
-                except IdentityTaken as error:
-                    letters.append(Refused(outgoing.key, str(error), permanent=True))
+            found = find_or_publish(connection, [record for record, _ in records])
+            for (record, outgoing), place in zip(records, found, strict=True):
+                if isinstance(place, IdentityTaken):
+                    letters.append(Refused(outgoing.key, str(place), permanent=True))
                     continue
+                key, base = place
                 entries.append(Entry(message=key, kind=Kind.INTENDED, at=now, due=now, worker=self._worker))
                 row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, base, until, claim)
                 (number,) = connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()
