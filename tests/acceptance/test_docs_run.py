@@ -271,6 +271,7 @@ RUN = (
         "kafka.md",
     ),
     "observability.md",  # in `test_docs_observability.py`
+    "deployment.md",  # in `test_deploy.py`
 )
 
 
