@@ -20,7 +20,7 @@ from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery, ReceiptAnswer
 from tests.acceptance.service_rig import FORMS, Form, Service, a_service, eventually
-from tests.conformance.database_rig import Sql, insert
+from tests.conformance.database_rig import Sql, bill, insert
 from tests.unit.embedded_rig import SteppingClock
 
 pytestmark = pytest.mark.anyio
@@ -224,8 +224,10 @@ class Remote(EmbeddedQueue):
         self._time = clock
         self.seconds = self.set_by = 0.0
         self.acks = 0
+        self.waits: list[float] = []
 
     async def receive(self, limit: int, *, lease: float, wait: float = 0.0) -> list[Delivery]:
+        self.waits.append(wait)
         got = await super().receive(limit, lease=lease, wait=wait)
         if got:
             self._time.advance(self.seconds)
@@ -298,6 +300,15 @@ class TestTheClockOfALease:
     async def test_and_is_not_shorter_for_that(self, tmp_path: Path, clock: SteppingClock, remote: Remote) -> None:
         remote.seconds = 10.0
         assert await self.end(FORMS[0], tmp_path, clock, remote, takes=19.9) == [Kind.COMMITTED]
+
+    async def test_so_no_receive_waits_until_little_is_left_of_it(
+        self, tmp_path: Path, clock: SteppingClock, remote: Remote
+    ) -> None:
+        async with a_service(FORMS[0], tmp_path, clock=clock, queue=remote) as service:
+            service.handle("case.released", bill)
+            async with service.working(lease=2.0, wait=20.0):
+                await eventually(lambda: remote.waits, "a receive")
+        assert set(remote.waits) == {0.5}
 
     async def test_what_the_queue_itself_says_of_a_shorter_lease_is_believed(
         self, tmp_path: Path, clock: SteppingClock, remote: Remote

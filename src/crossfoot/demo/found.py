@@ -14,7 +14,7 @@ unknown type               dead, because no handler takes it
 worker killed              a worker that never said that it stopped
 lease overrun              a delivery that ended after its lease
 ack lost                   an ack without an answer; or delivered again after it was proven and acked
-retention expiry           an entry `expired`
+retention expiry           an entry `expired`; or found in the dead letters, where the queue says that it expired
 deleted from the queue     an entry `vanished`
 """
 
@@ -100,7 +100,9 @@ QUERIES: dict[Fault, str] = {
         JOIN crossfoot_messages m ON m.key = a.message
         WHERE a.closed AND b.began > a.ended AND b.attempt > a.attempt
           AND a.message NOT IN (SELECT message FROM several UNION SELECT message FROM overtaken)""",
-    Fault.EXPIRED: f"{_MESSAGES} WHERE e.kind = {Kind.EXPIRED}",
+    Fault.EXPIRED: f"""
+        {_MESSAGES} WHERE e.kind = {Kind.EXPIRED}
+          OR e.kind = {Kind.DEAD_LETTERED} AND json_extract(e.details, '$.reason') LIKE '%: expired'""",
     Fault.DELETED: f"{_MESSAGES} WHERE e.kind = {Kind.VANISHED}",
 }
 

@@ -51,7 +51,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
         batch: deliveries per transaction; 1 is the plain mode.
         optimistic: batches begin without savepoints; if one delivery fails, the handlers of all the batch run again.
         lease: how long a received message is ours before it must be extended.
-        wait: how long one receive waits for messages.
+        wait: how long one receive waits for messages; a quarter of the lease at most.
         grace: how long a stopping worker waits for handlers that run.
         reconcile: how often the queue is compared with the book.
         prefetch: deliveries taken in ahead of the handlers.
@@ -243,7 +243,7 @@ class Worker:
             asked = self._clock.monotonic()
             try:
                 limit = self._whole(min(room, most))
-                deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self.pattern.wait)
+                deliveries = await self._unless_stopping(limit, 0.0 if until_idle else self._longest_wait)
                 failures, self.trouble = 0, ""
                 if not deliveries and until_idle and await self._idle(leases, outbox):
                     await until_idle.run()  # what the queue has forgotten is no more to do, and must not look so
@@ -267,6 +267,11 @@ class Worker:
         """Our patience, and the queue's. One who works until nothing is left waits for no newer version."""
         retry = msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts)
         return msgspec.structs.replace(retry, unknown_for=0.0) if until_idle else retry
+
+    @property
+    def _longest_wait(self) -> float:
+        """Leases count from before they were asked for: what comes at the end of a long wait must have most of its own left."""
+        return min(self.pattern.wait, self.pattern.lease / 4)
 
     @property
     def _capacity(self) -> int:
