@@ -37,6 +37,19 @@ class Queues(StrEnum):
     rabbitmq = "rabbitmq"
 
 
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="keep the book on this PostgreSQL server, in a database of its own, which is dropped at the end",
+    ),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="the broker, where the demo is to start none; it makes queues of its own there"),
+]
+
+
 def demo(
     messages: Annotated[
         int, typer.Option(help="events of the log to publish, as whole cases; all of it is 49951", min=1)
@@ -46,25 +59,14 @@ def demo(
         Path | None,
         typer.Option(metavar="PATH", help="keep the book in this new file; otherwise it is thrown away at the end"),
     ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="keep the book on this PostgreSQL server, in a database of its own, which is dropped at the end",
-        ),
-    ] = None,
+    database: DatabaseUrl = None,
     queue: Annotated[
         Queues,
         typer.Option(
             help="where messages travel: in the book's database, or on a broker; SQS, Redis and NATS are started"
         ),
     ] = Queues.embedded,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="the broker, where the demo is to start none; it makes queues of its own there"
-        ),
-    ] = None,
+    endpoint: Endpoint = None,
     workers: Annotated[int, typer.Option(help="worker processes", min=1, max=32)] = 2,
     as_json: Json = False,
     color: Color = When.auto,
