@@ -110,12 +110,25 @@ def _entries(message: int, path: tuple[Step, ...], at: int, worker: int) -> Iter
         yield message, int(kind), attempt, delivery, at + number * 2_000, due, worker if attempt else 0, cause, details
 
 
-def measure(connect: Callable[[], Connection], messages: int, *, balance_goal: int = 50, repeats: int = 15) -> None:
-    """Time what a person waits for, in this process, from connecting on: medians and worst of `repeats`."""
+def names_in(messages: int) -> dict[str, str]:
+    """What such a book may be asked for, by what it is."""
+    middle = messages // 2
+    return {
+        "id": f"{middle:08x}-0000-7000-8000-{middle:012x}", "subject": f"case-{messages // 10}", "operation": f"bill:{middle}",
+    }  # fmt: skip
+
+
+def measure(
+    connect: Callable[[], Connection], names: dict[str, str], *, balance_goal: int = 50, repeats: int = 15
+) -> None:
+    """Time what a person waits for, in this process, from connecting on: medians and worst of `repeats`.
+
+    Args:
+        names: what `why` is asked for.
+    """
     from crossfoot.books.stock import take_stock
     from crossfoot.recover.lookup import look_up
 
-    wanted = f"{messages // 2:08x}-0000-7000-8000-{messages // 2:012x}"
     now = time.time_ns() // 1000
 
     def balance() -> None:
@@ -132,8 +145,8 @@ def measure(connect: Callable[[], Connection], messages: int, *, balance_goal: i
             connection.close()
 
     for name, call, goal in (
-        ("balance", balance, balance_goal), ("why <id>", why(wanted), 30), ("why <subject>", why(f"case-{messages // 10}"), 30),
-        ("why <operation>", why(f"bill:{messages // 2}"), 30), ("why <nothing>", why("nothing-of-that-name"), 30),
+        ("balance", balance, balance_goal), *((f"why <{what}>", why(name), 30) for what, name in names.items()),
+        ("why <nothing>", why("nothing-of-that-name"), 30),
     ):  # fmt: skip
         times = []
         for _ in range(repeats):
@@ -167,4 +180,4 @@ if __name__ == "__main__":
     if not options.no_measure:
         from crossfoot.sqlite import connect
 
-        measure(lambda: connect(options.path, read_only=True), options.messages)
+        measure(lambda: connect(options.path, read_only=True), names_in(options.messages))

@@ -21,7 +21,7 @@ import psycopg
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.large_book import CAUSE, CHUNK, COLUMNS, measure, rows_of, say
+from benchmarks.large_book import CAUSE, CHUNK, COLUMNS, measure, names_in, rows_of, say
 from crossfoot.books.posting import GROUP, post
 from crossfoot.books.sql import INSERT_CAUSE
 from crossfoot.books.store import Book
@@ -100,4 +100,4 @@ if __name__ == "__main__":
         make(url, options.messages, others=options.others, hours=options.hours)
         print(f"\nmade in {time.monotonic() - begun:.0f} s")
         weigh(url, options.messages)
-        measure(lambda: connect(url), options.messages, balance_goal=100)
+        measure(lambda: connect(url), names_in(options.messages), balance_goal=100)
