@@ -127,6 +127,51 @@ async def pg_bill(message: Message, tx: Any) -> None:
     await tx.execute("INSERT INTO effects VALUES ($1)", [message.subject])
 
 
+MANNERS = {
+    "plain": {"batch": 1},
+    "careful": {"batch": 4},
+    "optimistic": {"batch": 4, "optimistic": True},
+}
+
+
+@pytest.mark.parametrize("manner", MANNERS.values(), ids=MANNERS)
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+async def test_one_that_was_taken_away_is_undone_and_those_beside_it_commit(
+    house: House, is_async: bool, manner: dict[str, Any]
+) -> None:
+    taken: list[Any] = []
+
+    def take_away(subject: str | None) -> None:
+        if subject == "case-2" and not taken:
+            with psycopg.connect(house.url, autocommit=True) as operator:
+                taken.append(operator.execute(TAKE_AWAY, ("%case-2%",)).rowcount)
+
+    def bill_slowly(message: Message, tx: Any) -> None:
+        bill(message, tx)
+        take_away(message.subject)
+
+    async def abill_slowly(message: Message, tx: Any) -> None:
+        await abill(message, tx)
+        await anyio.to_thread.run_sync(take_away, message.subject)
+
+    house.app.handler("case.released", operation="bill:{subject}")(abill_slowly if is_async else bill_slowly)
+    messages = await house.publish("case.released", "case-1", "case-2", "case-3")
+    await house.work(**manner)
+    assert taken == [1]
+    assert sorted(house.rows("SELECT subject FROM effects")) == ["case-1", "case-2", "case-3"]
+    assert await house.fates(*messages) == [Fate.SETTLED] * 3
+    assert [house.kinds(message).count(Kind.FAILED) for message in messages] == [0, 1, 0]
+    (cause,) = house.rows("SELECT title FROM crossfoot_causes")
+    assert cause.startswith("LeaseLost")
+    await house.assert_sound()
+
+
+TAKE_AWAY = """
+UPDATE crossfoot_queue SET token = 4711, due_at = now() + interval '1 second' WHERE convert_from(body, 'UTF8') LIKE %s
+"""
+"""Somebody else has it for a second, and dies with it."""
+
+
 @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
 @pytest.mark.parametrize("handler", [bill, abill], ids=["sync", "async"])
 async def test_effect_proof_and_ack_are_one_transaction(house: House, handler: Any, batch: int) -> None:

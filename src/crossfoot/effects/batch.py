@@ -13,7 +13,7 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.store import flat
 from crossfoot.boundaries import Boundary, reach
-from crossfoot.effects.databases.session import All, Many, Run, Steps
+from crossfoot.effects.databases.session import Acks, All, Many, Run, Steps
 from crossfoot.effects.work import Closing, Work
 from crossfoot.errors import LeaseLost
 
@@ -52,7 +52,9 @@ def ack(works: Sequence[Work]) -> Steps[None]:
         return
     acked = 0
     for statement in {statement for statement, _ in acks}:
-        acked += yield Many(statement, [parameters for each, parameters in acks if each == statement])
+        rows = [parameters for each, parameters in acks if each == statement]
+        changed = yield Acks(statement, rows)
+        acked += len(rows) if changed is None else changed
     if acked != len(acks):
         raise LeaseLost(f"{len(acks) - acked} of {len(acks)} deliveries of a batch are with somebody else by now")
     reach(Boundary.AFTER_ACK)

@@ -23,7 +23,7 @@ from crossfoot.effects.databases.session import AsyncSession, Database, One, Run
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
-from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
 from crossfoot.message import Message
 
 AGAIN = 5
@@ -60,6 +60,9 @@ def _perform(work: Work, session: Session, database: Database) -> Kind:
         raise
     try:
         session.commit()
+    except LeaseLost as error:
+        session.rollback()
+        raise LeaseLost(work.lost) from error
     except Exception as error:
         session.rollback()
         if session.asks_again(error) or not committed_after_all(work, database, error):
@@ -92,6 +95,9 @@ async def _aperform(work: Work, session: AsyncSession, database: Database) -> Ki
     with anyio.CancelScope(shield=True):
         try:
             await session.commit()
+        except LeaseLost as error:
+            await session.rollback()
+            raise LeaseLost(work.lost) from error
         except Exception as error:
             await session.rollback()
             if session.asks_again(error) or not await acommitted_after_all(work, database, error):

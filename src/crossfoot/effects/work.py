@@ -19,7 +19,7 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
-from crossfoot.effects.databases.session import All, Alone, Many, One, Run, Steps
+from crossfoot.effects.databases.session import Ack, All, Alone, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.letters import EntryRow, Waiting, resume, send
@@ -269,6 +269,11 @@ class Work(msgspec.Struct, eq=False):
         subject = f" ({self.message.subject})" if self.message.subject else ""
         return f"{self.message.type} {self.message.id}{subject}"
 
+    @property
+    def lost(self) -> str:
+        """What is said of it when the ack finds that its lease is lost."""
+        return f"{self.what}: somebody else holds it by now; nothing was kept"
+
     # ---- parts -----------------------------------------------------------------------------------------------
 
     def _evidence(self, result: Any, rows: int) -> Evidence:
@@ -312,11 +317,16 @@ class Work(msgspec.Struct, eq=False):
     def _ack(self, kind: Kind) -> Steps[None]:
         if self.acks_later or self.hold.ack is None:
             return
-        if (yield Run(*self.hold.ack)):
+        if kind is Kind.SUPPRESSED:  # it has no effect that could be lost
+            if (yield Run(*self.hold.ack)):
+                reach(Boundary.AFTER_ACK)
+                self.acked = True
+            return
+        if (yield Ack(*self.hold.ack)) in (None, 1):
             reach(Boundary.AFTER_ACK)
             self.acked = True
-        elif kind is not Kind.SUPPRESSED:  # a suppressed delivery has no effect that could be lost
-            raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
+        else:
+            raise LeaseLost(self.lost)
 
     def _turn(self) -> Steps[Kind | None]:
         message, order = self.message, self.handler.in_order

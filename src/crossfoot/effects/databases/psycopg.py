@@ -21,7 +21,9 @@ from crossfoot.effects.databases.psycopg_steps import (
     own_cursor,
     read,
     take,
+    take_ack,
     tell_full_disk,
+    tell_lost_lease,
 )
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, AsyncSession, Session
 from crossfoot.postgres import COMMIT, ROLLBACK, Trips, connect_raw
@@ -194,6 +196,9 @@ class PsycopgSession:
         try:
             self._say(*ENDING)
             self._send()
+        except psycopg.Error as error:
+            tell_lost_lease(error)
+            raise
         finally:
             self._begun = self._open = False
 
@@ -218,6 +223,9 @@ class PsycopgSession:
     def answer(self, ask: Ask) -> Any:
         if not self._begun and self.handle.closed:
             self._connect()
+        # Behind a savepoint it is asked at once: whose ack it was must be known, to undo that one's work only.
+        if not self._marked and take_ack(self.handle.trips, ask):
+            return None
         if not take(self.handle.trips, ask):
             self._send()
             return self._over_a_living_one(lambda: answer(self._own, ask))

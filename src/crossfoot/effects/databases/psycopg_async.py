@@ -23,7 +23,7 @@ from crossfoot.effects.databases.psycopg import (
     tell_full_disk,
 )
 from crossfoot.effects.databases.psycopg_guarded import Guarded, is_copy_in, text_of
-from crossfoot.effects.databases.psycopg_steps import LAST, is_forgotten, read, take
+from crossfoot.effects.databases.psycopg_steps import LAST, is_forgotten, read, take, take_ack, tell_lost_lease
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
@@ -193,6 +193,9 @@ class PsycopgAsyncSession:
         try:
             await self._say(*ENDING)
             await self._send()
+        except psycopg.Error as error:
+            tell_lost_lease(error)
+            raise
         finally:
             self._begun = self._open = False
 
@@ -218,6 +221,9 @@ class PsycopgAsyncSession:
     async def answer(self, ask: Ask) -> Any:
         if not self._begun and self.handle.closed:
             await self._connect()
+        # Behind a savepoint it is asked at once: whose ack it was must be known, to undo that one's work only.
+        if not self._marked and take_ack(self.handle.trips, ask):
+            return None
         if not take(self.handle.trips, ask):
             await self._send()
             return await self._over_a_living_one(lambda: answer(self._own, ask))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -12,9 +13,11 @@ from psycopg.rows import tuple_row
 from crossfoot.books import sql
 from crossfoot.dialect import translate
 from crossfoot.effects.databases.changes import chain
-from crossfoot.effects.databases.session import All, Alone, Ask, Many, One, Run
-from crossfoot.errors import DiskFull
+from crossfoot.effects.databases.session import Ack, Acks, All, Alone, Ask, Many, One, Run
+from crossfoot.errors import DiskFull, LeaseLost
 from crossfoot.postgres import AFTER_OTHERS, ALONE, Trips, adapt, explain, is_transient, rows_changed, rows_of
+
+LOST = b"crossfoot: the lease is lost"
 
 LAST = frozenset(
     (sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP)
@@ -63,6 +66,32 @@ def take(trips: Trips, ask: Ask) -> bool:
     if isinstance(ask, Alone):
         return False
     return trips.say(translate(ask.sql), ask.rows if isinstance(ask, Many) else (ask.parameters,))
+
+
+def take_ack(trips: Trips, ask: Ask) -> bool:
+    """Have an ack carried out with the next trip, which it fails if it changes no row. False where it needs a cursor."""
+    if not isinstance(ask, (Ack, Acks)):
+        return False
+    return trips.say(_must_change(translate(ask.sql)), ask.rows if isinstance(ask, Acks) else (ask.parameters,))
+
+
+@lru_cache(maxsize=64)
+def _must_change(statement: bytes) -> bytes:
+    """The statement, which raises by a number that cannot be read where it would change none."""
+    return (
+        b"WITH acked AS (" + statement.strip() + b" RETURNING 1) "
+        b"SELECT CAST(CASE WHEN count(*) = 1 THEN '1' ELSE '" + LOST + b"' END AS integer) FROM acked"
+    )
+
+
+def tell_lost_lease(error: psycopg.Error) -> None:
+    """Tell that it was an ack which failed the trip.
+
+    Raises:
+        LeaseLost: it was.
+    """
+    if error.sqlstate == "22P02" and LOST.decode() in str(error):
+        raise LeaseLost("the ack found that somebody else holds the message by now") from error
 
 
 def read(ask: Ask, results: Sequence[PGresult], context: Any) -> Any:

@@ -27,6 +27,19 @@ class Many(NamedTuple):
     rows: Sequence[Row]
 
 
+class Ack(Run):
+    """A `Run` that must change a row. Answered with `None` by a session that sees to it at the commit, which then raises
+    `LeaseLost`: a question less to ask the server."""
+
+    __slots__ = ()
+
+
+class Acks(Many):
+    """The same of each of its rows."""
+
+    __slots__ = ()
+
+
 class One(NamedTuple):
     """Query; answered with the first row or `None`."""
 
