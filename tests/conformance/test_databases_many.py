@@ -79,6 +79,19 @@ async def test_fewer_rows_than_messages_prove_nothing_and_who_was_left_out_is_fo
     scene.assert_nothing_was_kept(of=works[1])
 
 
+async def test_what_fails_as_a_list_only_is_not_tried_as_a_list_again_and_again(scene: Scene) -> None:
+    calls: list[int] = []
+
+    def change_one_row_for_all(messages: Any, tx: Any) -> Generator[Sql, Any, None]:
+        calls.append(len(messages))
+        yield Sql("UPDATE taken SET number = number")
+
+    for _ in range(2):
+        works = works_of(scene, change_one_row_for_all, ["a", "b"])
+        assert await scene.perform_batch(works) == [Kind.COMMITTED] * 2
+    assert calls == [2, 1, 1, 1, 1]
+
+
 async def test_it_is_not_given_what_was_done_before_nor_anything_twice(scene: Scene) -> None:
     calls = Calls()
     works = works_of(scene, calls, ["a", "b", "a"], operation="bill:{subject}")

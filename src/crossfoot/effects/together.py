@@ -46,20 +46,23 @@ def perform_batch(works: Sequence[Work], session: Session, optimism: Optimism | 
     Raises:
         Exception: the transaction as a whole failed; do the works one by one, which finds out what was kept.
     """
+    performed, spoilt = works, False
     if optimism is not None and optimism.holds:
         try:
             results = _batch(works, session, marked=False)
         except (Spoilt, LeaseLost):
-            works = _again(works)
+            performed, spoilt = _again(works), True
         else:
             optimism.learn(failed=False)
             return results
     try:
-        results = _batch(works, session)
+        results = _batch(performed, session)
     except LeaseLost:
-        results = _batch(_again(works), session, grouped=False)
-    if optimism is not None:
-        optimism.learn(failed=any(isinstance(result, Exception) for result in results))
+        performed = _again(works)
+        results = _batch(performed, session, grouped=False)
+    if optimism is not None:  # what failed among others and not by itself would fail among others again
+        optimism.learn(failed=spoilt or any(isinstance(result, Exception) for result in results))
+    _tell(works, performed)
     return results
 
 
@@ -109,20 +112,23 @@ def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grou
 
 async def aperform_batch(works: Sequence[Work], session: AsyncSession, optimism: Optimism | None = None) -> Results:
     """The asynchronous twin of `perform_batch`: handlers run one after another."""
+    performed, spoilt = works, False
     if optimism is not None and optimism.holds:
         try:
             results = await _abatch(works, session, marked=False)
         except (Spoilt, LeaseLost):
-            works = _again(works)
+            performed, spoilt = _again(works), True
         else:
             optimism.learn(failed=False)
             return results
     try:
-        results = await _abatch(works, session)
+        results = await _abatch(performed, session)
     except LeaseLost:
-        results = await _abatch(_again(works), session, grouped=False)
-    if optimism is not None:
-        optimism.learn(failed=any(isinstance(result, Exception) for result in results))
+        performed = _again(works)
+        results = await _abatch(performed, session, grouped=False)
+    if optimism is not None:  # what failed among others and not by itself would fail among others again
+        optimism.learn(failed=spoilt or any(isinstance(result, Exception) for result in results))
+    _tell(works, performed)
     return results
 
 
@@ -176,6 +182,12 @@ async def _abatch(
 
 def _again(works: Sequence[Work]) -> list[Work]:
     return [work.again() for work in works]
+
+
+def _tell(works: Sequence[Work], performed: Sequence[Work]) -> None:
+    """Whoever holds the works reads in them what the outbox and the fate need, though others were performed in their stead."""
+    for work, other in zip(works, performed, strict=True):
+        work.sends, work.before = other.sends, other.before
 
 
 def _unit(first: Work, works: Sequence[Work]) -> list[Work]:

@@ -98,6 +98,12 @@ LOST = (
 )
 
 
+NOT_ITS_OWN = (
+    "the handler rolled back to a savepoint, or released one, that it did not set: in a batch it may be that of another message, "
+    "whose work would be undone with it"
+)
+
+
 class HasChanges(Protocol):
     """sqlite3's connection, or aiosqlite's."""
 
@@ -126,6 +132,7 @@ class ChangeCounter:
         self._lost = False
         self._refused = False
         self._missed = False
+        self._reached_out = False
         self.watching = False
         self.tracing = True
         """Whether this is called for every statement; what is not is told by `authorize` of savepoints it did not see."""
@@ -173,6 +180,7 @@ class ChangeCounter:
         self._lost = False
         self._refused = False
         self._missed = False
+        self._reached_out = False
         self.watching = True
 
     def changed(self) -> int:
@@ -191,6 +199,8 @@ class ChangeCounter:
             )
         if self._lost or not self._connection.in_transaction:
             raise TransactionMisuse(LOST)
+        if self._reached_out:
+            raise TransactionMisuse(NOT_ITS_OWN)
         if self._missed:
             raise TransactionMisuse(
                 "the handler used savepoints by a cursor that it made around the connection, so nobody counted what they undid: "
@@ -235,6 +245,7 @@ class ChangeCounter:
                 mark = self._stack[index]
                 del self._stack[index + (1 if keep else 0) :]
                 return mark
+        self._reached_out = True
         return None
 
 

@@ -13,6 +13,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from crossfoot.effects.databases.changes import NOT_ITS_OWN
 from crossfoot.errors import NoProof, TransactionMisuse
 
 _TOKEN = re.compile(
@@ -149,12 +150,20 @@ class ChangeCounter:
         self._refused = self._failure = None
 
     def look(self, statement: str) -> Look:
-        """See what a statement is about to do. Raises what `look_at` raises, and remembers it."""
+        """See what a statement is about to do.
+
+        Raises:
+            TransactionMisuse: what `look_at` raises; or it goes back to a savepoint that the handler did not set. It is
+                remembered.
+        """
         try:
-            return look_at(statement)
+            look = look_at(statement)
         except TransactionMisuse as error:
             self._refused = error
             raise
+        if look.verb in ("UNDO", "RELEASE") and all(name != look.name for name, _ in self._stack):
+            raise self.refuse(TransactionMisuse(NOT_ITS_OWN))
+        return look
 
     def refuse(self, error: TransactionMisuse) -> TransactionMisuse:
         """A handler that catches what it is told is told again at the end."""

@@ -196,9 +196,6 @@ class PsycopgSession:
         try:
             self._say(*ENDING)
             self._send()
-        except psycopg.Error as error:
-            tell_lost_lease(error)
-            raise
         finally:
             self._begun = self._open = False
 
@@ -295,6 +292,7 @@ class PsycopgSession:
             with self.handle.lock:
                 return self.handle.wait(self.handle.trips.send())
         except psycopg.Error as error:
+            tell_lost_lease(error)
             tell_full_disk(error, self.handle)
             raise
 

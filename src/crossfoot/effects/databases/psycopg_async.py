@@ -193,9 +193,6 @@ class PsycopgAsyncSession:
         try:
             await self._say(*ENDING)
             await self._send()
-        except psycopg.Error as error:
-            tell_lost_lease(error)
-            raise
         finally:
             self._begun = self._open = False
 
@@ -298,6 +295,7 @@ class PsycopgAsyncSession:
             async with self.handle.lock:
                 return await self.handle.wait(self.handle.trips.send())
         except psycopg.Error as error:
+            tell_lost_lease(error)
             tell_full_disk(error, self.handle)
             raise
 

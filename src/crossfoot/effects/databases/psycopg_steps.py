@@ -19,9 +19,9 @@ from crossfoot.postgres import AFTER_OTHERS, ALONE, Trips, adapt, explain, is_tr
 
 LOST = b"crossfoot: the lease is lost"
 
-LAST = frozenset(
-    (sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP)
-)
+LAST = frozenset((
+    sql.INSERT_ENTRY, sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP,
+))  # fmt: skip
 """What is written last before a commit, and whose answer nobody reads: it travels with the commit."""
 
 
