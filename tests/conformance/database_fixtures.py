@@ -58,3 +58,4 @@ file_driver_scene = _scenes([form for form in FILE_FORMS if not (form.orm or for
 orm_scene = _scenes([form for form in FORMS if form.orm], "orm_scene")
 file_orm_scene = _scenes([form for form in FILE_FORMS if form.orm], "file_orm_scene")
 postgres_driver_scene = _scenes([form for form in POSTGRES_FORMS if not form.orm], "postgres_driver_scene")
+psycopg_scene = _scenes([form for form in POSTGRES_FORMS if form.name.startswith("psycopg")], "psycopg_scene")

@@ -11,6 +11,7 @@ from psycopg import pq
 
 from crossfoot.books.entry import Kind
 from crossfoot.effects.proof import Noop
+from crossfoot.effects.work import Work
 from crossfoot.message import Message
 from crossfoot.postgres import Trips, connect_raw, rows_changed, rows_of
 from tests.conformance.database_rig import Scene, Sql, bill, insert
@@ -189,9 +190,9 @@ class TestADelivery:
         assert len(scene.effects) == 6
 
     async def test_what_is_forgotten_behind_its_back_costs_a_second_run_and_no_failure(
-        self, postgres_driver_scene: Scene
+        self, psycopg_scene: Scene
     ) -> None:
-        scene = postgres_driver_scene
+        scene = psycopg_scene
         for _ in range(4):
             await scene.perform(scene.work(scene.handler(bill)))
         done = scene.session._own.execute("DEALLOCATE ALL", prepare=False)
@@ -201,12 +202,18 @@ class TestADelivery:
         assert len(scene.effects) == 5
 
     async def test_it_takes_two_trips_beside_the_handlers_own(
-        self, postgres_driver_scene: Scene, monkeypatch: pytest.MonkeyPatch
+        self, psycopg_scene: Scene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Begin and claim; the handler's; entries and commit. An ack in the transaction is one more."""
-        scene = postgres_driver_scene
-        for _ in range(4):
-            await scene.perform(scene.work(scene.handler(bill)))
+        """Begin and claim; the handler's; entries and commit, and before them the ack."""
+        scene = psycopg_scene
+        scene.write("INSERT INTO scratch VALUES (1), (2), (3), (4), (5)")
+
+        def work(number: int) -> Work:
+            ack = ("DELETE FROM scratch WHERE number = ?", (number,))
+            return scene.work(scene.handler(bill), ack=ack)
+
+        for number in range(1, 5):
+            await scene.perform(work(number))
         trips = 0
         kind = type(scene.session.handle)
         wait = kind.wait
@@ -217,5 +224,6 @@ class TestADelivery:
             return wait(self, generator, *arguments, **options)
 
         monkeypatch.setattr(kind, "wait", counted)
-        await scene.perform(scene.work(scene.handler(bill)))
+        assert await scene.perform(work(5)) is Kind.COMMITTED
         assert trips == 3
+        assert scene.rows("SELECT 1 FROM scratch") == []
