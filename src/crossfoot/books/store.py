@@ -248,27 +248,27 @@ def _new(key: int, record: Record) -> Known:
 
 
 def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[Known]:
-    """Messages, in order, looked up in groups. Within the caller's transaction."""
-    result: list[Known] = []
-    for group in _groups(records):
-        names = [(record.id, record.source, record.queue) for record in group]
+    """Messages, in order, looked up and added in groups. Within the caller's transaction."""
+    found: dict[int, Known] = {}
+    for group in _groups(range(len(records))):
+        names = [(records[place].id, records[place].source, records[place].queue) for place in group]
         rows = connection.execute(sql.FIND_MESSAGES, _filled(flat(names), 3 * sql.GROUP))
-        found = {row[0]: Known(*row[1:]) for row in rows}
-        # In one order, so that two who add the same do not wait for each other.
-        new = sorted(
-            (place for place in range(len(group)) if place not in found), key=lambda place: group[place].identity
-        )
-        if len(new) == sql.GROUP:
-            rows = connection.execute(sql.INSERT_MESSAGES, flat([group[place].row() for place in new]))
+        found.update((group[row[0]], Known(*row[1:])) for row in rows)
+    # In one order, so that two who add the same do not wait for each other.
+    new = sorted(
+        (place for place in range(len(records)) if place not in found), key=lambda place: records[place].identity
+    )
+    for group in _groups(new):
+        if len(group) == sql.GROUP:
+            rows = connection.execute(sql.INSERT_MESSAGES, flat([records[place].row() for place in group]))
             added = {tuple(name): key for key, *name in rows}
         else:
             added = {}
-        for place in new:
-            record = group[place]
+        for place in group:
+            record = records[place]
             key = added.pop((record.id, record.source, record.queue), None)
             found[place] = find_or_add(connection, record) if key is None else _new(key, record)
-        result += [found[place] for place in range(len(group))]
-    return result
+    return [found[place] for place in range(len(records))]
 
 
 def completed(connection: Connection, operations: Sequence[str]) -> set[str]:
