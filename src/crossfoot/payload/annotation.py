@@ -31,7 +31,7 @@ def payload_type_of(handler: Callable[..., Any], *, many: bool = False) -> Any:
         annotation = typing.get_args(annotation)[0]
     is_list = typing.get_origin(annotation) in LISTS or annotation in LISTS
     if many and typing.get_origin(annotation) in LISTS:
-        (annotation,) = typing.get_args(annotation)
+        annotation = next(iter(typing.get_args(annotation)), None)
     elif is_list is not many and _says_how_many(annotation):
         remedy = (
             "a list: write `list[Message]`" if many else "one message: write `Message`, or register it with many=True"
