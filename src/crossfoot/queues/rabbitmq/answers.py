@@ -67,12 +67,16 @@ def answer_of(request: asyncio.Future[T], label: str) -> T:
         raise QueueUnavailable(f"queue {label}: the connection was lost, nothing was sent") from error
     if (code := codes.get(type(error))) is not None:
         raise Rejected(code, str(error)) from error
-    nameless = type(error) is Exception and isinstance(
-        error.__cause__, asyncio.CancelledError
-    )  # the client's, of a lost one
-    if nameless or isinstance(error, (errors.AMQPError, OSError, RuntimeError)):
+    if is_of_connection(error):
         raise NoAnswer(f"the connection was lost before an answer came: {_text(error)}") from error
     raise error
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the client raised it over a connection, which it does with many an exception, nameless ones among them."""
+    errors = import_aiormq().exceptions
+    nameless = type(error) is Exception and isinstance(error.__cause__, asyncio.CancelledError)
+    return nameless or isinstance(error, (errors.AMQPError, OSError, RuntimeError, EOFError, StopAsyncIteration))
 
 
 def _text(error: BaseException) -> str:

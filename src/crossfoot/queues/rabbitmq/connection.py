@@ -13,7 +13,7 @@ from anyio import Lock, to_thread
 
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.rabbitmq.address import Address
-from crossfoot.queues.rabbitmq.answers import import_aiormq
+from crossfoot.queues.rabbitmq.answers import import_aiormq, is_of_connection
 from crossfoot.queues.rabbitmq.link import Link, over_within
 
 PAUSE_SECONDS = 0.5
@@ -86,7 +86,7 @@ class Connection:
         if error is None:
             return link
         await link.close()
-        if not isinstance(error, (errors.AMQPError, OSError, RuntimeError, EOFError)):
+        if not is_of_connection(error):
             raise error
         why = f"queue {self.label} cannot be reached at {place.shown}, nothing was sent: {_why(error, errors)}"
         self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
@@ -108,4 +108,6 @@ def _why(error: BaseException, errors: object) -> str:
         return "it refused us. Check user and password, and whether that user may use the virtual host"
     if isinstance(error, getattr(errors, "InvalidFrameError")):  # noqa: B009 - the same
         return "it closed the connection instead of opening it. Check that the virtual host is there, and open to this user"
+    if isinstance(error, StopAsyncIteration):  # the client's, when the server hangs up meanwhile
+        return "it closed the connection while that was being opened. Try again"
     return f"{str(error) or 'no answer in time'}. Check the address, and whether the server runs"
