@@ -136,6 +136,37 @@ def test_each_line_is_an_object_that_names_the_message_it_is_about(folder: Path,
     assert facts(dead, "logger", "message_id", "attempt", "handler") == ("crossfoot.worker", "id-case-3", 1, "broken")
 
 
+MANY = """
+import logging
+from crossfoot import Crossfoot
+app = Crossfoot("billing")
+
+@app.handler("case.released", many=True)
+def bill(messages, tx):
+    logging.getLogger("shop").warning("billing %d", len(messages))
+    for message in messages:
+        tx.of(message).outcome("billed")
+
+@app.handler("case.broken")
+def broken(message, tx):
+    raise RuntimeError("cried")
+"""
+
+
+def test_a_line_of_a_handler_that_has_several_in_hand_names_none_of_them(folder: Path) -> None:
+    (folder / "billing.py").write_text(MANY)
+    for number in range(3):
+        crossfoot(folder, "publish", "billing:app", "case.released", "--subject", f"more-{number}")
+    said = work(folder, "--log-format", "json", "--batch", "10", "--concurrency", "1")
+    found = {
+        facts(record, "message", "handler", "messages", "message_id", "operation")[: 3 if record.get("messages") else 4]
+        for record in saying(records(said), "billing ")
+    }
+    several = {(f"billing {count}", "bill", count) for count in range(2, 6)}
+    assert several & found
+    assert all(one in several or (one[:3] == ("billing 1", "bill", None) and one[3]) for one in found)
+
+
 def test_neither_payloads_nor_the_texts_of_exceptions_are_logged(folder: Path) -> None:
     told = work(folder, "--log-format", "json", "--verbose")
 

@@ -27,6 +27,7 @@ def perform_many(works: Sequence[Work], session: Session) -> list[Kind]:
     try:
         ready = drive(_open(works), session)
         if ready:
+            _say_how_many(ready)
             tx = ManyTransaction(ready, session, begun=True)
             session.watch()
             for work in ready:
@@ -49,6 +50,7 @@ async def aperform_many(works: Sequence[Work], session: AsyncSession) -> list[Ki
     try:
         ready = await adrive(_open(works), session)
         if ready:
+            _say_how_many(ready)
             tx = AsyncManyTransaction(ready, session, begun=True)
             await session.watch()
             for work in ready:
@@ -74,6 +76,11 @@ def _open(works: Iterable[Work]) -> Steps[list[Work]]:
             work.opened = True
             ready.append(work)
     return ready
+
+
+def _say_how_many(works: Sequence[Work]) -> None:
+    for work in works:
+        work.beside = len(works) - 1
 
 
 def _close(works: Sequence[Work], result: Any, rows: int) -> Steps[None]:

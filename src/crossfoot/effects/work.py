@@ -110,6 +110,8 @@ class Work(msgspec.Struct, eq=False):
     """Whether its operation was claimed with those of its batch."""
     acks_later: bool = False
     """Whether its ack is carried out with those of its batch."""
+    beside: int = 0
+    """How many more its handler is called with."""
     proven: Collection[int] = ()
     """Messages that works before this one of the same batch have closed; their entries are not written yet."""
 

@@ -34,6 +34,7 @@ _KNOWN = frozenset(
         "operation",
         "handler",
         "attempt",
+        "messages",
         "trace_id",
         "span_id",
         "worker",
@@ -53,6 +54,8 @@ def about(held: Held) -> dict[str, Mapping[str, Any]]:
 
 def _about(work: Work) -> dict[str, Any]:
     hold = work.hold
+    if work.beside:
+        return {"queue": hold.queue, "handler": work.handler.name, "messages": work.beside + 1}
     return _facts(work.message, hold.queue, hold.attempt, work.operation, work.handler.name)
 
 
