@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -29,31 +29,42 @@ def payload_type_of(handler: Callable[..., Any], *, many: bool = False) -> Any:
         annotation = _resolved(handler, name, annotation)
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
-    is_list = typing.get_origin(annotation) in LISTS or annotation in LISTS
-    if many and typing.get_origin(annotation) in LISTS:
-        annotation = next(iter(typing.get_args(annotation)), None)
-    elif is_list is not many and _says_how_many(annotation):
-        remedy = (
-            "a list: write `list[Message]`" if many else "one message: write `Message`, or register it with many=True"
+    if many:
+        annotation = _one_of(handler, name, annotation)
+    elif (typing.get_origin(annotation) or annotation) in LISTS:
+        raise UsageError(
+            f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed one message: write `Message`, "
+            "or register it with many=True"
         )
-        raise UsageError(f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed {remedy}")
     if _is_envelope(typing.get_origin(annotation)):
         (declared,) = typing.get_args(annotation)
         return None if declared is Any or isinstance(declared, typing.TypeVar) else declared
     if _has_fields(annotation) and not _is_envelope(annotation):
+        handed, wanted = ("messages", "list[Message[{}]]") if many else ("the message", "Message[{}]")
         raise UsageError(
-            f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed the message, "
-            f"of which that is the data: write `{name}: Message[{name_of(annotation)}]`"
+            f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed {handed}, "
+            f"of which that is the data: write `{name}: {wanted.format(name_of(annotation))}`"
         )
     return None
 
 
-LISTS = (list, Sequence, Iterable)
+LISTS = (list, Sequence, Collection, Iterable)
 
 
-def _says_how_many(annotation: Any) -> bool:
-    origin = typing.get_origin(annotation) or annotation
-    return origin in LISTS or _is_envelope(origin)
+def _one_of(handler: Callable[..., Any], name: str, annotation: Any) -> Any:
+    """What a list's annotation says of one of it; `None` if it says nothing.
+
+    Raises:
+        UsageError: the annotation is of something else.
+    """
+    if annotation in (None, Any, *LISTS):
+        return None
+    if typing.get_origin(annotation) not in LISTS:
+        raise UsageError(
+            f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed a list: write `list[Message]`"
+        )
+    one = next(iter(typing.get_args(annotation)), None)
+    return typing.get_args(one)[0] if typing.get_origin(one) is typing.Annotated else one
 
 
 def _first_annotation(handler: Callable[..., Any]) -> tuple[str, Any]:
