@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 
 from crossfoot.connection import shown
 from crossfoot.dialect import translate
-from crossfoot.postgres.connecting import connect_raw
+from crossfoot.postgres.connecting import BY_INDEX, connect_raw
 from crossfoot.postgres.errors import AGAIN, explain, is_outside
 
 BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -173,4 +173,7 @@ def connect(url: str, *, synchronous: str = "FULL") -> Connection:
     Raises:
         DatabaseUnavailable: the server cannot be reached, refuses us, is too old or has no such database.
     """
-    return Connection(connect_raw(psycopg.Connection, url, synchronous=synchronous), shown(url))
+    raw = connect_raw(psycopg.Connection, url, synchronous=synchronous)
+    if raw.prepare_threshold is not None:
+        raw.execute(BY_INDEX)
+    return Connection(raw, shown(url))
