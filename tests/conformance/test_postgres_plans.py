@@ -13,13 +13,16 @@ import anyio
 import psycopg
 import pytest
 
+from crossfoot.books import sql
+from crossfoot.books.store import Book
 from crossfoot.dialect import translate
+from crossfoot.postgres import Connection, connect
 from crossfoot.queues.postgres import ensure
 from crossfoot.queues.postgres.places import HIGHEST, RANKS, Look, Places, after, columns
 from crossfoot.queues.postgres.receiving import instant
 from tests.conformance.postgres_queue_statements import A_CLAIM, ACK, CLAIM, COMMON, KEY, LOCAL, LOOK, STATEMENTS
 from tests.conformance.postgres_scene import database_on
-from tests.servers.plans import Plan, generic_plan, nodes
+from tests.servers.plans import Plan, generic_plan, nodes, read_as_a_whole
 from tests.servers.postgres import Postgres
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -169,3 +172,22 @@ def test_what_was_delivered_before_is_not_stepped_over_although_nothing_can_be_v
 
 def test_the_ranges_of_a_claim_cover_every_rank() -> None:
     assert {rank for rank, _, high in Places().ranges() if high == HIGHEST} == set(RANKS)
+
+
+def test_a_book_that_is_empty_plans_for_what_it_will_hold(postgres: Postgres) -> None:
+    """The server keeps to the plan of a prepared statement, and of an empty table it would read all."""
+    asked = {sql.FIND_OPERATIONS: ("bill:1",) * sql.GROUP, sql.FIND_MESSAGES: ("1", "billing", "billing") * sql.GROUP}
+    with database_on(postgres) as url:
+        book = Book(url).open()
+        by_a_command = connect(url)
+        with book.writing() as connection:
+            connection.execute("ANALYZE")
+        try:
+            assert isinstance(book.connection, Connection)
+            for statement, parameters in asked.items():
+                text = translate(statement)
+                assert read_as_a_whole(generic_plan(by_a_command.raw, text, parameters)), "this test would not notice"
+                assert not read_as_a_whole(generic_plan(book.connection.raw, text, parameters))
+        finally:
+            by_a_command.close()
+            book.close()

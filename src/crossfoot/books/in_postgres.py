@@ -25,7 +25,7 @@ class PostgresDatabase:
         self._synchronous = synchronous
 
     def connect(self) -> PostgresConnection:
-        return connect(self._url, synchronous=self._synchronous)
+        return connect(self._url, synchronous=self._synchronous, by_index=True)
 
     def look_in(self) -> PostgresConnection:
         return connect(self._url, synchronous=self._synchronous)

@@ -167,13 +167,17 @@ class Connection:
             raise
 
 
-def connect(url: str, *, synchronous: str = "FULL") -> Connection:
+def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> Connection:
     """Open `url`; a commit is on the server's disk when it returns, unless `synchronous` is NORMAL.
+
+    Args:
+        by_index: for who says the same for hours: see `BY_INDEX`. Where much is counted, the server chooses better by itself.
 
     Raises:
         DatabaseUnavailable: the server cannot be reached, refuses us, is too old or has no such database.
     """
     raw = connect_raw(psycopg.Connection, url, synchronous=synchronous)
-    if raw.prepare_threshold is not None:
-        raw.execute(BY_INDEX)
-    return Connection(raw, shown(url))
+    connection = Connection(raw, shown(url))
+    if by_index and raw.prepare_threshold is not None:
+        connection.execute(BY_INDEX)
+    return connection
