@@ -109,7 +109,7 @@ class Crossfoot:
             type: the type it takes; `*` stands for any run of characters.
             operation: names the business action, as in `bill:{subject}:{sequence}`; the message itself unless given.
             proves: outcomes without which a return proves nothing.
-            in_order: take each subject's events in order, see `InOrder`.
+            in_order: take each subject's events in order; `True` is short for `InOrder()`, which says what else there is.
             payload: a msgspec struct, pydantic model or dataclass that `message.data` is made into.
             deadline: seconds it may run, its waits for the database included.
             many: call it with a list: all of a batch that are its, for effects that are one statement for many. Its proof is a row
@@ -123,6 +123,8 @@ class Crossfoot:
 
         if not isinstance(type, str):
             raise UsageError("a handler takes a message type: write @app.handler('case.released') above it")
+        if not isinstance(in_order, (bool, InOrder)):
+            raise UsageError(f"in_order is True, or an InOrder(...), and not {in_order!r}")
         if many and in_order:
             raise UsageError("a handler with in_order takes one message at a time: leave out many=True")
 

@@ -54,7 +54,13 @@ class Unavailable(CrossfootError):
 
 
 class QueueUnavailable(Unavailable):
-    """The queue did not answer, or refused us."""
+    """The queue did not answer, or refused us.
+
+    Attributes:
+        kept: ids of messages that were to be published and are in the book: they will be sent by whoever relays for the service.
+    """
+
+    kept: tuple[str, ...] = ()
 
 
 class DatabaseUnavailable(Unavailable):

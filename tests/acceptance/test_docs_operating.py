@@ -91,6 +91,17 @@ def test_a_queue_that_does_not_answer_ends_a_worker_with_2(quickstart: Path) -> 
     assert "queue billing cannot be reached" in done.stderr
 
 
+def test_a_publish_that_nobody_answers_ends_with_1_and_says_that_it_is_kept(quickstart: Path) -> None:
+    nobody = {"CROSSFOOT_QUEUE": f"redis://127.0.0.1:{free_port()}/0/billing"}
+    done = crossfoot(quickstart, "publish", "billing:app", "case.released", "--id", "kept-1", code=1, **nobody)
+
+    assert "cannot be reached" in done.stderr
+    assert "message kept-1 is in the book" in done.stderr
+    assert "do not publish it again" in done.stderr
+    page = crossfoot(quickstart, "why", "kept-1", "--json", code=None)
+    assert "kept-1" in page.stdout
+
+
 def test_a_publish_that_is_refused_ends_with_1_and_is_booked(quickstart: Path) -> None:
     done = crossfoot(quickstart, "publish", "billing:app", "case.released", code=1, CROSSFOOT_MAX_BYTES="100")
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from crossfoot import Crossfoot
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.operation import operation_key
-from crossfoot.errors import HandlerConflict
+from crossfoot.effects.sequence import InOrder
+from crossfoot.errors import HandlerConflict, UsageError
 from crossfoot.worker.registry import Registry
 
 
@@ -106,3 +110,9 @@ def test_a_registry_lists_its_handlers() -> None:
 
     assert len(made) == 2
     assert {one.type for one in made} == {"case.released", "order.*"}
+
+
+@pytest.mark.parametrize("value", [InOrder, 5, "sequence", None])
+def test_an_order_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="in_order is True, or an InOrder"):
+        Crossfoot("billing").handler("case.released", in_order=value)

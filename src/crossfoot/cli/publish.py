@@ -14,8 +14,8 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.cli.loading import load_app
-from crossfoot.cli.output import clean, note
-from crossfoot.errors import EnvelopeInvalid, UsageError
+from crossfoot.cli.output import clean, complain, note
+from crossfoot.errors import EnvelopeInvalid, QueueUnavailable, UsageError
 from crossfoot.message import Message, decode
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
 
@@ -64,10 +64,30 @@ def publish(
         if message_id is not None:
             stated["id"] = message_id
         groups = iter([[app.message(str(type_), data=_payload(data), **stated)]])
-    answers = anyio.run(_publish, app, groups)
+    try:
+        answers = anyio.run(_publish, app, groups)
+    except QueueUnavailable as error:
+        raise typer.Exit(_say_kept(error, app.name)) from None
     _report(answers, as_json)
     if not all(isinstance(answer, Accepted) for answer in answers):
         raise typer.Exit(1)
+
+
+def _say_kept(error: QueueUnavailable, service: str) -> int:
+    """Say that what could not be sent is kept; the exit code.
+
+    Raises:
+        QueueUnavailable: it is not.
+    """
+    if not error.kept:
+        raise error
+    first, more = error.kept[0], len(error.kept) - 1
+    kept = f"message {first} and {more:,} more are" if more else f"message {first} is"
+    return complain(
+        f"{error}. But {kept} in the book, and a worker of {service} sends what is there when the queue answers: do not publish it "
+        "again",
+        code=1,
+    )
 
 
 async def _publish(app: Crossfoot, groups: Iterator[list[Message]]) -> list[PublishAnswer]:

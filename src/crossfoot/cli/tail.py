@@ -58,9 +58,11 @@ def tail(
 ) -> None:
     """Entries as they are written, one a line, until Ctrl-C.
 
-    crossfoot tail
-    crossfoot tail --kind failed --type 'case.billed'
-    crossfoot tail -n 1000 --no-follow --json | jq -r .id
+        crossfoot tail
+        crossfoot tail --kind failed --type 'case.billed'
+        crossfoot tail -n 1000 --no-follow --json | jq .id
+
+    Filters that are given together must all hold.
     """
     filters = {"type": type_, "subject": subject, "queue": queue, "kind": _kind(kind)}
     with reading(db) as (connection, path):

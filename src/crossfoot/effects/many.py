@@ -85,7 +85,7 @@ def _say_how_many(works: Sequence[Work]) -> None:
 
 def _close(works: Sequence[Work], result: Any, rows: int) -> Steps[None]:
     for work in works:
-        kind = work.judge(result, rows, len(works))
+        kind = work.judge(result, rows)
         if work.asks_no_more(kind):
             work.note_proof(kind)
         else:

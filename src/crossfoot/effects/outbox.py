@@ -144,6 +144,7 @@ class Outbox:
             answers = await queue.publish([letter.outgoing() for letter in letters])
         except QueueUnavailable as error:
             await anyio.to_thread.run_sync(self._put_off, letters, str(error))
+            error.kept = tuple(letter.identity.rpartition("|")[2] for letter in letters)
             raise
         reach(Boundary.AFTER_SEND)
         await anyio.to_thread.run_sync(self._book_answers, letters, answers)

@@ -179,20 +179,15 @@ class Work(msgspec.Struct, eq=False):
         """What its handler is called with."""
         return [self.message] if self.handler.many else self.message
 
-    def judge(self, result: Any, rows: int, of: int = 1) -> Kind:
+    def judge(self, result: Any, rows: int) -> Kind:
         """What the handler's return is, by the evidence.
-
-        Args:
-            result: what it returned.
-            rows: rows it changed.
-            of: messages it was called with.
 
         Raises:
             NoProof: nothing shows that the work was done.
         """
         self.evidence = self._evidence(result, rows)
-        if of > 1:
-            self.evidence = msgspec.structs.replace(self.evidence, of=of)
+        if self.beside:
+            self.evidence = msgspec.structs.replace(self.evidence, of=self.beside + 1)
         return judge(result, self.evidence, self.handler.proves, what=self)
 
     def asks_no_more(self, kind: Kind) -> bool:
