@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from crossfoot.effects.databases.changes import ChangeCounter
 from crossfoot.effects.databases.sqlite import HandlerConnection
+from crossfoot.errors import TransactionMisuse
 from crossfoot.sqlite import connect_as
 
 NAMES = ("a", "A", '"a"', '"a b"', "[c b]", "`b`", "'it''s'", '"d""e"', '"to"', "B")
@@ -45,9 +46,6 @@ def _statement(code: int) -> str:
     return spelling.replace("{}", NAMES[code // 32 % len(NAMES)])
 
 
-PROGRAMS = st.binary(max_size=40).map(lambda code: [_statement(2 * one + at % 2) for at, one in enumerate(code)])
-
-
 TABLES = (
     "CREATE TABLE invoices (number INTEGER NOT NULL)",
     "CREATE TABLE orders (number INTEGER)",
@@ -56,6 +54,26 @@ TABLES = (
 )
 
 LEFT = "SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM audit)"
+
+
+def possible(program: list[str]) -> list[str]:
+    """Without what names a savepoint that is not there: that might be a neighbour's, and the handler is refused for it."""
+    kept = []
+    with closing(business()) as shadow:
+        shadow.execute("BEGIN")
+        for statement in program:
+            try:
+                shadow.execute(statement)
+            except sqlite3.Error as error:
+                if "no such savepoint" in str(error):
+                    continue
+            kept.append(statement)
+    return kept
+
+
+PROGRAMS = st.binary(max_size=40).map(
+    lambda code: possible([_statement(2 * one + at % 2) for at, one in enumerate(code)])
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +99,14 @@ def business() -> sqlite3.Connection:
     return made
 
 
+def counted(counter: ChangeCounter) -> int:
+    """Rows changed. Nothing in these programs is a neighbour's, so a refusal breaks the law, too."""
+    try:
+        return counter.changed()
+    except TransactionMisuse as refusal:
+        raise AssertionError("a handler was refused that used its own savepoints only") from refusal
+
+
 @given(program=PROGRAMS)
 def test_rows_changed_are_net_of_what_savepoints_undid(connection: sqlite3.Connection, program: list[str]) -> None:
     counter = ChangeCounter(connection)
@@ -91,7 +117,7 @@ def test_rows_changed_are_net_of_what_savepoints_undid(connection: sqlite3.Conne
         for statement in program:
             with suppress(sqlite3.Error):  # a handler that swallows what goes wrong
                 connection.execute(statement)
-        changed = counter.changed()
+        changed = counted(counter)
 
         assert changed == connection.execute(LEFT).fetchone()[0]
     finally:
@@ -114,7 +140,7 @@ def test_a_watch_that_begins_when_it_is_needed_counts_the_same(
             with suppress(sqlite3.Error):
                 (lent.cursor() if by_cursor else lent).execute(statement)
         lent.guarded = False
-        changed = lent.counter.changed()
+        changed = counted(lent.counter)
 
         assert changed == sqlite3.Connection.execute(lent, LEFT).fetchone()[0]
     finally:
