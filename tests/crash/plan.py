@@ -42,7 +42,7 @@ PLANS: dict[Boundary, Plan] = {
     Boundary.AFTER_COMMIT: Plan(times=5),
     Boundary.AFTER_ACK: Plan(times=3),
     Boundary.INSIDE_BATCH: Plan(times=5, times_in_batches=5),
-    Boundary.DURING_EXTENSION: Plan(times=4, times_in_batches=4, pause=0.2),
+    Boundary.DURING_EXTENSION: Plan(times=4, times_in_batches=2, pause=0.2),
     Boundary.BEFORE_SEND: Plan(times=2, by_publisher=True),
     Boundary.AFTER_SEND: Plan(times=2, by_publisher=True),
     Boundary.DURING_MIGRATION: Plan(times=1, times_in_batches=1, role="open"),
