@@ -274,9 +274,12 @@ async def test_the_events_of_one_subject_take_effect_in_order(postgres_url: str)
 async def test_what_somebody_else_published_is_delivered_to_a_worker_that_waits(house: House) -> None:
     house.app.handler("case.released", name="bill")(bill)
     worker = house.app.worker(wait=5.0, grace=5.0)
+    ready = anyio.Event()
+    worker.on_ready = ready.set
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.run)
-        await anyio.sleep(0.5)
+        await ready.wait()
+        await anyio.sleep(0.2)  # for it to wait in its receive
         async with PostgresQueue("billing", url=house.url) as other:
             message = house.app.message("case.released", subject="case-1")
             from crossfoot.message import encode
