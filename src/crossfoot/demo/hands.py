@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ class SqsHands:
     def __init__(self, name: str, endpoint: str | None, region: str | None) -> None:
         self._name = name
         self._options = {"endpoint_url": endpoint, "region_name": region}
+        self._lock = threading.Lock()
         self._client: Any = None
         self._url = ""
 
@@ -78,9 +80,13 @@ class SqsHands:
             client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=delivery.receipt, VisibilityTimeout=0)
 
     def _sqs(self) -> Any:
-        if self._client is None:
-            import boto3
+        with (
+            self._lock
+        ):  # hooks call from threads of their own, and who finds the client must find the queue's address too
+            if self._client is None:
+                import boto3
 
-            self._client = boto3.client("sqs", **self._options)  # type: ignore[call-overload]  # boto3's stubs want each option by name
-            self._url = self._client.get_queue_url(QueueName=self._name)["QueueUrl"]
-        return self._client
+                client = boto3.client("sqs", **self._options)  # type: ignore[call-overload]  # boto3's stubs want each option by name
+                self._url = client.get_queue_url(QueueName=self._name)["QueueUrl"]
+                self._client = client
+            return self._client
