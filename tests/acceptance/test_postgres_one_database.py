@@ -363,3 +363,75 @@ async def test_the_commands_tell_what_the_queue_holds(house: House, tmp_path: Pa
     assert {name: count for name, count in balance["fates"].items() if count} == {"settled": 1, "queued": 1}
     holdings = balance["identities"]["holdings"]
     assert holdings["holds"] is True, holdings
+
+
+UNDONE = """
+CREATE SEQUENCE undone;
+CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF nextval('undone') <= 2 THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'; END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER undo BEFORE {what} FOR EACH ROW EXECUTE FUNCTION undo();
+"""
+"""The server undoes the first two transactions that do that, as if they stood in another one's way."""
+
+
+class TestUndoneForTheSakeOfAnother:
+    """Workers and publishers stand in each other's way; none of them may stop for it."""
+
+    async def undo(self, house: House, what: str) -> None:
+        house.app.book.open()
+        with psycopg.connect(house.url) as connection:
+            connection.execute(UNDONE.format(what=what).encode())
+
+    @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
+    async def test_failures_are_booked_at_the_next_try(self, house: House, batch: int) -> None:
+        def refuse(message: Message, tx: Any) -> None:
+            raise ValueError("the printer is on fire")
+
+        house.app.handler("case.released")(refuse)
+        messages = await house.publish("case.released", "case-1", "case-2")
+        await self.undo(house, "UPDATE OF operation ON crossfoot_messages")
+        await house.work(batch=batch)
+
+        assert await house.fates(*messages) == [Fate.DEAD, Fate.DEAD]
+        assert house.rows("SELECT last_value FROM undone")[0] > 2
+        assert [house.kinds(one).count(Kind.DEAD_LETTERED) for one in messages] == [1, 1]
+        await house.assert_sound()
+
+    async def test_what_is_received_is_handled_once(self, house: House) -> None:
+        house.app.handler("case.released")(bill)
+        messages = await house.publish("case.released", "case-1", "case-2")
+        await self.undo(house, "INSERT ON crossfoot_entries")
+        await house.work()
+
+        assert house.rows("SELECT last_value FROM undone")[0] > 2
+        assert [house.kinds(one).count(Kind.RECEIVED) for one in messages] == [1, 1]
+        assert sorted(house.rows("SELECT subject FROM effects")) == ["case-1", "case-2"]
+        await house.assert_sound()
+
+    async def test_what_is_published_is_published_once(self, house: House) -> None:
+        house.app.handler("case.released")(bill)
+        await self.undo(house, "INSERT ON crossfoot_entries")
+        (message,) = await house.publish("case.released", "case-1")
+        await house.work()
+
+        assert house.kinds(message).count(Kind.PUBLISHED) == 1
+        assert house.rows("SELECT subject FROM effects") == ["case-1"]
+        await house.assert_sound()
+
+
+async def test_a_publisher_whose_connection_was_ended_while_it_was_idle_publishes_all_the_same(house: House) -> None:
+    house.app.handler("case.released")(bill)
+    await house.publish("case.released", "case-1")
+    with psycopg.connect(house.url, autocommit=True) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchall()
+    assert (True,) in ended
+    await house.publish("case.released", "case-2")
+    await house.work()
+
+    assert sorted(house.rows("SELECT subject FROM effects")) == ["case-1", "case-2"]
+    await house.assert_sound()

@@ -126,3 +126,43 @@ def test_a_fault_in_the_first_of_several_processes_ends_all_with_its_own_code(sc
     assert (done.returncode, done.stderr.count("this is a fault in crossfoot")) == (70, 1)
     scene.program("import nothing_of_that_name")
     crossfoot(scene.folder, "worker", "billing:app", "--processes", "3", code=2)
+
+
+SLOW = """
+import pathlib, time
+from crossfoot import Crossfoot
+
+app = Crossfoot("billing")
+
+@app.handler("case.released")
+def bill(message, tx):
+    pathlib.Path("begun").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.05)
+    tx.outcome("invoice.issued")
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--processes", "2"]], ids=["alone", "processes"])
+def test_who_finishes_what_it_has_begun_before_it_leaves_is_not_ready(scene: Scene, more: list[str]) -> None:
+    scene.program(SLOW)
+    crossfoot(scene.folder, "publish", "billing:app", "case.released", "--subject", "case-1")
+    port = free_port()
+    command = [str(BIN / "crossfoot"), "worker", "billing:app", *more, "--listen", str(port)]
+    worker = subprocess.Popen(
+        command, cwd=scene.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        eventually(port, "/readyz", 200)
+        until = time.monotonic() + 30
+        while not (scene.folder / "begun").exists():
+            assert time.monotonic() < until, "the handler never began"
+            time.sleep(0.05)
+        worker.send_signal(signal.SIGTERM)
+        assert eventually(port, "/readyz", 503).startswith("it does not work")
+        assert get(port, "/livez")[0] == 200
+        (scene.folder / "go").touch()
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.wait()

@@ -83,7 +83,7 @@ class TestEffects:
 
 
 class TestMoves:
-    def test_one_that_was_applied_twice_is_doubled_and_out_of_order(self, stage: Stage) -> None:
+    def test_one_that_was_applied_twice_is_doubled(self, stage: Stage) -> None:
         with closing(sqlite3.connect(stage.truth.database)) as connection, connection:
             connection.execute("INSERT INTO moves (subject, sequence) SELECT subject, min(sequence) FROM moves")
         verdict = judge(stage, [])

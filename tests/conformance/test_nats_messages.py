@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 
 from crossfoot import Crossfoot
 from crossfoot.errors import QueueUnavailable, UsageError
-from crossfoot.queues.nats import NatsQueue, ensure
+from crossfoot.queues.nats import NatsQueue, ensure, given_up
 from crossfoot.queues.nats.address import address_of
 from crossfoot.queues.nats.answers import Rejected
 from crossfoot.queues.nats.checks import found, unfit, warnings
-from crossfoot.queues.nats.given_up import Kept
+from crossfoot.queues.nats.given_up import GivenUp, Kept
 from crossfoot.queues.nats.messages import Entry, Rules, dead_headers, encoded, entry_of, plain_id, size_of
 from crossfoot.queues.nats.publishing import refused
 from crossfoot.queues.nats.receipts import receipt_of
+from crossfoot.queues.nats.stream import Standing, Stored
 from crossfoot.queues.queue import Doubtful, Outgoing, Refused
 
 RULES = Rules(queue="ORDERS/billing", stream="ORDERS", max_bytes=1_024)
@@ -218,6 +220,50 @@ def test_a_consumer_s_own_limits_are_kept() -> None:
 def test_a_usual_queue_is_fit_and_warned_of_nothing() -> None:
     assert unfit(info(), durable()) == ""
     assert warnings(info(storage="file"), durable(max_deliver=-1)) == []
+
+
+# ---- what was given up -----------------------------------------------------------------------------------------------
+
+
+class Looks:
+    """A reader that sees a stream change from look to look."""
+
+    def __init__(self, walks: list[list[int]], standings: list[Standing]) -> None:
+        self._walks, self._standings = walks, standings
+
+    async def count(self) -> int:
+        return len(self._walks[0])
+
+    async def standing(self) -> Standing:
+        return self._standings.pop(0)
+
+    async def walk(self) -> AsyncIterator[Stored]:
+        for sequence in self._walks.pop(0):
+            yield Stored(sequence=sequence, body=b"", headers={}, at_nanos=0)
+
+
+AT_REST = Standing(ready=0, in_flight=0, delivered=3)
+
+
+@pytest.mark.parametrize(
+    ("walks", "then", "found"),
+    [
+        ([[1, 2, 4], [1, 2, 4]], AT_REST, [1, 2]),
+        ([[1, 2], [2]], AT_REST, [2]),
+        ([[1, 2], [1, 2]], Standing(ready=0, in_flight=1, delivered=3), []),
+        ([[1, 2], [1, 2]], Standing(ready=0, in_flight=0, delivered=4), []),
+    ],
+    ids=["both looks show it", "an ack removes it meanwhile", "it is delivered again", "the consumer goes on"],
+)
+async def test_given_up_is_what_two_looks_show_at_a_consumer_at_rest(
+    monkeypatch: pytest.MonkeyPatch, walks: list[list[int]], then: Standing, found: list[int]
+) -> None:
+    monkeypatch.setattr(given_up, "LOOKS_APART", 0.0)
+    reader: Any = Looks(walks, [then])
+    nobody: Any = None
+    watch = GivenUp(reader, nobody, "ORDERS", "billing", Kept.UNACKED)
+
+    assert [stored.sequence for stored in await watch.sequences(AT_REST)] == found
 
 
 # ---- wrong use -------------------------------------------------------------------------------------------------------

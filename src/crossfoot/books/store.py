@@ -6,8 +6,8 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -20,10 +20,13 @@ from crossfoot.books.place import place_of
 from crossfoot.books.record import Record, record_of, see_that_names_fit
 from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.connection import Connection, is_postgres
-from crossfoot.errors import UsageError
+from crossfoot.errors import Conflict, DatabaseUnavailable, UsageError
 from crossfoot.message import Message
 
 T = TypeVar("T")
+
+AGAIN = 5
+"""How often a transaction is done once more that the database undid for the sake of another one."""
 
 
 class Book:
@@ -85,9 +88,27 @@ class Book:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One write transaction on the book's own connection."""
-        with self._lock, self.connection.writing() as connection:
+        """One write transaction on the book's own connection; on a new one, if the server ended that while it was idle."""
+        with self._lock, ExitStack() as stack:
+            try:
+                connection = stack.enter_context(self.connection.writing())
+            except DatabaseUnavailable:
+                if self._connection is None or not self._connection.broken:
+                    raise
+                connection = stack.enter_context(self.connection.writing())  # nothing had been said yet
             yield connection
+
+    def write(self, steps: Callable[[Connection], T]) -> T:
+        """What `steps` does, in one transaction; from its beginning again where the database undoes it for the sake of another one.
+
+        Raises:
+            Conflict: so it did each time.
+        """
+        for _ in range(AGAIN):
+            with suppress(Conflict), self.writing() as connection:
+                return steps(connection)
+        with self.writing() as connection:
+            return steps(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -11,6 +11,7 @@ from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.identity import find_or_publish
 from crossfoot.books.record import Record
 from crossfoot.books.store import Book, write_entries
+from crossfoot.connection import Connection
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import IdentityTaken, MessageTooLarge, UsageError
 from crossfoot.queues.queue import Accepted, LocalQueue, Outgoing, PublishAnswer, Refused
@@ -28,8 +29,9 @@ def _from(base: int, outgoing: Outgoing) -> Outgoing:
 def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record, Outgoing]]) -> list[PublishAnswer]:
     """Publish what the queue can take; book what it cannot as refused."""
     now = book.clock.now()
-    answers: list[PublishAnswer] = []
-    with book.writing() as connection:
+
+    def publish(connection: Connection) -> list[PublishAnswer]:
+        answers: list[PublishAnswer] = []
         entries = []
         to_queue: dict[str, list[Sequence[Any]]] = {}
         found = find_or_publish(connection, [record for record, _ in pairs])
@@ -51,5 +53,8 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
         for statement, rows in to_queue.items():
             connection.executemany(statement, rows)
         write_entries(connection, entries)
+        return answers
+
+    answers = book.write(publish)
     queue.wake()
     return answers

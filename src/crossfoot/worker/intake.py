@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS
@@ -122,46 +123,51 @@ class Intake:
             )
 
     def _write(self, helds: Sequence[Held], records: Sequence[Record], now: Micros) -> None:
-        with self._book.writing() as connection:
-            rows = []
-            asked: dict[int, str] = {}
-            for held, record, found in zip(helds, records, find_or_add_all(connection, records), strict=True):
-                hold = held.hold
-                assert hold is not None
-                other = found.is_other(record) or found.asks_other(record)
-                known = _another(connection, held, record, found) if other else found
-                hold.key = key = known.key
-                if not self._counts:  # what the queue told is one consumer's: the book has seen them all
-                    base = _base(held.delivery)
-                    seen = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0
-                    hold.attempt = max(seen, base) + 1
-                    held.attempt = held.delivery.attempt = hold.attempt - base
-                # Sent anew, and counted anew by the broker. One that is proven needs no place after what is known of it.
-                if hold.attempt <= known.latest // RANKS and not known.marks & PROOF_MARKS:
-                    hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
-                if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
-                    self._recall(connection, held, key)
-                if held.work is not None and asked.setdefault(key, held.work.operation) != held.work.operation:
-                    held.completed = asked[key]  # two copies in one receive ask for one operation
-                    held.prepare()
-                rows.append((key, hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker))
-                if held.attempt > 1:
-                    base = hold.attempt - held.attempt
-                    released, held.failed, deaths = connection.execute(sql.COUNT_ENDS, (key, base)).fetchone()
-                    held.suspect = self._retry.suspects(held.attempt - 1 - released - held.failed)
-                    if self._retry.worn_out(deaths, held.failed):
-                        held.problem = held.problem or _worn_out(held, deaths)
-                    if isinstance(held.problem, UnknownType):
-                        (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
-                        held.waited = (now - (since or now)) / 1_000_000
-            write_rows(connection, rows, each=sql.INSERT_RECEIVED, group=sql.INSERT_RECEIVED_GROUP)
-            done = completed(connection, [held.work.operation for held in helds if held.work is not None])
+        done = self._book.write(partial(self._write_received, helds, records, now))
         for held in helds:
             if held.work is not None:
                 completed_before = held.work.operation in done
                 held.eager = held.work.eager = completed_before  # then ask it before the handler
                 if completed_before and isinstance(held.problem, WornOut):
                     held.problem = None  # its work is done: that it died afterwards is no reason to bury it
+
+    def _write_received(
+        self, helds: Sequence[Held], records: Sequence[Record], now: Micros, connection: Connection
+    ) -> set[str]:
+        """The operations among theirs that are completed. May be done again after a rollback."""
+        rows = []
+        asked: dict[int, str] = {}
+        for held, record, found in zip(helds, records, find_or_add_all(connection, records), strict=True):
+            hold = held.hold
+            assert hold is not None
+            other = found.is_other(record) or found.asks_other(record)
+            known = _another(connection, held, record, found) if other else found
+            hold.key = key = known.key
+            if not self._counts:  # what the queue told is one consumer's: the book has seen them all
+                base = _base(held.delivery)
+                seen = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0
+                hold.attempt = max(seen, base) + 1
+                held.attempt = held.delivery.attempt = hold.attempt - base
+            # Sent anew, and counted anew by the broker. One that is proven needs no place after what is known of it.
+            if hold.attempt <= known.latest // RANKS and not known.marks & PROOF_MARKS:
+                hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
+            if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
+                self._recall(connection, held, key)
+            if held.work is not None and asked.setdefault(key, held.work.operation) != held.work.operation:
+                held.completed = asked[key]  # two copies in one receive ask for one operation
+                held.prepare()
+            rows.append((key, hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker))
+            if held.attempt > 1:
+                base = hold.attempt - held.attempt
+                released, held.failed, deaths = connection.execute(sql.COUNT_ENDS, (key, base)).fetchone()
+                held.suspect = self._retry.suspects(held.attempt - 1 - released - held.failed)
+                if self._retry.worn_out(deaths, held.failed):
+                    held.problem = held.problem or _worn_out(held, deaths)
+                if isinstance(held.problem, UnknownType):
+                    (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
+                    held.waited = (now - (since or now)) / 1_000_000
+        write_rows(connection, rows, each=sql.INSERT_RECEIVED, group=sql.INSERT_RECEIVED_GROUP)
+        return completed(connection, [held.work.operation for held in helds if held.work is not None])
 
     def _recall(self, connection: Connection, held: Held, key: int) -> None:
         """A message that has completed an operation asks for that one again, and for no other: a new version of the program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crossfoot.books import sql
 from crossfoot.books.store import Book
+from crossfoot.connection import Connection
 from crossfoot.effects.databases.session import Run
 from crossfoot.effects.letters import Waiting, resume
 
@@ -20,8 +21,9 @@ def resume_overdue(book: Book) -> int:
         rows = connection.execute(sql.OVERDUE_PARKED, (now, LIMIT)).fetchall()
     if not rows:
         return 0
-    entries: list[tuple[object, ...]] = []
-    with book.writing() as connection:
+
+    def resume_all(connection: Connection) -> int:
+        entries: list[tuple[object, ...]] = []
         for handler, subject, sequence, message, attempt, body, partition, queue, source, id_ in rows:
             taken = connection.execute(sql.ACCEPT_GAP, (handler, subject, sequence, message)).rowcount
             if not taken:
@@ -31,4 +33,6 @@ def resume_overdue(book: Book) -> int:
                 assert isinstance(ask, Run)
                 connection.execute(ask.sql, ask.parameters)
         connection.executemany(sql.INSERT_ENTRY, entries)
-    return len(entries)
+        return len(entries)
+
+    return book.write(resume_all)

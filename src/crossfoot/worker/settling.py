@@ -126,8 +126,7 @@ class Settling:
             return
         now = self._now()
         failures = [judge(held, error, self._retry, now) for held, error in failed]
-        buried: list[Held] = []
-        await anyio.to_thread.run_sync(self._book_failures, failures, buried)
+        buried = await anyio.to_thread.run_sync(self._book_failures, failures)
         for failure in failures:
             log(failure)
         if self._local is None:
@@ -144,8 +143,11 @@ class Settling:
         if isinstance(error, DatabaseUnavailable) and not isinstance(error, QueueUnavailable):
             raise error
 
-    def _book_failures(self, failures: Sequence[Failure], buried: list[Held]) -> None:
-        with self._book.writing() as connection:
+    def _book_failures(self, failures: Sequence[Failure]) -> list[Held]:
+        """Those that lie in the dead letters now, where that is the same transaction."""
+
+        def book(connection: Connection) -> list[Held]:
+            buried: list[Held] = []
             write_entries(connection, [failure.entry for failure in failures])
             write_causes(connection, [f.cause for f in failures if f.cause is not None], self._now())
             named = [(f.operation, f.entry.message) for f in failures if f.operation is not None]
@@ -153,6 +155,9 @@ class Settling:
             if self._local is not None:
                 for failure in failures:
                     self._carry_out_locally(self._local, connection, failure, buried)
+            return buried
+
+        return self._book.write(book)
 
     def _carry_out_locally(
         self, queue: LocalQueue, connection: Connection, failure: Failure, buried: list[Held]
