@@ -28,11 +28,18 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 Done = subprocess.CompletedProcess[str]
 
 
-def run(command: Sequence[str], folder: Path, *, before: Callable[[], None] | None = None, **variables: str) -> Done:
+def run(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    before: Callable[[], None] | None = None,
+    seconds: float = SECONDS,
+    **variables: str,
+) -> Done:
     """A program in a folder of its own; its exit code is for the caller to judge."""
     environment = ENVIRONMENT | variables
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
         preexec_fn=before,
     )  # fmt: skip
 

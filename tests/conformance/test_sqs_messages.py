@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfoot.errors import QueueUnavailable, UsageError
-from crossfoot.queues.queue import Accepted, Doubtful, Outgoing, Refused
+from crossfoot.queues.queue import Accepted, Done, Doubtful, NotDone, Outgoing, Refused
 from crossfoot.queues.sqs import SqsQueue, ensure
 from crossfoot.queues.sqs.messages import BATCH, Entry, Rules, batches, entry_of, not_done, published
+from crossfoot.queues.sqs.settling import Settler
 
 STANDARD = Rules(queue="orders", fifo=False, max_bytes=1_024)
 FIFO = Rules(queue="orders.fifo", fifo=True, max_bytes=1_024)
@@ -175,3 +176,32 @@ def bare_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> boto3.Sessi
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return boto3.Session()
+
+
+@pytest.mark.parametrize("what", ["delete", "hide"])
+async def test_of_a_batch_that_fails_in_part_each_receipt_is_told_its_own(what: str) -> None:
+    answer = {
+        "Successful": [{"Id": "0"}],
+        "Failed": [
+            {"Id": "1", "Code": "ReceiptHandleIsInvalid", "Message": "b is void", "SenderFault": True},
+            {"Id": "2", "Code": "InternalError", "Message": "try again", "SenderFault": False},
+        ],
+    }
+
+    class Service:
+        async def change(self, call: Any) -> Any:
+            return answer
+
+    service: Any = Service()
+    settler, receipts = Settler(service, "url"), ["a", "b", "c", "d"]
+    first, void, later, unnamed = await (settler.delete(receipts) if what == "delete" else settler.hide(receipts, 0))
+
+    assert first == Done("a")
+    assert isinstance(void, NotDone)
+    assert void.lost
+    assert isinstance(later, NotDone)
+    assert not later.lost
+    assert "InternalError" in later.reason
+    assert isinstance(unnamed, NotDone)
+    assert not unnamed.lost
+    assert [one.receipt for one in (void, later, unnamed)] == ["b", "c", "d"]

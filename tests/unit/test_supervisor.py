@@ -169,3 +169,29 @@ async def test_where_no_process_can_be_started_the_others_go_on_and_it_is_tried_
         assert made.pids("works") == {second}
         made.supervisor._command = command
         await made.until(lambda: len(made.pids("works")) == 2)
+
+
+async def test_who_dies_again_and_again_is_followed_after_longer_and_longer_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(self: Supervisor, deaths: int) -> None:
+        pauses.append(supervisor._pause(deaths))
+        if len(pauses) == 3:
+            (tmp_path / "fail").unlink()
+
+    monkeypatch.setattr(Supervisor, "_sleep", sleep)
+    async with crew(tmp_path, 1) as made:
+        (tmp_path / "fail").write_text("3")
+        (pid,) = made.pids("works")
+        os.kill(pid, signal.SIGKILL)
+        await made.until(lambda: len(pauses) == 3 and made.pids("works"))
+        assert pauses == [0.5, 1.0, 2.0]
+
+        monkeypatch.setattr(supervisor, "SOUND", 0.0)  # it has lived long enough: its death is the first again
+        (pid,) = made.pids("works")
+        os.kill(pid, signal.SIGKILL)
+        await made.until(lambda: len(pauses) == 4 and made.pids("works"))
+        assert pauses[3] == 0.5
+    assert [supervisor._pause(deaths) for deaths in (6, 7, 1_000)] == [16.0, 30.0, 30.0]
