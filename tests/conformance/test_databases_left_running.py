@@ -199,6 +199,34 @@ async def test_a_refused_call_of_a_session_s_that_is_caught_is_told_again(scene:
 
 
 @of(*POSTGRES_FORMS)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET default_transaction_read_only = on",
+        "set /* all */ session statement_timeout = '1s'",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "SET LOCAL synchronous_commit = off",
+    ],
+)
+async def test_a_setting_that_would_outlast_the_handler_or_lose_its_commit_is_refused(
+    scene: Scene, statement: str
+) -> None:
+    def change(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield insert(message)
+        yield Sql(statement)
+
+    def bounded(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield Sql("SET LOCAL statement_timeout = '60s'")
+        yield Sql("SET CONSTRAINTS ALL DEFERRED")
+        yield insert(message)
+
+    first, second = await ends(scene, False, change, bounded)
+    assert isinstance(first, TransactionMisuse)
+    assert second is Kind.COMMITTED
+    assert len(scene.effects) == 1
+
+
+@of(*POSTGRES_FORMS)
 async def test_a_savepoint_of_the_name_that_crossfoot_s_might_have_holds_nothing_back(scene: Scene) -> None:
     def name(message: Message, tx: Any) -> Generator[Sql, Any, None]:
         yield insert(message)
