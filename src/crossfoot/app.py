@@ -142,6 +142,7 @@ class Crossfoot:
                     in_order=InOrder() if in_order is True else in_order or None,
                     payload=Payload(declared) if declared is not None else None, deadline=deadline, many=many,
                     wants_transaction=_takes_transaction(function, called), destinations=self.queues,
+                    book=self.database.path,
                 )
             )  # fmt: skip
             return function

@@ -134,6 +134,21 @@ class TestTheSameHandlers:
             with pytest.raises(EnvelopeInvalid, match="6,000 bytes, and a book in PostgreSQL takes 1,000"):
                 await service.app.publish(long)
 
+    async def test_a_handler_is_refused_a_name_that_no_index_takes(self, service_of: ServiceOf) -> None:
+        """Else its delivery would be settled, what it sent be dead under another name, and its message open for ever."""
+        async with service_of() as service:
+
+            def send(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+                yield insert(message)
+                tx.send("invoice.issued", id="x" * 3_000)
+
+            service.handle("case.released", send)
+            (message,) = await service.publish("case.released", "case-1")
+            await service.work()
+            assert service.effects == []
+            assert await posted(service) == {Fate.DEAD: {message.id}}
+            assert any("EnvelopeInvalid" in title for title in service.causes().values())
+
     async def test_events_in_order_by_many_workers_end_in_order(self, service_of: ServiceOf) -> None:
         async with service_of() as service:
             service.handle("case.moved", bill, in_order=InOrder(contiguous=True))

@@ -191,6 +191,19 @@ class TestErrors:
             connection.execute("INSERT INTO t VALUES (1, 'a')")
         assert not connection.in_transaction
 
+    def test_a_user_without_rights(self, connection: Connection, postgres: Postgres) -> None:
+        """It is what the database allows that is the matter, and no fault of crossfoot's to be reported."""
+        connection.execute("CREATE ROLE nobody_much")
+        connection.execute("SET ROLE nobody_much")
+        try:
+            with pytest.raises(
+                DatabaseUnavailable, match=r"permission denied for table t: check .* its rights \(GRANT\)"
+            ):
+                connection.execute("INSERT INTO t VALUES (1, 'a')")
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute("DROP ROLE nobody_much")
+
     def test_too_many_connections(self, postgres: Postgres) -> None:
         with postgres_running(max_connections="5", superuser_reserved_connections="0", max_wal_senders="0") as small:
             held = [connect(small.url()) for _ in range(5)]

@@ -29,6 +29,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         in_order: the sequence guard, if it asked for one.
         payload: makes the typed payload.
         destinations: the queues it may send to, by name; any, where none are named.
+        book: the file or the URL of its service's book.
         deadline: seconds it may run, its waits for the database included; `None`: as long as its lease can be extended.
         many: whether it takes a list of messages, those of a batch at once.
     """
@@ -45,6 +46,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     wants_transaction: bool = True
     many: bool = False
     destinations: Mapping[str, Queue] = {}
+    book: str = ""
 
     @cached_property
     def is_async(self) -> bool:

@@ -63,7 +63,7 @@ class _Producing:
         elif attributes:
             raise UsageError(f"send() was given a message and also {', '.join(attributes)}: set them on the message")
         service = self._service
-        ready = sending(message, to or service.queue, service.destinations, service.clock.now())
+        ready = sending(message, to or service.queue, service.destinations, service.clock.now(), path=service.path)
         return ready.message, _send_and_write(ready, service.clock, payloads=service.payloads)
 
 

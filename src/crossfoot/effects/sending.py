@@ -11,7 +11,9 @@ from difflib import get_close_matches
 
 import msgspec
 
+from crossfoot.books.record import record_of, see_that_names_fit
 from crossfoot.clock import Micros
+from crossfoot.connection import is_postgres
 from crossfoot.errors import MessageTooLarge, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Queue, system_of
@@ -27,16 +29,24 @@ class Sending(msgspec.Struct, frozen=True):
 
 
 def sending(
-    message: Message, queue: str, destinations: Mapping[str, Queue], now: Micros, *, inherited: bool = False
+    message: Message,
+    queue: str,
+    destinations: Mapping[str, Queue],
+    now: Micros,
+    *,
+    path: str = "",
+    inherited: bool = False,
 ) -> Sending:
     """Make a message ready for the outbox.
 
     Args:
         destinations: the queues the service knows, by name; any name will do where there are none.
+        path: the file or the URL of the service's book.
         inherited: whether its trace context is that of the message it comes from, and not its own.
 
     Raises:
         UsageError: nobody would ever drain its outbox.
+        EnvelopeInvalid: it bears a name that the book cannot look up.
         MessageTooLarge: the queue would refuse it, however often it was sent.
     """
     name = destination(queue, destinations)
@@ -50,6 +60,8 @@ def sending(
             f"{message.type} {message.id} is {len(body):,} bytes, and queue {name} takes at most {limit:,}: store the data "
             "elsewhere and send where it is, or raise the queue's limit"
         )
+    if is_postgres(path):
+        see_that_names_fit(record_of(message, name, now=now, body=None))
     return Sending(message, name, body)
 
 

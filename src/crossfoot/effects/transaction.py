@@ -90,6 +90,7 @@ class Facts:
             attributes: `data`, `subject` and other attributes of a message to make.
 
         Raises:
+            EnvelopeInvalid: one of its attributes is none that a message, or the book, can have.
             MessageTooLarge: its queue takes no message of that size.
             UsageError: the service has no queue of that name.
         """
@@ -102,7 +103,12 @@ class Facts:
             raise UsageError(f"tx.send() was given a message and also {', '.join(attributes)}: set them on the message")
         work = self._work
         ready = sending(
-            message, to or work.hold.queue, work.handler.destinations, work.clock.now(), inherited=inherited
+            message,
+            to or work.hold.queue,
+            work.handler.destinations,
+            work.clock.now(),
+            path=work.handler.book,
+            inherited=inherited,
         )
         work.tell().sendings.append(ready)
         return ready.message

@@ -9,7 +9,7 @@ from crossfoot.errors import Conflict, DatabaseUnavailable, DiskFull
 AGAIN = ("40001", "40P01")
 """What the database asks to be tried again: a serialization failure, a deadlock."""
 
-OUTSIDE = ("08", "28", "3D000", "25006", "25P03", "25P04", "53", "55P03", "57", "58", "XX")
+OUTSIDE = ("08", "28", "3D000", "25006", "25P03", "25P04", "42501", "53", "55P03", "57", "58", "XX")
 """Beginnings of the states of errors that no other statement would avoid."""
 
 

@@ -52,6 +52,7 @@ class Watched:
     Attributes:
         inner: asyncpg's own.
         watching: whether a handler has the connection.
+        lent_to: the work whose handler may use it; a task that another handler left running may not.
         suspect: whether a statement of the handler's failed, after which the transaction may be of no use.
         where: what it leads to, for people.
     """
@@ -61,6 +62,7 @@ class Watched:
         self.where = where
         self.counter = ChangeCounter()
         self.watching = False
+        self.lent_to: object = None
         self.suspect = False
 
     def __getattr__(self, name: str) -> Any:
@@ -70,10 +72,11 @@ class Watched:
         """Start to count."""
         self.counter.watch()
         self.watching, self.suspect = True, False
+        self.lent_to = in_handler.get()
 
     def leave(self) -> None:
         """The handler must not use it any more."""
-        self.watching = False
+        self.watching, self.lent_to = False, None
 
     def counts(self) -> bool:
         """Whether what is said now is a handler's."""
@@ -172,27 +175,24 @@ class Watched:
 class Uncancelled(Watched):
     """Where nothing that was said to the server is cancelled, as SQLAlchemy wants it, see `sqlalchemy_async`."""
 
+    def counts(self) -> bool:
+        """Whether what is said now is the handler's.
+
+        Raises:
+            TransactionMisuse: it is another one's, which has returned.
+        """
+        counts = super().counts()
+        if counts and in_handler.get() is not self.lent_to:
+            raise TransactionMisuse(OVER)
+        return counts
+
     async def _answer(self, said: Awaitable[Any]) -> Any:
         with anyio.CancelScope(shield=True):
             return await said
 
 
 class Lent(Watched):
-    """Where whoever has no right to the connection is refused.
-
-    Attributes:
-        lent_to: the work whose handler may use it; a task that another handler left running may not.
-    """
-
-    lent_to: object = None
-
-    def watch(self) -> None:
-        super().watch()
-        self.lent_to = in_handler.get()
-
-    def leave(self) -> None:
-        super().leave()
-        self.lent_to = None
+    """Where whoever has no right to the connection is refused."""
 
     def counts(self) -> bool:
         """See that a handler may use it.

@@ -30,6 +30,9 @@ _TOKEN = re.compile(
 _COMMENT = re.compile(r"/\*|\*/")
 
 _SEARCH_PATH = re.compile(r"SET (SESSION |LOCAL )?(SEARCH_PATH|SCHEMA)\b", re.IGNORECASE)
+_DURABLE = re.compile(r"SET (SESSION |LOCAL )?SYNCHRONOUS_COMMIT\b", re.IGNORECASE)
+_WHILE_IT_LASTS = ("LOCAL", "CONSTRAINTS", "TRANSACTION")
+"""What SET may be followed by, if it is to end with the transaction."""
 _CONFIG = re.compile(r"\bset_config\s*\(\s*'search_path'", re.IGNORECASE)
 
 _WRITING = ("INSERT", "UPDATE", "DELETE", "MERGE")
@@ -53,7 +56,8 @@ def look_at(statement: str) -> Look:
     """Read a statement of the handler's before it is executed.
 
     Raises:
-        TransactionMisuse: it would end the transaction, or lead crossfoot to other tables; or there are several in one.
+        TransactionMisuse: it would end the transaction, lead crossfoot to other tables, or change a setting beyond it; or there
+            are several in one.
     """
     words = _words(statement)
     verb = words[0].upper() if words else ""
@@ -73,6 +77,16 @@ def look_at(statement: str) -> Look:
         raise TransactionMisuse(
             "the handler changed the search path, by which crossfoot finds its own tables in the same transaction: write the schema "
             "before the table's name, or state the path in the database's URL (?options=-csearch_path%3D...)"
+        )
+    if verb == "SET" and _DURABLE.match(" ".join(words)):
+        raise TransactionMisuse(
+            "the handler set synchronous_commit, by which crossfoot knows that a commit outlives the server: leave it alone, or accept "
+            "what may be lost for the whole service (synchronous = NORMAL)"
+        )
+    if verb == "SET" and upper[1:2] and upper[1] not in _WHILE_IT_LASTS:
+        raise TransactionMisuse(
+            f"the handler changed a setting by SET {words[1]}, which would hold for every delivery after it on its connection: write "
+            "SET LOCAL, or set it for the role or in the database's URL (?options=-cNAME%3DVALUE)"
         )
     return PLAIN
 

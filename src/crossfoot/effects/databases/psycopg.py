@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,7 +13,7 @@ from psycopg import pq
 
 from crossfoot.connection import shown
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
-from crossfoot.effects.databases.psycopg_guarded import REFUSALS, Guarded, is_copy_in, text_of
+from crossfoot.effects.databases.psycopg_guarded import BUSY, REFUSALS, Guarded, is_copy_in, text_of
 from crossfoot.effects.databases.psycopg_steps import (
     LAST,
     answer,
@@ -26,6 +27,7 @@ from crossfoot.effects.databases.psycopg_steps import (
     tell_lost_lease,
 )
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, AsyncSession, Session
+from crossfoot.errors import TransactionMisuse
 from crossfoot.postgres import COMMIT, ROLLBACK, Trips, connect_raw
 
 T = TypeVar("T")
@@ -166,6 +168,16 @@ class HandlerConnection(Guarded, psycopg.Connection[Any]):
     def tpc_begin(self, xid: Any) -> None:
         self.refuse("tpc")
 
+    def disowned(self) -> HandlerConnection:
+        """The same line to the server, for the next handler: something of the last one's still knows this one by which it was lent,
+        a thread perhaps that goes on, and may not reach what the next one does."""
+        fresh = HandlerConnection(self.pgconn)
+        counter = fresh.counter
+        vars(fresh).update(vars(self))
+        fresh.counter, fresh.guarded = counter, False
+        self.pgconn = pq.PGconn()  # never connected
+        return fresh
+
     def leave(self) -> None:
         """Close, when the worker is done with it."""
         super().close()
@@ -185,7 +197,7 @@ class PsycopgSession:
         self._connect()
 
     def begin(self) -> None:
-        if self.handle.closed:  # its server ended the last one
+        if self.handle.closed or self.handle.abandoned:
             self._connect()
         self._begun, self._open, self._marked = True, False, False
         self._say(BEGIN)
@@ -202,7 +214,9 @@ class PsycopgSession:
     def rollback(self) -> None:
         self.handle.guarded = self._begun = self._open = False
         self.handle.trips.forget()
-        if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
+        if self.handle.busy:
+            self.handle.abandon()
+        elif self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
                 self._own.execute(ROLLBACK)
 
@@ -212,6 +226,8 @@ class PsycopgSession:
 
     def undo(self) -> None:
         self.handle.guarded = False
+        if self.handle.busy:
+            raise TransactionMisuse(BUSY)
         self._say(BACK_TO_MARK)
 
     def keep(self) -> None:
@@ -235,6 +251,11 @@ class PsycopgSession:
 
     def watch(self) -> None:
         self._send()
+        if (
+            sys.getrefcount(self.handle) > self._references
+        ):  # a variable of the last handler's, in a thread it left or a traceback
+            self.handle = self.handle.disowned()
+            self._make_its_own()
         self.handle.counter.watch()
         self.handle.guarded = True
 
@@ -268,8 +289,13 @@ class PsycopgSession:
     def _connect(self) -> None:
         database = self._database
         self.handle = connect_raw(HandlerConnection, database.path, synchronous=database.synchronous)
-        self._own = own_cursor(self.handle)
         self.handle.trips = Trips(self.handle)
+        self._make_its_own()
+
+    def _make_its_own(self) -> None:
+        """As nobody knows it yet but this."""
+        self._own = own_cursor(self.handle)
+        self._references = sys.getrefcount(self.handle)
 
     def _say(self, *statements: bytes) -> None:
         """To be done before whatever comes next, and sent with it where that can be."""

@@ -22,7 +22,7 @@ from crossfoot.effects.databases.psycopg import (
     asks_again,
     tell_full_disk,
 )
-from crossfoot.effects.databases.psycopg_guarded import Guarded, is_copy_in, text_of
+from crossfoot.effects.databases.psycopg_guarded import BUSY, Guarded, is_copy_in, text_of
 from crossfoot.effects.databases.psycopg_steps import LAST, is_forgotten, read, take, take_ack, tell_lost_lease
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run
 from crossfoot.effects.databases.sqlite import OVER
@@ -182,7 +182,7 @@ class PsycopgAsyncSession:
         return session
 
     async def begin(self) -> None:
-        if self.handle.closed:  # its server ended the last one
+        if self.handle.closed or self.handle.abandoned:
             await self._connect()
         self._begun, self._open, self._marked = True, False, False
         await self._say(BEGIN)
@@ -200,7 +200,9 @@ class PsycopgAsyncSession:
         self._take_back()
         self._begun = self._open = False
         self.handle.trips.forget()
-        if self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
+        if self.handle.busy:
+            self.handle.abandon()
+        elif self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
                 await self._own.execute(ROLLBACK)
 
@@ -210,6 +212,8 @@ class PsycopgAsyncSession:
 
     async def undo(self) -> None:
         self._take_back()
+        if self.handle.busy:
+            raise TransactionMisuse(BUSY)
         await self._say(BACK_TO_MARK)
 
     async def keep(self) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import psycopg
@@ -11,6 +15,11 @@ from crossfoot.effects.databases.postgres_changes import ChangeCounter
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse
 from crossfoot.postgres import Trips
+
+BUSY = (
+    "something that the handler left running is still using its connection (a stream or a copy that was not read to its end, a "
+    "statement in a thread or a task): close it, or wait for it, before returning"
+)
 
 REFUSALS = {
     "commit": "the handler called commit(): crossfoot commits after the handler returned",
@@ -27,11 +36,16 @@ class Guarded:
     """What handlers' connections of either kind have in common."""
 
     info: psycopg.ConnectionInfo
+    fileno: Callable[[], int]
+    lock: Any
+    pgconn: Any
     counter: ChangeCounter
     trips: Trips
     """How crossfoot itself speaks to the server."""
     guarded = False
     """Whether a handler has it."""
+    abandoned = False
+    """Whether the next transaction needs another one."""
 
     def admit(self) -> None:
         """See that a handler may use it.
@@ -51,6 +65,23 @@ class Guarded:
         if name is None:
             self.trips.prepare_anew()
         return super()._deallocate(name)  # type: ignore[misc]  # of the connection that this is mixed into
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that a handler left running is using it: a statement, a stream or a copy that nobody may ever end, and
+        whose lock whoever wants to say anything would wait for."""
+        return bool(self.lock.locked())
+
+    def abandon(self) -> None:
+        """Cut the line, which has the server undo what is open, and whoever uses it is told."""
+        self.abandoned = True
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    def __del__(self, *rest: Any) -> None:
+        if self.abandoned:
+            self.pgconn.finish()
+        super().__del__(*rest)  # type: ignore[misc]  # as above
 
     def refuse(self, what: str) -> NoReturn:
         """Raises: TransactionMisuse: always; and once more at the end, should the handler catch it."""

@@ -6,6 +6,7 @@ What crossfoot itself does in a transaction is written once, as generators that 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -63,8 +64,11 @@ class Alone(NamedTuple):
     what: str
 
 
-MARK, UNDO, KEEP = (f"{verb} crossfoot_one" for verb in ("SAVEPOINT", "ROLLBACK TO", "RELEASE"))
-"""The savepoint that each work of a batch has."""
+SAVEPOINT = f"crossfoot_{secrets.token_hex(8)}"
+"""The savepoint that each work of a batch has. Nobody can guess its name: what fails is undone to the latest savepoint of that name,
+and were that a handler's own, what it did before would stay."""
+
+MARK, UNDO, KEEP = (f"{verb} {SAVEPOINT}" for verb in ("SAVEPOINT", "ROLLBACK TO", "RELEASE"))
 
 Ask = Run | Many | One | All | Alone
 Steps = Generator[Ask, Any, T]

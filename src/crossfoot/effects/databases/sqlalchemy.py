@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, TextClause, event, 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.util import immutabledict
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
 
 ENDED = "crossfoot: its handler has returned"
 """In a session's `info`."""
+
+REFUSED = "crossfoot: what its handler was refused"
+"""The same."""
 
 OURS = "crossfoot"
 """The execution option of connections whose transaction is crossfoot's: the engine is the user's, who may have others."""
@@ -156,6 +160,7 @@ class SyncSession:
     def undo(self) -> None:
         if self._counter is not None:
             self._counter.watching = False
+        take_back(self)
         self._execute(port.UNDO)
 
     def keep(self) -> None:
@@ -176,17 +181,18 @@ class SyncSession:
         raw.set_trace_callback(self._counter)
         raw.set_authorizer(self._counter.authorize)
         self._counter.watch()
+        lend(self, self._connection)
         # Every work of a batch has a session of its own: what a failed one had pending must not come with the next.
         self.handle = HandlerSession(bind=self._connection, join_transaction_mode="rollback_only")
 
     def changed(self) -> int:
         assert self._connection is not None and self._counter is not None
         self.handle.flush()
-        self.handle.info[ENDED] = True
         raw = self._connection.connection.driver_connection
         assert raw is not None
         raw.set_trace_callback(None)
         raw.set_authorizer(None)
+        end(self.handle)
         return self._counter.changed()
 
     def asks_again(self, error: BaseException) -> bool:
@@ -246,16 +252,56 @@ class HandlerSession(OrmSession):
     """A session whose transaction belongs to crossfoot. Whatever would end it is refused before it happens."""
 
     def commit(self) -> None:
-        raise TransactionMisuse(
+        raise self.refuse(
             "the handler called session.commit(): crossfoot commits after the handler returned; use flush(), or "
             "begin_nested() for what may fail"
         )
 
     def rollback(self) -> None:
-        raise TransactionMisuse(
+        raise self.refuse(
             "the handler called session.rollback(): raise an exception instead, crossfoot rolls back; use begin_nested() "
             "for what may fail"
         )
+
+    def refuse(self, what: str) -> TransactionMisuse:
+        """A handler that catches what it is told is told again at the end, by `end`."""
+        self.info[REFUSED] = error = TransactionMisuse(what)
+        return error
+
+
+def end(handle: Any) -> None:
+    """The handler has returned, and all is flushed.
+
+    Args:
+        handle: its session, synchronous or not.
+
+    Raises:
+        TransactionMisuse: it called for an end of the transaction, and caught what it was told.
+    """
+    handle.info[ENDED] = True
+    refused = handle.info.get(REFUSED)
+    if refused is not None:
+        raise TransactionMisuse(str(refused)) from refused
+
+
+def lend(lane: Any, connection: Connection) -> None:
+    """See that the next handler of a lane begins with nothing of the last one's: in a batch they share a connection.
+
+    Args:
+        lane: bears the last handler's session, if there was one.
+    """
+    take_back(lane)
+    options = connection.engine.get_execution_options()
+    wanted = {**options, OURS: connection.get_execution_options()[OURS]}
+    if connection.get_execution_options() != wanted:  # `execution_options()` changes them in place, for everybody after
+        connection._execution_options = immutabledict(wanted)
+
+
+def take_back(lane: Any) -> None:
+    """What the last handler of a lane left running may not use its session any more."""
+    handle = vars(lane).get("handle")
+    if handle is not None:
+        handle.info[ENDED] = True
 
 
 @event.listens_for(HandlerSession, "before_commit")

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession as OrmAsyncSession
 
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter
-from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession, answer
+from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, answer, end, lend, take_back
 from crossfoot.sqlite import explain
 from crossfoot.turnstile import TURN, Turnstile
 
@@ -84,6 +84,7 @@ class AsyncSession:
     async def undo(self) -> None:
         if self._counter is not None:
             self._counter.watching = False
+        take_back(self)
         await self._execute(port.UNDO)
 
     async def keep(self) -> None:
@@ -101,6 +102,8 @@ class AsyncSession:
         await self._raw.set_trace_callback(self._counter)
         await self._raw.set_authorizer(self._counter.authorize)
         self._counter.watch()
+        assert self._connection is not None and self._connection.sync_connection is not None
+        lend(self, self._connection.sync_connection)
         self.handle = AsyncHandlerSession(
             bind=self._connection, sync_session_class=HandlerSession, join_transaction_mode="rollback_only"
         )
@@ -108,7 +111,7 @@ class AsyncSession:
     async def changed(self) -> int:
         assert self._counter is not None
         await self.handle.flush()
-        self.handle.info[ENDED] = True
+        end(self.handle)
         return self._counter.changed()
 
     def asks_again(self, error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from crossfoot.effects.databases import asyncpg_steps as steps
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.asyncpg_protocol import Uncancelled
 from crossfoot.effects.databases.psycopg_steps import asks_again
-from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession
+from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
 from crossfoot.effects.databases.sqlalchemy_async import AsyncHandlerSession
 from crossfoot.effects.databases.sqlalchemy_postgres import Watch
 from crossfoot.errors import UsageError
@@ -84,6 +84,7 @@ class AsyncpgEngineSession:
 
     async def undo(self) -> None:
         self._take_back()
+        take_back(self)
         await steps.say(self._raw, port.UNDO)
         assert self._connection is not None
         if not self._connection.in_transaction():  # SQLAlchemy believes in the rollback that was refused
@@ -101,14 +102,16 @@ class AsyncpgEngineSession:
     async def watch(self) -> None:
         self._watched.watch()
         self._watch.watching = True
+        assert self._connection is not None and self._connection.sync_connection is not None
+        lend(self, self._connection.sync_connection)
         self.handle = AsyncHandlerSession(
             bind=self._connection, sync_session_class=HandlerSession, join_transaction_mode="rollback_only"
         )
 
     async def changed(self) -> int:
         await self.handle.flush()
-        self.handle.info[ENDED] = True
         self._watch.watching = False
+        end(self.handle)
         return await steps.changed(self._raw, self._watched)
 
     def asks_again(self, error: BaseException) -> bool:

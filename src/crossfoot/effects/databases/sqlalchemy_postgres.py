@@ -15,7 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from crossfoot.effects.databases import psycopg as driver
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.postgres_changes import ChangeCounter, Look, rows_told
-from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession
+from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
+from crossfoot.effects.databases.sqlite import OVER
+from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.postgres import needs_durability
 
@@ -24,11 +26,16 @@ _LOOK = "crossfoot look"
 
 
 class Watch:
-    """The counter of one connection, and whether a handler has it."""
+    """The counter of one connection, and whether a handler has it.
+
+    Attributes:
+        lent_to: in an event loop, the work whose handler it is; a task that another handler left running may not use it.
+    """
 
     def __init__(self) -> None:
         self.counter = ChangeCounter()
         self.watching = False
+        self.lent_to: object = None
 
 
 def prepare(engine: Engine) -> str:
@@ -73,6 +80,8 @@ def _watch_on(connection: Connection | None) -> Watch | None:
 
 def _before(connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
     if watch := _watch_on(connection):
+        if watch.lent_to is not None and in_handler.get() is not watch.lent_to:
+            raise TransactionMisuse(OVER)
         setattr(context, _LOOK, watch.counter.look(statement))
 
 
@@ -170,6 +179,7 @@ class PostgresSession:
 
     def undo(self) -> None:
         self._watch.watching = False
+        take_back(self)
         self._own.execute(port.UNDO)
         assert self._connection is not None
         if not self._connection.in_transaction():  # SQLAlchemy believes in the rollback that was refused
@@ -187,13 +197,15 @@ class PostgresSession:
     def watch(self) -> None:
         self._watch.counter.watch()
         self._watch.watching = True
+        assert self._connection is not None
+        lend(self, self._connection)
         # Every work of a batch has a session of its own: what a failed one had pending must not come with the next.
         self.handle = HandlerSession(bind=self._connection, join_transaction_mode="rollback_only")
 
     def changed(self) -> int:
         self.handle.flush()
-        self.handle.info[ENDED] = True
         self._watch.watching = False
+        end(self.handle)
         return counted(self._watch.counter, self._own)
 
     def asks_again(self, error: BaseException) -> bool:

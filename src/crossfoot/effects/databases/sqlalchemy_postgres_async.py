@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from crossfoot.effects.databases import psycopg as driver
 from crossfoot.effects.databases import psycopg_async
 from crossfoot.effects.databases import session as port
-from crossfoot.effects.databases.sqlalchemy import ENDED, OURS, HandlerSession
+from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
 from crossfoot.effects.databases.sqlalchemy_async import AsyncHandlerSession, shielded
 from crossfoot.effects.databases.sqlalchemy_postgres import Watch, counted
+from crossfoot.effects.work import in_handler
 from crossfoot.postgres import needs_durability
 
 
@@ -74,6 +75,7 @@ class AsyncPostgresSession:
 
     async def undo(self) -> None:
         self._watch.watching = False
+        take_back(self)
         await self._own.execute(port.UNDO)
         assert self._connection is not None
         if not self._connection.in_transaction():  # SQLAlchemy believes in the rollback that was refused
@@ -91,14 +93,17 @@ class AsyncPostgresSession:
     async def watch(self) -> None:
         self._watch.counter.watch()
         self._watch.watching = True
+        self._watch.lent_to = in_handler.get()
+        assert self._connection is not None and self._connection.sync_connection is not None
+        lend(self, self._connection.sync_connection)
         self.handle = AsyncHandlerSession(
             bind=self._connection, sync_session_class=HandlerSession, join_transaction_mode="rollback_only"
         )
 
     async def changed(self) -> int:
         await self.handle.flush()
-        self.handle.info[ENDED] = True
         self._watch.watching = False
+        end(self.handle)
         return counted(self._watch.counter, self._own)
 
     def asks_again(self, error: BaseException) -> bool:
