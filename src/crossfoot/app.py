@@ -167,6 +167,8 @@ class Crossfoot:
         Raises:
             QueueUnavailable: the queue cannot be reached; the messages are in the book and will be sent. Only where the queue is a
                 table beside the book nothing was published.
+            PublishRefused: it is not set as it must be, or there is none of that name and the book never knew one. Nothing was
+                sent, and the book says that the messages were refused.
         """
         refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)

@@ -4,9 +4,11 @@ CrossfootError
 ├── UsageError                 wrong use: the program or its settings must change
 │   ├── UnknownSetting
 │   ├── HandlerConflict
-│   └── TransactionMisuse
+│   ├── TransactionMisuse
+│   └── PublishRefused
 ├── Unavailable                a server, file or disk that cannot be used right now
 │   ├── QueueUnavailable
+│   │   └── QueueMissing
 │   ├── DatabaseUnavailable
 │   ├── Conflict
 │   ├── DiskFull
@@ -16,6 +18,7 @@ CrossfootError
 │   ├── PayloadInvalid
 │   ├── UnknownType
 │   ├── MessageTooLarge
+│   ├── NotDiscarded
 │   └── NotFound
 └── DeliveryError              one delivery did not end in an effect
     ├── NoProof
@@ -49,6 +52,16 @@ class TransactionMisuse(UsageError):
     """A handler committed, rolled back or closed the transaction that crossfoot owns."""
 
 
+class PublishRefused(UsageError):
+    """The queue cannot be used as it is named or set. Nothing was sent, and the book says *refused* of the messages.
+
+    Attributes:
+        refused: ids of the messages that were refused.
+    """
+
+    refused: tuple[str, ...] = ()
+
+
 class Unavailable(CrossfootError):
     """Something outside this process cannot be used now; nothing was acked."""
 
@@ -61,6 +74,10 @@ class QueueUnavailable(Unavailable):
     """
 
     kept: tuple[str, ...] = ()
+
+
+class QueueMissing(QueueUnavailable):
+    """Its server answers, and has no such queue: the name is wrong, or it was not made yet, or it was removed."""
 
 
 class DatabaseUnavailable(Unavailable):
@@ -112,6 +129,10 @@ class UnknownType(MessageError):
 
 class MessageTooLarge(MessageError):
     """The encoded message is over the queue's limit."""
+
+
+class NotDiscarded(MessageError):
+    """The message cannot be taken back: it has ended, its queue has it, or it is being sent just now."""
 
 
 class NotFound(MessageError):

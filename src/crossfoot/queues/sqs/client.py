@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from crossfoot.errors import CrossfootError, QueueUnavailable, UsageError
+from crossfoot.errors import CrossfootError, QueueMissing, QueueUnavailable, UsageError
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -200,7 +200,7 @@ def _read_answer(error: Any, label: str) -> Exception:
     text = str(error.response.get("Error", {}).get("Message", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _MISSING:
-        return QueueUnavailable(f"queue {label} does not exist: create it, or correct its name, region and account")
+        return QueueMissing(f"queue {label} does not exist: create it, or correct its name, region and account")
     if code in _FORBIDDEN:
         return QueueUnavailable(f"queue {label} refused us ({code}): {text} Check credentials and policy")
     if code in _THROTTLED or 400 <= status < 500:
