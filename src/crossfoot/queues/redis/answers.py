@@ -76,7 +76,7 @@ _REMEDIES = {
 }
 """Refusals that every request to this queue would meet, and what helps. None of them did anything."""
 
-ABSENT = ("NOSTREAM", "NOGROUP")
+ABSENT = {"NOSTREAM", "NOGROUP"}
 """Those that say that the queue is not there."""
 
 _BY_CLASS = {
