@@ -40,6 +40,14 @@ class UsageError(CrossfootError):
     """The program or its settings must change; trying again will not help."""
 
 
+def missing_extra(what: str, extra: str) -> UsageError:
+    """What to say where a client is not installed. Crossfoot is on no package index: extras come from where it came from."""
+    return UsageError(
+        f"{what} needs the extra `{extra}`: pip install '/path/to/crossfoot[{extra}]', from where crossfoot itself was installed; "
+        "inside a clone, make setup brings all of them"
+    )
+
+
 class UnknownSetting(UsageError):
     """A setting nobody knows; the message names the nearest known one."""
 

@@ -46,7 +46,7 @@ def discard(
 ) -> None:
     """Take back messages that were not sent, or of which nobody knows whether they were: they need not happen.
 
-        crossfoot discard 01981f0e-5c1e-7000-8000-4c8b1f2d3e4f --reason "its queue was misspelt; sent again"
+        crossfoot discard 01981f0e-5c1e-7000-8000-4c8b1f2d3e4f --reason "a typo"
         crossfoot discard $IDS --reason "test data" --by anna --json
 
     Nothing sends them any more, and the book says who decided that, and why. What has ended is left as it is, and so is what its

@@ -41,7 +41,7 @@ def publish(
 ) -> None:
     """Publish a message, durably: it is in the book before the queue is asked.
 
-        crossfoot publish billing:app case.released --subject case-4711 --data '{"amount": 120}'
+        crossfoot publish billing:app case.released -s case-4711 -d '{"amount": 120}'
         crossfoot publish billing:app --file events.jsonl
 
     Exits with 1 when the queue refused one, or gave no answer; with 2 when there is no such queue, or it is not set as it must

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from crossfoot.errors import QueueMissing, QueueUnavailable, UsageError
+from crossfoot.errors import QueueMissing, QueueUnavailable, missing_extra
 
 
 class NoAnswer(Exception):
@@ -151,5 +151,5 @@ def import_redis() -> Any:
         import redis.asyncio
         import redis.exceptions
     except ImportError as error:
-        raise UsageError("Redis and Valkey need the extra `redis`: pip install 'crossfoot[redis]'") from error
+        raise missing_extra("a queue on Redis or Valkey", "redis") from error
     return redis
