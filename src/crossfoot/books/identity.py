@@ -13,7 +13,7 @@ import msgspec
 
 from crossfoot.books import queries, sql
 from crossfoot.books.fate import Fate, fold, posted_fate
-from crossfoot.books.record import Record
+from crossfoot.books.record import Record, ask_otherwise
 from crossfoot.books.store import Known, find_or_add_all
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken
@@ -81,7 +81,7 @@ def _differs(connection: Connection, known: Known, record: Record) -> bool:
 
 def differ(record: Record, sequence: int | None, operation: str | None, body: bytes | None) -> bool:
     """Whether the contents are others than those in the book, as far as these were kept."""
-    if sequence != record.sequence or (None not in (operation, record.operation) and operation != record.operation):
+    if sequence != record.sequence or ask_otherwise(operation, record.operation):
         return True
     if body is None or record.body is None or body == record.body:
         return False
