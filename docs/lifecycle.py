@@ -41,7 +41,7 @@ MEANINGS = {
     Fate.DUPLICATE: "its operation was completed by another message",
     Fate.DEAD: "it lies in the dead letters, with a cause",
     Fate.EXPIRED: "its own time, or the queue's retention, was over",
-    Fate.REFUSED: "the broker did not take it",
+    Fate.REFUSED: "the broker did not take it, or could not be asked at all",
     Fate.DISCARDED: "a person decided that it need not happen",
     Fate.VANISHED: "the queue no longer has it, and nothing proves that it was handled",
 }
@@ -105,6 +105,8 @@ STEPS = [
     (Fate.PARKED, Fate.QUEUED, Kind.RESUMED), (Fate.RETRYING, Fate.PROCESSING, Kind.RECEIVED),
     (Fate.RETRYING, Fate.DEAD, Kind.DEAD_LETTERED), (Fate.DEAD, Fate.QUEUED, Kind.REPLAYED),
     (Fate.DEAD, Fate.PROCESSING, Kind.RECEIVED), (Fate.DEAD, Fate.DISCARDED, Kind.DISCARDED),
+    (Fate.INTENDED, Fate.DISCARDED, Kind.DISCARDED), (Fate.IN_DOUBT, Fate.DISCARDED, Kind.DISCARDED),
+    (Fate.DISCARDED, Fate.PROCESSING, Kind.RECEIVED), (Fate.DISCARDED, Fate.INTENDED, Kind.INTENDED),
 ]  # fmt: skip
 """The usual way of a message. Any entry may follow any other; these are the steps that crossfoot itself takes."""
 

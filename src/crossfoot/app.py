@@ -168,6 +168,8 @@ class Crossfoot:
         Raises:
             QueueUnavailable: the queue cannot be reached; the messages are in the book and will be sent. Only where the queue is a
                 table beside the book nothing was published.
+            PublishRefused: it is not set as it must be, or there is none of that name and the book never knew one. Nothing was
+                sent, and the book says that the messages were refused.
         """
         refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)
@@ -294,7 +296,16 @@ def refuse_inside_handler(what: str) -> None:
 
 
 def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
-    """Whether a handler wants the transaction beside the message."""
+    """Whether a handler wants the transaction beside the message.
+
+    Raises:
+        UsageError: it cannot be called with a message, or with a message and a transaction.
+    """
+    inner = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise UsageError(
+            f"handler {name} has a `yield` in it, so a call of it runs nothing: return, and send several messages with tx.send()"
+        )
     parameters = [
         p for p in inspect.signature(function).parameters.values()
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
@@ -302,6 +313,11 @@ def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
     if len(parameters) not in (1, 2):
         raise UsageError(
             f"handler {name} takes {len(parameters)} arguments: write it as def {name}(message) or (message, tx)"
+        )
+    names = [parameter.name for parameter in parameters]
+    if names[0] in ("tx", "transaction") or names[1:] in (["message"], ["messages"]):
+        raise UsageError(
+            f"handler {name} takes ({', '.join(names)}): the message comes first, as in def {name}(message, tx)"
         )
     return len(parameters) == 2
 

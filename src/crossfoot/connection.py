@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
+from urllib.parse import parse_qsl, quote, urlencode
 
 _POSTGRES = re.compile(r"postgres(?:ql)?(\+\w+)?://")
 
@@ -92,6 +93,10 @@ _URL = re.compile(r"postgres(?:ql)?://(?:(?P<user>[^/?]*)@)?(?P<place>[^@?]*)(?:
 """Where `@` and `?` stand where they should, so that what is secret can be told from what is not."""
 
 
+_WHERE = ("host", "hostaddr", "port", "dbname", "service")
+"""Parameters of libpq that say which database is meant."""
+
+
 def has_password(place: str) -> bool:
     """Whether whoever sees it can get in."""
     if not is_postgres(place):
@@ -101,8 +106,11 @@ def has_password(place: str) -> bool:
 
 
 def shown(place: str) -> str:
-    """A file's name, or a URL, as people may see it: without user, password and parameters."""
+    """A file's name, or a URL, as people may see it: without user and password, and of its parameters those that say where it is."""
     if not is_postgres(place):
         return place
     url = _URL.fullmatch(place)
-    return f"postgresql://{url['place']}" if url else "postgresql://..."
+    if url is None:
+        return "postgresql://..."
+    where = [(name, value) for name, value in parse_qsl(url["query"] or "") if name in _WHERE]
+    return f"postgresql://{url['place']}{'?' if where else ''}{urlencode(where, quote_via=quote, safe='/:,')}"

@@ -4,9 +4,11 @@ CrossfootError
 ├── UsageError                 wrong use: the program or its settings must change
 │   ├── UnknownSetting
 │   ├── HandlerConflict
-│   └── TransactionMisuse
+│   ├── TransactionMisuse
+│   └── PublishRefused
 ├── Unavailable                a server, file or disk that cannot be used right now
 │   ├── QueueUnavailable
+│   │   └── QueueMissing
 │   ├── DatabaseUnavailable
 │   ├── Conflict
 │   ├── DiskFull
@@ -16,6 +18,7 @@ CrossfootError
 │   ├── PayloadInvalid
 │   ├── UnknownType
 │   ├── MessageTooLarge
+│   ├── NotDiscarded
 │   └── NotFound
 └── DeliveryError              one delivery did not end in an effect
     ├── NoProof
@@ -37,6 +40,14 @@ class UsageError(CrossfootError):
     """The program or its settings must change; trying again will not help."""
 
 
+def missing_extra(what: str, extra: str) -> UsageError:
+    """What to say where a client is not installed. Crossfoot is on no package index: extras come from where it came from."""
+    return UsageError(
+        f"{what} needs the extra `{extra}`: pip install '/path/to/crossfoot[{extra}]', from where crossfoot itself was installed; "
+        "inside a clone, make setup brings all of them"
+    )
+
+
 class UnknownSetting(UsageError):
     """A setting nobody knows; the message names the nearest known one."""
 
@@ -47,6 +58,16 @@ class HandlerConflict(UsageError):
 
 class TransactionMisuse(UsageError):
     """A handler committed, rolled back or closed the transaction that crossfoot owns."""
+
+
+class PublishRefused(UsageError):
+    """The queue cannot be used as it is named or set. Nothing was sent, and the book says *refused* of the messages.
+
+    Attributes:
+        refused: ids of the messages that were refused.
+    """
+
+    refused: tuple[str, ...] = ()
 
 
 class Unavailable(CrossfootError):
@@ -61,6 +82,10 @@ class QueueUnavailable(Unavailable):
     """
 
     kept: tuple[str, ...] = ()
+
+
+class QueueMissing(QueueUnavailable):
+    """Its server answers, and has no such queue: the name is wrong, or it was not made yet, or it was removed."""
 
 
 class DatabaseUnavailable(Unavailable):
@@ -112,6 +137,10 @@ class UnknownType(MessageError):
 
 class MessageTooLarge(MessageError):
     """The encoded message is over the queue's limit."""
+
+
+class NotDiscarded(MessageError):
+    """The message cannot be taken back: it has ended, its queue has it, or it is being sent just now."""
 
 
 class NotFound(MessageError):

@@ -63,6 +63,8 @@ ARGUMENTS = [
     (["worker", "billing:app", "--lease", "nan"], "lease must be more than 0 seconds"),
     (["worker", "billing:app", "--lease", "soon"], "Invalid value for '--lease'"),
     (["worker"], "Missing argument 'MODULE:NAME'"),
+    (["worker", "billing:app", "--db", "a.db"], "There is no option --db: the service itself says where its book is"),
+    (["publish", "billing:app", "--db=a.db"], "There is no option --db: the service itself says where its book is"),
     (["publish", *BILLED, "--data", "{amount: 120}"], "--data is not JSON ("),
     (["publish", *BILLED, "--sequence", "first"], "Invalid value for '--sequence'"),
     (["publish", "billing:app"], "publish needs either a TYPE or --file: name what to send, once"),

@@ -22,11 +22,11 @@ import pytest
 
 from crossfoot import Crossfoot, Noop
 from crossfoot.books.entry import Kind
-from crossfoot.cli import COMMANDS, command, run
+from crossfoot.cli import COMMANDS, HELP, command, run
 from crossfoot.cli.balance import when
 from crossfoot.clock import SECOND, SystemClock
 from crossfoot.errors import UsageError
-from tests.unit.book_rig import Desk
+from tests.unit.book_rig import CAUSE, Desk, Step
 
 PROGRAM = [sys.executable, "-c", "from crossfoot.cli import main; main()"]
 SCHEMAS = Path(__file__).parents[2] / "src/crossfoot/cli/schemas"
@@ -385,6 +385,40 @@ def test_no_line_of_a_page_is_longer_than_the_terminal_but_commands(
         lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal(*arguments, "--color=always").out).splitlines()
 
         assert [line for line in lines if len(line) > columns and "$ crossfoot" not in line] == []
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_what_is_to_be_copied_is_in_one_piece(
+    desk: Desk, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    id_ = "01981f0e-5c1e-7000-8000-4c8b1f2d3e4f"
+    died: list[Step] = [
+        (Kind.PUBLISHED, 0),
+        (Kind.RECEIVED, 1),
+        (Kind.FAILED, 1, {"cause": CAUSE.fingerprint}),
+        (Kind.DEAD_LETTERED, 1),
+    ]
+    desk.story(id_, *died, subject="case-4711")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in (["dead", "list"], ["dead", "list", "--by-cause"], ["tail", "-F", "--kind", "failed"]):
+        assert id_ in Terminal(desk.path, capfd)(*arguments, "--color=always").out, arguments
+
+
+def test_no_example_of_the_help_is_wrapped_at_80_columns() -> None:
+    """Typer leaves a column empty at each side."""
+    examples = [
+        line.strip()
+        for name in COMMANDS
+        for part in (command(name), *getattr(command(name), "commands", {}).values())
+        for line in (part.help or "").splitlines()
+        if line.startswith("    ")
+    ]
+    assert len(examples) > 20
+    assert [line for line in (*examples, *_indented(HELP)) if len(line) > 78] == []
+
+
+def _indented(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
 
 
 def test_a_message_cannot_write_to_the_terminal(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:

@@ -253,4 +253,4 @@ def test_without_the_library_it_says_what_to_install(folder: Path) -> None:
     done: Any = run([str(BIN / "python"), "-c", program], folder)
 
     assert done.returncode == 2
-    assert "install crossfoot[metrics]" in done.stderr
+    assert "pip install '/path/to/crossfoot[metrics]'" in done.stderr

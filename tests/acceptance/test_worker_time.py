@@ -192,6 +192,30 @@ class TestLeases:
             assert service.effects == []
             assert all(title.startswith("LeaseLost") for title in service.causes().values())
 
+    async def test_in_a_batch_the_handler_whose_lease_is_lost_is_cancelled_and_the_others_go_on(
+        self, tmp_path: Path, no_blocking_calls: None
+    ) -> None:
+        """The queue is in another file, so that the batch's transaction keeps nobody from it."""
+        other = Crossfoot("other", database=tmp_path / "queue.db")
+        await anyio.to_thread.run_sync(lambda: other.book.open().close())
+        queue = EmbeddedQueue(tmp_path / "queue.db", "billing")
+        async with a_service(FORMS[1], tmp_path, queue=queue) as service:
+            running = anyio.Event()
+
+            async def wait_for_ever() -> None:
+                running.set()
+                await anyio.sleep_forever()
+
+            service.app.handler("case.released")(slow_to("case-slow", wait_for_ever))
+            one, slow, two = await service.publish("case.released", "case-1", "case-slow", "case-2")
+            async with service.working(lease=0.6, batch=4, concurrency=1, attempts=1):
+                await running.wait()
+                take_away(tmp_path / "queue.db", slow.id)
+                await eventually(lambda: Kind.FAILED in service.kinds(slow), "the heartbeat to notice")
+                await eventually(lambda: len(service.effects) == 2, "the others to commit")
+            assert sorted(service.effects) == sorted((one.id, two.id))
+            assert all(title.startswith("LeaseLost") for title in service.causes().values())
+
     @BATCHES
     async def test_when_the_lease_is_lost_a_synchronous_handler_is_fenced(
         self, tmp_path: Path, no_blocking_calls: None, batch: int
@@ -324,7 +348,10 @@ class TestTheClockOfALease:
         assert await self.end(form, tmp_path, clock, None, takes=31.0) == [Kind.COMMITTED]
 
 
-def take_away(path: Path) -> None:
+def take_away(path: Path, id_: str = "%") -> None:
     """Another consumer gets the message, as if the lease had run out."""
     with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
-        connection.execute("UPDATE crossfoot_queue SET token = 'somebody-else-------' WHERE state = 0")
+        connection.execute(
+            "UPDATE crossfoot_queue SET token = 'somebody-else-------' WHERE state = 0 AND message LIKE ?",
+            (f"%|{id_}",),
+        )

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from crossfoot.clock import Clock, ManualClock, SystemClock
+from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.embedded.queue import FORTNIGHT
 from crossfoot.queues.embedded.tables import create_tables
@@ -25,6 +26,7 @@ class OverAFile(QueueConformance, Engine):
     """The suite over one SQLite file per test."""
 
     engine = "SQLite"
+    missing = QueueUnavailable
 
     ordered: ClassVar[bool]
     clock: Clock

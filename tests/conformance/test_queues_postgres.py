@@ -10,6 +10,7 @@ from uuid import uuid4
 import anyio
 import pytest
 
+from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.postgres import PostgresQueue, ensure
 from crossfoot.queues.queue import Queue
 from crossfoot.testing.queues import QueueConformance, QueueSettings
@@ -37,6 +38,7 @@ class OverATable(QueueConformance, Engine):
     """The suite over one table."""
 
     engine = "PostgreSQL"
+    missing = QueueUnavailable
     ordered: ClassVar[bool]
     url: str
     server: Postgres

@@ -7,13 +7,17 @@ from pathlib import Path
 import anyio
 import pytest
 
+from crossfoot import Crossfoot
 from crossfoot.books.store import Book
-from crossfoot.clock import SystemClock
-from crossfoot.errors import LeaseLost
+from crossfoot.clock import ManualClock, SystemClock
+from crossfoot.errors import DeadlineExceeded, LeaseLost
+from crossfoot.message import encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Delivery
 from crossfoot.worker.held import Held
+from crossfoot.worker.intake import Intake
 from crossfoot.worker.leases import Leases
+from crossfoot.worker.retry import Retry
 
 CLOCK = SystemClock()
 
@@ -43,6 +47,28 @@ def test_what_is_lost_between_its_receipt_and_its_being_held_is_lost_all_the_sam
     leases.lose(["1"])
     leases.hold([one, two])
     assert (one.lost, two.lost) == (True, False)
+
+
+def test_a_deadline_of_an_attempt_that_was_rolled_back_with_its_batch_does_not_go_on(tmp_path: Path) -> None:
+    """It stands in line behind the others again: the lease is extended meanwhile, and what it is decided without may commit."""
+    clock = ManualClock()
+    app = Crossfoot("billing", database=tmp_path / "book.db", clock=clock)
+    app.handler("case.released", deadline=5.0)(lambda message, tx: None)
+    app.book.open()
+    intake = Intake(app.book, app.queue, app.registry, Retry(), 1, None)
+    body = encode(app.message("case.released"))
+    delivery = Delivery(body=body, receipt="1", attempt=1, lease_until=clock.now() + 60_000_000)
+    (one,) = intake.take([delivery])
+    work = one.start()
+    one.begin()
+    clock.advance(6)
+    with pytest.raises(DeadlineExceeded):
+        one.fence()
+
+    work.again()
+
+    one.fence()
+    assert one.deadline is None
 
 
 @pytest.mark.anyio

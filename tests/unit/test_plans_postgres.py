@@ -100,6 +100,9 @@ BY_HAND: Mapping[str, Any] = {
     sql.CLAIM_OUTBOX: DUE,
     sql.CLAIM_OUTBOX_IN_ORDER: DUE,
     sql.LAPSED_CLAIMS: DUE,
+    sql.OUTBOX_OF: ("billing", MIDDLE),
+    sql.FREE_OUTBOX: ("billing", MIDDLE, NOW),
+    sql.HELD_OUTBOX: ("billing", MIDDLE),
     sql.DROP_OUTBOX: (500, "claimed"),
     sql.RETRY_OUTBOX: (NOW, 500, "claimed"),
     sql.FIND_SEQUENCE: ("bill", "case-7"),
@@ -144,6 +147,7 @@ MAY_READ: tuple[tuple[str, int], ...] = (
     ("fate <> 20", OPEN),
     ("crossfoot_parked p", OPEN),
     ("m.bucket = ", FEW * 10),
+    *((text, WAITING) for text in (sql.OUTBOX_OF, sql.FREE_OUTBOX, sql.HELD_OUTBOX)),
 )
 """The same for those with that text."""
 
@@ -151,8 +155,9 @@ MAY_READ: tuple[tuple[str, int], ...] = (
 OUTBOX_AS_A_WHOLE = (
     "MATERIALIZED (SELECT message FROM crossfoot_outbox)",
     "FROM crossfoot_outbox o WHERE o.message = key",
+    "crossfoot_outbox WHERE queue = ? AND message = ?",
 )
-"""Where all that is open is looked at, what is still to be sent may be, too."""
+"""Where all that is open is looked at, what is still to be sent may be, too; and where a person takes one message back."""
 
 
 class Asked:

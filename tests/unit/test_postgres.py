@@ -13,7 +13,7 @@ import pytest
 from crossfoot.connection import has_password, shown
 from crossfoot.errors import DatabaseUnavailable, DiskFull, UsageError
 from crossfoot.postgres import Connection, connect, explain
-from crossfoot.queues.postgres.address import shown_safely
+from crossfoot.queues.postgres.address import address_of, shown_safely
 from tests.servers.postgres import Postgres, postgres_running
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -165,6 +165,12 @@ class TestErrors:
 
     def test_a_place_is_told_as_it_was_named(self) -> None:
         assert shown("postgres://ada@one:1,two:2/billing?sslmode=require") == "postgresql://one:1,two:2/billing"
+
+    def test_where_the_parameters_say_where_it_is_that_is_shown(self) -> None:
+        url = "postgresql:///billing?user=ada&host=%2Frun%2Fpg&port=5433&password=secret&sslmode=require"
+        assert shown(url) == "postgresql:///billing?host=/run/pg&port=5433"
+        with pytest.raises(UsageError, match=r"as in postgresql:///billing\?host=/run/pg&queue=billing"):
+            address_of("postgresql:///billing?host=/run/pg")
         assert not has_password("postgresql://ada@host/billing?sslmode=require")
 
     def test_a_session_that_an_operator_ended(self, connection: Connection, postgres: Postgres) -> None:

@@ -46,7 +46,7 @@ def test_a_noop_with_a_reason_is_proof() -> None:
 def test_an_audit_row_is_not_enough_when_the_handler_says_what_proves_it() -> None:
     audited = Evidence(rows=3, outcomes=("audit.written",), sent=("mail",), receipts=("stripe:ch_1",))
 
-    with pytest.raises(NoProof, match=r"without the outcome that proves it, invoice\.issued: look for an exception"):
+    with pytest.raises(NoProof, match=r"proves it, invoice\.issued: it declared audit\.written: look for an exception"):
         judged(None, audited, "invoice.issued")
 
 
@@ -56,6 +56,30 @@ def test_every_outcome_that_is_named_must_be_there() -> None:
     assert judged(None, Evidence(outcomes=(*both, "another")), *both) is Kind.COMMITTED
     with pytest.raises(NoProof, match=r"proves it, ledger\.booked:"):
         judged(None, Evidence(outcomes=both[:1]), *both)
+
+
+def test_a_misspelt_outcome_is_named_beside_the_one_that_proves() -> None:
+    charged = Evidence(outcomes=("card.charged",))
+
+    with pytest.raises(
+        NoProof, match=r"card\.chraged: it declared card\.charged, and proves= says card\.chraged: spell both alike"
+    ):
+        judged(None, charged, "card.chraged")
+
+
+def test_what_came_back_is_told_by_its_type_and_not_by_its_value() -> None:
+    for evidence, proves in ((Evidence(), ()), (Evidence(rows=1), ("invoice.issued",))):
+        with pytest.raises(NoProof, match=r"the handler returned a dict \(which proves nothing\)") as raised:
+            judged({"iban": "DE02"}, evidence, *proves)
+        assert "DE02" not in str(raised.value)
+    with pytest.raises(NoProof, match=r"invoice\.issued: it declared no outcome: look for an exception"):
+        judged(None, Evidence(rows=1), "invoice.issued")
+
+
+@pytest.mark.parametrize("evidence", [Evidence(), Evidence(rows=1, outcomes=("invoice.issued",))])
+def test_the_class_noop_is_no_noop(evidence: Evidence) -> None:
+    with pytest.raises(NoProof, match=r"returned the class Noop itself: write Noop\(reason\)"):
+        judged(Noop, evidence)
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "\n"])

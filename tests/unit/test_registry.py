@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +117,45 @@ def test_a_registry_lists_its_handlers() -> None:
 def test_an_order_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match="in_order is True, or an InOrder"):
         Crossfoot("billing").handler("case.released", in_order=value)
+
+
+def swapped(tx: Any, message: Any) -> None: ...
+
+
+def alone(tx: Any) -> None: ...
+
+
+def late(event: Any, message: Any) -> None: ...
+
+
+async def generated(message: Any, tx: Any) -> Any:
+    yield message
+
+
+def steps(message: Any, tx: Any) -> Any:
+    yield message
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (swapped, r"swapped takes \(tx, message\): the message comes first"),
+        (alone, r"alone takes \(tx\): the message comes first"),
+        (late, r"late takes \(event, message\): the message comes first"),
+        (steps, "steps has a `yield` in it, so a call of it runs nothing"),
+        (generated, "generated has a `yield` in it"),
+    ],
+)
+def test_a_handler_that_cannot_work_is_refused_when_it_is_registered(function: Any, says: str, tmp_path: Path) -> None:
+    app = Crossfoot("billing", database=tmp_path / "billing.db")
+    with pytest.raises(UsageError, match=says):
+        app.handler("case.released")(function)
+
+
+def test_what_the_parameters_are_called_is_otherwise_free(tmp_path: Path) -> None:
+    app = Crossfoot("billing", database=tmp_path / "billing.db")
+
+    @app.handler("case.released")
+    def bill(event: Any, session: Any) -> None: ...
+
+    assert app.registry.find("case.released") is not None

@@ -33,4 +33,4 @@ def test_a_service_on_a_file_works_and_one_on_postgres_says_what_to_install(tmp_
         [sys.executable, "-c", WITHOUT], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "pip install 'crossfoot[postgres]'" in done.stdout
+    assert "pip install '/path/to/crossfoot[postgres]'" in done.stdout

@@ -99,6 +99,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         holds: `None` when it could not be looked at; `text` then says why.
         ids: of messages that break it, the first of `count`.
+        unknown: `source|id` of messages that the queue has and the book does not know, which break nothing; the first of
+            `unknown_count`.
     """
 
     identity: str
@@ -107,6 +109,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     ids: tuple[str, ...] = ()
     count: int = 0
+    unknown: tuple[str, ...] = ()
+    unknown_count: int = 0
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +121,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     count: int = 0
+    unknown: tuple[str, ...] = ()
+    unknown_count: int = 0
 
 
 class QueueBalance(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +240,8 @@ def _identity(name: str, findings: Iterable[Finding]) -> Identity:
         notes=tuple(f"{f'{f.queue}: ' if f.queue else ''}{f.text}" for f in mine if f.text),
         ids=tuple(id_ for finding in mine for id_ in finding.ids),
         count=sum(finding.count for finding in mine),
+        unknown=tuple(id_ for finding in mine for id_ in finding.unknown),
+        unknown_count=sum(finding.unknown_count for finding in mine),
     )
 
 

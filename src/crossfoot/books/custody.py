@@ -1,4 +1,5 @@
 """What the queues hold, against what the book says they hold: by identity where a queue lies in the book's own file.
+Those that lie elsewhere and can be listed are compared in `contents`.
 
 The embedded queue and the book are read in one snapshot, so the comparison is exact. What differs is folded again from
 its entries before it is believed, because the ledger may lag; and what changed a moment ago is not judged, because a
@@ -54,6 +55,8 @@ class Depth(msgspec.Struct, frozen=True):
     in_flight: int
     dead: int
     as_of: Micros
+    why: str = ""
+    """Why it was counted only, where it could be listed."""
 
 
 class Gaps(msgspec.Struct, frozen=True):
@@ -118,7 +121,7 @@ LYING_THERE = "SELECT key, state, message FROM crossfoot_queue NOT INDEXED WHERE
 
 def browse(connection: Connection, queue: str, now: Micros) -> Finding:
     """Compare an embedded queue with the book, message by message. Within the caller's read transaction."""
-    opened, dead = _believed(connection, queue)
+    opened, dead = believed(connection, queue)
     held, aside, buried, others = _lying_there(connection, queue, {**opened, **dead})
     found = gaps(opened=opened.keys(), dead=dead.keys(), held=held, aside=aside, buried=buried)
     texts: list[str] = []
@@ -129,7 +132,7 @@ def browse(connection: Connection, queue: str, now: Micros) -> Finding:
         ("open in the book, and among the dead letters", [opened[name] for name in found.buried]),
         ("dead in the book, and not among the dead letters", [dead[name] for name in found.exhumed]),
     ):
-        sure, fresh = _judge(connection, keys, now - TOLERANCE)
+        sure, fresh = judge(connection, keys, now - TOLERANCE)
         young += fresh
         ids += sure
         if sure:
@@ -149,24 +152,26 @@ def browse(connection: Connection, queue: str, now: Micros) -> Finding:
     )
 
 
-def compare_depth(connection: Connection, queue: str, look: Callable[[], Depth | None], now: Micros) -> Finding:
-    """Compare a queue that only tells numbers with the book.
+def compare_depth(
+    connection: Connection, queue: str, depth: Depth | None, look: Callable[[], Depth | None], now: Micros
+) -> Finding:
+    """Compare a queue that only tells numbers with the book. Within the caller's read transaction.
 
     Args:
-        look: asks the queue; a second time where the first answer was that it is empty. `None` if nobody knows where it is.
+        depth: what it told; `None` if nobody knows where it is.
+        look: asks it a second time, where the first answer was that it is empty.
     """
-    depth = look()
     if depth is None:
         text = "no setting leads to it: set `queue` in crossfoot.toml, or CROSSFOOT_QUEUE"
         return Finding(identity="holdings", queue=queue, holds=None, text=text)
-    opened, dead = _believed(connection, queue)
+    opened, dead = believed(connection, queue)
     (in_hand,) = connection.execute(IN_HAND, (queue, now)).fetchone()  # not every queue sees what others hold
     fits, tolerance = depth_agrees(len(opened), depth.held, max(depth.in_flight, in_hand))
     dead_fit, dead_tolerance = depth_agrees(len(dead), depth.dead, 0)
     holds = fits and dead_fit
     gone: list[str] = []
     if holds and (keys := _nowhere(opened, dead, depth)):
-        gone, _ = _judge(connection, keys, now - QUIET, until_due=True)
+        gone, _ = judge(connection, keys, now - QUIET, until_due=True)
         again = look() if gone else None
         if again is None or (again.held, again.dead) != (0, depth.dead):
             gone = []
@@ -174,6 +179,7 @@ def compare_depth(connection: Connection, queue: str, look: Callable[[], Depth |
         f"{len(opened):,} open and {len(dead):,} dead in the book, {depth.held:,} and {depth.dead:,} in the queue by its "
         f"own count, {'within' if holds else 'not within'} the tolerance of {tolerance:,} and {dead_tolerance:,}"
     )
+    text += f" ({depth.why})" if depth.why else ""
     if gone:
         text += (
             f"; it says twice that it is empty, and of {len(gone):,} nothing was heard for {QUIET // SECOND // 60} min"
@@ -225,7 +231,7 @@ def compare_parked(connection: Connection, queue: str) -> Finding:
     )
 
 
-def _believed(connection: Connection, queue: str) -> tuple[dict[str, int], dict[str, int]]:
+def believed(connection: Connection, queue: str) -> tuple[dict[str, int], dict[str, int]]:
     """Messages that the book believes in the queue, and among its dead letters: key by identity."""
     opened: dict[str, int] = {}
     dead: dict[str, int] = {}
@@ -259,7 +265,7 @@ def _lying_there(
     return held, aside, buried, copies + len(held.difference(believed))
 
 
-def _judge(
+def judge(
     connection: Connection, keys: Collection[int], before: Micros, *, until_due: bool = False
 ) -> tuple[list[str], int]:
     """Ids of those that differ by their own entries too, and the number of those too young to be judged.

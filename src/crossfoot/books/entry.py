@@ -23,7 +23,7 @@ class Kind(IntEnum):
     PUT_OFF = 2
     """The broker refused it for now; it is sent again at `due`."""
     REFUSED = 3
-    """The broker said no, and sending it again would not help."""
+    """The broker said no, or there is none to ask, and sending it again would not help."""
     PUBLISH_IN_DOUBT = 4
     """The broker was asked and did not answer; it is sent again, under the same id, at `due`."""
     PUBLISHED = 5

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from crossfoot.books import queries, sql
-from crossfoot.books.entry import RANKS
 from crossfoot.books.fate import Fate, fold, posted_fate
-from crossfoot.books.record import Record
+from crossfoot.books.record import Record, ask_otherwise
 from crossfoot.books.store import Known, find_or_add_all
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken
@@ -32,6 +31,8 @@ def find_or_publish(connection: Connection, records: Sequence[Record]) -> list[t
         For each its key, and the attempt that its deliveries go on from: 0, unless its first publication came to nothing. A
         copy of one that is still open is the same publication, to a queue that drops second ones. Or the error that says that
         the book knows another one of that name.
+
+        One that was discarded goes on from the attempt after that: the decision must not outrank what is decided now.
     """
     found = find_or_add_all(connection, records)
     return [_publishable(connection, known, record) for known, record in zip(found, records, strict=True)]
@@ -46,7 +47,10 @@ def _publishable(connection: Connection, known: Known, record: Record) -> tuple[
         except IdentityTaken as error:
             return error
     summary = fold(queries.entries_of(connection, known.key))
-    return known.key, summary.latest // RANKS if posted_fate(summary) in CAME_TO_NOTHING else 0
+    fate = posted_fate(summary)
+    if fate is Fate.DISCARDED:
+        return known.key, summary.attempts + 1
+    return known.key, summary.attempts if fate in CAME_TO_NOTHING else 0
 
 
 def mend(connection: Connection, known: Known, record: Record) -> None:
@@ -77,7 +81,7 @@ def _differs(connection: Connection, known: Known, record: Record) -> bool:
 
 def differ(record: Record, sequence: int | None, operation: str | None, body: bytes | None) -> bool:
     """Whether the contents are others than those in the book, as far as these were kept."""
-    if sequence != record.sequence or (None not in (operation, record.operation) and operation != record.operation):
+    if sequence != record.sequence or ask_otherwise(operation, record.operation):
         return True
     if body is None or record.body is None or body == record.body:
         return False

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from crossfoot.connection import Connection, is_postgres, without_driver
-from crossfoot.errors import UsageError
+from crossfoot.errors import missing_extra
 
 if TYPE_CHECKING:  # a book that is up to date must not pay for it
     from sqlalchemy import Connection as SharedConnection
@@ -75,7 +75,5 @@ def place_of(address: str, *, synchronous: str = "FULL") -> Place:
     except ModuleNotFoundError as error:
         if error.name != "psycopg":
             raise
-        raise UsageError(
-            "the book is in PostgreSQL, and psycopg is not installed: pip install 'crossfoot[postgres]'"
-        ) from error
+        raise missing_extra("a book in PostgreSQL", "postgres") from error
     return PostgresDatabase(without_driver(address), synchronous)

@@ -57,6 +57,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         )  # fmt: skip
 
 
+def ask_otherwise(one: str | None, other: str | None) -> bool:
+    """Whether two copies that state these operations would be carried out twice, under a key each. One that states none asks for
+    whatever the other one does."""
+    return None not in (one, other) and one != other
+
+
 def record_of(message: Message, queue: str, *, now: Micros, body: bytes | None) -> Record:
     """The record of a readable message.
 

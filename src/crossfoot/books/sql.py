@@ -6,6 +6,7 @@ for PostgreSQL (see `dialect`); what a single writer need not say, the other tex
 """
 
 from crossfoot.books.entry import PROOFS, Kind
+from crossfoot.books.measures import entry_measure
 from crossfoot.dialect import differs
 
 GROUP = 25
@@ -184,6 +185,22 @@ SELECT message, base FROM crossfoot_outbox
 WHERE claim IS NOT NULL
   AND number IN (SELECT number FROM crossfoot_outbox WHERE due <= :now AND queue = :queue ORDER BY number LIMIT :limit)
 """)
+
+OUTBOX_OF = "SELECT 1 FROM crossfoot_outbox WHERE queue = ? AND message = ? LIMIT 1"
+"""Whether anything of that message is still to be sent."""
+
+FREE_OUTBOX = """
+DELETE FROM crossfoot_outbox WHERE queue = ? AND message = ? AND (claim IS NULL OR due <= ?)
+"""
+"""What nobody is sending just now."""
+
+HELD_OUTBOX = "SELECT max(due) FROM crossfoot_outbox WHERE queue = ? AND message = ?"
+
+EVER_THERE = f"""
+SELECT 1 FROM crossfoot_tallies
+WHERE queue = ? AND measure IN ('{entry_measure(Kind.PUBLISHED)}', '{entry_measure(Kind.RECEIVED)}') LIMIT 1
+"""
+"""Whether a queue has ever taken or delivered a message, as far as is posted."""
 
 DROP_OUTBOX = "DELETE FROM crossfoot_outbox WHERE number = ? AND claim = ?"
 

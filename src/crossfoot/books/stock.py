@@ -14,7 +14,8 @@ import msgspec
 
 from crossfoot.books import opening, queries
 from crossfoot.books.balance import JUSTIFIED, RULES, Balance, Finding, Overdue, Reading, draw_up
-from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_depth, compare_parked
+from crossfoot.books.contents import Contents, compare
+from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_parked
 from crossfoot.books.digest import EMPTY, Tally
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import OVERDUE, PATIENCE, Fate, Patience, grace
@@ -79,7 +80,7 @@ def take_stock(
     now: Micros,
     *,
     part: Part = EVERYTHING,
-    depth_of: Callable[[str], Depth | None] | None = lambda queue: None,
+    depth_of: Callable[[str], Contents | Depth | None] | None = lambda queue: None,
     patience: Patience = PATIENCE,
 ) -> Balance:
     """Draw up the balance as of the last posting.
@@ -87,8 +88,8 @@ def take_stock(
     Args:
         connection: on the book, in no transaction.
         part: which part of the book is wanted. The identities `acks`, `holdings`, `parked` and `ledger` are about whole queues.
-        depth_of: asks a queue that is not in this file what it holds (`None`: nobody knows where it is); without it no
-            queue is compared with what it holds.
+        depth_of: asks a queue that is not in this file what it holds, in numbers where it cannot be listed (`None`: nobody knows
+            where it is); without it no queue is compared with what it holds.
         patience: when open messages are called overdue.
     """
     with connection.snapshot():
@@ -106,17 +107,20 @@ def take_stock(
             found for queue in queues for found in _compare(connection, queue, sums.get(queue, {}), part, waiting)
         ]
         findings.append(_acks(connection, part.queue))
-        findings += [_holdings(connection, queue, now, queue in own, depth_of) for queue in queues]
+        if depth_of is not None:
+            findings += [browse(connection, queue, now) for queue in own]
         findings += [compare_parked(connection, queue) for queue in queues]
         rows, ledger = _ledger(connection, sums, part)
-        return draw_up(
-            Reading(
-                as_of=now, posted=posted(connection), waiting=waiting, sums=sums, own=own,
-                overdue=_overdue(connection, part, now, patience, OVERDUE), rows=rows, blank=_blank(connection, part),
-                late_doubts=_overdue(connection, part, now, patience, (Fate.IN_DOUBT,)), sampled=_sampled(connection, part),
-                findings=(*findings, ledger),
-            )
+        reading = Reading(
+            as_of=now, posted=posted(connection), waiting=waiting, sums=sums, own=own,
+            overdue=_overdue(connection, part, now, patience, OVERDUE), rows=rows, blank=_blank(connection, part),
+            late_doubts=_overdue(connection, part, now, patience, (Fate.IN_DOUBT,)), sampled=_sampled(connection, part),
         )  # fmt: skip
+    # Not in the snapshot: what a queue elsewhere told is compared with what was written since, too.
+    findings += [
+        _holdings(connection, queue, now, depth_of) for queue in queues if depth_of is None or queue not in own
+    ]
+    return draw_up(msgspec.structs.replace(reading, findings=(*findings, ledger)))
 
 
 def _sums(connection: Connection, part: Part) -> dict[str, dict[str, Tally]]:
@@ -156,13 +160,11 @@ def _acks(connection: Connection, queue: str | None) -> Finding:
 
 
 def _holdings(
-    connection: Connection, queue: str, now: Micros, embedded: bool, depth_of: Callable[[str], Depth | None] | None
+    connection: Connection, queue: str, now: Micros, depth_of: Callable[[str], Contents | Depth | None] | None
 ) -> Finding:
     if depth_of is None:
         return Finding(identity="holdings", queue=queue, holds=None, text="not asked")
-    if embedded:
-        return browse(connection, queue, now)
-    return compare_depth(connection, queue, lambda: depth_of(queue), now)
+    return compare(connection, queue, lambda: depth_of(queue), now)
 
 
 def _overdue(

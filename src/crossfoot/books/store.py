@@ -17,7 +17,7 @@ from crossfoot.books import schema, sql
 from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Entry
 from crossfoot.books.place import place_of
-from crossfoot.books.record import Record, record_of, see_that_names_fit
+from crossfoot.books.record import Record, ask_otherwise, record_of, see_that_names_fit
 from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.connection import Connection, is_postgres
 from crossfoot.errors import Conflict, DatabaseUnavailable, UsageError
@@ -250,7 +250,7 @@ class Known(NamedTuple):
     def asks_other(self, record: Record) -> bool:
         """Whether that record states another operation: a copy that is carried out under a key of its own is carried out
         twice."""
-        return None not in (self.operation, record.operation) and self.operation != record.operation
+        return ask_otherwise(self.operation, record.operation)
 
 
 def find_or_add(connection: Connection, record: Record) -> Known:

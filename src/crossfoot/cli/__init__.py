@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from crossfoot.cli.output import FAULT, complain, reader_left
 from crossfoot.errors import CrossfootError, NotFound
 
-COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "metrics")
+COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "discard", "metrics")
 """In the order in which `--help` shows them."""
 
 WELL, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -33,11 +33,12 @@ WELL, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130
 WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the command line raises at arguments it cannot read; Typer carries a click of its own or uses another's."""
 
+_NO_DATABASE = re.compile(r"No such option:? '?--db\b")
 _NO_COMMAND = re.compile(r"No such command '(.*?)'")
 
 HELP = """Every message ends in exactly one provable fate, and the books balance.
 
-    crossfoot demo                 a real event log, faults injected, books balanced
+    crossfoot demo                 a real event log, with faults, and its books
     crossfoot worker billing:app   run the handlers of a service
     crossfoot why case-4711        what happened to it, and what to do
     crossfoot balance              whether anything is lost
@@ -183,4 +184,9 @@ def _told(error: Exception) -> str:
     found = _NO_COMMAND.match(told)
     if found and context and (near := get_close_matches(found[1], context.command.list_commands(context), 1)):
         told = f"There is no command {found[1]!r}; did you mean {near[0]!r}?"
+    if _NO_DATABASE.match(told) and context and context.command.name in ("worker", "publish"):
+        told = (
+            "There is no option --db: the service itself says where its book is, by Crossfoot(..., database=...), or else by "
+            "CROSSFOOT_DATABASE or crossfoot.toml."
+        )
     return told if told.rstrip().endswith((".", "?", "!")) else f"{told}."

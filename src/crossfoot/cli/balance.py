@@ -16,7 +16,7 @@ from crossfoot.books import queries
 from crossfoot.books.balance import WARNINGS, Balance, Identity
 from crossfoot.books.fate import Fate
 from crossfoot.books.stock import Part, take_stock
-from crossfoot.cli.depths import depth_of
+from crossfoot.cli.depths import contents_of
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Cell, Output, When, note, print_json
 from crossfoot.cli.pages import fate_style
@@ -81,7 +81,7 @@ def balance(
     with reading(db) as (connection, path):
         behind = catch_up(path, connection)
         queries.check_names(connection, queue=queue, type_=type_)
-        ask = None if no_queue else partial(depth_of, path=path)
+        ask = None if no_queue else partial(contents_of, path=path)
         drawn = take_stock(connection, time.time_ns() // 1000, part=part, depth_of=ask)
     if behind:
         note(f"not everything could be posted, so this is the balance up to entry {drawn.posted:,}: {behind}")
@@ -193,6 +193,8 @@ def _identity(out: Output, name: str, identity: Identity) -> Iterator[list[Cell]
     notes = list(identity.notes)
     if identity.ids:
         notes.append(_ids(identity.ids, identity.count))
+    if identity.unknown:
+        notes.append(f"not in this book: {_ids(identity.unknown, identity.unknown_count)}")
     yield [(out.marks[mark], style), (identity.title, "" if identity.holds else style), notes[0] if notes else ""]
     for more in notes[1:]:
         yield ["", "", more]

@@ -135,12 +135,17 @@ def _show_letters(out: Output, letters: list[DeadLetter], count: int, now: int) 
 
 
 def _show_causes(out: Output, causes: list[tuple[str | None, str | None, int, str]]) -> None:
-    rows: list[list[Cell]] = [
-        [f"{count:,}", (title or "no cause is booked", "red"), fingerprint or "", example]
-        for fingerprint, title, count, example in causes
-    ]
+    narrow = 0 < out.width < NARROW
+    rows: list[list[Cell]] = []
+    for fingerprint, title, count, example in causes:
+        what = title or "no cause is booked"
+        if narrow:
+            rows.append([f"{count:,}", (what, "red")])
+            rows.append(["", " · ".join(part for part in (fingerprint, example) if part)])
+        else:
+            rows.append([f"{count:,}", (what, "red"), fingerprint or "", example])
     out.gap()
-    out.table((">messages", "cause", "fingerprint", "for example"), rows)
+    out.table((">messages", "cause") if narrow else (">messages", "cause", "fingerprint", "for example"), rows)
 
 
 def _why(letter: DeadLetter) -> str:

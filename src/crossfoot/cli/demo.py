@@ -63,7 +63,9 @@ def demo(
     queue: Annotated[
         Queues,
         typer.Option(
-            help="where messages travel: in the book's database, or on a broker; SQS, Redis and NATS are started"
+            metavar="QUEUE",
+            help="where messages travel: embedded, in the book's database; or sqs, redis or nats, which are started, or "
+            "postgres or rabbitmq",
         ),
     ] = Queues.embedded,
     endpoint: Endpoint = None,
@@ -77,7 +79,7 @@ def demo(
         crossfoot demo --messages 49951 --seed 11
         crossfoot demo --db demo.db
         crossfoot demo --queue sqs
-        crossfoot demo --database postgresql://postgres@127.0.0.1/postgres --queue redis
+        crossfoot demo --database postgresql://postgres@127.0.0.1/postgres
 
     Publishes real events through several worker processes, while an injector refuses and duplicates publications, loses
     answers and acks, damages payloads, kills workers and deletes messages, and keeps a record of its own. What became

@@ -1,35 +1,59 @@
-"""Asking queues outside the book's file how much they hold."""
+"""Asking queues outside the book's file what they hold: message by message where they can be listed, in numbers where not."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import anyio
+import msgspec
 
 from crossfoot import settings
+from crossfoot.books.contents import MOST_COMPARED, Contents, Seen
 from crossfoot.books.custody import Depth
 from crossfoot.connection import is_postgres, without_driver
-from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.queue import Queue
+from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
+from crossfoot.message import decode
+from crossfoot.queues.queue import DepthIs, Held, KeepsExpired, Queue
 from crossfoot.settings import Settings
+
+T = TypeVar("T")
 
 ASK_SECONDS = 10.0
 """How long a queue may take to answer."""
 
 
-def depth_of(queue: str, path: str) -> Depth | None:
-    """What a queue that does not live in the book's file `path` says of itself; `None` if no setting leads to it.
+LIST_SECONDS = 60.0
+"""How long it may take to list what is in it."""
+
+MOST_ASIDE = 10_000
+"""Messages that it set aside for their age, and that are looked at."""
+
+
+def contents_of(queue: str, path: str) -> Contents | Depth | None:
+    """What a queue that does not live in the book's file `path` holds; `None` if no setting leads to it.
+
+    Numbers, where it cannot be listed exactly, or holds more than `MOST_COMPARED`.
 
     Raises:
         QueueUnavailable: it could not be asked; `--no-queue` does without.
     """
+    return _asked(queue, path, _ask)
+
+
+def depth_of(queue: str, path: str) -> Depth | None:
+    """The same, in numbers only."""
+    return _asked(queue, path, _ask_depth)
+
+
+def _asked(queue: str, path: str, ask: Callable[[Queue], Awaitable[T]]) -> T | None:
     found = _queue(queue, settings.load(database=path))
     if found is None:
         return None
     with _quiet(logging.getLogger("crossfoot.queues")):
-        return anyio.run(_ask, found)
+        return anyio.run(_closing, found, ask)
 
 
 @contextmanager
@@ -43,22 +67,58 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         logger.setLevel(before)
 
 
-async def _ask(queue: Queue) -> Depth:
+async def _closing(queue: Queue, ask: Callable[[Queue], Awaitable[T]]) -> T:
+    try:
+        return await ask(queue)
+    except QueueUnavailable as error:
+        raise QueueUnavailable(f"{error}; --no-queue balances the book alone") from error
+    finally:
+        with anyio.CancelScope(shield=True):
+            await queue.close()
+
+
+async def _ask_depth(queue: Queue) -> Depth:
     try:
         with anyio.fail_after(ASK_SECONDS):
             await queue.open()
             depth = await queue.depth()
     except TimeoutError:
         raise QueueUnavailable(
-            f"queue {queue.name} did not say what it holds within {ASK_SECONDS:.0f} s: check it, or balance the book "
-            "alone with --no-queue"
+            f"queue {queue.name} did not say what it holds within {ASK_SECONDS:.0f} s: check it"
         ) from None
-    except QueueUnavailable as error:
-        raise QueueUnavailable(f"{error}; --no-queue balances the book alone") from error
-    finally:
-        with anyio.CancelScope(shield=True):
-            await queue.close()
     return Depth(held=depth.held, in_flight=depth.in_flight, dead=depth.dead, as_of=depth.as_of)
+
+
+async def _ask(queue: Queue) -> Contents | Depth:
+    depth = await _ask_depth(queue)
+    can = queue.capabilities
+    if not can.browsing or can.depth is not DepthIs.EXACT:
+        return depth
+    if depth.held + depth.dead > MOST_COMPARED:
+        return msgspec.structs.replace(depth, why=f"more than {MOST_COMPARED:,} messages are not compared by id")
+    with anyio.move_on_after(LIST_SECONDS):
+        if (found := await _list(queue)) is not None:
+            return found
+        return msgspec.structs.replace(depth, why=f"not by id: over {MOST_ASIDE:,} were set aside for their age")
+    return msgspec.structs.replace(depth, why=f"not by id: it could not be listed within {LIST_SECONDS:.0f} s")
+
+
+async def _list(queue: Queue) -> Contents | None:
+    """What is in it, page by page, of which only names are kept; `None` where too many were set aside for their age."""
+
+    def seen(held: Held) -> Seen:
+        named = f"queue:{queue.name}|{held.broker_id}"
+        try:
+            return Seen(decode(held.body).key, named)
+        except EnvelopeInvalid:
+            return Seen(named, named)
+
+    # In this order: what is on its way to the dead letters meanwhile is seen there, or twice.
+    held = [seen(one) async for one in queue.browse()]
+    aside = await queue.expired(MOST_ASIDE) if isinstance(queue, KeepsExpired) else []
+    if len(aside) == MOST_ASIDE:
+        return None
+    return Contents(held, [seen(one) for one in aside], [seen(one) async for one in queue.dead_letters()])
 
 
 def _queue(name: str, chosen: Settings) -> Queue | None:
@@ -95,7 +155,7 @@ def _queue(name: str, chosen: Settings) -> Queue | None:
         whole = rest.startswith("//")
         beside = without_driver(chosen.database) if is_postgres(chosen.database) else None
         where = chosen.queue if whole else beside if kind == "embedded" else chosen.endpoint or beside
-        queue = PostgresQueue(name if whole else rest or name, url=where, retention=chosen.retention)
+        queue = PostgresQueue(name if whole else rest or name, url=where)  # no retention: who looks sets nothing aside
     else:
         return None
     return queue if queue.name == name else None

@@ -22,7 +22,7 @@ from crossfoot.cli.options import Database, Json
 from crossfoot.cli.output import note, print_json
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.serving import Pages, probe, say
-from crossfoot.errors import CrossfootError, QueueUnavailable, UsageError
+from crossfoot.errors import CrossfootError, QueueUnavailable, missing_extra
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -113,7 +113,7 @@ def _registry(draw: Callable[[], tuple[Balance, list[WorkerRow]]]) -> CollectorR
 
         from crossfoot.cli.exposition import Books
     except ModuleNotFoundError as error:
-        raise UsageError(f"metrics need {error.name}: install crossfoot[metrics]") from error
+        raise missing_extra("crossfoot metrics", "metrics") from error
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Books(draw))
     return registry

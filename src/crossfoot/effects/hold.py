@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from anyio import CancelScope
 
 from crossfoot.tracing.delivering import Trace
 
@@ -29,6 +30,10 @@ class Hold(msgspec.Struct, kw_only=True):
     """The ack as a statement, where the queue lives in the same database."""
     begin: Callable[[], None] | None = None
     """Told when the handler is about to begin: its deadline runs from here."""
+    rest: Callable[[], None] | None = None
+    """Told when it is to begin anew, among others whose transaction was rolled back: no deadline runs until it does."""
+    running: CancelScope | None = None
+    """While an asynchronous handler runs for it: what ends that one handler, whatever else is in its transaction."""
     trace: Trace | None = None
     """What follows it for OpenTelemetry, where somebody does."""
     fence: Callable[[], None] | None = None

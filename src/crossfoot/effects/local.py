@@ -49,7 +49,7 @@ def publish_locally(book: Book, queue: LocalQueue, pairs: Sequence[tuple[Record,
                 entries.append(Entry(message=key, kind=Kind.REFUSED, at=now, details=details))
             else:
                 answers.append(Accepted(outgoing.key))
-                entries.append(Entry(message=key, kind=Kind.PUBLISHED, at=now, due=now))
+                entries.append(Entry(message=key, kind=Kind.PUBLISHED, at=now, attempt=base, due=now))
         for statement, rows in to_queue.items():
             connection.executemany(statement, rows)
         write_entries(connection, entries)

@@ -21,14 +21,15 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Entry, Kind
-from crossfoot.books.fate import FATE_OF_LATEST
+from crossfoot.books.fate import FATE_OF_LATEST, Fate, fold, posted_fate
 from crossfoot.books.identity import find_or_publish
+from crossfoot.books.queries import entries_of
 from crossfoot.books.record import Record
 from crossfoot.books.store import Book, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
-from crossfoot.errors import IdentityTaken, QueueUnavailable
+from crossfoot.errors import IdentityTaken, PublishRefused, QueueMissing, QueueUnavailable, UsageError
 from crossfoot.message.priority import priority_of
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused, system_of
 from crossfoot.tracing.producing import Answer, Place, relaying
@@ -55,6 +56,11 @@ class Letter(msgspec.Struct, frozen=True):
     base: int
     tries: int
     claim: str
+
+    @property
+    def id(self) -> str:
+        """The message's id, by which people know it."""
+        return self.identity.partition("|")[2]
 
     def outgoing(self) -> Outgoing:
         """What the queue is given. A message sent again on purpose must not look like a repeated publish of the first."""
@@ -95,6 +101,8 @@ class Outbox:
 
         Raises:
             QueueUnavailable: nothing was sent now; the intention is durable and the relay will send it.
+            PublishRefused: nothing was sent, and nothing ever would be: the queue is not set as it must be, or there is none of
+                that name, and this book never knew one. They are refused, and out of the outbox.
         """
         intended = await anyio.to_thread.run_sync(self._intend, records)
         letters = [letter for letter in intended if isinstance(letter, Letter)]
@@ -105,7 +113,12 @@ class Outbox:
             if waiting:
                 await anyio.to_thread.run_sync(self._put_off, waiting, BEHIND)
         reach(Boundary.BEFORE_SEND)
-        answers = iter(await self._send(queue, [letter for letter in letters if letter.number not in behind]))
+        ready = [letter for letter in letters if letter.number not in behind]
+        try:
+            answers = iter(await self._send(queue, ready))
+        except (QueueUnavailable, UsageError) as error:
+            await anyio.to_thread.run_sync(self._give_up, queue, ready, error)
+            raise
         return [
             letter if isinstance(letter, Refused)
             else Refused(letter.identity, BEHIND, permanent=False) if letter.number in behind
@@ -117,7 +130,7 @@ class Outbox:
         """Send what is due for one queue. Returns how many rows were taken up; 0 when there is nothing to send.
 
         Raises:
-            QueueUnavailable: nothing was sent; the rows are tried again when their claim runs out.
+            QueueUnavailable, UsageError: nothing was sent; the rows are kept, and tried again after a pause.
         """
         in_order = queue.capabilities.order is Order.KEY
         letters = await anyio.to_thread.run_sync(self._claim, queue.name, limit, in_order)
@@ -125,7 +138,12 @@ class Outbox:
             return 0
         reach(Boundary.BEFORE_SEND)
         with relaying([letter.body for letter in letters], Place(queue.name, system_of(queue))) as relayed:
-            relayed.answered([fact_of(answer) for answer in await self._send(queue, letters)])
+            try:
+                answers = await self._send(queue, letters)
+            except (QueueUnavailable, UsageError) as error:
+                await anyio.to_thread.run_sync(self._put_off, letters, str(error))
+                raise
+            relayed.answered([fact_of(answer) for answer in answers])
         return len(letters)
 
     async def waits(self, queue: Queue) -> bool:
@@ -137,15 +155,8 @@ class Outbox:
     async def _send(self, queue: Queue, letters: Sequence[Letter]) -> list[PublishAnswer]:
         if not letters:
             return []
-        try:
-            await (
-                queue.open()
-            )  # not before the intention: a queue that cannot be reached is one more reason to remember
-            answers = await queue.publish([letter.outgoing() for letter in letters])
-        except QueueUnavailable as error:
-            await anyio.to_thread.run_sync(self._put_off, letters, str(error))
-            error.kept = tuple(letter.identity.rpartition("|")[2] for letter in letters)
-            raise
+        await queue.open()  # not before the intention: a queue that cannot be reached is one more reason to remember
+        answers = await queue.publish([letter.outgoing() for letter in letters])
         reach(Boundary.AFTER_SEND)
         await anyio.to_thread.run_sync(self._book_answers, letters, answers)
         return answers
@@ -163,7 +174,9 @@ class Outbox:
                     letters.append(Refused(outgoing.key, str(place), permanent=True))
                     continue
                 key, base = place
-                entries.append(Entry(message=key, kind=Kind.INTENDED, at=now, due=now, worker=self._worker))
+                entries.append(
+                    Entry(message=key, kind=Kind.INTENDED, at=now, attempt=base, due=now, worker=self._worker)
+                )
                 row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, base, until, claim)
                 (number,) = connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()
                 letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim))
@@ -204,6 +217,49 @@ class Outbox:
     def _waits(self, queue: str) -> bool:
         with self._book.reading() as connection:
             return connection.execute(sql.OUTBOX_HOLDS, (queue,)).fetchone() is not None
+
+    def _give_up(self, queue: Queue, letters: Sequence[Letter], error: QueueUnavailable | UsageError) -> None:
+        """Nothing was sent. Keep them where the queue may come back; where there never was one, say so for good.
+
+        Raises:
+            PublishRefused: they are refused.
+        """
+        if isinstance(error, QueueUnavailable) and not (isinstance(error, QueueMissing) and self._never_there(queue)):
+            self._put_off(letters, str(error))
+            error.kept = tuple(letter.id for letter in letters)
+            return
+        refused = self._refuse(queue.name, letters, str(error))
+        if refused:
+            more = f" and {len(refused) - 1:,} more" if len(refused) > 1 else ""
+            ended = f"the book ended message {refused[0]}{more} as refused: publish again once that is mended"
+        else:
+            ended = "the book knew of them before, and what it says of them stands"
+        raised = PublishRefused(f"{str(error).rstrip('.')}. Nothing was sent, and {ended}")
+        raised.refused = refused
+        raise raised from error
+
+    def _never_there(self, queue: Queue) -> bool:
+        """A queue that is missed is not one whose name is wrong: it may come back, and what was meant for it with it."""
+        with self._book.reading() as connection:
+            return connection.execute(sql.EVER_THERE, (queue.name,)).fetchone() is None
+
+    def _refuse(self, queue: str, letters: Sequence[Letter], reason: str) -> tuple[str, ...]:
+        """Take letters that were not sent out of the outbox. Returns the ids of the messages that end with that.
+
+        Others do not: who has published one before may have sent it, or may still do so.
+        """
+        now = self._book.clock.now()
+        refused: list[Letter] = []
+        with self._book.writing() as connection:
+            for letter in letters:
+                if not connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim)).rowcount:
+                    continue  # the claim was over, and somebody else sends it now
+                if connection.execute(sql.OUTBOX_OF, (queue, letter.message)).fetchone() is not None:
+                    continue
+                if posted_fate(fold(entries_of(connection, letter.message))) in (Fate.INTENDED, Fate.REFUSED):
+                    refused.append(letter)
+            write_entries(connection, [self._entry(letter, Kind.REFUSED, now, now, reason) for letter in refused])
+        return tuple(letter.id for letter in refused)
 
     def _put_off(self, letters: Sequence[Letter], reason: str) -> None:
         """Nothing was sent: try all of them later."""

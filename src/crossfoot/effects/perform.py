@@ -228,13 +228,14 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
 
     Raises:
         DeadlineExceeded: it was cancelled at its deadline.
+        LeaseLost: it was cancelled because somebody else may hold the message by now.
     """
     seconds = work.handler.deadline
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
     try:
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds) as work.hold.running:
             result = await work.handler.function(*work.handler.arguments(given, tx))
             if task.cancelling() > before and not is_cancelled():
                 await _take_back(task, before)
@@ -251,7 +252,11 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
             await _take_back(task, before)
         raise _quit(work, error) from error
     finally:
+        work.hold.running = None
         tx.end()
+    if work.hold.fence is not None:
+        with suppress(DeadlineExceeded):  # told below, by what the handler was given
+            work.hold.fence()
     raise DeadlineExceeded(
         f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
     )

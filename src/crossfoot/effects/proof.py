@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -63,6 +64,10 @@ def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: obj
     """
     if isinstance(result, Noop):
         return Kind.NOOP
+    if isinstance(result, type) and issubclass(result, Noop):
+        raise NoProof(
+            f"{what}: the handler returned the class {result.__name__} itself: write Noop(reason), and say why nothing had to be done"
+        )
     if result is not None and hasattr(result, "__await__"):
         if hasattr(result, "close"):
             result.close()
@@ -74,8 +79,8 @@ def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: obj
         missing = [name for name in proves if name not in evidence.outcomes]
         if missing:
             raise NoProof(
-                f"{what}: the handler returned without the outcome that proves it, {', '.join(missing)}: look for an "
-                "exception that it caught and did not raise again"
+                f"{what}: the handler returned{_thing(result)} without the outcome that proves it, {', '.join(missing)}: "
+                f"{_instead(missing, evidence)}"
             )
         return Kind.COMMITTED
     if evidence.rows >= evidence.of or evidence.outcomes or evidence.sent or evidence.receipts:
@@ -85,6 +90,35 @@ def judge(result: Any, evidence: Evidence, proves: tuple[str, ...], *, what: obj
             f"{what}: the handler was given {evidence.of} messages and changed {evidence.rows} rows, fewer than one each"
         )
     raise NoProof(
-        f"{what}: the handler returned, but it changed no row, declared no outcome and sent no message: look for an "
-        "exception that it caught and did not raise again, or return Noop(reason) if there was nothing to do"
+        f"{what}: the handler returned{_thing(result)}, but it changed no row, declared no outcome and sent no message: look "
+        "for an exception that it caught and did not raise again, or return Noop(reason) if there was nothing to do"
+    )
+
+
+SHOWN = 5
+"""Outcomes that an error names."""
+
+
+def _thing(result: Any) -> str:
+    """What came back, by its type: its value may be what the message carried."""
+    return "" if result is None else f" {_article(type(result).__name__)} (which proves nothing)"
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def _instead(missing: list[str], evidence: Evidence) -> str:
+    """What it declared instead: a name that is misspelt, or less than was asked for."""
+    declared = list(dict.fromkeys(evidence.outcomes))
+    near = [(name, found[0]) for name in missing if (found := get_close_matches(name, declared, 1, 0.8))]
+    if near:
+        (wanted, told) = near[0]
+        return f"it declared {told}, and proves= says {wanted}: spell both alike"
+    if not declared:
+        return "it declared no outcome: look for an exception that it caught and did not raise again"
+    more = f" and {len(declared) - SHOWN:,} more" if len(declared) > SHOWN else ""
+    return (
+        f"it declared {', '.join(declared[:SHOWN])}{more}: look for an exception that it caught and did not raise again, or correct "
+        "proves="
     )

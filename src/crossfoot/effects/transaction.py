@@ -21,7 +21,9 @@ _json = msgspec.json.Encoder(enc_hook=str)
 
 
 class Facts:
-    """What synchronous and asynchronous transactions have in common: facts gathered, written at the commit."""
+    """What synchronous and asynchronous transactions have in common: facts gathered, written at the commit. None of it is awaited,
+    in asynchronous handlers either.
+    """
 
     _work: Work
     _over = False

@@ -128,6 +128,8 @@ class Work(msgspec.Struct, eq=False):
     def again(self) -> Work:
         """The same work from its beginning, after a rollback. Its message is read anew: its handler may have changed what the
         first one carried, and would take what is left of it for the whole."""
+        if self.hold.rest is not None:
+            self.hold.rest()
         message = self.handler.typed(decode(self.hold.body))
         return Work(self.handler, message, self.hold, self.clock, self.operation, eager=self.eager)
 

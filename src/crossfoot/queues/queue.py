@@ -191,7 +191,8 @@ class Queue(Protocol):
     Every method that takes a sequence answers entry by entry, in the order given, and never raises for one
     entry's sake. `QueueUnavailable` is raised when the queue cannot be used at all and it is certain that
     nothing was done (no connection, no such queue, no permission). A request that was sent and got no answer
-    is `Doubtful` (publish) or `NotDone(lost=False)` (receipts), never an exception.
+    is `Doubtful` (publish) or `NotDone(lost=False)` (receipts), never an exception. `QueueMissing` is a `QueueUnavailable` of a server
+    that answers, and has no such queue; `UsageError` is raised before anything was done, too.
     """
 
     @property

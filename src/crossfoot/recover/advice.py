@@ -9,6 +9,7 @@ import msgspec
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
+from crossfoot.recover.discarding import OPEN_INTENTS
 from crossfoot.recover.facts import Facts, details
 
 
@@ -46,9 +47,12 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
     if fate is Fate.STALLED:
         return [Step("start a worker of its service: it receives the message again", work.command)]
     if fate is Fate.IN_DOUBT:
-        return [
-            Step("start a worker of its service: it finds out, by the operation key or by sending again", work.command)
-        ]
+        find = Step(
+            "start a worker of its service: it finds out, by the operation key or by sending again", work.command
+        )
+        take = Step("or, if it need not happen any more, take it back", f"crossfoot discard {name} --reason '...'")
+        latest = facts.last()
+        return [find, take] if latest is not None and latest.kind in OPEN_INTENTS else [find]
     if fate is Fate.VANISHED:
         mend = Step(f"find out who deletes messages from queue {facts.row.queue}: no worker of this book did")
         return [mend if facts.last(Kind.VANISHED) else Step("find the code that acks without proof"), payload, again]

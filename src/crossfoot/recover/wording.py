@@ -75,7 +75,8 @@ def _refused(facts: Facts, latest: Fact, now: Micros) -> str:
 
 def _discarded(facts: Facts, latest: Fact, now: Micros) -> str:
     entry = facts.last(Kind.DISCARDED) or latest
-    return f"A person decided that it need not happen: {_sentence(facts.cause(entry) or 'no reason is booked')}"
+    by = details(entry).get("by") or "A person"
+    return f"{by} decided that it need not happen: {_sentence(facts.cause(entry) or 'no reason is booked')}"
 
 
 def _vanished(facts: Facts, latest: Fact, now: Micros) -> str:

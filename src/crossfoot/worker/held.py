@@ -84,6 +84,10 @@ class Held(msgspec.Struct, eq=False):
         if self.handler.deadline is not None:
             self.deadline = self.clock.monotonic() + self.handler.deadline
 
+    def rest(self) -> None:
+        """Its handler is to begin anew, after others: what it used of its time counts no more."""
+        self.deadline = None
+
     def fence(self) -> None:
         """Refuse a commit that comes too late.
 
@@ -117,13 +121,15 @@ class Held(msgspec.Struct, eq=False):
             trace.drop()
         self.work = None
         if self.hold is not None:
-            self.hold.begin = self.hold.fence = None
+            self.hold.begin = self.hold.rest = self.hold.fence = None
 
     def lose(self) -> None:
         """The broker says that the lease is void."""
         self.lost = True
         if self.cancel is not None:
             self.cancel.cancel()
+        elif self.hold is not None and self.hold.running is not None:  # in a batch, whose others go on
+            self.hold.running.cancel()
 
     @property
     def _what(self) -> str:

@@ -191,6 +191,7 @@ class Intake:
             partition=(message.partitionkey or message.subject) if message is not None else None,
             ack=self._local.ack_statement(delivery.receipt) if self._local is not None else None,
             begin=held.begin if held.handler is not None and held.handler.deadline is not None else None,
+            rest=held.rest if held.handler is not None and held.handler.deadline is not None else None,
             fence=held.fence,
             payloads=self._book.payloads,
             trace=self._origin.delivery(

@@ -342,7 +342,7 @@ class Worker:
                 try:
                     while await outbox.drain(queue):
                         pass
-                except QueueUnavailable as error:
+                except (QueueUnavailable, UsageError) as error:
                     if isinstance(error, DatabaseUnavailable):
                         raise
                     logger.warning("queue %s cannot be sent to: %s", queue.name, error)

@@ -11,7 +11,7 @@ from crossfoot.books.place import place_of
 from crossfoot.connection import driver_of, is_postgres, without_driver
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import SqliteDatabase
-from crossfoot.errors import UsageError
+from crossfoot.errors import UsageError, missing_extra
 
 
 def database_of(given: Any, address: str, *, synchronous: str) -> Database:
@@ -53,9 +53,7 @@ def _postgres(url: str, synchronous: str) -> Database:
         except ModuleNotFoundError as error:
             if error.name != "asyncpg":
                 raise
-            raise UsageError(
-                "the database's URL names asyncpg, which is not installed: pip install 'crossfoot[asyncpg]'"
-            ) from error
+            raise missing_extra("a database whose URL names asyncpg", "asyncpg") from error
         return AsyncpgDatabase(url, synchronous=synchronous)
     from crossfoot.effects.databases.psycopg import PostgresDatabase
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossfoot.errors import UsageError
+from crossfoot.errors import missing_extra
 from crossfoot.queues.queue import Doubtful, PublishAnswer, Refused
 
 
@@ -14,7 +14,7 @@ def import_client() -> Any:
         import confluent_kafka
         import confluent_kafka.admin
     except ImportError as error:
-        raise UsageError("Kafka needs the extra `kafka`: pip install 'crossfoot[kafka]'") from error
+        raise missing_extra("Kafka", "kafka") from error
     return confluent_kafka
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.errors import QueueMissing, UsageError
 from crossfoot.queues.kafka.address import Address
 from crossfoot.queues.kafka.checks import max_bytes_of, retention_of, warnings
 from crossfoot.queues.kafka.looking import Looker
@@ -52,7 +52,7 @@ def open_parts(place: Address, common: dict[str, Any], *, max_bytes: int, timeou
     looker = Looker(place, common, timeout=timeout)
     try:
         if looker.partitions(place.topic) is None:
-            raise QueueUnavailable(
+            raise QueueMissing(
                 f"queue {place.name}: topic {place.topic} does not exist at {place.servers}: create it, or correct the queue's address"
             )
         found = looker.settings_of(place.topic)

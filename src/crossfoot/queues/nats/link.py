@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope
 
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.errors import QueueUnavailable, missing_extra
 from crossfoot.queues.nats.answers import NoAnswer, NobodyListens
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def import_nats() -> Any:
         import nats.aio.client
         import nats.errors
     except ImportError as error:
-        raise UsageError("NATS needs the extra `nats`: pip install 'crossfoot[nats]'") from error
+        raise missing_extra("NATS", "nats") from error
     log = logging.getLogger("nats.aio.client")
     if log.level == logging.NOTSET:
         log.setLevel(logging.CRITICAL)

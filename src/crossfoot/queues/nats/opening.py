@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from crossfoot.clock import Clock
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import QueueMissing, QueueUnavailable
 from crossfoot.queues.nats.address import Address
 from crossfoot.queues.nats.answers import NoAnswer, NobodyListens, Rejected
 from crossfoot.queues.nats.checks import MOST_PER_PULL, Found, found, unfit, warnings
@@ -66,7 +66,7 @@ async def _info(connection: Connection, place: Address, what: str, name: str) ->
         return await connection.api(what)
     except Rejected as error:
         if error.code == 404:
-            raise QueueUnavailable(
+            raise QueueMissing(
                 f"queue {place.name}: {name} does not exist at {where}: create it, or correct the queue's address"
             ) from error
         raise QueueUnavailable(f"queue {place.name}: {name} could not be read at {where}: {error}") from error

@@ -7,12 +7,12 @@ the one with the book and the business tables: then the ack rides in the transac
 `client.py` the connections, `answers.py` what an answer proves, `bell.py` the wake-up.
 """
 
-from crossfoot.errors import UsageError
+from crossfoot.errors import missing_extra
 
 try:
     import psycopg  # noqa: F401 - only to say it here, once, when it is not there
 except ImportError as error:
-    raise UsageError("PostgreSQL needs the extra `postgres`: pip install 'crossfoot[postgres]'") from error
+    raise missing_extra("PostgreSQL", "postgres") from error
 
 from crossfoot.queues.postgres.ensure import ensure
 from crossfoot.queues.postgres.queue import PostgresQueue

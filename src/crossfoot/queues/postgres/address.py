@@ -57,8 +57,9 @@ def address_of(queue: str, url: str | None = None) -> Address:
         raise UsageError(f"{shown_safely(url)} cannot be read as the URL of a database: {_reason(error)}") from None
     name = dict(options).get("queue", "") or name
     if not name:
+        where = shown(url)
         raise UsageError(
-            f"queue at {shown(url)} has no name: write it behind the database, as in {shown(url)}?queue=billing"
+            f"queue at {where} has no name: write it behind the database, as in {where}{'&' if '?' in where else '?'}queue=billing"
         )
     if "\x00" in name or len(name.encode()) > 200:
         raise UsageError(

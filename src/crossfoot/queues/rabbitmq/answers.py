@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any, TypeVar
 
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.errors import QueueUnavailable, missing_extra
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def import_aiormq() -> Any:
         import aiormq.connection
         import aiormq.exceptions
     except ImportError as error:
-        raise UsageError("RabbitMQ needs the extra `rabbitmq`: pip install 'crossfoot[rabbitmq]'") from error
+        raise missing_extra("RabbitMQ", "rabbitmq") from error
     log = logging.getLogger("aiormq")
     if log.level == logging.NOTSET:
         log.setLevel(logging.CRITICAL)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from anyio import Lock
 
 from crossfoot.clock import Clock
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import QueueMissing, QueueUnavailable
 from crossfoot.queues.queue import Depth
 from crossfoot.queues.rabbitmq.address import Address
 from crossfoot.queues.rabbitmq.answers import NOT_FOUND, NoAnswer, Rejected
@@ -73,7 +73,8 @@ class Watcher:
         """What each of them says.
 
         Raises:
-            QueueUnavailable: one is not there, or cannot be asked.
+            QueueMissing: the queue itself is not there.
+            QueueUnavailable: one of those beside it is not there, or one cannot be asked.
         """
         link = await self._connection.receiving()
         found = []
@@ -84,7 +85,8 @@ class Watcher:
                     answer = await link.ask(lambda: channel.queue_declare(asked, passive=True))  # noqa: B023 - awaited here
                     found.append(Count(int(answer.message_count or 0), int(answer.consumer_count or 0)))
         except Rejected as error:
-            raise QueueUnavailable(self.missing(asked, error)) from error
+            kind = QueueMissing if error.code == NOT_FOUND and asked == self._place.name else QueueUnavailable
+            raise kind(self.missing(asked, error)) from error
         except NoAnswer as error:
             raise QueueUnavailable(f"queue {self._place.name} could not be looked at: {error}. Try again") from error
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.errors import QueueMissing, QueueUnavailable, missing_extra
 
 
 class NoAnswer(Exception):
@@ -37,6 +37,10 @@ class Unusable(QueueUnavailable):
     def elsewhere(self) -> bool:
         """Whether a new connection may lead to a server that thinks otherwise."""
         return self.code in ("MASTERDOWN", "READONLY")
+
+
+class Absent(Unusable, QueueMissing):
+    """There is no such stream, or no such group of it."""
 
 
 class Moved(Unusable):
@@ -71,6 +75,9 @@ _REMEDIES = {
     "MAXCLIENTS": "is on a server that takes no more clients ({text}): raise maxclients there",
 }
 """Refusals that every request to this queue would meet, and what helps. None of them did anything."""
+
+ABSENT = {"NOSTREAM", "NOGROUP"}
+"""Those that say that the queue is not there."""
 
 _BY_CLASS = {
     "AuthenticationError": "NOAUTH",
@@ -115,7 +122,7 @@ def read_error(error: Exception, *, name: str, stream: str, group: str) -> Rejec
     told = unusable(code, text, name=name, stream=stream, group=group)
     if code == "MOVED":
         return Moved(told, getattr(error, "host", ""), getattr(error, "port", 0))
-    return Unusable(code, told)
+    return Absent(code, told) if code in ABSENT else Unusable(code, told)
 
 
 def unusable(code: str, text: str = "", *, name: str, stream: str, group: str) -> str:
@@ -144,5 +151,5 @@ def import_redis() -> Any:
         import redis.asyncio
         import redis.exceptions
     except ImportError as error:
-        raise UsageError("Redis and Valkey need the extra `redis`: pip install 'crossfoot[redis]'") from error
+        raise missing_extra("a queue on Redis or Valkey", "redis") from error
     return redis

@@ -16,6 +16,7 @@ from anyio import CancelScope, CapacityLimiter
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.redis.address import Address
 from crossfoot.queues.redis.answers import (
+    Absent,
     Moved,
     NoAnswer,
     Rejected,
@@ -142,10 +143,10 @@ class Client:
 
     def no_stream(self) -> QueueUnavailable:
         """What to say when a command that does not make the stream found none."""
-        return self._unusable("NOSTREAM")
+        return self._absent("NOSTREAM")
 
     def no_group(self) -> QueueUnavailable:
-        return self._unusable("NOGROUP")
+        return self._absent("NOGROUP")
 
     async def close(self) -> None:
         """Close this loop's connections."""
@@ -203,9 +204,9 @@ class Client:
         address = self.address
         return read_error(error, name=address.name, stream=address.stream, group=address.group)
 
-    def _unusable(self, code: str) -> QueueUnavailable:
+    def _absent(self, code: str) -> QueueUnavailable:
         address = self.address
-        return QueueUnavailable(unusable(code, name=address.name, stream=address.stream, group=address.group))
+        return Absent(code, unusable(code, name=address.name, stream=address.stream, group=address.group))
 
     def _broken_off(self, error: Exception) -> QueueUnavailable:
         known = self._read(error) if is_answer(error) else None

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from crossfoot.errors import CrossfootError, QueueUnavailable, UsageError
+from crossfoot.errors import CrossfootError, QueueMissing, QueueUnavailable, UsageError, missing_extra
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -158,6 +158,14 @@ class Client:
         """Whether it leads to this machine, where AWS is not."""
         return urlsplit(self._once.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
 
+    @property
+    def whose(self) -> str:
+        """That AWS itself was asked, because no endpoint is set: who means an emulator takes it for one that is down."""
+        host = urlsplit(self._once.meta.endpoint_url).hostname or ""
+        if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+            return ""
+        return f". No endpoint is set, so AWS itself was asked ({host}): for an emulator set `endpoint` or AWS_ENDPOINT_URL"
+
     def close(self) -> None:
         self._once.close()
         self._again.close()
@@ -166,7 +174,7 @@ class Client:
         try:
             return call(sqs)
         except Exception as error:  # a garbled answer escapes the client as whatever its parser stumbled over
-            raise read_error(error, self.label) from error
+            raise read_error(error, self.label, where=self.whose) from error
 
     def _ask_quietly(self, sqs: SQSClient, call: Callable[[SQSClient], object]) -> None:
         """For giving back only: if that fails, the lease runs out by itself."""
@@ -176,18 +184,22 @@ class Client:
             return
 
 
-def read_error(error: Exception, label: str) -> Exception:
-    """What the client's error proves about the request."""
+def read_error(error: Exception, label: str, *, where: str = "") -> Exception:
+    """What the client's error proves about the request.
+
+    Args:
+        where: what to say of the place that was asked, for errors that may come of its being the wrong one.
+    """
     errors = import_botocore().exceptions
     if isinstance(error, errors.ClientError):
-        return _read_answer(error, label)
+        return _read_answer(error, label, where)
     if isinstance(error, errors.NoCredentialsError | errors.PartialCredentialsError | errors.CredentialRetrievalError):
         return UsageError(
             f"no credentials for queue {label}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role "
             "(an emulator takes any value)"
         )
     if isinstance(error, errors.EndpointConnectionError | errors.ConnectTimeoutError | errors.ProxyConnectionError):
-        return QueueUnavailable(f"queue {label} cannot be reached, nothing was sent: {error} Check the address")
+        return QueueUnavailable(f"queue {label} cannot be reached, nothing was sent: {error} Check the address{where}")
     if isinstance(error, errors.ParamValidationError):  # its text quotes the parameters, bodies included
         return Rejected("ParamValidation", "the client refused the request's parameters before sending it")
     if isinstance(error, errors.BotoCoreError):
@@ -195,14 +207,14 @@ def read_error(error: Exception, label: str) -> Exception:
     return NoAnswer(f"the answer could not be read ({type(error).__name__})")
 
 
-def _read_answer(error: Any, label: str) -> Exception:
+def _read_answer(error: Any, label: str, where: str) -> Exception:
     code = plain_code(error.response.get("Error", {}).get("Code", ""))
     text = str(error.response.get("Error", {}).get("Message", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _MISSING:
-        return QueueUnavailable(f"queue {label} does not exist: create it, or correct its name, region and account")
+        return QueueMissing(f"queue {label} does not exist: create it, or correct its name, region and account")
     if code in _FORBIDDEN:
-        return QueueUnavailable(f"queue {label} refused us ({code}): {text} Check credentials and policy")
+        return QueueUnavailable(f"queue {label} refused us ({code}): {text} Check credentials and policy{where}")
     if code in _THROTTLED or 400 <= status < 500:
         return Rejected(code or str(status), text)
     return NoAnswer(f"{code} (HTTP {status})")
@@ -230,7 +242,7 @@ def import_botocore() -> Any:
         import botocore.config
         import botocore.exceptions
     except ImportError as error:
-        raise UsageError("Amazon SQS needs the extra `sqs`: pip install 'crossfoot[sqs]'") from error
+        raise missing_extra("Amazon SQS", "sqs") from error
     return botocore
 
 

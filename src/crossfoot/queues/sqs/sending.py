@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossfoot.errors import QueueUnavailable
+from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.queue import Accepted, Doubtful, PublishAnswer, Refused
 from crossfoot.queues.sqs.batching import each_alone, joined, side_by_side
 from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected
@@ -58,6 +58,8 @@ class Sender:
             response = await self._client.change(lambda sqs: sqs.send_message_batch(QueueUrl=url, Entries=entries))
         except QueueUnavailable as error:
             return error
+        except UsageError as error:  # credentials that were there when it was opened: other batches may have been sent
+            return QueueUnavailable(str(error))
         except NoAnswer as error:
             return [Doubtful(entry.key, str(error)) for entry in batch]
         except Rejected as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossfoot.errors import CrossfootError, QueueUnavailable, UsageError
+from crossfoot.errors import CrossfootError, UsageError
 from crossfoot.testing.queues.suite import QueueSuite, bodies, error_of, proves
 
 
@@ -31,7 +31,7 @@ class Opening(QueueSuite):
     async def test_a_queue_that_is_not_there_is_named_when_opened(self) -> None:
         queue = self.missing_queue()
         try:
-            said = await error_of(queue.open(), QueueUnavailable, UsageError)
+            said = await error_of(queue.open(), self.missing)
             assert "nowhere" in said, f"the error does not name the queue: {said}"
         finally:
             await queue.close()

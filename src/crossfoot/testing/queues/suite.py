@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import anyio
 
-from crossfoot.errors import CrossfootError
+from crossfoot.errors import CrossfootError, QueueMissing
 from crossfoot.queues.queue import (
     Accepted,
     Capabilities,
@@ -72,6 +72,10 @@ class QueueSuite(ABC):
 
     lateness: ClassVar[float] = 0.2
     """Seconds by which the broker may be late to forget."""
+
+    missing: ClassVar[type[CrossfootError]] = QueueMissing
+    """What opening a queue raises that is not there; another `QueueUnavailable` where any name is a queue, and what may be
+    missing is the table."""
 
     @abstractmethod
     def make_queue(self, **settings: Unpack[QueueSettings]) -> AbstractAsyncContextManager[Queue]:

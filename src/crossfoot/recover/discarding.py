@@ -1,0 +1,72 @@
+"""Taking back, by hand, what was never sent: a person decides that it need not happen, and the book keeps who and why.
+
+Only an intent can be taken back: decided on, put off, or in doubt after it was sent without an answer. What a queue is known to
+have is for workers to end, and what has ended has ended.
+
+The decision recalls nothing. A message in doubt may be on its queue after all; a worker that receives it handles it like any
+other, and a delivery outranks the decision in the fold: its fate is then what became of it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from crossfoot.books import sql
+from crossfoot.books.entry import PROOF_MARKS, Entry, Kind
+from crossfoot.books.fate import Fate, Summary, fold, posted_fate
+from crossfoot.books.queries import Row, entries_of
+from crossfoot.books.store import Book, write_entries
+from crossfoot.clock import SECOND
+from crossfoot.errors import NotDiscarded
+
+OPEN_INTENTS = (Kind.INTENDED, Kind.PUT_OFF, Kind.PUBLISH_IN_DOUBT)
+"""Latest facts of a message that no queue is known to have."""
+
+WHY_NOT = {
+    Fate.DEAD: "it lies in the dead letters, where nothing sends it",
+    Fate.PARKED: "it was received early, and waits for its predecessor",
+    Fate.IN_DOUBT: "a worker had it, and its commit gave no answer: the next delivery finds out",
+    Fate.PROCESSING: "a worker has it",
+}
+"""Beside those where it is the same for several."""
+
+
+def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
+    """Write that a message need not happen, and take it out of the outbox; one transaction.
+
+    Returns:
+        Whether it was not discarded before.
+
+    Raises:
+        NotDiscarded: it has ended, the queue has it, or somebody is sending it just now. Nothing was changed.
+    """
+    now = book.clock.now()
+    with book.writing() as connection:
+        # Before anything is read: it waits for a sender that is writing what the queue answered.
+        connection.execute(sql.FREE_OUTBOX, (row.queue, row.key, now))
+        (until,) = connection.execute(sql.HELD_OUTBOX, (row.queue, row.key)).fetchone()
+        if until is not None:
+            left = max(1, -(-(until - now) // SECOND))
+            raise NotDiscarded(
+                f"{row.id} is being sent just now: ask again in {left} s, when that has ended or been given up"
+            )
+        summary = fold(entries_of(connection, row.key))
+        if posted_fate(summary) is Fate.DISCARDED:
+            return False
+        if summary.kind not in OPEN_INTENTS or summary.marks & PROOF_MARKS:
+            raise NotDiscarded(f"{row.id} {_stands(summary)}")
+        details = msgspec.json.encode({"reason": reason, "by": by}).decode()
+        entry = Entry(message=row.key, kind=Kind.DISCARDED, at=now, attempt=summary.attempts, details=details)
+        write_entries(connection, [entry])
+    return True
+
+
+def _stands(summary: Summary) -> str:
+    """Why it cannot be taken back."""
+    fate = posted_fate(summary)
+    if fate is None:
+        return "is unaccounted: no entry says what became of it, see crossfoot verify"
+    told = WHY_NOT.get(fate)
+    if told is None:
+        told = "that is its end" if fate.closed else "its queue has it, and a worker will handle it"
+    return f"is {fate.label}: {told}"
