@@ -130,6 +130,7 @@ BOUNDS: Mapping[str, int] = {
     horizon._BACKLOG: GROUP,
     queries._LAST_NUMBER: GROUP,
     closing._COUNT: 2 * closing.STRETCH,
+    closing._COUNT_AGAIN: 2 * closing.AGAIN,
     sql.CLAIM_OUTBOX: 10 * FEW,
     sql.CLAIM_OUTBOX_IN_ORDER: 10 * FEW,
     sql.LAPSED_CLAIMS: 10 * FEW,
@@ -251,7 +252,7 @@ def plans(asked: Asked) -> dict[str, Plan]:
     asked.statements |= {
         A_GROUP: behind, horizon._BACKLOG: behind, horizon._WAITING: behind,
         closing._COUNT: {"after": MESSAGES // 2, "upto": MESSAGES // 2 + closing.STRETCH, "xid": "3"},
-        closing._KEEP: ("1:1", 2),
+        closing._COUNT_AGAIN: {"after": 0, "upto": closing.AGAIN}, closing._KEEP: ("1:1", "1:1:1"), closing._BEGIN: (2,),
         lines._AFTER: {**LINE, "after": behind["entries"], "upto": entries}, lines._LAST: {**LINE, "upto": entries},
     }  # fmt: skip
     return {

@@ -50,7 +50,7 @@ _BY_FATE = differs(
     f"SELECT m.fate, count(*) {_UNSETTLED} GROUP BY 1",
     postgres=f"""
 SELECT m.fate, count(*) FROM crossfoot_states m WHERE m.fate <> {Fate.SETTLED.value} GROUP BY 1
-UNION ALL SELECT 0, (SELECT count(*) FROM crossfoot_records m {_BEHIND}) - (SELECT count(*) FROM crossfoot_states m {_BEHIND})
+UNION ALL SELECT 0, count(*) {_STATELESS}
 """,
 )
 _OPEN = ", ".join(str(fate.value) for fate in Fate if not fate.closed)
