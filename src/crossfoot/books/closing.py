@@ -32,9 +32,11 @@ _MESSAGES, _POSTED = (f"(SELECT count(*) FROM crossfoot_{table} WHERE {_WITHIN})
 
 _COUNT = f"""
 SELECT past, CASE WHEN past THEN {_MESSAGES} END, CASE WHEN past THEN {_POSTED} END
-FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST(:xid AS xid8) AS past) AS h
+FROM (SELECT pg_snapshot_xmin(s.now) >= CAST(:xid AS xid8) OR pg_snapshot_xmax(s.now) < CAST(:xid AS xid8) AS past
+      FROM (SELECT pg_current_snapshot() AS now) AS s) AS h
 """
-"""Nothing has a state that has no record, so if there are as many, each has one."""
+"""A number that this server has not given yet is of the one that the book was copied from, with all that was there. Nothing has a
+state that has no record, so if there are as many, each has one."""
 
 _COUNT_AGAIN = f"SELECT {_MESSAGES}, {_POSTED}"
 
