@@ -4,10 +4,13 @@ server, and by part of the worker.
     python benchmarks/postgres_cost.py                                  # both modes
     python benchmarks/postgres_cost.py --beside ../before/src           # and the ratios to another checkout, in turns
     python benchmarks/postgres_cost.py --parts --batches 100            # processor time by function, of one run
+    python benchmarks/postgres_cost.py --batches 100 --list             # a handler that takes a list; or --optimistic
+    python benchmarks/postgres_cost.py --batches 100 --list --statements --rounds 1    # what the server spent on each statement
 
 Round trips are counted by a cable between worker and server, in a run of their own: whenever a client speaks after the server
 has. Processor time is that of the worker's process, from the first message received to the last one settled, and that of the
-server's processes meanwhile; a busy machine changes it less than the rate.
+server's processes meanwhile; a busy machine changes it less than the rate. Of statements the server (pg_stat_statements) tells time
+by the wall, which a busy machine does change, and pages looked at and bytes of its log, which it does not.
 """
 
 from __future__ import annotations
@@ -40,6 +43,10 @@ from tests.servers.postgres import Postgres, postgres_running  # noqa: E402
 from tests.servers.run import HOST  # noqa: E402
 
 EFFECT = "INSERT INTO effects (key, value) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING"
+STATEMENTS = """
+SELECT calls, rows, total_exec_time, shared_blks_hit + shared_blks_read, wal_bytes, left(regexp_replace(query, '\\s+', ' ', 'g'), 100)
+FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = current_database() ORDER BY total_exec_time DESC LIMIT 25
+"""
 GROUP = 500
 PARTS = ("lanes", "intake", "posting")
 FIGURES = ("rate", "worker", *PARTS, "server")
@@ -50,10 +57,19 @@ COUNTED = 2_000
 # ---- the worker, in a process of its own ---------------------------------------------------------------------------------
 
 
-def application(url: str) -> Any:
+def application(url: str, *, takes_list: bool = False) -> Any:
     from crossfoot import Crossfoot
 
     app = Crossfoot("costs", database=url)
+    if takes_list:
+
+        @app.handler("order.placed", operation="{subject}", many=True)
+        def handle_all(messages: Any, tx: Any) -> None:
+            rows = ", ".join(["(%s, %s)"] * len(messages))
+            fields = [field for message in messages for field in (message.subject, message.data["value"])]
+            tx.execute(EFFECT.replace("(%s, %s)", rows), fields)
+
+        return app
 
     @app.handler("order.placed", operation="{subject}")
     def handle(message: Any, tx: Any) -> None:
@@ -74,14 +90,14 @@ def publish(url: str, messages: int) -> None:
     anyio.run(all_of_them)
 
 
-def work(url: str, batch: int, concurrency: int, parts: bool) -> None:
+def work(url: str, batch: int, asked: argparse.Namespace) -> None:
     """Print one JSON object: seconds and processor seconds from the first message to the last."""
-    app = application(url)
+    app, parts = application(url, takes_list=asked.list), asked.parts
     profiles: list[cProfile.Profile] = []
     if parts:
         profile_lanes(profiles)
     spent = watch_parts()
-    worker = app.worker(batch=batch, concurrency=concurrency)
+    worker = app.worker(batch=batch, concurrency=asked.concurrency, optimistic=asked.list or asked.optimistic)
     marks: list[tuple[float, float]] = []
 
     def mark(*_: Any) -> None:
@@ -225,10 +241,14 @@ def measure(server: Postgres, name: str, source: Path, asked: argparse.Namespace
     subprocess.run([*script, "--publish", url, "--messages", str(messages)], env=environment, check=True)
     server.run("VACUUM ANALYZE", database=name)
     server.run("CHECKPOINT")
-    options = ["--batches", str(batch), "--concurrency", str(asked.concurrency), *(["--parts"] if asked.parts else [])]
+    options = ["--batches", str(batch), "--concurrency", str(asked.concurrency)]
+    options += [f"--{flag}" for flag in ("parts", "optimistic", "list") if getattr(asked, flag)]
     with closing(Cable(server.port)) as cable:
         counted = messages == COUNTED
         through = server.url(name, port=cable.port) if counted else url
+        if asked.statements:
+            server.run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements", database=name)
+            server.run("SELECT pg_stat_statements_reset()", database=name)
         postmaster = children(os.getpid())
         before = sample(postmaster)
         done = subprocess.run(
@@ -241,11 +261,22 @@ def measure(server: Postgres, name: str, source: Path, asked: argparse.Namespace
     result = json.loads(done.stdout)
     ((effects,),) = server.run("SELECT count(*) FROM effects", database=name)
     assert effects == messages, f"{effects} effects for {messages} messages"
+    if asked.statements and not counted:
+        tell_statements(server.run(STATEMENTS, database=name), messages)
     server.run(f"DROP DATABASE {name} WITH (FORCE)")
     if counted:
         return {kind: count / messages for kind, count in trips.items()}
     seconds = {"worker": result["cpu"], "server": spent, **{part: result[part] for part in PARTS}}
     return {"rate": messages / result["seconds"], **{part: 1e6 * one / messages for part, one in seconds.items()}}
+
+
+def tell_statements(rows: list[Any], messages: int) -> None:
+    """Print what the server spent on each statement, a message."""
+    print("\n| calls | rows | µs | pages | bytes of log | statement |\n|" + "---:|" * 5 + "---|")
+    for calls, count, milliseconds, pages, log, text in rows:
+        figures = (calls / messages, count / messages, 1e3 * milliseconds / messages, pages / messages, log / messages)
+        print(f"| {' | '.join(f'{figure:,.2f}' for figure in figures)} | `{text}` |", flush=True)
+    print()
 
 
 def main() -> int:
@@ -258,6 +289,9 @@ def main() -> int:
         "--beside", type=Path, metavar="SRC", help="the src folder of another checkout, to compare with"
     )
     parser.add_argument("--parts", action="store_true", help="print processor time by function")
+    parser.add_argument("--optimistic", action="store_true", help="batches without savepoints")
+    parser.add_argument("--list", action="store_true", help="a handler that takes a list")
+    parser.add_argument("--statements", action="store_true", help="print what the server spent on each statement")
     parser.add_argument("--publish", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -265,14 +299,15 @@ def main() -> int:
         publish(asked.publish, asked.messages)
         return 0
     if asked.work:
-        work(asked.work, int(asked.batches), asked.concurrency, asked.parts)
+        work(asked.work, int(asked.batches), asked)
         return 0
     sources = {"this": ROOT / "src", **({"other": asked.beside.resolve()} if asked.beside else {})}
     print(f"{platform.machine()}, Python {platform.python_version()}, {asked.messages:,} messages, one worker, "
           f"{asked.concurrency} handlers, {asked.rounds} rounds")  # fmt: skip
     print("\n| checkout | batch | messages/s | worker µs | of it handling | received | posted | server µs | round trips of handling "
           "| of all else |\n|---|---:|" + "---:|" * 8)  # fmt: skip
-    with postgres_running(shared_buffers="128MB", max_wal_size="4GB") as server:
+    settings = {"shared_preload_libraries": "pg_stat_statements"} if asked.statements else {}
+    with postgres_running(shared_buffers="128MB", max_wal_size="4GB", **settings) as server:
         for batch in (int(word) for word in asked.batches.split(",")):
             runs: dict[str, list[Any]] = {label: [] for label in sources}
             trips = {

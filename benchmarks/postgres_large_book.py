@@ -52,9 +52,15 @@ def make(url: str, messages: int, *, others: float = 0.002, hours: float = 24.0)
     for first in range(1, messages + 1, CHUNK):
         numbers = range(first, min(first + CHUNK, messages + 1))
         with psycopg.connect(url) as raw, raw.cursor() as cursor:
-            for table, rows in rows_of(numbers, begin, step, every, worker).items():
-                with cursor.copy(f"COPY crossfoot_{table} ({COLUMNS[table]}) FROM STDIN".encode()) as copy:
-                    for row in rows:
+            rows = rows_of(numbers, begin, step, every, worker)
+            messages_of = rows.pop("messages")
+            tables = {name: (COLUMNS[name], some) for name, some in rows.items()} | {
+                "records": (COLUMNS["messages"].removesuffix(", body"), [row[:-1] for row in messages_of]),
+                "payloads": ("key, body", [(row[0], row[-1]) for row in messages_of]),
+            }
+            for table, (columns, some) in tables.items():
+                with cursor.copy(f"COPY crossfoot_{table} ({columns}) FROM STDIN".encode()) as copy:
+                    for row in some:
                         copy.write_row(row)
         say(f"written {numbers[-1]:,} of {messages:,}")
     total = 0

@@ -1,7 +1,8 @@
 """What the book's statements are in PostgreSQL: written once, in SQLite's words, and translated once each.
 
-Only spellings are translated: how parameters are marked, and the hints that SQLite's planner takes. Where a statement
-really differs, both are written side by side with `differs`.
+Only spellings are translated: how parameters are marked, and the hints that SQLite's planner takes. The one that has it look for
+what is not settled is a view in PostgreSQL, which has the fates in a table of their own. Where a statement really differs, both are
+written side by side with `differs`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import lru_cache
 _TOKEN = re.compile(
     r"""(?P<kept>'(?:[^']|'')*'|"(?:[^"]|"")*"|::)
     |--[^\n]*
+    |\bcrossfoot_messages(?P<unsettled>\s+(?:m\s+)?)INDEXED\s+BY\s+crossfoot_messages_unsettled\b
     |(?P<hint>\s+(?:NOT\s+INDEXED|INDEXED\s+BY\s+\w+)\b)
     |(?P<cross>\bCROSS\s+JOIN\b)
     |:(?P<name>[a-z_]\w*)
@@ -56,6 +58,8 @@ def _translated(token: re.Match[str]) -> str:
         return f"%({token['name']})s"
     if token["percent"]:
         return "%%"
+    if token["unsettled"]:
+        return "crossfoot_unsettled" + token["unsettled"].rstrip()
     if token["cross"]:  # SQLite is told to begin with the left side; PostgreSQL knows, and wants no condition there
         return "JOIN"
     return token["kept"].replace("%", "%%") if token["kept"] else ""

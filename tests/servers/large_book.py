@@ -99,14 +99,17 @@ def _statements(messages: int) -> list[str]:
           CASE WHEN w.kind < 9 THEN {at} + 30000000 END, 1, CASE WHEN w.kind = {Kind.FAILED.value} THEN '0badc0ffee00' END,
           CASE WHEN w.kind = {Kind.COMMITTED.value} THEN '{{"rows":1}}' END, {xid}
         {numbers} JOIN (VALUES {entries}) AS w (way, turn, kind, attempt) ON w.way = {other} ORDER BY n, w.turn""",
-        f"""INSERT INTO crossfoot_messages (key, queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket,
-          d0, d1, body, marks, latest, due, fate)
+        f"""INSERT INTO crossfoot_records (key, queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket,
+          d0, d1)
         SELECT n, CASE WHEN mod(n, 11) = 0 THEN 'letters' ELSE 'billing' END, 'tests', lpad(to_hex(n), 8, '0') || '-0000-7000-8000-' ||
           lpad(to_hex(n), 12, '0'), (ARRAY['case.opened', 'case.changed', 'case.billed'])[1 + mod(n, 3)],
           'case-' || CASE WHEN mod(n, 100) = 0 THEN 0 ELSE n / 5 END, 'bill:' || n, 'flow-' || n / 10, CASE WHEN mod(n, 10) > 0 THEN
           lpad(to_hex(n - 1), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n - 1), 12, '0') END, n, {at},
-          {at} / 1000000 / 60 * 60, n, n * 7, repeat('x', 200)::bytea, w.marks, w.latest, {at} + 30000000, w.fate
-        {numbers} JOIN (VALUES {standing}) AS w (way, fate, marks, latest) ON w.way = {other}""",
+          {at} / 1000000 / 60 * 60, n, n * 7 {numbers}""",
+        f"INSERT INTO crossfoot_payloads (key, body) SELECT n, repeat('x', 200)::bytea {numbers}",
+        f"""INSERT INTO crossfoot_states (key, marks, latest, due, fate)
+        SELECT n, w.marks, w.latest, {at} + 30000000, w.fate
+        {numbers} JOIN (VALUES {standing}) AS w (way, fate, marks, latest) ON w.way = {other} ORDER BY n""",
         f"""INSERT INTO crossfoot_operations (key, message, kind, at, xid) SELECT 'bill:' || n, n, {Kind.COMMITTED.value}, {at}, {xid}
         {numbers} WHERE {other} = 0""",
         f"""INSERT INTO crossfoot_outcomes (message, name, subject, at) SELECT n, 'invoice.issued', 'case-' || n / 5, {at}
@@ -128,12 +131,13 @@ def _statements(messages: int) -> list[str]:
         WHERE fate = {Fate.SETTLED.value} GROUP BY 1, 2, 3
         UNION ALL SELECT bucket, queue, type, k.measure, count(*), sum(d0), sum(d1) FROM crossfoot_messages
         JOIN (VALUES {kinds}) AS k (kind, measure) ON (marks & (1::bigint << k.kind)) <> 0 GROUP BY 1, 2, 3, 4""",
-        f"SELECT setval(pg_get_serial_sequence('crossfoot_messages', 'key'), {messages})",
+        f"SELECT setval(pg_get_serial_sequence('crossfoot_records', 'key'), {messages})",
         f"""INSERT INTO crossfoot_queue (key, place, enqueued_at, due_at, attempts, state, rank, priority, queue, message, line, body)
         SELECT n, 100 + n::bigint * 500 / {messages}, now(), now(), 0,
           CASE WHEN mod(n, 50) = 0 THEN 1 WHEN mod(n, 51) = 0 THEN 3 WHEN mod(n, 1000) = 1 THEN 4 ELSE 0 END, 10, 0, 'orders',
           'tests|' || n, CASE WHEN mod(n, 2) = 0 THEN 'case-' || n END, repeat('x', 200)::bytea {numbers}""",
         f"SELECT setval('crossfoot_queue_key', {messages})",
         """INSERT INTO crossfoot_facts (name, value) SELECT 'posted entries', max(xid::text) || ':' || max(id) FROM crossfoot_entries
-        UNION ALL SELECT 'posted operations', max(xid::text) || ':' || max(number) FROM crossfoot_operations""",
+        UNION ALL SELECT 'posted operations', max(xid::text) || ':' || max(number) FROM crossfoot_operations
+        UNION ALL SELECT 'closed', max(key) || ':' || count(*) FROM crossfoot_records""",
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 
 from crossfoot.books import schema, sql, tables
 from crossfoot.books.entry import Entry, Kind
-from crossfoot.books.lines import last_lines, lines_after
+from crossfoot.books.lines import Place, last_lines, lines_after
 from crossfoot.books.posting import backlog, post, post_all
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.books.verify import Verification, verify
@@ -77,7 +77,7 @@ class TestTables:
         tables.metadata.create_all(engine)
         engine.dispose()
         columns = """
-            SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns
+            SELECT table_name, column_name, data_type FROM information_schema.columns
             WHERE table_name LIKE 'crossfoot%' AND table_name NOT IN ('crossfoot_version', 'crossfoot_queue_counts')
         """
         indexes = "SELECT tablename, regexp_replace(indexdef, 'ON .*USING', 'USING') FROM pg_indexes WHERE tablename LIKE 'crossfoot%'"
@@ -85,13 +85,38 @@ class TestTables:
             {row for query in (columns, indexes) for row in postgres.run(query, database=url.rpartition("/")[2])}
             for url in (place, postgres_url)
         )
+        # A message is three tables, which the view puts together; and numbers stand behind those of transactions.
+        indexes_of_messages = {row for row in declared if row[0] == "crossfoot_messages" and "INDEX" in row[1]}
+        apart = {
+            (
+                "crossfoot_messages",
+                "CREATE INDEX crossfoot_messages_unsettled USING btree (fate, due) WHERE (fate <> 20)",
+            )
+        }
+        by_number = {
+            ("crossfoot_entries", "CREATE UNIQUE INDEX crossfoot_entries_pkey USING btree (id)"),
+            ("crossfoot_operations", "CREATE UNIQUE INDEX crossfoot_operations_pkey USING btree (number)"),
+        }
+        assert declared - made == indexes_of_messages | by_number
+        of_records = {("crossfoot_records", index) for _, index in indexes_of_messages - apart}
+        record = "key queue source id type subject operation correlation causation sequence at bucket d0 d1"
+        state = "marks latest due fate"
+        columns_of = {
+            "records": record, "payloads": "key body", "states": f"key {state}", "unsettled": f"{record} {state}",
+        }  # fmt: skip
+        kinds = {row[1]: row[2] for row in declared if len(row) == 3 and row[0] == "crossfoot_messages"}
+        of_columns = {
+            (f"crossfoot_{table}", name, kinds[name]) for table, names in columns_of.items() for name in names.split()
+        }
         more = {row for row in made - declared if "version" not in row[0] and "queue_counts" not in row[0]}
-        assert declared - made == set()
-        assert more == {
-            ("crossfoot_entries", "xid", "xid8", "NO"),
-            ("crossfoot_operations", "xid", "xid8", "NO"),
-            ("crossfoot_entries", "CREATE INDEX crossfoot_entries_posting USING btree (xid, id)"),
-            ("crossfoot_operations", "CREATE INDEX crossfoot_operations_posting USING btree (xid, number)"),
+        assert more == of_records | of_columns | {
+            ("crossfoot_entries", "xid", "xid8"),
+            ("crossfoot_operations", "xid", "xid8"),
+            ("crossfoot_entries", "CREATE UNIQUE INDEX crossfoot_entries_pkey USING btree (xid, id)"),
+            ("crossfoot_operations", "CREATE UNIQUE INDEX crossfoot_operations_pkey USING btree (xid, number)"),
+            ("crossfoot_payloads", "CREATE UNIQUE INDEX crossfoot_payloads_pkey USING btree (key)"),
+            ("crossfoot_states", "CREATE UNIQUE INDEX crossfoot_states_pkey USING btree (key)"),
+            ("crossfoot_states", "CREATE INDEX crossfoot_states_unsettled USING btree (fate, due) WHERE (fate <> 20)"),
         }
 
     @pytest.mark.parametrize("level", ["read%5C%20committed", "serializable"])
@@ -216,14 +241,14 @@ class TestTheHorizon:
         self, desk: Lectern, elsewhere: Connection
     ) -> None:
         told: list[tuple[str | None, int]] = []
-        number = 0
+        place: Place = 0
 
         def follow() -> None:
-            nonlocal number
+            nonlocal place
             with desk.book.reading() as connection:
-                lines = lines_after(connection, number)
+                lines = lines_after(connection, place)
             told.extend((line.id, line.kind) for line in lines)
-            number = lines[-1].number if lines else number
+            place = lines[-1].place if lines else place
 
         desk.story("late", (Kind.PUBLISHED, 0))
         follow()
@@ -334,7 +359,7 @@ class TestConflicts:
         """It may be done later, and a worker must not stop for it."""
         desk = Lectern(f"{place}?options=-clock_timeout%3D100ms")
         settle(desk, "one")
-        for lock in ("SELECT key FROM crossfoot_messages FOR UPDATE", "LOCK TABLE crossfoot_tallies IN SHARE MODE"):
+        for lock in ("LOCK TABLE crossfoot_states IN SHARE MODE", "LOCK TABLE crossfoot_tallies IN SHARE MODE"):
             with elsewhere.writing():
                 elsewhere.execute(lock)
                 assert post(desk.book) == 0
@@ -416,7 +441,7 @@ class TestRemovals:
         posting.join(5)
         assert broken(desk.balance(depth_of=None)) == {"operations": ("four",)}
 
-    @pytest.mark.parametrize("table", ["messages", "entries", "operations"])
+    @pytest.mark.parametrize("table", ["records", "payloads", "states", "entries", "operations"])
     def test_a_table_of_the_book_is_not_emptied_as_a_whole(self, desk: Lectern, table: str) -> None:
         with pytest.raises(psycopg.errors.RaiseException, match="is part of a book"):
             desk.execute(f"TRUNCATE crossfoot_{table}")

@@ -15,7 +15,7 @@ import anyio
 import psycopg
 import pytest
 
-from crossfoot.books import horizon, lines, opening, queries, sql, stock
+from crossfoot.books import closing, horizon, lines, opening, queries, sql, stock
 from crossfoot.books.custody import Depth
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import GROUP, backlog, post, tallies
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(300), py
 
 MESSAGES = int(os.environ.get("CROSSFOOT_ROWS", "1000000"))
 
-LARGE = "messages|entries|operations|outbox|outcomes|parked|sequences|queue"
+LARGE = "messages|records|states|payloads|unsettled|entries|operations|outbox|outcomes|parked|sequences|queue"
 SMALL = {
     f"crossfoot_{name}" for name in ("tallies", "facts", "workers", "causes", "queue_counts", "version", "removed")
 }
@@ -130,10 +130,10 @@ READS_ALL = {
 
 BOUNDS: Mapping[str, int] = {
     A_GROUP: 8 * GROUP,
-    horizon._NEXT_ENTRIES: GROUP,
-    horizon._NEXT_OPERATIONS: GROUP,
     horizon._BACKLOG: GROUP,
-    stock._REGISTERED: MESSAGES,
+    queries._LAST_NUMBER: GROUP,
+    closing._COUNT: 2 * closing.STRETCH,
+    closing._COUNT_AGAIN: 2 * closing.AGAIN,
     sql.CLAIM_OUTBOX: 10 * FEW,
     sql.CLAIM_OUTBOX_IN_ORDER: 10 * FEW,
     sql.LAPSED_CLAIMS: 10 * FEW,
@@ -141,7 +141,7 @@ BOUNDS: Mapping[str, int] = {
     lines._LAST: 10 * FEW,
 }
 """Rows that others may look at. A group of letters has others between that are not due; a page of lines may be read by several
-processes at once, each some way ahead. The registered messages are counted in an index, as nobody else counts them."""
+processes at once, each some way ahead. A stretch of keys is counted once."""
 
 MAY_READ: tuple[tuple[str, int], ...] = (
     ("fate <> 20", OPEN),
@@ -252,14 +252,13 @@ def plans(asked: Asked) -> dict[str, Plan]:
     connection = asked.connection
     entries, operations = connection.execute(translate(horizon._CURSORS)).fetchone() or ("", "")
     behind = {
-        "entries": _before(entries, GROUP), "entries_upto": entries, "operations": _before(operations, GROUP),
-        "operations_upto": operations, "after": _before(entries, GROUP), "group": GROUP,
+        "entries": _before(entries, GROUP), "operations": _before(operations, GROUP), "after": _before(entries, GROUP),
     }  # fmt: skip
-    number = horizon.number_in(entries)
     asked.statements |= {
-        A_GROUP: behind, horizon._NEXT_ENTRIES: behind, horizon._BACKLOG: behind, horizon._WAITING: behind,
-        horizon._NEXT_OPERATIONS: {**behind, "after": behind["operations"]},
-        lines._AFTER: {**LINE, "number": number - GROUP, "upto": number}, lines._LAST: {**LINE, "upto": number},
+        A_GROUP: behind, horizon._BACKLOG: behind, horizon._WAITING: behind,
+        closing._COUNT: {"after": MESSAGES // 2, "upto": MESSAGES // 2 + closing.STRETCH, "xid": "3"},
+        closing._COUNT_AGAIN: {"after": 0, "upto": closing.AGAIN}, closing._KEEP: ("1:1", "1:1:1"), closing._BEGIN: (2,),
+        lines._AFTER: {**LINE, "after": behind["entries"], "upto": entries}, lines._LAST: {**LINE, "upto": entries},
     }  # fmt: skip
     return {
         statement: generic_plan(connection, translate(statement), parameters)
@@ -312,6 +311,7 @@ def test_a_queue_of_a_million_is_searched_by_index(asked: Asked, name: str) -> N
 def test_every_statement_of_the_modules_is_explained(asked: Asked) -> None:
     explained = [
         *asked.statements,
+        *(translate(statement).decode() for statement in asked.statements),
         *(text.decode() for text, *_ in STATEMENTS.values()),
         *(text for text, _ in LOCAL.values()),
     ]

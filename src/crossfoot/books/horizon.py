@@ -14,8 +14,7 @@ The joining and tallying is that of `posting`, in one statement. Posters take tu
 
 from __future__ import annotations
 
-from typing import Any
-
+from crossfoot.books import closing
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION
 from crossfoot.connection import Connection
@@ -46,20 +45,6 @@ FROM crossfoot_facts WHERE name IN ('posted entries', 'posted operations')
 """
 
 
-def _group(table: str, number: str) -> str:
-    """The last row of the next group, as a cursor, and how many rows there are up to it."""
-    return f"""
-SELECT max(xid::text || ':' || {number}) FILTER (WHERE last), count(*) FROM (
-  SELECT xid, {number}, row_number() OVER (ORDER BY xid DESC, {number} DESC) = 1 AS last FROM (
-    SELECT xid, {number} FROM {table}
-    WHERE {_after("", number, ":after")} AND xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY xid, {number} LIMIT :group) AS g) AS h
-"""
-
-
-_NEXT_ENTRIES = _group("crossfoot_entries", "id")
-_NEXT_OPERATIONS = _group("crossfoot_operations", "number")
-
 _MOVED = """
 SELECT coalesce((SELECT xid FROM crossfoot_entries ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(pg_current_snapshot()), false)
   OR split_part(:entries, ':', 1)::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
@@ -80,45 +65,63 @@ SELECT coalesce(least({_first("crossfoot_entries", "id", ":entries")}, {_first("
 
 _BACKLOG = f"SELECT count(*) FROM crossfoot_entries WHERE {_after('', 'id', ':after')}"
 
-# Inside, one row per fact with the latest of its dues; outside, `due` is that of the highest fact. The limits
-# take nothing away, for a group has no more rows: a plan that does not know the cursors takes it for a large part of the journal, and
-# would join it with all messages.
+
+def _taken(table: str, columns: str, number: str, fact: str) -> str:
+    """The next group of rows behind a cursor, below the horizon."""
+    return f"""
+  SELECT xid, {number}, {columns} FROM {table}
+  WHERE {_after("", number, fact)} AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, {number} LIMIT {{group}}"""
+
+
+def _end(taken: str, number: str) -> str:
+    """How many rows were taken, and the last one as a cursor."""
+    return f"(SELECT count(*) FROM {taken}), (SELECT xid::text || ':' || {number} FROM {taken} ORDER BY xid DESC, {number} DESC LIMIT 1)"
+
+
+# `top` is the highest rank with the latest of its dues. Rows are looked up one by one (LATERAL, LIMIT 1), whatever the planner believes of
+# the tables: a plan that was made while they were empty would read them as a whole. A state is changed where it was found, which
+# nobody does but the one whose turn it is to post.
 _POST = f"""
-WITH gathered AS MATERIALIZED (
-  SELECT message, bit_or(mark) AS marks, max(rank) AS latest, (array_agg(due ORDER BY rank DESC))[1] AS due FROM (
-    SELECT message, 1::bigint << kind AS mark, attempt * {RANKS} + kind AS rank, max(coalesce(due, 0)) AS due
-    FROM crossfoot_entries WHERE {_after("", "id", ":entries")} AND {_upto("", "id", ":entries_upto")}
-    GROUP BY message, kind, attempt) AS facts
-  GROUP BY message LIMIT {{group}}
+WITH taken AS MATERIALIZED ({_taken("crossfoot_entries", "message, kind, attempt, due", "id", ":entries")}
+), operated AS MATERIALIZED ({_taken("crossfoot_operations", "message, kind", "number", ":operations")}
+), gathered AS MATERIALIZED (
+  SELECT message, bit_or(1::bigint << kind) AS marks, max(ARRAY[attempt::bigint * {RANKS} + kind, coalesce(due, 0)]) AS top
+  FROM taken GROUP BY message
 ), moved AS MATERIALIZED (
   SELECT *, {FATE} AS fate FROM (
-    SELECT m.key, m.bucket, m.queue, m.type, m.d0, m.d1, m.marks AS had, m.fate AS was, m.marks | g.marks AS marks,
-      greatest(m.latest, g.latest) AS latest,
-      CASE WHEN g.latest > m.latest OR g.latest = m.latest AND g.due > m.due THEN g.due ELSE m.due END AS due
-    FROM gathered AS g JOIN crossfoot_messages AS m ON m.key = g.message) AS joined
+    SELECT r.key, r.bucket, r.queue, r.type, r.d0, r.d1, s.place, coalesce(s.marks, 0) AS had, coalesce(s.fate, 0) AS was,
+      coalesce(s.marks, 0) | g.marks AS marks, greatest(s.latest, g.top[1]) AS latest,
+      CASE WHEN s.latest > g.top[1] OR s.latest = g.top[1] AND s.due > g.top[2] THEN s.due ELSE g.top[2] END AS due
+    FROM gathered AS g
+    JOIN LATERAL (SELECT key, bucket, queue, type, d0, d1 FROM crossfoot_records WHERE key = g.message LIMIT 1) AS r ON true
+    LEFT JOIN LATERAL (SELECT ctid AS place, marks, latest, due, fate FROM crossfoot_states WHERE key = g.message LIMIT 1) AS s ON true
+  ) AS joined
+), first AS (
+  INSERT INTO crossfoot_states (key, marks, latest, due, fate) SELECT key, marks, latest, due, fate FROM moved WHERE place IS NULL
 ), kept AS (
-  UPDATE crossfoot_messages AS m SET marks = t.marks, latest = t.latest, due = t.due, fate = t.fate
-  FROM moved AS t WHERE m.key = t.key
-), operated AS MATERIALIZED (
-  SELECT message FROM crossfoot_operations WHERE {_after("", "number", ":operations")} AND {_upto("", "number", ":operations_upto")}
-    AND kind = {Kind.COMMITTED.value}
-  LIMIT {{group}}
+  UPDATE crossfoot_states AS s SET marks = t.marks, latest = t.latest, due = t.due, fate = t.fate
+  FROM moved AS t WHERE s.ctid = t.place
+), summed AS MATERIALIZED (
+  SELECT bucket, queue, type, had, was, marks, fate, count(*) AS n, sum(d0) AS d0, sum(d1) AS d1
+  FROM moved GROUP BY bucket, queue, type, had, was, marks, fate
 ), changes AS (
-  SELECT bucket, queue, type, CASE fate {FATE_NAMES} END AS measure, 1 AS n, d0, d1
-  FROM moved WHERE fate <> was AND fate <> 0
+  SELECT bucket, queue, type, CASE fate {FATE_NAMES} END AS measure, n, d0, d1 FROM summed WHERE fate <> was AND fate <> 0
   UNION ALL
-  SELECT bucket, queue, type, CASE was {FATE_NAMES} END, -1, -d0, -d1 FROM moved WHERE fate <> was AND was <> 0
+  SELECT bucket, queue, type, CASE was {FATE_NAMES} END, -n, -d0, -d1 FROM summed WHERE fate <> was AND was <> 0
   UNION ALL
-  SELECT bucket, queue, type, k.measure, 1, d0, d1
-  FROM moved JOIN (VALUES {KINDS}) AS k (kind, measure) ON (marks & ~had & (1::bigint << k.kind)) <> 0
+  SELECT bucket, queue, type, k.measure, n, d0, d1
+  FROM summed JOIN (VALUES {KINDS}) AS k (kind, measure) ON (marks & ~had & (1::bigint << k.kind)) <> 0
   UNION ALL
-  SELECT m.bucket, m.queue, m.type, '{OPERATION}', 1, m.d0, m.d1
-  FROM operated AS o JOIN crossfoot_messages AS m ON m.key = o.message
+  SELECT r.bucket, r.queue, r.type, '{OPERATION}', count(*), sum(r.d0), sum(r.d1) FROM operated AS o
+  JOIN LATERAL (SELECT bucket, queue, type, d0, d1 FROM crossfoot_records WHERE key = o.message LIMIT 1) AS r ON true
+  WHERE o.kind = {Kind.COMMITTED.value} GROUP BY 1, 2, 3
+), tallied AS (
+  INSERT INTO crossfoot_tallies AS t (bucket, queue, type, measure, count, d0, d1)
+  SELECT bucket, queue, type, measure, sum(n), sum(d0), sum(d1) FROM changes GROUP BY 1, 2, 3, 4
+  ON CONFLICT (bucket, queue, type, measure)
+  DO UPDATE SET count = t.count + excluded.count, d0 = t.d0 + excluded.d0, d1 = t.d1 + excluded.d1
 )
-INSERT INTO crossfoot_tallies AS t (bucket, queue, type, measure, count, d0, d1)
-SELECT bucket, queue, type, measure, sum(n), sum(d0), sum(d1) FROM changes GROUP BY 1, 2, 3, 4
-ON CONFLICT (bucket, queue, type, measure)
-DO UPDATE SET count = t.count + excluded.count, d0 = t.d0 + excluded.d0, d1 = t.d1 + excluded.d1
+SELECT {_end("taken", "id")}, {_end("operated", "number")}, (SELECT max(key) FROM moved)
 """
 
 _MOVE = """
@@ -169,24 +172,11 @@ def _see_that_it_was_not_moved(connection: Connection, entries: str) -> None:
 
 def _post(connection: Connection, group: int) -> int:
     entries, operations = connection.execute(_CURSORS).fetchone()
-    entries_upto, entry_count = _next(connection, _NEXT_ENTRIES, entries, group)
-    operations_upto, operation_count = _next(connection, _NEXT_OPERATIONS, operations, group)
+    entry_count, entries_upto, operation_count, operations_upto, highest = connection.execute(
+        _POST.format(group=group), {"entries": entries, "operations": operations}
+    ).fetchone()
     if not entry_count + operation_count:
         return 0
-    connection.execute(
-        _POST.format(group=group),
-        {
-            "entries": entries,
-            "entries_upto": entries_upto,
-            "operations": operations,
-            "operations_upto": operations_upto,
-        },
-    )
-    connection.execute(_MOVE, (entries_upto, operations_upto))
-    return entry_count + operation_count
-
-
-def _next(connection: Connection, statement: str, after: str, group: int) -> tuple[str, int]:
-    upto: Any
-    upto, count = connection.execute(statement, {"after": after, "group": group}).fetchone()
-    return upto or after, count
+    connection.execute(_MOVE, (entries_upto or entries, operations_upto or operations))
+    closing.step(connection, highest)
+    return int(entry_count + operation_count)

@@ -10,9 +10,13 @@ from typing import Any
 
 import msgspec
 
+from crossfoot.books.horizon import START
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.dialect import differs
+
+Place = int | str
+"""Of an entry among the others: its number, and in PostgreSQL its transaction's before it. 0 is before all of them."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -31,10 +35,12 @@ class Line(msgspec.Struct, frozen=True):
     id: str | None
     type: str | None
     subject: str | None
+    place: Place
+    """For `lines_after`."""
 
 
 _LINES = """
-SELECT e.id, e.kind, e.attempt, e.at, e.due, w.name, e.cause, c.title, e.details, m.queue, m.id, m.type, m.subject
+SELECT e.id, e.kind, e.attempt, e.at, e.due, w.name, e.cause, c.title, e.details, m.queue, m.id, m.type, m.subject, {place}
 FROM crossfoot_entries e LEFT JOIN crossfoot_messages m ON m.key = e.message
 LEFT JOIN crossfoot_workers w ON w.number = e.worker LEFT JOIN crossfoot_causes c ON c.fingerprint = e.cause
 WHERE {where} AND (CAST(:type AS TEXT) IS NULL OR m.type = :type) AND (CAST(:subject AS TEXT) IS NULL OR m.subject = :subject)
@@ -43,53 +49,63 @@ ORDER BY {order} LIMIT :limit
 """
 
 
-_PLACE = "(coalesce((SELECT xid FROM crossfoot_entries WHERE id = :{0}), '0'), :{0})"
+_HERE = "e.xid::text || ':' || e.id"
+
+
+def _place(name: str) -> str:
+    return f"(split_part(:{name}, ':', 1)::xid8, split_part(:{name}, ':', 2)::bigint)"
+
 
 _AFTER = differs(
-    _LINES.format(where="e.id > :number AND e.id <= :upto", order="e.id"),
+    _LINES.format(where="e.id > :after AND e.id <= :upto", order="e.id", place="e.id"),
     postgres=_LINES.format(
-        where=f"(e.xid, e.id) > {_PLACE.format('number')} AND (e.xid, e.id) <= {_PLACE.format('upto')}",
+        where=f"(e.xid, e.id) > {_place('after')} AND (e.xid, e.id) <= {_place('upto')}",
         order="e.xid, e.id",
+        place=_HERE,
     ),
 )
 
 _LAST = differs(
-    _LINES.format(where="e.id <= :upto", order="e.id DESC"),
-    postgres=_LINES.format(where=f"(e.xid, e.id) <= {_PLACE.format('upto')}", order="e.xid DESC, e.id DESC"),
+    _LINES.format(where="e.id <= :upto", order="e.id DESC", place="e.id"),
+    postgres=_LINES.format(where=f"(e.xid, e.id) <= {_place('upto')}", order="e.xid DESC, e.id DESC", place=_HERE),
 )
 
 _NEWEST = differs(
     "SELECT max(id) FROM crossfoot_entries /* told */",
-    postgres="""
-SELECT id FROM crossfoot_entries WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC, id DESC LIMIT 1
+    postgres=f"""
+SELECT {_HERE} FROM crossfoot_entries e WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC, id DESC LIMIT 1
 """,
 )
 
 
 def lines_after(
-    connection: Connection, number: int, limit: int = 1_000, *, upto: int | None = None, **filters: Any
+    connection: Connection, place: Place, limit: int = 1_000, *, upto: Place | None = None, **filters: Any
 ) -> list[Line]:
-    """Entries after the one numbered `number`, the first first, up to `newest` unless said otherwise.
+    """Entries after the one at `place`, the first first, up to `newest` unless said otherwise.
 
     Args:
         filters: type, subject, queue, kind.
     """
     end = newest(connection) if upto is None else upto
-    parameters = {"number": number, "upto": end, **_line_parameters(limit, filters)}
+    parameters = {"after": _told(connection, place), "upto": _told(connection, end), **_line_parameters(limit, filters)}
     return [Line(*row) for row in connection.execute(_AFTER, parameters)]
 
 
-def last_lines(connection: Connection, limit: int, *, upto: int | None = None, **filters: Any) -> list[Line]:
+def last_lines(connection: Connection, limit: int, *, upto: Place | None = None, **filters: Any) -> list[Line]:
     """The last entries up to `upto`, the first first."""
     end = newest(connection) if upto is None else upto
-    parameters = {"upto": end, **_line_parameters(limit, filters)}
+    parameters = {"upto": _told(connection, end), **_line_parameters(limit, filters)}
     return [Line(*row) for row in reversed(connection.execute(_LAST, parameters).fetchall())]
 
 
-def newest(connection: Connection) -> int:
-    """The number of the last entry that can be told: none that comes later will have its place before it (see `horizon`)."""
+def newest(connection: Connection) -> Place:
+    """The place of the last entry that can be told: none that comes later will have its place before it (see `horizon`)."""
     row = connection.execute(_NEWEST).fetchone()
-    return int(row[0] or 0) if row else 0
+    return (row[0] or 0) if row else 0
+
+
+def _told(connection: Connection, place: Place) -> Place:
+    return START if place == 0 and connection.dialect == "postgres" else place
 
 
 def _line_parameters(limit: int, filters: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from crossfoot.books.entry import RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
+from crossfoot.dialect import differs
 from crossfoot.errors import UsageError
 
 # ---- one message ---------------------------------------------------------------------------------------------------
@@ -247,9 +248,19 @@ GROUP BY c.fingerprint ORDER BY count(*) DESC
 """
 
 
+_LAST_NUMBER = differs(
+    "SELECT max(id) FROM crossfoot_entries",
+    postgres="""
+SELECT max(e.id) FROM (SELECT max(value) AS value FROM crossfoot_facts WHERE name = 'posted entries') AS posted
+JOIN crossfoot_entries e ON (e.xid, e.id) >= (split_part(coalesce(posted.value, '0:0'), ':', 1)::xid8,
+  split_part(coalesce(posted.value, '0:0'), ':', 2)::bigint)
+""",
+)
+
+
 def last_number(connection: Connection) -> int:
-    """The number of the newest entry, 0 when there is none."""
-    return int(connection.execute("SELECT max(id) FROM crossfoot_entries").fetchone()[0] or 0)
+    """The number of the newest entry, 0 when there is none. In PostgreSQL the highest of the last that was posted and those behind."""
+    return int(connection.execute(_LAST_NUMBER).fetchone()[0] or 0)
 
 
 def dead_letters(connection: Connection, *, queue: str | None, type: str | None, limit: int) -> list[DeadLetter]:

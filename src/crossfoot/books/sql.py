@@ -18,15 +18,40 @@ SELECT key, type, subject, operation, latest, marks FROM crossfoot_messages WHER
 
 FIND_CONTENT = "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?"
 
-REPLACE_CONTENT = """
+REPLACE_CONTENT = differs(
+    """
 UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
-"""
+""",
+    postgres="""
+WITH given (subject, operation, correlation, causation, sequence, body, key) AS (
+  VALUES (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BYTEA), CAST(? AS BIGINT))
+), kept AS (
+  INSERT INTO crossfoot_payloads (key, body) SELECT key, body FROM given ON CONFLICT (key) DO UPDATE SET body = excluded.body
+)
+UPDATE crossfoot_records r SET subject = g.subject, operation = g.operation, correlation = g.correlation, causation = g.causation,
+  sequence = g.sequence
+FROM given g WHERE r.key = g.key
+""",
+)
 
-FIND_MESSAGES = f"""
-WITH wanted (place, id, source, queue) AS (VALUES {", ".join(f"({place}, ?, ?, ?)" for place in range(GROUP))})
+_WANTED = (
+    f"WITH wanted (place, id, source, queue) AS (VALUES {', '.join(f'({place}, ?, ?, ?)' for place in range(GROUP))})"
+)
+
+FIND_MESSAGES = differs(
+    f"""
+{_WANTED}
 SELECT w.place, m.key, m.type, m.subject, m.operation, m.latest, m.marks FROM wanted w
 CROSS JOIN crossfoot_messages m ON m.id = w.id AND m.source = w.source AND m.queue = w.queue
-"""
+""",
+    postgres=f"""
+{_WANTED}
+SELECT w.place, r.key, r.type, r.subject, r.operation, coalesce(s.latest, 0), coalesce(s.marks, 0) FROM wanted w
+JOIN crossfoot_records r ON r.id = w.id AND r.source = w.source AND r.queue = w.queue
+LEFT JOIN LATERAL (SELECT latest, marks FROM crossfoot_states WHERE key = r.key LIMIT 1) AS s ON true
+""",
+)
+"""In PostgreSQL each state is looked up: a plan made while the table was empty would read all of it."""
 
 _MESSAGE = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -37,12 +62,43 @@ VALUES {_MESSAGE}
 ON CONFLICT (id, source, queue) DO NOTHING
 """
 
-INSERT_MESSAGE = f"{_INSERT_MESSAGE}RETURNING key"
+_GIVEN = (
+    "(CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), "
+    "CAST(? AS TEXT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BYTEA))"
+)
 
-INSERT_MESSAGES = _INSERT_MESSAGE.replace(_MESSAGE, ", ".join([_MESSAGE] * GROUP)) + "RETURNING key, id, source, queue"
+
+def _registering(rows: int, returning: str) -> str:
+    """PostgreSQL's text. The transaction has its number before a key is given: see `closing`."""
+    return f"""
+WITH given AS MATERIALIZED (
+  SELECT pg_current_xact_id() AS xid, nextval('crossfoot_messages_key_seq') AS key, v.*
+  FROM (VALUES {", ".join([_GIVEN] + [_MESSAGE] * (rows - 1))})
+    AS v (queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket, d0, d1, body)
+), added AS (
+  INSERT INTO crossfoot_records
+    (key, queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket, d0, d1)
+  SELECT key, queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket, d0, d1 FROM given
+  ON CONFLICT (id, source, queue) DO NOTHING RETURNING key, id, source, queue
+), kept AS (
+  INSERT INTO crossfoot_payloads (key, body)
+  SELECT g.key, g.body FROM given g JOIN added a ON a.key = g.key WHERE g.body IS NOT NULL
+)
+SELECT {returning} FROM added
+"""
+
+
+INSERT_MESSAGE = differs(f"{_INSERT_MESSAGE}RETURNING key", postgres=_registering(1, "key"))
+
+INSERT_MESSAGES = differs(
+    _INSERT_MESSAGE.replace(_MESSAGE, ", ".join([_MESSAGE] * GROUP)) + "RETURNING key, id, source, queue",
+    postgres=_registering(GROUP, "key, id, source, queue"),
+)
 """A whole group; what somebody else has added, or what is in the group twice, is not returned."""
 
-NAME_OPERATION = "UPDATE crossfoot_messages SET operation = ? WHERE key = ? AND operation IS NULL"
+_NAME_OPERATION = "UPDATE crossfoot_messages SET operation = ? WHERE key = ? AND operation IS NULL"
+
+NAME_OPERATION = differs(_NAME_OPERATION, postgres=_NAME_OPERATION.replace("crossfoot_messages", "crossfoot_records"))
 
 INSERT_ENTRY = """
 INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker, cause, details)

@@ -162,10 +162,9 @@ class _Verifier:
         self._entries = self._operations = 0
 
     def run(self, now: Micros, progress: Progress) -> Verification:
-        last = self._one("SELECT max(id) FROM crossfoot_entries")
         self._told_removed()
         if self._connection.dialect == "sqlite":
-            self._numbers(last)
+            self._numbers(self._one("SELECT max(id) FROM crossfoot_entries"))
         messages = self._walk(progress)
         tallies = self._tallies()
         return Verification(

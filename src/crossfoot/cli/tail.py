@@ -72,30 +72,30 @@ def tail(
         if queue is not None:
             catch_up(path, connection)  # what a book knows by name is what has been posted
             queries.check_names(connection, queue=queue, type_=None)
-        number = following.newest(connection)
-        lines = following.last_lines(connection, last, upto=number, **filters) if last else []
+        place = following.newest(connection)
+        lines = following.last_lines(connection, last, upto=place, **filters) if last else []
         out = Output(color, db=db)
         _print(out, lines, as_json)
         try:
             if follow:
                 if not sys.stdout.isatty():
                     typer.echo("waiting for more entries: Ctrl-C ends it, and --no-follow does not wait", err=True)
-                _follow(connection, path, number, filters, out, as_json)
+                _follow(connection, path, place, filters, out, as_json)
         except KeyboardInterrupt:
             return  # the way to leave
 
 
 def _follow(
-    connection: Connection, path: str, number: int, filters: dict[str, Any], out: Output, as_json: bool
+    connection: Connection, path: str, place: following.Place, filters: dict[str, Any], out: Output, as_json: bool
 ) -> None:
     """Print what is written from now on, for ever."""
     file = file_number(path)
     while True:
         newest = following.newest(connection)
-        lines = following.lines_after(connection, number, PAGE, upto=newest, **filters)
+        lines = following.lines_after(connection, place, PAGE, upto=newest, **filters)
         _print(out, lines, as_json)
         # What a filter left out need not be read again; a full page may have more behind it.
-        number = lines[-1].number if len(lines) == PAGE else newest
+        place = lines[-1].place if len(lines) == PAGE else newest
         if not lines:
             time.sleep(PAUSE_SECONDS)
             if file_number(path) != file:
@@ -114,6 +114,7 @@ def _print(out: Output, lines: list[Line], as_json: bool) -> None:
 def as_document(line: Line) -> dict[str, Any]:
     """An entry as `schemas/tail.json` describes it."""
     document: dict[str, Any] = jsonable(line)
+    del document["place"]
     details = document.pop("details")
     return document | {"kind": _label(line.kind), "details": told_in(details)}
 

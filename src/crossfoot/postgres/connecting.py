@@ -31,10 +31,14 @@ PREPARED_AFTER = 2
 PATIENCE = b"SET lock_timeout = '30s'"
 """How long a statement waits for a lock, unless the server or the role says otherwise: as long as in SQLite."""
 
-BY_INDEX = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
+BY_INDEX = """
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), set_config('jit', 'off', false),
+  set_config('plan_cache_mode', 'force_generic_plan', false)
+"""
 """Said on connections that nobody else's statements use, where statements are prepared. A new book is empty, and of empty tables
-the server plans to read all; it keeps to that plan of a prepared statement until somebody analyzes the table, however it grows
-meanwhile. (JIT, because it is chosen by the cost of a plan, and what is avoided has an absurd one.)"""
+the server plans to read all, or to sort all that lies behind a cursor for the first of it; it keeps to that plan of a prepared
+statement until somebody analyzes the table, however it grows meanwhile. The plan is one for all parameters, or some statements would be
+planned at every execution. (JIT, because it is chosen by the cost of a plan, and what is avoided has an absurd one.)"""
 
 LOOK = b"""
 SELECT current_setting('server_version_num')::int, pg_backend_pid(), current_setting('synchronous_commit'),

@@ -35,8 +35,11 @@ GRACE = 1.0
 """Seconds by which we wait longer than the server, so that it is the server who gives up, and says so."""
 
 SETTINGS = b"""
-SELECT set_config('statement_timeout', %s, false), set_config('default_transaction_isolation', 'read committed', false)
+SELECT set_config('statement_timeout', %s, false), set_config('default_transaction_isolation', 'read committed', false),
+  set_config('plan_cache_mode', 'force_generic_plan', false)
 """
+"""The plan is one for all parameters: the server would go on to plan claims anew, for it takes what it plans for these parameters for
+better, and none is."""
 
 LONGER = b"SELECT set_config('statement_timeout', %s, true)"
 

@@ -1,0 +1,165 @@
+"""A book in PostgreSQL that a former version wrote: brought to this one, it says what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from alembic import command
+from alembic.config import Config
+
+from crossfoot.books import queries, schema
+from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.fate import Fate
+from crossfoot.books.place import place_of
+from crossfoot.books.posting import post_all
+from crossfoot.books.record import Record
+from crossfoot.books.stock import take_stock
+from crossfoot.books.store import Book
+from crossfoot.books.verify import verify
+from tests.servers.postgres import Postgres
+from tests.unit.book_rig import Lectern
+
+pytest_plugins = ["tests.servers.postgres_fixtures"]
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("postgres")]
+
+AT = 1_700_000_000_000_000
+
+SETTLED, QUEUED, BARE = "settled", "queued", "bare"
+FORMER_COLUMNS = (
+    "queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket, d0, d1, body"
+)
+POSTED = {
+    SETTLED: (
+        (Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.COMMITTED, 1), (Kind.ACKED, 1),
+    ),
+    QUEUED: ((Kind.PUBLISHED, 0),),
+    BARE: (),
+}  # fmt: skip
+FATES = {SETTLED: Fate.SETTLED, QUEUED: Fate.QUEUED}
+
+
+def at_version(url: str, version: str) -> None:
+    """The tables as that version made them."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.SCRIPTS))
+    with place_of(url, synchronous="FULL").migrating() as migration, migration.shared() as shared:
+        config.attributes["connection"] = shared
+        command.upgrade(config, version)
+
+
+def record(id_: str) -> Record:
+    body = None if id_ == QUEUED else b'{"data":' + id_.encode() + b"}"
+    return Record("billing", "tests", id_, "case.released", f"case-{id_}", None, "flow", None, 3, AT, body)
+
+
+def write(server: Postgres, database: str, id_: str, *, posted: bool) -> None:
+    """A message and its entries, as version 3 kept them."""
+    facts = POSTED[id_]
+    marks = sum({1 << kind for kind, _ in facts}) if posted else 0
+    latest = max((attempt * RANKS + kind for kind, attempt in facts), default=0) if posted else 0
+    fate = int(FATES[id_]) if posted and facts else 0
+    with server.admin(database) as raw, raw.transaction():
+        row = raw.execute(
+            f"INSERT INTO crossfoot_messages ({FORMER_COLUMNS}, marks, latest, fate) "
+            f"VALUES ({', '.join(['%s'] * 14)}, %s, %s, %s) RETURNING key".encode(),
+            (*record(id_).row(), marks, latest, fate),
+        ).fetchone()
+        assert row is not None
+        for kind, attempt in facts:
+            raw.execute(
+                "INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, worker) VALUES (%s, %s, %s, 0, %s, 1)",
+                (row[0], int(kind), attempt, AT),
+            )
+        if id_ == SETTLED:
+            raw.execute(
+                "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES ('bill', %s, 23, 1)", (row[0],)
+            )
+
+
+def tally(server: Postgres, database: str) -> None:
+    """The posting of these messages, by the former version."""
+    fates = " ".join(f"WHEN {fate.value} THEN 'fate {fate.label}'" for fate in FATES.values())
+    kinds = ", ".join(
+        f"({kind.value}, 'entry {kind.label}')" for kind in (Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED)
+    )
+    server.run(
+        f"""INSERT INTO crossfoot_tallies
+        SELECT bucket, queue, type, CASE fate {fates} END, count(*), sum(d0), sum(d1) FROM crossfoot_messages WHERE fate > 0
+        GROUP BY 1, 2, 3, 4
+        UNION ALL SELECT bucket, queue, type, k.measure, count(*), sum(d0), sum(d1) FROM crossfoot_messages
+        JOIN (VALUES {kinds}) AS k (kind, measure) ON (marks & (1::bigint << k.kind)) <> 0 GROUP BY 1, 2, 3, 4
+        UNION ALL SELECT bucket, queue, type, 'operation', count(*), sum(d0), sum(d1) FROM crossfoot_messages
+        WHERE key IN (SELECT message FROM crossfoot_operations) GROUP BY 1, 2, 3""",
+        database=database,
+    )
+    for table, number, name in (("entries", "id", "posted entries"), ("operations", "number", "posted operations")):
+        server.run(
+            f"""INSERT INTO crossfoot_facts SELECT '{name}', xid::text || ':' || {number} FROM crossfoot_{table}
+            ORDER BY xid DESC, {number} DESC LIMIT 1""",
+            database=database,
+        )
+
+
+@pytest.fixture
+def former(postgres: Postgres, postgres_url: str) -> Callable[[], Book]:
+    """A book of the third version: what was posted, and afterwards something that was not."""
+    database = postgres_url.rpartition("/")[2]
+    at_version(postgres_url, "0003")
+    write(postgres, database, SETTLED, posted=True)
+    tally(postgres, database)
+    write(postgres, database, QUEUED, posted=False)
+    return lambda: Book(postgres_url)
+
+
+def test_a_book_of_the_former_version_says_what_it_said(former: Callable[[], Book]) -> None:
+    book = former().open()
+    try:
+        with book.reading() as connection:
+            assert schema.version_of(connection) == schema.HEAD
+            rows = connection.execute("SELECT id, body, fate FROM crossfoot_messages ORDER BY key").fetchall()
+            assert rows == [(SETTLED, record(SETTLED).body, Fate.SETTLED), (QUEUED, None, 0)]
+            (row,) = queries.named(connection, "subject", f"case-{SETTLED}", 5)
+            assert (row.queue, row.source, row.correlation, row.sequence) == ("billing", "tests", "flow", 3)
+            assert [fact.kind for fact in queries.entries_of(connection, row.key)] == [k for k, _ in POSTED[SETTLED]]
+            assert verify(connection, AT).clean
+
+        assert post_all(book) == 1
+        with book.reading() as connection:
+            assert verify(connection, AT).clean
+            balance = take_stock(connection, AT, depth_of=None)
+        assert balance.balanced, balance
+        assert {fate.label: count for fate in Fate if (count := balance.fates.get(fate.label, 0))} == {
+            "settled": 1,
+            "queued": 1,
+        }
+    finally:
+        book.close()
+
+
+def test_a_message_without_entries_is_found_after_the_migration_as_before(
+    former: Callable[[], Book], postgres: Postgres, postgres_url: str
+) -> None:
+    write(postgres, postgres_url.rpartition("/")[2], BARE, posted=True)
+    book = former().open()
+    try:
+        post_all(book)
+        with book.reading() as connection:
+            balance = take_stock(connection, AT, depth_of=None)
+        assert not balance.balanced
+        assert balance.unaccounted == 1
+    finally:
+        book.close()
+
+
+def test_new_messages_are_given_keys_behind_the_former_ones(former: Callable[[], Book], postgres_url: str) -> None:
+    former().open().close()
+    desk = Lectern(postgres_url)
+    try:
+        key = desk.story("new", (Kind.PUBLISHED, 0))
+        with desk.book.reading() as connection:
+            assert connection.execute("SELECT max(key) FROM crossfoot_messages").fetchone() == (key,)
+            assert connection.execute("SELECT count(*) FROM crossfoot_messages").fetchone() == (3,)
+    finally:
+        desk.close()
