@@ -3,6 +3,7 @@ program takes over without losing or burying a message."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -155,8 +156,19 @@ def test_several_processes_share_the_work_and_each_says_what_it_did(scene: Scene
     assert told["deliveries"] == 600 == sum(one["ends"].get("committed", 0) for one in told["workers"])
     assert len({one["worker"] for one in told["workers"]}) == 2
     assert once(scene.invoices(), "case", 600)
-    assert len(scene.invoices("DISTINCT pid")) == 2
     assert balance(scene)["unaccounted"] == 0
+
+
+def test_none_of_several_processes_is_left_without_work(scene: Scene) -> None:
+    prefixes = (f"case-{number}" for number in itertools.count())
+    with supervised(scene, "--processes", "2"):
+        eventually(lambda: len(scene.working()) == 2, "both to work")
+
+        def both_have_worked() -> bool:
+            scene.publish("case.released", next(prefixes), 50)
+            return len(scene.invoices("DISTINCT pid")) == 2
+
+        eventually(both_have_worked, "both to have worked")
 
 
 def test_a_process_that_is_killed_is_replaced_and_what_it_held_is_done_once(scene: Scene) -> None:

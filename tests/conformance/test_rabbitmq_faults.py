@@ -249,10 +249,11 @@ async def test_a_waiting_receive_is_told_at_once_that_its_connection_was_lost(ra
             except QueueUnavailable as error:
                 said.append(str(error))
 
-        with anyio.fail_after(6):
+        with anyio.fail_after(15):  # less than it would wait for a message
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(receive)
-                await anyio.sleep(0.3)
+                while name not in await control(rabbit, "list_consumers"):
+                    await anyio.sleep(0.05)
                 await control(rabbit, "close_all_connections", "tested")
         assert name in said[0]
         assert "tested" in said[0], "in the broker's own words"

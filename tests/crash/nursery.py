@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -29,11 +29,11 @@ CREDENTIALS = {
 
 
 class Nursery:
-    """One process that forks victims; see `victim`."""
+    """One process that forks victims; see `victim`. It ends with everything it started."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process = process
+    def __init__(self, log: Path) -> None:
         self.log = log
+        self._process = self._begin()
 
     def start(self, job: Job) -> int:
         """Begin a life; its process id."""
@@ -59,31 +59,52 @@ class Nursery:
         """The last lines the victims wrote."""
         return "\n".join(self.log.read_text().splitlines()[-lines:])
 
-    def _ask(self, *what: object) -> int | None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(what) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, f"the victims' parent is gone:\n{self.said()}"
-        answer: int | None = json.loads(line)
-        return answer
-
-
-@contextmanager
-def a_nursery(folder: Path) -> Iterator[Nursery]:
-    """Ends with everything it started."""
-    log = folder / "victims.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.victim"], cwd=ROOT, env={**os.environ, **CREDENTIALS}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
-        )  # fmt: skip
-    try:
-        yield Nursery(process, log)
-    finally:
+    def close(self) -> None:
+        process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
         process.wait(timeout=10)
         process.stdout.close()
+
+    def _begin(self) -> subprocess.Popen[str]:
+        with self.log.open("a") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.victim"], cwd=ROOT, env={**os.environ, **CREDENTIALS}, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    def _ask(self, *what: object) -> int | None:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(what) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BaseException:  # a test that took too long: the answer, when it comes, must not be read by the next one
+            self._begin_again()
+            raise
+        if not line:
+            said = self.said()
+            self._begin_again()
+            raise AssertionError(f"the victims' parent is gone:\n{said}")
+        answer: int | None = json.loads(line)
+        return answer
+
+    def _begin_again(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(BrokenPipeError):  # what was not sent goes with it
+            self.close()
+        self._process = self._begin()
+
+
+@contextmanager
+def a_nursery(folder: Path) -> Iterator[Nursery]:
+    """Ends with everything it started."""
+    nursery = Nursery(folder / "victims.log")
+    try:
+        yield nursery
+    finally:
+        nursery.close()
