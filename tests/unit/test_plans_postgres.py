@@ -308,9 +308,9 @@ def test_a_queue_of_a_million_is_searched_by_index(asked: Asked, name: str) -> N
         assert rows_read(plan) <= FEW
 
 
-def test_every_statement_of_the_modules_is_explained(asked: Asked) -> None:
+def test_every_statement_of_the_modules_is_explained(asked: Asked, plans: dict[str, Plan]) -> None:
     explained = [
-        *asked.statements,
+        *plans,
         *(translate(statement).decode() for statement in asked.statements),
         *(text.decode() for text, *_ in STATEMENTS.values()),
         *(text for text, _ in LOCAL.values()),
