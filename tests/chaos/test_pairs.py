@@ -21,5 +21,5 @@ def test_every_message_that_was_taken_has_its_effects_once(pair: str, request: p
     story = f"repeat it with --pair {pair} --seed {report.seed}; {report.folder} has all that it left"
     assert report.verdict.clean, f"{report.verdict}; {story}"
     assert report.closing is not None, story
-    assert report.verdict.accepted > 50, f"too few messages to say anything: {report}"
+    assert report.verdict.accepted > 20, f"too few messages to say anything: {report}"
     assert sum(report.faults.values()) - report.missed >= 5, f"too few faults to say anything: {report.faults}"

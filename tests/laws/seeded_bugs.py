@@ -359,7 +359,7 @@ LAW_2 = (
         write_ahead.test_every_ack_dead_letter_hand_back_and_publish_finds_its_reason_in_the_book,
         write_ahead.SCENES,
         ("the effect commits without its entry", replaced(perform, "write", _no_entries)),
-        ("a failure is carried out and not booked", replaced(Settling, "_book_failures", lambda *_: set())),
+        ("a failure is carried out and not booked", replaced(Settling, "_book_failures", lambda *_: [])),
         ("a message is sent before anybody intended it", replaced(outbox, "write_entries", lambda *_: None)),
     ),
 )
