@@ -19,7 +19,7 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros, micros
-from crossfoot.effects.databases.session import Ack, All, Alone, Many, One, Run, Steps
+from crossfoot.effects.databases.session import All, Alone, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.letters import EntryRow, Waiting, resume, send
@@ -319,7 +319,7 @@ class Work(msgspec.Struct, eq=False):
                 reach(Boundary.AFTER_ACK)
                 self.acked = True
             return
-        if (yield Ack(*self.hold.ack)) in (None, 1):
+        if (yield Run(*self.hold.ack, must=1)) in (None, 1):
             reach(Boundary.AFTER_ACK)
             self.acked = True
         else:

@@ -66,7 +66,7 @@ class Trips:
             statement: with `%s` for its parameters.
 
         Returns:
-            Whether it can be: not with parameters other than text, integers and NULL.
+            Whether it can be: not with parameters other than text, integers and NULL, and lists of them.
         """
         dumped = [_dumped(row) for row in rows]
         if not self.possible or not all(one is not None for one in dumped):
@@ -184,14 +184,31 @@ def _dumped(row: Sequence[Any]) -> Parameters | None:
             dumped.append(b"%d" % value)
         elif value is None:
             dumped.append(None)
-        elif kind is str and "\0" not in value:
+        else:
+            text = value if kind is str else _as_array(value) if kind is list else None
+            if text is None or "\0" in text:
+                return None
             try:
-                dumped.append(value.encode())
+                dumped.append(text.encode())
             except UnicodeEncodeError:  # psycopg says what is wrong with it
                 return None
+    return dumped
+
+
+def _as_array(values: Sequence[Any]) -> str | None:
+    """A list as the server reads one, `None` if a value is of another kind."""
+    parts = []
+    for value in values:
+        kind = type(value)
+        if kind is int:
+            parts.append(str(value))
+        elif value is None:
+            parts.append("NULL")
+        elif kind is str:
+            parts.append('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"')
         else:
             return None
-    return dumped
+    return "{" + ",".join(parts) + "}"
 
 
 @lru_cache(maxsize=1024)

@@ -102,6 +102,7 @@ class AsyncpgSession:
     """One connection, for one delivery at a time."""
 
     handle: HandlerConnection
+    by_columns = True
     _marked = False
     _begun = False
 

@@ -41,6 +41,7 @@ class DjangoSession:
 
     handle: Any = None
     """Django's connection of the thread that began."""
+    by_columns = False
 
     def __init__(self, database: DjangoDatabase) -> None:
         self._database = database

@@ -175,6 +175,7 @@ class PsycopgSession:
     """One lane's connection."""
 
     handle: HandlerConnection
+    by_columns = True
     _begun = False
     _open = False
     """Whether the server has answered anything of the transaction that was begun."""

@@ -18,6 +18,9 @@ class Run(NamedTuple):
 
     sql: str
     parameters: Row = ()
+    must: int = 0
+    """Rows that it must change. Then a session that sees to it at the commit, which raises `LeaseLost`, may answer with `None`: a
+    question less to ask the server."""
 
 
 class Many(NamedTuple):
@@ -27,15 +30,8 @@ class Many(NamedTuple):
     rows: Sequence[Row]
 
 
-class Ack(Run):
-    """A `Run` that must change a row. Answered with `None` by a session that sees to it at the commit, which then raises
-    `LeaseLost`: a question less to ask the server."""
-
-    __slots__ = ()
-
-
 class Acks(Many):
-    """The same of each of its rows."""
+    """A `Many` each of whose rows must change one; as `Run.must`."""
 
     __slots__ = ()
 
@@ -75,6 +71,8 @@ class Session(Protocol):
 
     handle: Any
     """What a handler works with: the connection, or the SQLAlchemy session."""
+    by_columns: bool
+    """Whether its database takes a column of many values as one parameter, a list: PostgreSQL."""
 
     def begin(self) -> None: ...
     def commit(self) -> None: ...
@@ -119,6 +117,7 @@ class AsyncSession(Protocol):
     """The same, for event loops."""
 
     handle: Any
+    by_columns: bool
 
     async def begin(self) -> None: ...
     async def commit(self) -> None: ...

@@ -103,6 +103,7 @@ class SyncSession:
     """One lane's transactions on the user's engine."""
 
     handle: OrmSession
+    by_columns = False
 
     def __init__(self, engine: Engine, path: str) -> None:
         self._engine = engine

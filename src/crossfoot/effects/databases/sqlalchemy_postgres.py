@@ -120,6 +120,7 @@ class PostgresSession:
     """One lane's transactions on the user's engine."""
 
     handle: HandlerSession
+    by_columns = True
     _marked = False
 
     def __init__(self, engine: Engine) -> None:

@@ -179,6 +179,8 @@ class HandlerConnection(Connection):
 class SqliteSession:
     """One connection of one lane."""
 
+    by_columns = False
+
     def __init__(self, connection: HandlerConnection) -> None:
         self.handle = connection
         self._counter = connection.counter
