@@ -37,6 +37,18 @@ Parameters = list[bytes | None]
 _SIGN = re.compile(rb"%(.)", re.DOTALL)
 
 
+class Speaking:
+    """A connection of psycopg's on which trips are made, too."""
+
+    trips: Trips
+
+    def _deallocate(self, name: bytes | None) -> Any:
+        """What psycopg calls, after a rollback for instance: with `None` it has the server forget ours, too."""
+        if name is None:
+            self.trips.prepare_anew()
+        return super()._deallocate(name)  # type: ignore[misc]  # of the connection that this is mixed into
+
+
 class Trips:
     """What is to be said to the server, and what it answered.
 
@@ -66,7 +78,7 @@ class Trips:
             statement: with `%s` for its parameters.
 
         Returns:
-            Whether it can be: not with parameters other than text, integers and NULL, and lists of them.
+            Whether it can be: not with parameters other than text, integers, bytes and NULL, and lists of all but bytes.
         """
         dumped = [_dumped(row) for row in rows]
         if not self.possible or not all(one is not None for one in dumped):
@@ -184,6 +196,8 @@ def _dumped(row: Sequence[Any]) -> Parameters | None:
             dumped.append(b"%d" % value)
         elif value is None:
             dumped.append(None)
+        elif kind is bytes:
+            dumped.append(b"\\x" + value.hex().encode())
         else:
             text = value if kind is str else _as_array(value) if kind is list else None
             if text is None or "\0" in text:

@@ -10,7 +10,7 @@ from psycopg import pq, sql
 from crossfoot.effects.databases.postgres_changes import ChangeCounter
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import Trips
+from crossfoot.postgres import Speaking
 
 REFUSALS = {
     "commit": "the handler called commit(): crossfoot commits after the handler returned",
@@ -23,13 +23,11 @@ REFUSALS = {
 }
 
 
-class Guarded:
+class Guarded(Speaking):
     """What handlers' connections of either kind have in common."""
 
     info: psycopg.ConnectionInfo
     counter: ChangeCounter
-    trips: Trips
-    """How crossfoot itself speaks to the server."""
     guarded = False
     """Whether a handler has it."""
 
@@ -45,12 +43,6 @@ class Guarded:
             raise TransactionMisuse(
                 "the transaction that crossfoot owns was ended while the handler ran: leave commit and rollback to crossfoot"
             )
-
-    def _deallocate(self, name: bytes | None) -> Any:
-        """What psycopg calls, after a rollback for instance: with `None` it has the server forget ours, too."""
-        if name is None:
-            self.trips.prepare_anew()
-        return super()._deallocate(name)  # type: ignore[misc]  # of the connection that this is mixed into
 
     def refuse(self, what: str) -> NoReturn:
         """Raises: TransactionMisuse: always; and once more at the end, should the handler catch it."""
