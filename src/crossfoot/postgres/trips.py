@@ -78,7 +78,7 @@ class Trips:
             statement: with `%s` for its parameters.
 
         Returns:
-            Whether it can be: not with parameters other than text, integers, bytes and NULL, and lists of all but bytes.
+            Whether it can be: not with parameters other than text, integers and NULL, and lists of these.
         """
         dumped = [_dumped(row) for row in rows]
         if not self.possible or not all(one is not None for one in dumped):
@@ -196,8 +196,6 @@ def _dumped(row: Sequence[Any]) -> Parameters | None:
             dumped.append(b"%d" % value)
         elif value is None:
             dumped.append(None)
-        elif kind is bytes:
-            dumped.append(b"\\x" + value.hex().encode())
         else:
             text = value if kind is str else _as_array(value) if kind is list else None
             if text is None or "\0" in text:
