@@ -107,7 +107,9 @@ class Work(msgspec.Struct, eq=False):
     sends: bool = False
     """Whether its transaction puts anything into the outbox."""
     claimed: bool = False
-    """Whether its operation was claimed with those of its batch."""
+    """Whether its operation was claimed with those of its batch, or as its transaction was begun."""
+    begun: bool = False
+    """Whether its transaction was begun as the one before it was committed."""
     acks_later: bool = False
     """Whether its ack is carried out with those of its batch."""
     beside: int = 0
@@ -165,14 +167,19 @@ class Work(msgspec.Struct, eq=False):
 
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
-        claimed = self.claimed or (
-            yield Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
-        )
-        if not claimed:
+        if not (self.claimed or (yield self.claim())):
             self.decided = Kind.SUPPRESSED
         elif self.handler.in_order is not None:
             self.decided = yield from self._turn()
         return self.decided
+
+    def claim(self) -> Run:
+        """The request that claims its operation: it changes a row, or the operation is somebody else's."""
+        return Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
+
+    def may_begin_early(self) -> bool:
+        """Whether its transaction may begin as the one before it is committed: nothing is to be looked up before it."""
+        return not self.eager and self.handler.in_order is None
 
     @property
     def given(self) -> Message | list[Message]:

@@ -95,11 +95,14 @@ class Trips:
         """The server was told to forget what was prepared."""
         self._names.clear()
 
-    def send(self) -> Trip:
+    def send(self, must: int | None = None) -> Trip:
         """Send what waits, and read the answers.
 
+        Args:
+            must: how many statements must succeed; of the others an error is an answer, the last. All, if it is not said.
+
         Raises:
-            psycopg.Error: the first error of the server, or of the connection.
+            psycopg.Error: the first error of the server, of what must succeed, or of the connection.
         """
         said, self.waiting = self.waiting, []
         pgconn = self._pgconn
@@ -118,7 +121,9 @@ class Trips:
                 error = error_from_result(result)
                 if error.sqlstate == FORGOTTEN:
                     self.prepare_anew()
-                raise error
+                if must is None or len(told) < must:
+                    raise error
+                return [*told, result]
             if prepared is None:
                 told.append(result)
             else:

@@ -76,6 +76,15 @@ class Session(Protocol):
 
     def begin(self) -> None: ...
     def commit(self) -> None: ...
+    def commit_and_begin(self, ask: Run) -> int | None:
+        """Commit, and begin the next transaction with that request; its answer.
+
+        Returns:
+            `None` if the next one was not begun, because this session does not do that, or it could not be. What is raised is of
+            the commit, always.
+        """
+        ...
+
     def rollback(self) -> None: ...
     def mark(self) -> None:
         """Set a savepoint: the work that follows can be undone by itself."""

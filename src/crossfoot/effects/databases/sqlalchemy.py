@@ -130,6 +130,9 @@ class SyncSession:
             self._let_go()
             raise
 
+    def commit_and_begin(self, ask: port.Run) -> None:
+        self.commit()
+
     def commit(self) -> None:
         assert self._connection is not None
         try:

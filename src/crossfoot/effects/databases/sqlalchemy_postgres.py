@@ -143,6 +143,9 @@ class PostgresSession:
         if self._connection.info[OURS] == "careless":
             self._own.execute(driver.MAKE_DURABLE)
 
+    def commit_and_begin(self, ask: port.Run) -> None:
+        self.commit()
+
     def commit(self) -> None:
         self._watch.watching = False
         assert self._connection is not None
