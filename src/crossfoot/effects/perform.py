@@ -20,6 +20,7 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
+from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
@@ -163,7 +164,7 @@ def inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kin
     """One delivery inside a transaction that somebody else ends: its handler, its proof, and what is written with it."""
     entered = enter(work)
     try:
-        if eager or drive(work.out_of_turn(), session):
+        if eager or drive(out_of_turn(work), session):
             tx.open()
         begin(work)
         result = called(work, work.given, tx)
@@ -189,7 +190,7 @@ async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, ea
     """The asynchronous twin."""
     entered = enter(work)
     try:
-        if eager or await adrive(work.out_of_turn(), session):
+        if eager or await adrive(out_of_turn(work), session):
             await tx.open()
         begin(work)
         result = await acalled(work, work.given, tx)
