@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-import psycopg
-from psycopg import pq, sql
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 
 from crossfoot.effects.databases.postgres_changes import ChangeCounter
 from crossfoot.effects.databases.sqlite import OVER
@@ -23,10 +24,16 @@ REFUSALS = {
 }
 
 
+IDLE, INTRANS, INERROR = (
+    int(status) for status in (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
+)
+"""As libpq says them: the driver would make a member of an enumeration of each answer, three times a message."""
+
+
 class Guarded(Speaking):
     """What handlers' connections of either kind have in common."""
 
-    info: psycopg.ConnectionInfo
+    pgconn: PGconn
     counter: ChangeCounter
     guarded = False
     """Whether a handler has it."""
@@ -39,7 +46,7 @@ class Guarded(Speaking):
         """
         if not self.guarded:
             raise TransactionMisuse(OVER)
-        if self.info.transaction_status is pq.TransactionStatus.IDLE:
+        if self.pgconn.transaction_status == IDLE:
             raise TransactionMisuse(
                 "the transaction that crossfoot owns was ended while the handler ran: leave commit and rollback to crossfoot"
             )
@@ -51,10 +58,8 @@ class Guarded(Speaking):
     def changed(self) -> int:
         """Net rows that the handler changed; it must not use the connection any more."""
         self.guarded = False
-        status = self.info.transaction_status
-        return self.counter.changed(
-            is_open=status is pq.TransactionStatus.INTRANS, is_broken=status is pq.TransactionStatus.INERROR
-        )
+        status = self.pgconn.transaction_status
+        return self.counter.changed(is_open=status == INTRANS, is_broken=status == INERROR)
 
 
 def text_of(statement: Any, connection: Any) -> str:
