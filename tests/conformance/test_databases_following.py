@@ -15,6 +15,10 @@ from crossfoot.effects.perform import forgo, perform
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost
 from crossfoot.message import Message
+from crossfoot.queues.queue import Delivery
+from crossfoot.worker.alone import Alone
+from crossfoot.worker.held import Held
+from crossfoot.worker.lanes import Load, Result, ThreadLane
 from tests.conformance.database_rig import Scene, Sql, bill, insert
 from tests.conformance.test_databases_commit import break_commit
 
@@ -117,11 +121,19 @@ class TestOnPsycopg:
         assert await one_after_the_other(scene, works) == [Kind.COMMITTED] * 5
         assert trips == 1 + 2 * 5
 
-    async def test_what_keeps_the_next_one_from_beginning_is_told_of_that_one(self, psycopg_sync_scene: Scene) -> None:
+    async def test_what_keeps_the_next_one_from_beginning_is_told_of_that_one(
+        self, psycopg_sync_scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         scene = psycopg_sync_scene
         works = [scene.work(scene.handler(bill)) for _ in range(3)]
         signs = (chr(0x4E00 + number * 97 % 20_000) for number in range(5_000))
         works[1].operation = "".join(signs)  # too long for an index, however packed
+        await scene.open_session()
+
+        def connect() -> Any:
+            raise AssertionError("nothing is in doubt that would have to be looked up")
+
+        monkeypatch.setattr(scene.database, "connect", connect)
         results = await one_after_the_other(scene, works)
         assert results == [Kind.COMMITTED, "ProgramLimitExceeded", Kind.COMMITTED]
         assert scene.effects == [works[0].message.id, works[2].message.id]
@@ -138,3 +150,39 @@ class TestOnPsycopg:
         assert (found is Kind.COMMITTED) is done
         monkeypatch.undo()
         assert scene.effects == ([first.message.id] if done else [])
+
+    @pytest.mark.parametrize("why", ["the worker stops", "its lease is lost"])
+    async def test_a_lane_that_does_not_perform_the_next_one_leaves_its_operation_to_others(
+        self, psycopg_sync_scene: Scene, why: str
+    ) -> None:
+        scene, over = psycopg_sync_scene, False
+
+        def last_one(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            nonlocal over
+            yield insert(message)
+            over = True
+
+        works = [scene.work(scene.handler(last_one)), scene.work(scene.handler(bill)), scene.work(scene.handler(bill))]
+        chunk = [in_hand(scene, work) for work in works]
+        chunk[1].lease_over = chunk[0].lease_over if why == "the worker stops" else float("-inf")
+        lane = ThreadLane(
+            scene.database, scene.book.clock, settle, Load(), Alone(scene.book), batch=1, optimistic=False,
+            stopping=lambda: over and why == "the worker stops",
+        )  # fmt: skip
+        results = [end for _, end in await anyio.to_thread.run_sync(lane._work, await scene.open_session(), chunk)]
+
+        assert results[0] is Kind.COMMITTED
+        assert results[1] is None if why == "the worker stops" else isinstance(results[1], LeaseLost)
+        assert results[2] is (None if why == "the worker stops" else Kind.COMMITTED)
+        scene.assert_nothing_was_kept(of=works[1])
+
+
+async def settle(results: Sequence[Result]) -> None:
+    raise AssertionError("nobody settles here")
+
+
+def in_hand(scene: Scene, work: Work) -> Held:
+    delivery = Delivery(body=work.hold.body, receipt="", attempt=1, lease_until=2**62)
+    held = Held(delivery, scene.book.clock, float("inf"), 1, True)
+    held.handler, held.message, held.hold, held.work = work.handler, work.message, work.hold, work
+    return held
