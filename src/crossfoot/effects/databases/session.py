@@ -72,7 +72,7 @@ class Session(Protocol):
     handle: Any
     """What a handler works with: the connection, or the SQLAlchemy session."""
     by_columns: bool
-    """Whether its database takes a column of many values as one parameter, a list: PostgreSQL."""
+    """Whether it takes a column of many values as one parameter, a list: PostgreSQL, by psycopg."""
 
     def begin(self) -> None: ...
     def commit(self) -> None: ...
