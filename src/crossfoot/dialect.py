@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 _TOKEN = re.compile(
     r"""(?P<kept>'(?:[^']|'')*'|"(?:[^"]|"")*"|::)
@@ -25,11 +27,30 @@ _TOKEN = re.compile(
 
 _differing: dict[str, str] = {}
 
+Gather = Callable[[Sequence[Sequence[Any]]], tuple[Any, ...]]
+_for_all: dict[str, tuple[str, Gather]] = {}
+
 
 def differs(sqlite: str, *, postgres: str) -> str:
     """A statement that is another one in PostgreSQL, with the same parameters. Returns SQLite's, which stands for both."""
     _differing[sqlite] = postgres
     return sqlite
+
+
+def also_for_all(each: str, postgres: str, gather: Gather) -> str:
+    """A statement of which PostgreSQL has another one that does the same for many rows of parameters at once. Returns `each`.
+
+    Args:
+        gather: makes that one's parameters of the rows: columns, as lists.
+    """
+    _for_all[each] = postgres, gather
+    return each
+
+
+def for_all(each: str, rows: Sequence[Sequence[Any]]) -> tuple[str, tuple[Any, ...]] | None:
+    """The statement that does for all rows what `each` does for one, with its parameters; `None` where there is none."""
+    statement, gather = _for_all.get(each, (None, None))
+    return None if statement is None or gather is None else (statement, gather(rows))
 
 
 @lru_cache(maxsize=1024)

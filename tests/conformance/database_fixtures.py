@@ -51,6 +51,8 @@ def _scenes(forms: Sequence[Form], name: str) -> Any:
 scene = _scenes(FORMS, "scene")
 file_scene = _scenes(FILE_FORMS, "file_scene")
 postgres_scene = _scenes(POSTGRES_FORMS, "postgres_scene")
+sync_scene = _scenes([form for form in FORMS if not form.is_async], "sync_scene")
+psycopg_sync_scene = _scenes([form for form in POSTGRES_FORMS if form.name == "psycopg"], "psycopg_sync_scene")
 async_scene = _scenes([form for form in FORMS if form.is_async], "async_scene")
 file_async_scene = _scenes([form for form in FILE_FORMS if form.is_async], "file_async_scene")
 driver_scene = _scenes([form for form in FORMS if not form.orm], "driver_scene")

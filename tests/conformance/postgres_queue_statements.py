@@ -61,6 +61,7 @@ STATEMENTS: dict[str, tuple[bytes, dict[str, Any], set[str] | None]] = {
 LOCAL = {
     "publish": (local.PUBLISH, ("orders", "a|x", None, timedelta(0), 0, None, b"x")),
     "ack": (local.ACK, ("orders", 5, 1)),
+    "ack all": (local.ACK_ALL, ([5, 6, 7], [1, 2, 3], "orders", [5, 6, 7])),
     "release": (local.RELEASE, ("orders", 5, 1)),
     "release later": (local.RELEASE_LATER, (timedelta(1), "orders", 5, 1)),
     "bury": (local.BURY, ("x", "orders", 5, 1)),

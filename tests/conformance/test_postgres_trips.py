@@ -84,7 +84,17 @@ class TestATrip:
         assert sorted(rows_of(answers[3], line)) == sorted((*row, "%") for row in wanted)
         assert rows(line) == wanted
 
-    @pytest.mark.parametrize("value", ["a\0b", b"bytes", 1.5, True, "\ud800"], ids=repr)
+    def test_lists_arrive_as_arrays_whatever_is_in_them(self, line: Line) -> None:
+        trips = Trips(line)
+        numbers = [-(2**63), 0, 2**63 - 1, None]
+        texts = ['{"a"},\\ "', "NULL", "", None]
+        trips.say(b"SELECT %s::bigint[], %s::text[], %s::text[]", [(numbers, texts, [])])
+
+        assert rows_of(told(line, trips)[0], line) == [(numbers, texts, [])]
+
+    @pytest.mark.parametrize(
+        "value", ["a\0b", b"bytes", 1.5, True, "\ud800", ["a", 1.5], ["a\0b"], ["\ud800"]], ids=repr
+    )
     def test_what_it_cannot_write_as_a_cursor_would_it_does_not_take(self, line: Line, value: Any) -> None:
         trips = Trips(line)
         assert not trips.say(INSERT, [(1, "a"), (2, value)])

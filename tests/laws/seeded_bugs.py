@@ -368,7 +368,7 @@ LAW_2 = (
 # ---- law 3: once -----------------------------------------------------------------------------------------------------
 
 
-def _claims_for_everybody(works: Sequence[Work]) -> Iterator[Any]:
+def _claims_for_everybody(works: Sequence[Work], *, by_columns: bool) -> Iterator[Any]:
     for work in works:
         work.claimed = True
     return iter(())

@@ -10,7 +10,7 @@ import psycopg
 
 from crossfoot.connection import Connection, shown
 from crossfoot.postgres import Connection as PostgresConnection
-from crossfoot.postgres import connect, connect_raw, explain, is_outside
+from crossfoot.postgres import Raw, connect, connect_raw, explain, is_outside
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SharedConnection
@@ -33,7 +33,7 @@ class PostgresDatabase:
     @contextmanager
     def migrating(self) -> Iterator[_Migration]:
         try:
-            with connect_raw(psycopg.Connection, self._url) as raw:
+            with connect_raw(Raw, self._url) as raw:
                 migration = _Migration(raw, self.name)
                 migration.connection.begin()  # who waited for another one sees what that one made, at any default level
                 migration.connection.alone("migration")
@@ -50,7 +50,7 @@ class PostgresDatabase:
 
 
 class _Migration:
-    def __init__(self, raw: psycopg.Connection, name: str) -> None:
+    def __init__(self, raw: Raw, name: str) -> None:
         """To be made before the transaction: see below."""
         from sqlalchemy import create_engine
         from sqlalchemy.pool import StaticPool

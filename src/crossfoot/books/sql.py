@@ -117,20 +117,31 @@ INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker
 
 INSERT_RECEIVED_GROUP = INSERT_RECEIVED.rstrip() + f", {_RECEIVED}" * (GROUP - 1)
 
-_CLOSING = "INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, worker, details) VALUES "
+_INTO_CLOSING = "INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, worker, details) "
 
-INSERT_CLOSING = _CLOSING + "(?, ?, ?, ?, ?, ?, ?)"
+INSERT_CLOSING = _INTO_CLOSING + "VALUES (?, ?, ?, ?, ?, ?, ?)"
 """What a delivery was closed with."""
 
-INSERT_CLOSING_GROUP = _CLOSING + ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * GROUP)
+INSERT_CLOSING_GROUP = INSERT_CLOSING + ", (?, ?, ?, ?, ?, ?, ?)" * (GROUP - 1)
 
+INSERT_CLOSINGS = f"""{_INTO_CLOSING}
+SELECT * FROM unnest(?::bigint[], ?::integer[], ?::integer[], ?::bigint[], ?::bigint[], ?::integer[], ?::text[])
+"""
+"""The same of any number of them, in columns: PostgreSQL's."""
 
 _CLOSING_AND_ACK = f"(?, ?, ?, ?, ?, ?, ?), (?, {Kind.ACKED.value}, ?, ?, ?, ?, NULL)"
 
-INSERT_CLOSING_AND_ACK = _CLOSING + _CLOSING_AND_ACK
+INSERT_CLOSING_AND_ACK = f"{_INTO_CLOSING}VALUES {_CLOSING_AND_ACK}"
 """The same, and that it was acked."""
 
-INSERT_CLOSING_AND_ACK_GROUP = _CLOSING + ", ".join([_CLOSING_AND_ACK] * GROUP)
+INSERT_CLOSING_AND_ACK_GROUP = INSERT_CLOSING_AND_ACK + f", {_CLOSING_AND_ACK}" * (GROUP - 1)
+
+INSERT_CLOSINGS_AND_ACKS = f"""{_INTO_CLOSING}
+SELECT c.message, e.kind, c.attempt, c.delivery, c.at, c.worker, e.details
+  FROM unnest(?::bigint[], ?::integer[], ?::integer[], ?::bigint[], ?::bigint[], ?::integer[], ?::text[])
+         AS c (message, kind, attempt, delivery, at, worker, details),
+       LATERAL (VALUES (c.kind, c.details), ({Kind.ACKED.value}, NULL)) AS e (kind, details)
+"""
 
 INSERT_CAUSE = """
 INSERT INTO crossfoot_causes (fingerprint, kind, title, frames, first_at) VALUES (?, ?, ?, ?, ?)
@@ -145,6 +156,12 @@ INSERT_OPERATIONS = f"""
 INSERT INTO crossfoot_operations (key, message, kind, at) VALUES {", ".join(["(?, ?, ?, ?)"] * GROUP)}
 ON CONFLICT (key) DO NOTHING RETURNING key, message
 """
+
+CLAIM_OPERATIONS = """
+INSERT INTO crossfoot_operations (key, message, kind, at)
+SELECT * FROM unnest(?::text[], ?::bigint[], ?::integer[], ?::bigint[]) ON CONFLICT (key) DO NOTHING RETURNING key, message
+"""
+"""The same of any number of them, in columns: PostgreSQL's."""
 
 DROP_OPERATION = "DELETE FROM crossfoot_operations WHERE key = ? AND message = ?"
 

@@ -13,6 +13,7 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.store import flat
 from crossfoot.boundaries import Boundary, reach
+from crossfoot.dialect import for_all
 from crossfoot.effects.databases.session import Acks, All, Many, Run, Steps
 from crossfoot.effects.work import Closing, Work
 from crossfoot.errors import LeaseLost
@@ -21,13 +22,23 @@ COMMITTED = int(Kind.COMMITTED)
 Row = tuple[Any, ...]
 
 
-def claim(works: Sequence[Work]) -> Steps[None]:
-    """Claim the operations of a batch, in whole groups. Each of the others, taken or left over, is claimed in its turn."""
-    for first in range(0, len(works) - sql.GROUP + 1, sql.GROUP):
-        group = works[first : first + sql.GROUP]
-        now = group[0].clock.now()
-        rows = [(work.operation, work.hold.key, COMMITTED, now) for work in group]
-        inserted = {tuple(row) for row in (yield All(sql.INSERT_OPERATIONS, flat(rows)))}
+def claim(works: Sequence[Work], *, by_columns: bool) -> Steps[None]:
+    """Claim the operations of a batch, in whole groups where that is not done by columns. Each of the others, taken or left over,
+    is claimed in its turn."""
+    if not works:
+        return
+    size = len(works) if by_columns else sql.GROUP
+    now = works[0].clock.now()
+    for first in range(0, len(works) - size + 1, size):
+        group = works[first : first + size]
+        operations, keys = [work.operation for work in group], [work.hold.key for work in group]
+        if by_columns:
+            ask = All(sql.CLAIM_OPERATIONS, (operations, keys, [COMMITTED] * size, [now] * size))
+        else:
+            ask = All(
+                sql.INSERT_OPERATIONS, flat((*name, COMMITTED, now) for name in zip(operations, keys, strict=True))
+            )
+        inserted = {tuple(row) for row in (yield ask)}
         for work in group:
             name = (work.operation, work.hold.key)
             work.claimed = name in inserted
@@ -41,7 +52,7 @@ def disclaim(work: Work) -> Steps[None]:
         yield Run(sql.DROP_OPERATION, (work.operation, work.hold.key))
 
 
-def ack(works: Sequence[Work]) -> Steps[None]:
+def ack(works: Sequence[Work], *, by_columns: bool) -> Steps[None]:
     """Ack those that ended well, where acks ride in the transaction.
 
     Raises:
@@ -53,21 +64,29 @@ def ack(works: Sequence[Work]) -> Steps[None]:
     acked = 0
     for statement in {statement for statement, _ in acks}:
         rows = [parameters for each, parameters in acks if each == statement]
-        changed = yield Acks(statement, rows)
+        together = for_all(statement, rows) if by_columns else None
+        changed = yield (Run(*together, must=len(rows)) if together is not None else Acks(statement, rows))
         acked += len(rows) if changed is None else changed
     if acked != len(acks):
         raise LeaseLost(f"{len(acks) - acked} of {len(acks)} deliveries of a batch are with somebody else by now")
     reach(Boundary.AFTER_ACK)
 
 
-def write(works: Sequence[Work]) -> Steps[None]:
+def write(works: Sequence[Work], *, by_columns: bool = False) -> Steps[None]:
     """Write the entries of all works: the last statements before the commit."""
     rows = [row for work in works for row in work.rows]
     if rows:
         yield Many(sql.INSERT_ENTRY, rows)
-    acked = [_with_ack(work.closing) for work in works if work.closing is not None and work.acked]
-    yield from _closings(acked, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP)
+    acked = [work.closing for work in works if work.closing is not None and work.acked]
     others = [work.closing for work in works if work.closing is not None and not work.acked]
+    if by_columns:
+        for closings, statement in ((acked, sql.INSERT_CLOSINGS_AND_ACKS), (others, sql.INSERT_CLOSINGS)):
+            if closings:
+                yield Run(statement, [list(column) for column in zip(*closings, strict=True)])
+        return
+    yield from _closings(
+        [_with_ack(closing) for closing in acked], sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP
+    )
     yield from _closings(others, sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP)
 
 

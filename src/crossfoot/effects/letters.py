@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.identity import differ, taken
@@ -15,6 +17,11 @@ from crossfoot.effects.sending import Sending
 
 EntryRow = tuple[Any, ...]
 """The parameters of `sql.INSERT_ENTRY`."""
+
+
+def details_of(**facts: Any) -> str:
+    """The details of an entry."""
+    return msgspec.json.encode(facts).decode()
 
 
 def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: bool) -> Steps[None]:

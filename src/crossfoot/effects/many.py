@@ -16,6 +16,8 @@ from crossfoot.effects.perform import acalled, begin, called
 from crossfoot.effects.several import AsyncManyTransaction, ManyTransaction
 from crossfoot.effects.work import Entered, Work, enter, leave
 
+_KINDS = {int(kind): kind for kind in Kind}
+
 
 def perform_many(works: Sequence[Work], session: Session) -> list[Kind]:
     """Call the handler once for all whose operation is theirs; the others were done before.
@@ -99,7 +101,7 @@ def _settle(works: Sequence[Work]) -> Steps[list[Kind]]:
         if work.decided is not None:
             work.proven = {*work.proven, *proven}
             yield from work.settle(work.decided)
-    return [work.decided if work.decided is not None else Kind(work.closing[1]) for work in works if work.closing]
+    return [work.decided if work.decided is not None else _KINDS[work.closing[1]] for work in works if work.closing]
 
 
 def _leave(works: Sequence[Work], entered: Sequence[Entered]) -> None:

@@ -20,6 +20,7 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
+from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
@@ -30,8 +31,12 @@ AGAIN = 5
 """How often a delivery is begun anew because the database asks for that, before it counts as failed."""
 
 
-def perform(work: Work, session: Session, database: Database) -> Kind:
+def perform(work: Work, session: Session, database: Database, following: Work | None = None) -> Kind:
     """Handle one delivery in one transaction, and in another one if the database asks for that.
+
+    Args:
+        following: what this session performs next: its transaction may be begun with this one's commit. Who does not perform it
+            after all calls `forgo`.
 
     Returns:
         How it was closed: committed, noop, suppressed, superseded or parked. All of it is durable.
@@ -42,24 +47,33 @@ def perform(work: Work, session: Session, database: Database) -> Kind:
     """
     for _ in range(AGAIN):
         try:
-            return _perform(work, session, database)
+            return _perform(work, session, database, following)
         except Exception as error:
             if not session.asks_again(error):
                 raise
             work.restart()
-    return _perform(work, session, database)
+    return _perform(work, session, database, following)
 
 
-def _perform(work: Work, session: Session, database: Database) -> Kind:
+def forgo(work: Work | None, session: Session) -> None:
+    """End the transaction that was begun for a work which was not performed."""
+    if work is not None and work.begun:
+        work.begun = work.claimed = False
+        session.rollback()
+
+
+def _perform(work: Work, session: Session, database: Database, following: Work | None) -> Kind:
+    begun, work.begun = work.begun, False
     try:
-        kind = inside(work, transaction_of(work, session), session, eager=work.eager or not database.lazy)
+        eager = work.eager or begun or not database.lazy
+        kind = inside(work, transaction_of(work, session, begun=begun), session, eager=eager)
         drive(write([work]), session)
         reach(Boundary.BEFORE_COMMIT)
     except BaseException:
         session.rollback()
         raise
     try:
-        session.commit()
+        _commit(session, following)
     except LeaseLost as error:
         session.rollback()
         raise LeaseLost(work.lost) from error
@@ -69,6 +83,14 @@ def _perform(work: Work, session: Session, database: Database) -> Kind:
             raise
     reach(Boundary.AFTER_COMMIT)
     return kind
+
+
+def _commit(session: Session, following: Work | None) -> None:
+    if following is None:
+        session.commit()
+        return
+    claimed = session.commit_and_begin(following.claim())
+    following.begun, following.claimed = claimed is not None, bool(claimed)
 
 
 async def aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
@@ -142,7 +164,7 @@ def inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kin
     """One delivery inside a transaction that somebody else ends: its handler, its proof, and what is written with it."""
     entered = enter(work)
     try:
-        if eager or drive(work.out_of_turn(), session):
+        if eager or drive(out_of_turn(work), session):
             tx.open()
         begin(work)
         result = called(work, work.given, tx)
@@ -168,7 +190,7 @@ async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, ea
     """The asynchronous twin."""
     entered = enter(work)
     try:
-        if eager or await adrive(work.out_of_turn(), session):
+        if eager or await adrive(out_of_turn(work), session):
             await tx.open()
         begin(work)
         result = await acalled(work, work.given, tx)

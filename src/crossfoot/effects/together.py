@@ -72,7 +72,7 @@ def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grou
     session.begin()
     try:
         if grouped:
-            drive(claim(works), session)
+            drive(claim(works, by_columns=session.by_columns), session)
         for work in works:
             if work in results:
                 continue
@@ -99,8 +99,8 @@ def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grou
                 results[work] = error
             if marked:
                 session.keep()
-        drive(ack(works), session)
-        drive(write(works), session)
+        drive(ack(works, by_columns=session.by_columns), session)
+        drive(write(works, by_columns=session.by_columns), session)
         reach(Boundary.BEFORE_COMMIT)
         session.commit()
     except BaseException:
@@ -140,7 +140,7 @@ async def _abatch(
     try:
         await session.begin()
         if grouped:
-            await adrive(claim(works), session)
+            await adrive(claim(works, by_columns=session.by_columns), session)
         for work in works:
             if work in results:
                 continue
@@ -167,8 +167,8 @@ async def _abatch(
                 results[work] = error
             if marked:
                 await session.keep()
-        await adrive(ack(works), session)
-        await adrive(write(works), session)
+        await adrive(ack(works, by_columns=session.by_columns), session)
+        await adrive(write(works, by_columns=session.by_columns), session)
         reach(Boundary.BEFORE_COMMIT)
         with anyio.CancelScope(shield=True):
             await session.commit()

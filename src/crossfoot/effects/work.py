@@ -18,15 +18,15 @@ import msgspec
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
-from crossfoot.clock import Clock, Micros, micros
-from crossfoot.effects.databases.session import Ack, All, Alone, Many, One, Run, Steps
+from crossfoot.clock import Clock, Micros
+from crossfoot.effects import in_order
+from crossfoot.effects.databases.session import Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
-from crossfoot.effects.letters import EntryRow, Waiting, resume, send
+from crossfoot.effects.letters import EntryRow, details_of, send
 from crossfoot.effects.proof import Evidence, judge
 from crossfoot.effects.sending import Sending
-from crossfoot.effects.sequence import Turn, awaited, turn_of
-from crossfoot.errors import EnvelopeInvalid, LeaseLost, TransactionMisuse
+from crossfoot.errors import LeaseLost, TransactionMisuse
 from crossfoot.message import Message, decode
 
 Closing = tuple[int, int, int, int, Micros, int, str | None]
@@ -107,7 +107,9 @@ class Work(msgspec.Struct, eq=False):
     sends: bool = False
     """Whether its transaction puts anything into the outbox."""
     claimed: bool = False
-    """Whether its operation was claimed with those of its batch."""
+    """Whether its operation was claimed with those of its batch, or as its transaction was begun."""
+    begun: bool = False
+    """Whether its transaction was begun as the one before it was committed."""
     acks_later: bool = False
     """Whether its ack is carried out with those of its batch."""
     beside: int = 0
@@ -151,30 +153,21 @@ class Work(msgspec.Struct, eq=False):
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
-    def out_of_turn(self) -> Steps[bool]:
-        """Whether it is out of order as far as can be seen before the transaction, so that its handler need not start.
-
-        A turn that has come stays or is taken by a later event, which `open` sees; it is never early again.
-        """
-        message, order = self.message, self.handler.in_order
-        if order is None:
-            return False
-        if message.sequence is None or message.subject is None:
-            return True
-        found = yield One(sql.FIND_SEQUENCE, (self._line, message.subject))
-        last = found[0] if found else None
-        return turn_of(last, message.sequence, message.predecessor, order) is not Turn.APPLY
-
     def open(self) -> Steps[Kind | None]:
         """Claim the operation. Returns what was decided instead of the handler, or `None`: run it."""
-        claimed = self.claimed or (
-            yield Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
-        )
-        if not claimed:
+        if not (self.claimed or (yield self.claim())):
             self.decided = Kind.SUPPRESSED
         elif self.handler.in_order is not None:
-            self.decided = yield from self._turn()
+            self.decided = yield from in_order.turn(self)
         return self.decided
+
+    def claim(self) -> Run:
+        """The request that claims its operation: it changes a row, or the operation is somebody else's."""
+        return Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
+
+    def may_begin_early(self) -> bool:
+        """Whether its transaction may begin as the one before it is committed: nothing is to be looked up before it."""
+        return not self.eager and self.handler.in_order is None
 
     @property
     def given(self) -> Message | list[Message]:
@@ -212,7 +205,7 @@ class Work(msgspec.Struct, eq=False):
         if self.told is not None:
             yield from self._write_told(self.told)
         if self.handler.in_order is not None:
-            yield from self._advance()
+            yield from in_order.advance(self)
         self.note_proof(kind)
         yield from self._ack(kind)
 
@@ -231,7 +224,7 @@ class Work(msgspec.Struct, eq=False):
         """Write what was decided without the handler."""
         self.forget()
         if kind is Kind.PARKED:
-            yield from self._park()
+            yield from in_order.park(self)
             return kind
         details = None
         if kind is Kind.SUPPRESSED:
@@ -243,13 +236,13 @@ class Work(msgspec.Struct, eq=False):
                         "transaction half-way: what it did must be looked at by a person"
                     )
                 self.before = Kind(owner[1])
-            details = _details(operation=self.operation, by=owner[0] if owner else None)
+            details = details_of(operation=self.operation, by=owner[0] if owner else None)
             yield Run(sql.NAME_OPERATION, (self.operation, self.hold.key))
-            yield from self._advance_if_next()
+            yield from in_order.advance_if_next(self)
         elif kind is Kind.SUPERSEDED:  # it completed nothing: a later event may ask for the same operation
             yield Run(sql.DROP_OPERATION, (self.operation, self.hold.key))
             yield Run(sql.NAME_OPERATION, (self.operation, self.hold.key))
-            details = _details(sequence=self.message.sequence)
+            details = details_of(sequence=self.message.sequence)
         self._note(kind, details)
         yield from self._ack(kind)
         return kind
@@ -296,11 +289,6 @@ class Work(msgspec.Struct, eq=False):
             self.sends = True
             yield from send(sending, self.rows, self.hold.worker, now, payloads=self.hold.payloads)
 
-    @property
-    def _line(self) -> str:
-        """Whose sequences these are: one handler may serve several queues, and several services share a file."""
-        return f"{self.hold.queue}/{self.handler.name}"
-
     def entry(self, kind: Kind, details: str | None = None, due: Micros | None = None) -> EntryRow:
         """A row about this delivery."""
         hold = self.hold
@@ -321,79 +309,14 @@ class Work(msgspec.Struct, eq=False):
                 reach(Boundary.AFTER_ACK)
                 self.acked = True
             return
-        if (yield Ack(*self.hold.ack)) in (None, 1):
+        if (yield Run(*self.hold.ack, must=1)) in (None, 1):
             reach(Boundary.AFTER_ACK)
             self.acked = True
         else:
             raise LeaseLost(self.lost)
-
-    def _turn(self) -> Steps[Kind | None]:
-        message, order = self.message, self.handler.in_order
-        assert order is not None
-        if message.sequence is None or message.subject is None:
-            raise EnvelopeInvalid(
-                f"{self.what}: handler {self.handler.name} takes events in order and needs a subject and a sequence; the "
-                "publisher must set both"
-            )
-        last = yield from self._last()
-        turn = turn_of(last, message.sequence, message.predecessor, order)
-        if turn is Turn.PARK and (yield One(sql.GAP_ACCEPTED, self._place())):
-            self.gap = awaited(message.sequence, message.predecessor, order)
-            yield Run(sql.UNPARK, self._place())
-            turn = Turn.APPLY
-        return {Turn.APPLY: None, Turn.SUPERSEDE: Kind.SUPERSEDED, Turn.PARK: Kind.PARKED}[turn]
 
     def _is_proven(self) -> Steps[bool]:
         """Whether this message's proof is in the book, or about to be written with the rest of the batch."""
         if self.hold.key in self.proven:
             return True
         return (yield One(sql.FIND_PROOF, (self.hold.key,))) is not None
-
-    def _advance_if_next(self) -> Steps[None]:
-        """Another message completed this one's operation: if its turn has come, those behind it need not wait for it."""
-        message, order = self.message, self.handler.in_order
-        if order is None or message.sequence is None or message.subject is None:
-            return
-        last = yield from self._last()
-        if turn_of(last, message.sequence, message.predecessor, order) is Turn.APPLY:
-            yield from self._advance()
-
-    def _last(self) -> Steps[int | None]:
-        """The last sequence applied, which nobody but this transaction moves from now on."""
-        yield Alone(f"{self._line}/{self.message.subject}")
-        found = yield One(sql.TAKE_SEQUENCE, (self._line, self.message.subject))
-        return found[0] if found else None
-
-    def _place(self) -> tuple[Any, ...]:
-        return (self._line, self.message.subject, self.message.sequence, self.hold.key)
-
-    def _advance(self) -> Steps[None]:
-        """Note the sequence, and send on whoever waited for it: in this transaction, so that none is forgotten."""
-        name, subject, sequence, now = self._line, self.message.subject, self.message.sequence, self.clock.now()
-        yield Run(sql.ADVANCE_SEQUENCE, (name, subject, sequence, now))
-        for row in (yield All(sql.FOLLOWERS, (name, subject, sequence))):
-            message, follower, attempt, body, partition, until, queue, source, id_ = row
-            yield Run(sql.UNPARK, (name, subject, follower, message))
-            if until:  # else it was sent on already, when its patience was over
-                parked = Waiting(message, attempt, body, partition, queue, f"{source}|{id_}")
-                self.sends = True
-                yield from resume(self.rows, parked, self.hold.worker, now)
-
-    def _park(self) -> Steps[None]:
-        """Keep the early message in the book; the queue need not hold it any longer."""
-        message, order, hold, now = self.message, self.handler.in_order, self.hold, self.clock.now()
-        assert order is not None and message.sequence is not None
-        before = awaited(message.sequence, message.predecessor, order)
-        until = now + micros(order.wait)
-        yield Run(sql.DROP_OPERATION, (self.operation, hold.key))
-        yield Run(sql.PARK, (*self._place(), before, hold.attempt, until, hold.body, hold.partition))
-        details = _details(predecessor=before, sequence=message.sequence)
-        self.rows.append(self.entry(Kind.PARKED, details, until))
-        if hold.ack is not None:
-            if not self.acks_later and not (yield Run(*hold.ack)):
-                raise LeaseLost(f"{self.what}: somebody else holds it by now; nothing was kept")
-            self.rows.append(self.entry(Kind.ACKED))
-
-
-def _details(**facts: Any) -> str:
-    return _json.encode(facts).decode()

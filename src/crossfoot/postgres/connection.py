@@ -6,19 +6,22 @@ There are many writers here: whoever relies on being the only one says so with `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper, Loader
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
-from crossfoot.connection import shown
+from crossfoot.connection import Cursor, shown
 from crossfoot.dialect import translate
 from crossfoot.postgres.connecting import BY_INDEX, connect_raw
 from crossfoot.postgres.errors import AGAIN, explain, is_outside
+from crossfoot.postgres.trips import Speaking, Trips, rows_changed, rows_of
 
 BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 SNAPSHOT = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -67,8 +70,32 @@ def adapt(context: psycopg.abc.AdaptContext) -> None:
     context.adapters.register_loader("numeric", _Sum)
 
 
+class Raw(Speaking, psycopg.Connection[Any]):
+    """The driver's connection beneath one of the book's."""
+
+
+class Answer:
+    """What a statement that made a trip gave."""
+
+    def __init__(self, results: Sequence[PGresult], context: AdaptContext) -> None:
+        self.rowcount = rows_changed(results)
+        self._rows = iter(rows_of(results[-1], context) if results else ())
+
+    def fetchone(self) -> Any:
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        return list(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
+
 class Connection:
     """A connection of the book's. Outside of `writing` and `snapshot` each statement commits by itself.
+
+    Statements with parameters go past the driver's cursors where they can (see `trips`): those read a statement of many parameters
+    anew each time, which takes longer than all else that becomes of it here.
 
     Args:
         raw: with autocommit.
@@ -77,9 +104,10 @@ class Connection:
 
     dialect: Literal["postgres"] = "postgres"
 
-    def __init__(self, raw: psycopg.Connection[Any], where: str) -> None:
+    def __init__(self, raw: Raw, where: str) -> None:
         self.raw = raw
         self.where = where
+        raw.trips = Trips(raw)
         adapt(raw)
 
     @property
@@ -90,12 +118,17 @@ class Connection:
     def in_transaction(self) -> bool:
         return self.raw.info.transaction_status is not pq.TransactionStatus.IDLE
 
-    def execute(self, sql: str, parameters: Any = (), /) -> psycopg.Cursor[Any]:
+    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
+        if parameters and not isinstance(parameters, Mapping) and self.raw.trips.say(translate(sql), [parameters]):
+            return self._explained(self._trip)
         return self._explained(self.raw.cursor(row_factory=tuple_row).execute, translate(sql), parameters)
 
-    def executemany(self, sql: str, parameters: Iterable[Any], /) -> psycopg.Cursor[Any]:
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Cursor:
+        rows = list(parameters)
+        if rows and not isinstance(rows[0], Mapping) and self.raw.trips.say(translate(sql), rows):
+            return self._explained(self._trip)
         cursor = self.raw.cursor(row_factory=tuple_row)
-        self._explained(cursor.executemany, translate(sql), parameters)
+        self._explained(cursor.executemany, translate(sql), rows)
         return cursor
 
     def stream(self, sql: str, parameters: Any = (), /) -> Iterator[Any]:
@@ -158,6 +191,10 @@ class Connection:
     def close(self) -> None:
         self.raw.close()
 
+    def _trip(self) -> Answer:
+        with self.raw.lock:
+            return Answer(self.raw.wait(self.raw.trips.send()), self.raw)
+
     def _explained(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         try:
             return call(*arguments, **named)
@@ -176,7 +213,7 @@ def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> C
     Raises:
         DatabaseUnavailable: the server cannot be reached, refuses us, is too old or has no such database.
     """
-    raw = connect_raw(psycopg.Connection, url, synchronous=synchronous)
+    raw = connect_raw(Raw, url, synchronous=synchronous)
     connection = Connection(raw, shown(url))
     if by_index and raw.prepare_threshold is not None:
         connection.execute(BY_INDEX)

@@ -37,6 +37,18 @@ Parameters = list[bytes | None]
 _SIGN = re.compile(rb"%(.)", re.DOTALL)
 
 
+class Speaking:
+    """A connection of psycopg's on which trips are made, too."""
+
+    trips: Trips
+
+    def _deallocate(self, name: bytes | None) -> Any:
+        """What psycopg calls, after a rollback for instance: with `None` it has the server forget ours, too."""
+        if name is None:
+            self.trips.prepare_anew()
+        return super()._deallocate(name)  # type: ignore[misc]  # of the connection that this is mixed into
+
+
 class Trips:
     """What is to be said to the server, and what it answered.
 
@@ -66,7 +78,7 @@ class Trips:
             statement: with `%s` for its parameters.
 
         Returns:
-            Whether it can be: not with parameters other than text, integers and NULL.
+            Whether it can be: not with parameters other than text, integers and NULL, and lists of these.
         """
         dumped = [_dumped(row) for row in rows]
         if not self.possible or not all(one is not None for one in dumped):
@@ -83,11 +95,14 @@ class Trips:
         """The server was told to forget what was prepared."""
         self._names.clear()
 
-    def send(self) -> Trip:
+    def send(self, must: int | None = None) -> Trip:
         """Send what waits, and read the answers.
 
+        Args:
+            must: how many statements must succeed; of the others an error is an answer, the last. All, if it is not said.
+
         Raises:
-            psycopg.Error: the first error of the server, or of the connection.
+            psycopg.Error: the first error of the server, of what must succeed, or of the connection.
         """
         said, self.waiting = self.waiting, []
         pgconn = self._pgconn
@@ -106,7 +121,9 @@ class Trips:
                 error = error_from_result(result)
                 if error.sqlstate == FORGOTTEN:
                     self.prepare_anew()
-                raise error
+                if must is None or len(told) < must:
+                    raise error
+                return [*told, result]
             if prepared is None:
                 told.append(result)
             else:
@@ -184,14 +201,31 @@ def _dumped(row: Sequence[Any]) -> Parameters | None:
             dumped.append(b"%d" % value)
         elif value is None:
             dumped.append(None)
-        elif kind is str and "\0" not in value:
+        else:
+            text = value if kind is str else _as_array(value) if kind is list else None
+            if text is None or "\0" in text:
+                return None
             try:
-                dumped.append(value.encode())
+                dumped.append(text.encode())
             except UnicodeEncodeError:  # psycopg says what is wrong with it
                 return None
+    return dumped
+
+
+def _as_array(values: Sequence[Any]) -> str | None:
+    """A list as the server reads one, `None` if a value is of another kind."""
+    parts = []
+    for value in values:
+        kind = type(value)
+        if kind is int:
+            parts.append(str(value))
+        elif value is None:
+            parts.append("NULL")
+        elif kind is str:
+            parts.append('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"')
         else:
             return None
-    return dumped
+    return "{" + ",".join(parts) + "}"
 
 
 @lru_cache(maxsize=1024)

@@ -78,6 +78,13 @@ class Held(msgspec.Struct, eq=False):
             self.work, self.undone = self.work.again(), False
         return self.work
 
+    def early(self) -> Work | None:
+        """The work, if its transaction may begin as that of the delivery before it is committed."""
+        work = self.work
+        if work is None or self.suspect or self.undone or self.lost or not work.may_begin_early():
+            return None
+        return work
+
     def begin(self) -> None:
         """Its handler begins: the deadline runs from here."""
         assert self.handler is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Protocol
 
 import anyio
@@ -19,7 +20,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.clock import Clock
 from crossfoot.effects.databases.session import AsyncSession, Database, Session
 from crossfoot.effects.optimism import Optimism
-from crossfoot.effects.perform import aperform, perform
+from crossfoot.effects.perform import aperform, forgo, perform
 from crossfoot.effects.together import aperform_batch, perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, Unavailable
@@ -124,19 +125,20 @@ class ThreadLane(Lane):
             results = self._together(session, chunk)
             if results is not None:
                 return results
-        return [(held, self._one(session, held)) for held in chunk]
+        return [(held, self._one(session, held, after)) for held, after in zip_longest(chunk, chunk[1:])]
 
-    def _one(self, session: Session, held: Held) -> Kind | Exception | None:
-        if self._stopping():
-            return None
+    def _one(self, session: Session, held: Held, after: Held | None) -> Kind | Exception | None:
         try:
+            if self._stopping():
+                return None
             if held.suspect:
                 with self._alone.turn(held):
                     return perform(held.start(), session, self._database)
-            return perform(held.start(), session, self._database)
+            return perform(held.start(), session, self._database, after.early() if after is not None else None)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
         finally:
+            forgo(held.work, session)
             held.stamp()
 
     def _together(self, session: Session, chunk: Sequence[Held]) -> list[Result] | None:

@@ -58,6 +58,8 @@ class InnerConnection(plain.HandlerConnection):
 class AioSqliteSession:
     """One connection, for one delivery at a time."""
 
+    by_columns = False
+
     def __init__(self, connection: HandlerConnection, inner: InnerConnection) -> None:
         self.handle = connection
         self._inner = inner

@@ -102,6 +102,7 @@ class AsyncpgSession:
     """One connection, for one delivery at a time."""
 
     handle: HandlerConnection
+    by_columns = False  # to write a list asyncpg asks the server about its type, and leaves a setting in the session
     _marked = False
     _begun = False
 

@@ -26,6 +26,7 @@ _careless: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 class PostgresSession(DjangoSession):
     """One lane's transactions."""
 
+    by_columns = True
     _marked = False
     _own: Any = None
 

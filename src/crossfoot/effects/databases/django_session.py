@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.db import Error, transaction
 
-from crossfoot.effects.databases.session import UNDO, Ask
+from crossfoot.effects.databases.session import UNDO, Ask, Run
 from crossfoot.errors import NoProof, TransactionMisuse
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class DjangoSession:
 
     handle: Any = None
     """Django's connection of the thread that began."""
+    by_columns = False
 
     def __init__(self, database: DjangoDatabase) -> None:
         self._database = database
@@ -93,6 +94,9 @@ class DjangoSession:
         except BaseException:
             self._let_go()
             raise
+
+    def commit_and_begin(self, ask: Run) -> None:
+        self.commit()
 
     def commit(self) -> None:
         self._unwatch()

@@ -26,9 +26,9 @@ from crossfoot.effects.databases.psycopg_steps import (
     tell_full_disk,
     tell_lost_lease,
 )
-from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, AsyncSession, Session
+from crossfoot.effects.databases.session import KEEP, MARK, UNDO, Alone, Ask, AsyncSession, Run, Session
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import COMMIT, ROLLBACK, Trips, connect_raw
+from crossfoot.postgres import COMMIT, ROLLBACK, Trips, connect_raw, rows_changed
 
 T = TypeVar("T")
 
@@ -187,6 +187,7 @@ class PsycopgSession:
     """One lane's connection."""
 
     handle: HandlerConnection
+    by_columns = True
     _begun = False
     _open = False
     """Whether the server has answered anything of the transaction that was begun."""
@@ -203,13 +204,32 @@ class PsycopgSession:
         self._say(BEGIN)
 
     def commit(self) -> None:
-        self.handle.guarded = False
+        self._end(None)
+
+    def commit_and_begin(self, ask: Run) -> int | None:
+        return self._end(ask)
+
+    def _end(self, ask: Run | None) -> int | None:
+        """Commit; and if that is asked for and can be sent along, begin the next transaction."""
+        trips = self.handle.trips
+        self.handle.guarded = self._marked = False
         self._open = True  # said once, and not over another connection
+        following: list[Any] = []
         try:
             self._say(*ENDING)
-            self._send()
+            own = len(trips.waiting)
+            if ask is not None and own and trips.say(BEGIN) and not take(trips, ask):
+                trips.waiting.pop()
+            following = self._send(must=own)[own:]
         finally:
             self._begun = self._open = False
+        if not following:
+            return None
+        self._begun = self._open = True
+        if any(answer.status == pq.ExecStatus.FATAL_ERROR for answer in following):
+            self.rollback()  # whoever is next begins by itself, and is told why that cannot be
+            return None
+        return rows_changed(following[-1:])
 
     def rollback(self) -> None:
         self.handle.guarded = self._begun = self._open = False
@@ -307,16 +327,16 @@ class PsycopgSession:
     def _say_alone(self, statement: bytes) -> None:
         self._own.execute(statement, prepare=False)
 
-    def _send(self) -> list[Any]:
+    def _send(self, must: int | None = None) -> list[Any]:
         """Send what waits to be said; the answers."""
         if not self.handle.trips.waiting:
             return []
-        return self._over_a_living_one(self._trip)
+        return self._over_a_living_one(partial(self._trip, must))
 
-    def _trip(self) -> list[Any]:
+    def _trip(self, must: int | None) -> list[Any]:
         try:
             with self.handle.lock:
-                return self.handle.wait(self.handle.trips.send())
+                return self.handle.wait(self.handle.trips.send(must))
         except psycopg.Error as error:
             tell_lost_lease(error)
             tell_full_disk(error, self.handle)

@@ -169,6 +169,7 @@ class PsycopgAsyncSession:
     """One connection, for one delivery at a time."""
 
     handle: HandlerConnection
+    by_columns = True
     _begun = _open = False
     _marked = False
 

@@ -9,12 +9,14 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 
 from crossfoot.effects.databases.postgres_changes import ChangeCounter
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import Trips
+from crossfoot.postgres import Speaking
 
 BUSY = (
     "something that the handler left running is still using its connection (a stream or a copy that was not read to its end, a "
@@ -32,16 +34,19 @@ REFUSALS = {
 }
 
 
-class Guarded:
+IDLE, INTRANS, INERROR = (
+    int(status) for status in (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
+)
+"""As libpq says them: the driver would make a member of an enumeration of each answer, three times a message."""
+
+
+class Guarded(Speaking):
     """What handlers' connections of either kind have in common."""
 
-    info: psycopg.ConnectionInfo
     fileno: Callable[[], int]
     lock: Any
-    pgconn: Any
+    pgconn: PGconn
     counter: ChangeCounter
-    trips: Trips
-    """How crossfoot itself speaks to the server."""
     guarded = False
     """Whether a handler has it."""
     abandoned = False
@@ -55,16 +60,10 @@ class Guarded:
         """
         if not self.guarded:
             raise TransactionMisuse(OVER)
-        if self.info.transaction_status is pq.TransactionStatus.IDLE:
+        if self.pgconn.transaction_status == IDLE:
             raise TransactionMisuse(
                 "the transaction that crossfoot owns was ended while the handler ran: leave commit and rollback to crossfoot"
             )
-
-    def _deallocate(self, name: bytes | None) -> Any:
-        """What psycopg calls, after a rollback for instance: with `None` it has the server forget ours, too."""
-        if name is None:
-            self.trips.prepare_anew()
-        return super()._deallocate(name)  # type: ignore[misc]  # of the connection that this is mixed into
 
     @property
     def busy(self) -> bool:
@@ -90,10 +89,8 @@ class Guarded:
     def changed(self) -> int:
         """Net rows that the handler changed; it must not use the connection any more."""
         self.guarded = False
-        status = self.info.transaction_status
-        return self.counter.changed(
-            is_open=status is pq.TransactionStatus.INTRANS, is_broken=status is pq.TransactionStatus.INERROR
-        )
+        status = self.pgconn.transaction_status
+        return self.counter.changed(is_open=status == INTRANS, is_broken=status == INERROR)
 
 
 def text_of(statement: Any, connection: Any) -> str:

@@ -13,14 +13,14 @@ from psycopg.rows import tuple_row
 from crossfoot.books import sql
 from crossfoot.dialect import translate
 from crossfoot.effects.databases.changes import chain
-from crossfoot.effects.databases.session import Ack, Acks, All, Alone, Ask, Many, One, Run
+from crossfoot.effects.databases.session import Acks, All, Alone, Ask, Many, One, Run
 from crossfoot.errors import DiskFull, LeaseLost
 from crossfoot.postgres import AFTER_OTHERS, ALONE, Trips, adapt, explain, is_transient, rows_changed, rows_of
 
 LOST = b"crossfoot: the lease is lost"
 
 LAST = frozenset((
-    sql.INSERT_ENTRY, sql.INSERT_CLOSING, sql.INSERT_CLOSING_GROUP, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSING_AND_ACK_GROUP,
+    sql.INSERT_ENTRY, sql.INSERT_CLOSING, sql.INSERT_CLOSINGS, sql.INSERT_CLOSING_AND_ACK, sql.INSERT_CLOSINGS_AND_ACKS,
 ))  # fmt: skip
 """What is written last before a commit, and whose answer nobody reads: it travels with the commit."""
 
@@ -69,18 +69,22 @@ def take(trips: Trips, ask: Ask) -> bool:
 
 
 def take_ack(trips: Trips, ask: Ask) -> bool:
-    """Have an ack carried out with the next trip, which it fails if it changes no row. False where it needs a cursor."""
-    if not isinstance(ask, (Ack, Acks)):
+    """Have an ack carried out with the next trip, which fails if it does not change its rows. False where it needs a cursor."""
+    if isinstance(ask, Acks):
+        rows = [(*row, 1) for row in ask.rows]
+    elif isinstance(ask, Run) and ask.must:
+        rows = [(*ask.parameters, ask.must)]
+    else:
         return False
-    return trips.say(_must_change(translate(ask.sql)), ask.rows if isinstance(ask, Acks) else (ask.parameters,))
+    return trips.say(_must_change(translate(ask.sql)), rows)
 
 
 @lru_cache(maxsize=64)
 def _must_change(statement: bytes) -> bytes:
-    """The statement, which raises by a number that cannot be read where it would change none."""
+    """The statement with one more parameter: where it does not change so many rows, it raises by a number that cannot be read."""
     return (
         b"WITH acked AS (" + statement.strip() + b" RETURNING 1) "
-        b"SELECT CAST(CASE WHEN count(*) = 1 THEN '1' ELSE '" + LOST + b"' END AS integer) FROM acked"
+        b"SELECT CAST(CASE WHEN count(*) = %s::bigint THEN '1' ELSE '" + LOST + b"' END AS integer) FROM acked"
     )
 
 

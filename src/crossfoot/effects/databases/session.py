@@ -19,6 +19,9 @@ class Run(NamedTuple):
 
     sql: str
     parameters: Row = ()
+    must: int = 0
+    """Rows that it must change. Then a session that sees to it at the commit, which raises `LeaseLost`, may answer with `None`: a
+    question less to ask the server."""
 
 
 class Many(NamedTuple):
@@ -28,15 +31,8 @@ class Many(NamedTuple):
     rows: Sequence[Row]
 
 
-class Ack(Run):
-    """A `Run` that must change a row. Answered with `None` by a session that sees to it at the commit, which then raises
-    `LeaseLost`: a question less to ask the server."""
-
-    __slots__ = ()
-
-
 class Acks(Many):
-    """The same of each of its rows."""
+    """A `Many` each of whose rows must change one; as `Run.must`."""
 
     __slots__ = ()
 
@@ -79,9 +75,20 @@ class Session(Protocol):
 
     handle: Any
     """What a handler works with: the connection, or the SQLAlchemy session."""
+    by_columns: bool
+    """Whether it takes a column of many values as one parameter, a list: PostgreSQL, by psycopg."""
 
     def begin(self) -> None: ...
     def commit(self) -> None: ...
+    def commit_and_begin(self, ask: Run) -> int | None:
+        """Commit, and begin the next transaction with that request; its answer.
+
+        Returns:
+            `None` if the next one was not begun, because this session does not do that, or it could not be. What is raised is of
+            the commit, always.
+        """
+        ...
+
     def rollback(self) -> None: ...
     def mark(self) -> None:
         """Set a savepoint: the work that follows can be undone by itself."""
@@ -123,6 +130,7 @@ class AsyncSession(Protocol):
     """The same, for event loops."""
 
     handle: Any
+    by_columns: bool
 
     async def begin(self) -> None: ...
     async def commit(self) -> None: ...

@@ -107,6 +107,7 @@ class SyncSession:
     """One lane's transactions on the user's engine."""
 
     handle: OrmSession
+    by_columns = False
 
     def __init__(self, engine: Engine, path: str) -> None:
         self._engine = engine
@@ -132,6 +133,9 @@ class SyncSession:
         except BaseException:
             self._let_go()
             raise
+
+    def commit_and_begin(self, ask: port.Run) -> None:
+        self.commit()
 
     def commit(self) -> None:
         assert self._connection is not None

@@ -30,6 +30,7 @@ class AsyncSession:
     """
 
     handle: OrmAsyncSession
+    by_columns = False
 
     def __init__(self, engine: AsyncEngine, path: str) -> None:
         self._engine = engine

@@ -27,6 +27,7 @@ class AsyncpgEngineSession:
     """One delivery's transactions on the user's asynchronous engine. No statement is cancelled, see `sqlalchemy_async`."""
 
     handle: AsyncHandlerSession
+    by_columns = False  # to write a list asyncpg asks the server about its type, and leaves a setting in the session
     _marked = False
 
     def __init__(self, engine: AsyncEngine) -> None:

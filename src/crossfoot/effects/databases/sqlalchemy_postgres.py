@@ -129,6 +129,7 @@ class PostgresSession:
     """One lane's transactions on the user's engine."""
 
     handle: HandlerSession
+    by_columns = True
     _marked = False
 
     def __init__(self, engine: Engine) -> None:
@@ -150,6 +151,9 @@ class PostgresSession:
             )
         if self._connection.info[OURS] == "careless":
             self._own.execute(driver.MAKE_DURABLE)
+
+    def commit_and_begin(self, ask: port.Run) -> None:
+        self.commit()
 
     def commit(self) -> None:
         self._watch.watching = False

@@ -23,6 +23,7 @@ class AsyncPostgresSession:
     """One delivery's transactions on the user's asynchronous engine. No statement is cancelled, see `sqlalchemy_async`."""
 
     handle: AsyncHandlerSession
+    by_columns = True
     _marked = False
 
     def __init__(self, engine: AsyncEngine) -> None:

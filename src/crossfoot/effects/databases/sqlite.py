@@ -179,6 +179,8 @@ class HandlerConnection(Connection):
 class SqliteSession:
     """One connection of one lane."""
 
+    by_columns = False
+
     def __init__(self, connection: HandlerConnection) -> None:
         self.handle = connection
         self._counter = connection.counter
@@ -189,6 +191,9 @@ class SqliteSession:
 
     def commit(self) -> None:
         self.handle.finish()
+
+    def commit_and_begin(self, ask: Run) -> None:
+        self.commit()  # who writes next stands in line, and should have something to write by then
 
     def rollback(self) -> None:
         self._unwatch()

@@ -7,8 +7,11 @@ committed (REPEATABLE READ) may ack and publish, but not where the queue is orde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
+from crossfoot.dialect import also_for_all
 from crossfoot.queues.postgres.messages import Row
 from crossfoot.queues.postgres.receipts import parts_of
 from crossfoot.queues.queue import SqlStatement
@@ -24,7 +27,19 @@ SELECT pg_current_xact_id()::text::bigint, n.at, n.at + m.delay, 0, CASE WHEN m.
          AS m (queue, message, line, delay, priority, attributes, body)
 """
 
-ACK = f"DELETE FROM crossfoot_queue WHERE {_MINE}"
+ACK_ALL = """
+DELETE FROM crossfoot_queue q USING unnest(?::bigint[], ?::bigint[]) AS r (key, token)
+ WHERE q.queue = ? AND q.key = ANY(?::bigint[]) AND q.key = r.key AND q.token = r.token
+"""
+"""By key first, as in `sql`."""
+
+
+def _of_one_queue(rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    keys, tokens = [row[1] for row in rows], [row[2] for row in rows]
+    return keys, tokens, rows[0][0], keys
+
+
+ACK = also_for_all(f"DELETE FROM crossfoot_queue WHERE {_MINE}", ACK_ALL, _of_one_queue)
 
 RELEASE = f"""
 UPDATE crossfoot_queue
