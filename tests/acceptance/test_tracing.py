@@ -3,6 +3,7 @@ whatever the tracer does."""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -329,8 +330,9 @@ async def test_a_batch_has_a_span_that_links_to_where_its_messages_come_from(spa
 
 
 async def test_a_batch_that_is_undone_and_done_again_has_one_span_for_each_message_still(
-    spans: Spans, service: Service
+    spans: Spans, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "crossfoot.worker")
     service.handle("case.released", bill)
     messages = await service.publish("case.released", *[f"case-{number}" for number in range(4)])
     lose_a_commit(service)
@@ -341,6 +343,7 @@ async def test_a_batch_that_is_undone_and_done_again_has_one_span_for_each_messa
     assert {said(spans.one(message), "crossfoot.fate") for message in messages} == {"settled"}
     undone, *_ = spans.all("process_batch")
     assert (undone.status.status_code, said(undone, "error.type")) == (StatusCode.ERROR, "ConnectionResetError")
+    assert "a transaction of 4 messages failed as a whole (ConnectionResetError)" in caplog.text
 
 
 async def test_what_a_stopping_worker_hands_back_says_so(spans: Spans, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ handlers run in the event loop, one per lane. In batch mode a chunk is one trans
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import zip_longest
@@ -27,6 +28,8 @@ from crossfoot.errors import LeaseLost, Unavailable
 from crossfoot.tracing.delivering import together
 from crossfoot.worker.alone import Alone
 from crossfoot.worker.held import Held
+
+logger = logging.getLogger("crossfoot.worker")
 
 Result = tuple[Held, Kind | Exception | None]
 """How a delivery ended: closed, failed, or `None`: not begun, because the worker stops."""
@@ -148,9 +151,8 @@ class ThreadLane(Lane):
                 kinds = perform_batch(works, session, self._optimism)
         except Unavailable:
             raise
-        except Exception:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
-            for held in chunk:
-                held.undone = True
+        except Exception as error:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
+            _tell_undone(chunk, error)
             return None
         return results + list(zip(ready, kinds, strict=True))
 
@@ -208,11 +210,21 @@ class LoopLane(Lane):
                 kinds = await aperform_batch(works, session, self._optimism)
         except Unavailable:
             raise
-        except Exception:  # noqa: BLE001 - as above
-            for held in chunk:
-                held.undone = True
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell_undone(chunk, error)
             return None
         return results + list(zip(ready, kinds, strict=True))
+
+
+def _tell_undone(chunk: Sequence[Held], error: Exception) -> None:
+    """Nobody's failure, and yet worth telling: batches that all end so are slower than none."""
+    logger.info(
+        "a transaction of %d messages failed as a whole (%s); they are handled one by one",
+        len(chunk),
+        type(error).__name__,
+    )
+    for held in chunk:
+        held.undone = True
 
 
 def _ready(chunk: Sequence[Held]) -> tuple[list[Held], list[Work], list[Result]]:
