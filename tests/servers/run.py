@@ -30,7 +30,8 @@ def offset_of(path: str) -> Callable[[], float]:
 def ministack(port: str, clock: str) -> None:
     offset, real = offset_of(clock), time.time
     time.time = lambda: real() + offset()
-    os.environ |= {"BIND_HOST": HOST, "GATEWAY_PORT": port, "SERVICES": "sqs", "IOT_MTLS_ENABLED": "0"}
+    os.environ |= {"BIND_HOST": HOST, "GATEWAY_PORT": port, "IOT_MTLS_ENABLED": "0"}
+    os.environ.setdefault("SERVICES", "sqs")
     os.environ |= {"LOG_LEVEL": "WARNING"}
     from ministack import app
 

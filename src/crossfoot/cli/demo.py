@@ -35,6 +35,7 @@ class Queues(StrEnum):
     nats = "nats"
     postgres = "postgres"
     rabbitmq = "rabbitmq"
+    kafka = "kafka"
 
 
 DatabaseUrl = Annotated[
@@ -63,7 +64,7 @@ def demo(
     queue: Annotated[
         Queues,
         typer.Option(
-            help="where messages travel: in the book's database, or on a broker; SQS, Redis and NATS are started"
+            help="where messages travel: in the book's database, or on a broker; SQS, Redis, NATS and Kafka are started"
         ),
     ] = Queues.embedded,
     endpoint: Endpoint = None,
