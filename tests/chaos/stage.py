@@ -115,8 +115,9 @@ class Stage:
                 MiniStack: ("restart", "hang"),
                 Tansu: ("crash", "hang"),
             }[type(server)]
-            # A virtual machine takes four seconds to start.
-            longer = (12.0, 20.0) if isinstance(server, RabbitServer) and servers[1] < 20 else servers
+            # A virtual machine takes four seconds to start, and MiniStack as long to stop.
+            slow = isinstance(server, RabbitServer | MiniStack)
+            longer = (12.0, 20.0) if slow and servers[1] < 20 else servers
             found.append(Target(name, kinds, longer))
         found += [Target(name, LINK, (5.0, 12.0 * calm)) for name in self.cables]
         if self.disk is not None:

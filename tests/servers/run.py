@@ -57,7 +57,8 @@ def microburst(port: str, upstream: str) -> None:
 
 
 def end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not by `sys.stdin`, whose lock the interpreter wants when it ends
+        pass
     os._exit(0)
 
 
