@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,26 @@ def make_topics(url: str, topic: str) -> None:
         client.list_topics(name, timeout=10)
 
 
+def publish_with_headers(url: str, topic: str, body: bytes, names: Sequence[bytes]) -> None:
+    """A record that the client for Python cannot send: its headers bear any bytes as their names, and `1` as their values."""
+    library, pointer, text = _library(), ctypes.c_void_p, ctypes.c_char_p
+    settings = library.rd_kafka_conf_new()
+    for name, value in ((b"bootstrap.servers", url.removeprefix("kafka://").encode()), (b"log_level", b"0")):
+        library.rd_kafka_conf_set(settings, name, value, None, 0)
+    producer = library.rd_kafka_new(0, settings, None, 0)
+    headers = library.rd_kafka_headers_new(len(names))
+    for one in names:
+        library.rd_kafka_header_add(headers, one, len(one), b"1", 1)
+    end, to, payload, headers_, flags, copied = 0, 1, 4, 10, 7, 2  # see RD_KAFKA_V_… and RD_KAFKA_MSG_F_COPY
+    failed = library.rd_kafka_producev(
+        pointer(producer), to, text(topic.encode()), payload, text(body), ctypes.c_size_t(len(body)),
+        headers_, pointer(headers), flags, ctypes.c_int(copied), end,
+    )  # fmt: skip
+    assert not failed, f"librdkafka answered {failed}"
+    assert not library.rd_kafka_flush(producer, 10_000), "it was not sent within 10 s"
+    library.rd_kafka_destroy(producer)
+
+
 # ---- the mock cluster's own process -----------------------------------------------------------------------------------
 
 
@@ -250,6 +270,11 @@ def _library() -> Any:
         ("rd_kafka_mock_broker_set_up", number, [pointer, number]),
         ("rd_kafka_mock_broker_set_down", number, [pointer, number]),
         ("rd_kafka_mock_set_controller_id", number, [pointer, number]),
+        ("rd_kafka_headers_new", pointer, [ctypes.c_size_t]),
+        ("rd_kafka_header_add", number, [pointer, text, ctypes.c_ssize_t, text, ctypes.c_ssize_t]),
+        ("rd_kafka_producev", number, None),
+        ("rd_kafka_flush", number, [pointer, number]),
+        ("rd_kafka_destroy", None, [pointer]),
         ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, [pointer, ctypes.c_int32]),
     ):
         function = getattr(library, name)
