@@ -100,7 +100,8 @@ class Stage:
 
     def targets(self) -> list[Target]:
         """What can be done to whom."""
-        calm = 1.0 if self.options.seconds < SHORT else 3.0
+        # A group shares anew for seconds whenever a member comes or goes, and handles nothing meanwhile: it needs its pauses.
+        calm = 3.0 if self.options.seconds >= SHORT or self.options.pair.endswith("/kafka") else 1.0
         servers = (5.0, 12.0) if self.options.seconds < SHORT else (5.0, 40.0)
         found = [
             Target(slot.name, ("kill", "freeze", "stop", "clock step"), (3.0, 9.0 * calm)) for slot in self.workers
@@ -116,7 +117,7 @@ class Stage:
                 Tansu: ("crash", "hang"),
             }[type(server)]
             # A virtual machine takes four seconds to start, and MiniStack as long to stop.
-            slow = isinstance(server, RabbitServer | MiniStack)
+            slow = calm > 1 or isinstance(server, RabbitServer | MiniStack)
             longer = (12.0, 20.0) if slow and servers[1] < 20 else servers
             found.append(Target(name, kinds, longer))
         found += [Target(name, LINK, (5.0, 12.0 * calm)) for name in self.cables]

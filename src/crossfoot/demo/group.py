@@ -188,13 +188,16 @@ def delete_topic(queue: str, servers: str) -> None:
     """Delete a topic, and see that it is gone.
 
     Raises:
-        QueueUnavailable: it is there for longer than half a minute.
+        QueueUnavailable: the servers refuse it, or it is there for longer than half a minute.
     """
     kafka, place = import_client(), address_of(queue, servers=servers)
     client = kafka.admin.AdminClient(client_settings(place, {}))
     until = time.monotonic() + GOING_SECONDS
     for answer in client.delete_topics([place.topic], request_timeout=GOING_SECONDS).values():
-        answer.result()
+        try:
+            answer.result()
+        except kafka.KafkaException as error:
+            raise QueueUnavailable(f"topic {place.topic} could not be deleted at {place.servers}: {error}") from error
     while place.topic in client.list_topics(timeout=GOING_SECONDS).topics:
         if time.monotonic() > until:
             raise QueueUnavailable(f"topic {place.topic} was deleted, and is still there after {GOING_SECONDS:g} s")
