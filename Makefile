@@ -28,7 +28,7 @@ help: ## this list
 
 setup: .venv/.ready-dev ## everything the checks and tests need
 
-demo: .venv/.ready-$(if $(findstring sqs,$(ARGS)),dev,demo) ## the main job on a real event log; options in ARGS='--seed 7'
+demo: .venv/.ready-$(if $(findstring --queue,$(ARGS)),dev,demo) ## the main job on a real event log; options in ARGS='--seed 7'
 	$(BIN)/crossfoot demo $(ARGS)
 
 test: .venv/.ready-dev ## all tests; options in ARGS='-k balance'

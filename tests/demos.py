@@ -26,7 +26,7 @@ from rich.console import Console
 from tests.servers.postgres import postgres_running
 from tests.servers.rabbitmq import running_rabbit
 
-STARTED_BY_THE_DEMO = ("embedded", "sqs", "redis", "nats")
+STARTED_BY_THE_DEMO = ("embedded", "sqs", "redis", "nats", "kafka")
 
 CROSSFOOT = Path(sys.executable).with_name("crossfoot")
 
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=49_951)
     parser.add_argument("--seeds", default="7,8,9,10,11")
     parser.add_argument("--books", default="sqlite,postgres")
-    parser.add_argument("--queues", default="embedded,sqs,postgres,redis,nats,rabbitmq")
+    parser.add_argument("--queues", default="embedded,sqs,postgres,redis,nats,rabbitmq,kafka")
     asked = parser.parse_args()
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print("book      queue     seed  injected found  kinds  unaccounted  identities   different  seconds  exit")

@@ -22,12 +22,15 @@ import pytest
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.store import Book
+from crossfoot.clock import SystemClock
 from crossfoot.demo import log, plan
 from crossfoot.demo.found import found
-from crossfoot.demo.plan import FAULT_OF, Act, Fault
+from crossfoot.demo.plan import FAULT_OF, LEFT_OUT, Act, Fault, faults_on
 from crossfoot.demo.run import Count
 from crossfoot.demo.states import compare
-from crossfoot.errors import UsageError
+from crossfoot.errors import LeaseLost, UsageError
+from crossfoot.queues.queue import Delivery
+from crossfoot.worker.held import Held
 from tests.acceptance.pages import ROOT
 from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, run
 from tests.conftest import report_unavailable
@@ -61,6 +64,9 @@ def assert_well(document: dict[str, Any]) -> None:
     assert {name: one["holds"] for name, one in document["identities"].items()} == dict.fromkeys(
         ("accepted", "operations", "acks", "holdings", "parked", "ledger"), True
     )
+    queue = document["queue"]
+    assert set(document["faults"]) == {fault.value for fault in faults_on(queue)}
+    assert document["left_out"] == {fault.value: why for fault, why in LEFT_OUT.get(queue, {}).items()}
     for name, fault in document["faults"].items():
         assert fault["injected"] == fault["found"] == len(fault["ids"]) > 0, name
         assert fault["missing"] == fault["unexpected"] == [], name
@@ -116,6 +122,23 @@ def test_the_same_example_ends_as_the_log_says_on_postgresql_with_any_queue(
     assert_well(document)
     assert document["queue"] == queue
     assert postgres.run("SELECT datname FROM pg_database WHERE datname LIKE 'crossfoot_demo%'") == [], "left behind"
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+@pytest.mark.server
+@pytest.mark.timeout(PATIENCE_SECONDS)
+def test_on_kafka_what_a_group_does_is_found_and_what_cannot_be_done_is_named(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    document = demo(
+        tmp_path, "--database", postgres.url(), "--queue", "kafka", "--messages", "300", "--seed", "4"
+    )  # fmt: skip
+
+    assert_well(document)
+    assert document["queue"] == "kafka"
+    assert "partition taken away" in document["faults"]
+    assert set(document["left_out"]) == {"redelivery while running", "deleted from the queue"}
 
 
 def test_a_broker_that_the_demo_cannot_start_is_asked_for(tmp_path: Path) -> None:
@@ -211,13 +234,54 @@ FORGET = {
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name.lower())
+@pytest.mark.parametrize("fault", faults_on("embedded"), ids=lambda fault: fault.name.lower())
 def test_a_fault_without_its_evidence_is_missed(kept: Kept, doctored: Callable[[str], Book], fault: Fault) -> None:
     told = found(doctored(FORGET[fault]))[fault]
 
     count = Count(frozenset(kept.ids(fault)), frozenset(told))
     assert set(count.missing) == kept.ids(fault)
     assert count.problems(fault)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    "fault", [Fault.REBALANCED, Fault.OVERRUN, Fault.ACK_LOST], ids=lambda fault: fault.name.lower()
+)
+def test_of_what_a_group_does_each_kind_has_evidence_of_its_own(doctored: Callable[[str], Book], fault: Fault) -> None:
+    """In books of the embedded queue nothing was taken away; the last failure of a message is made to say so."""
+    says = {
+        Fault.REBALANCED: (Kind.FAILED, {"error": name_of(LeaseLost), "text": fenced(lost=True)}),
+        Fault.OVERRUN: (Kind.FAILED, {"error": name_of(LeaseLost), "text": fenced(lost=False)}),
+        Fault.ACK_LOST: (Kind.ACK_FAILED, {"reason": "no answer", "lost": False}),
+    }
+    kind, details = says[fault]
+    victim = f"(SELECT max(id) FROM crossfoot_entries WHERE kind = {Kind.FAILED:d})"
+    before = found(doctored("SELECT 1"), "kafka")
+    after = found(
+        doctored(
+            f"UPDATE crossfoot_entries SET kind = {kind:d}, details = '{json.dumps(details)}' WHERE id = {victim}"
+        ),
+        "kafka",
+    )
+
+    changed = {one: after[one] - before[one] for one in (Fault.REBALANCED, Fault.OVERRUN, Fault.ACK_LOST)}
+    assert {one for one, ids in changed.items() if ids} == {fault}
+    assert len(changed[fault]) == 1
+
+
+def fenced(*, lost: bool) -> str:
+    """What a delivery is told that must not commit: it was taken back, or its lease has run out."""
+    delivery = Delivery(body=b"", receipt="1", attempt=1, lease_until=0, broker_id="event-1")
+    held = Held(delivery, SystemClock(), lease_over=0.0, attempt=1, strict=True)
+    if lost:
+        held.lose()
+    with pytest.raises(LeaseLost) as caught:
+        held.fence()
+    return str(caught.value)
+
+
+def name_of(error: type[Exception]) -> str:
+    return f"{error.__module__}.{error.__qualname__}"
 
 
 def test_a_fault_that_was_found_and_not_injected_is_a_problem() -> None:
@@ -343,10 +407,19 @@ def test_a_plan_has_every_fault_and_no_case_has_two(events: list[log.Event], siz
     drawn = plan.make(chosen, seed)
 
     cases = {event.sequence: event.case for event in chosen}
-    assert set(FAULT_OF) == set(drawn.acts.values()) == set(Act)
+    assert set(drawn.acts.values()) == set(Act) - {Act.REBALANCE}
+    assert set(FAULT_OF) == set(Act)
     assert set(FAULT_OF.values()) | {Fault.KILLED} == set(Fault)
     assert len({cases[sequence] for sequence in drawn.acts}) == len(drawn.acts)
     assert len(drawn.kills) >= 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_plan_for_kafka_has_what_a_group_does_and_not_what_it_cannot(events: list[log.Event], seed: int) -> None:
+    drawn = plan.make(log.choose(events, 300), seed, "kafka")
+
+    assert set(drawn.acts.values()) == set(Act) - {Act.REDELIVER, Act.DELETE}
+    assert len(drawn.of(Act.REBALANCE)) > 1, "one that strangers do not meet is no plan"
 
 
 def test_a_plan_depends_on_its_seed_alone(events: list[log.Event]) -> None:

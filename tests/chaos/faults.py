@@ -15,9 +15,8 @@ import msgspec
 from tests.chaos.disk import Disk
 from tests.chaos.schedule import Fault
 from tests.chaos.stage import Stage
-from tests.servers.nats import NatsServer
+from tests.servers.ministack import MiniStack
 from tests.servers.postgres import Postgres
-from tests.servers.rabbitmq import RabbitServer
 from tests.servers.valkey import Valkey
 
 FURTHEST = 12.0
@@ -146,10 +145,9 @@ class Faults:
             assert isinstance(server, Valkey)
             return self._while_it_lasts(fault, lambda: _limit(server, "1mb"), lambda: _limit(server, "0"))
         if fault.kind == "restart":
-            assert isinstance(server, Postgres)
+            assert isinstance(server, Postgres | MiniStack)
             server.stop()
         else:
-            assert isinstance(server, Postgres | Valkey | NatsServer | RabbitServer)
             server.kill()
         self._over.wait(fault.seconds)
         server.start()

@@ -26,6 +26,8 @@ def show(console: Console, reports: Sequence[Report]) -> None:
         ):
             told = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
             console.print(f"  {title}: {told}", soft_wrap=True, highlight=False)
+        if report.spared:
+            console.print(f"  spared: {report.spared}", soft_wrap=True, highlight=False)
         for line in _complaints(report):
             console.print(f"  {line}", soft_wrap=True, highlight=False, style="red", markup=False)
         if report.folder:

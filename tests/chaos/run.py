@@ -12,7 +12,7 @@ import msgspec
 from tests.chaos.faults import Done, Faults, Watch
 from tests.chaos.oracle import IS_CLOSED, Verdict, judge
 from tests.chaos.schedule import schedule
-from tests.chaos.stage import Options, Stage, staged
+from tests.chaos.stage import SPARED, Options, Stage, staged
 
 LEAVING = 30.0
 """Seconds a process has to leave in order."""
@@ -29,6 +29,7 @@ class Report(msgspec.Struct, kw_only=True):
         closing: seconds from the end of all faults until every message had its fate.
         disk: whether there was a disk to fill up.
         folder: where everything is that the run left; empty when it was removed.
+        spared: what the pair does not suffer, and why not; empty for most.
     """
 
     pair: str
@@ -44,6 +45,7 @@ class Report(msgspec.Struct, kw_only=True):
     endings: dict[str, int]
     folder: str
     disk: bool
+    spared: str
 
     @property
     def clean(self) -> bool:
@@ -78,7 +80,7 @@ def run(options: Options, folder: Path) -> Report:
             faults=dict(Counter(f"{done.kind} ({_sort(done)})" for done in faults.done)),
             missed=sum(done.touched == 0 for done in faults.done), recovery=_recovery(faults.done, watch),
             closing=closing, verdict=verdict, endings=dict(Counter(_ending(e.slot, e.code) for e in endings)),
-            folder=str(folder), disk=stage.disk is not None,
+            folder=str(folder), disk=stage.disk is not None, spared=SPARED.get(options.pair.partition("/")[2], ""),
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 import psycopg
 
 from crossfoot.connection import is_postgres
+from crossfoot.queues.kafka import ensure
 from tests.chaos.crew import PUBLISHER, WORKER, Slot
 from tests.chaos.disk import Disk, small_disk
 from tests.chaos.life import Life
@@ -23,18 +25,29 @@ from tests.chaos.service import TABLES
 from tests.chaos.warm import a_warm_process
 from tests.crash.scene import make_queue, queue_name
 from tests.servers.cable import Cable, cable_to
+from tests.servers.kafka import Tansu, running_tansu
+from tests.servers.ministack import MiniStack, ministack_running
 from tests.servers.nats import NatsServer, running_nats
 from tests.servers.postgres import Postgres, postgres_running
-from tests.servers.processes import ServerClock
+from tests.servers.processes import ServerClock, free_port
 from tests.servers.rabbitmq import RabbitServer, running_rabbit
 from tests.servers.valkey import Valkey, valkey_running
 
 PAIRS = (
     "sqlite/embedded", "postgres/postgres", "postgres/postgres-apart", "postgres/redis", "postgres/nats",
-    "postgres/rabbitmq",
+    "postgres/rabbitmq", "postgres/sqs", "postgres/kafka",
 )  # fmt: skip
 
-Broker = Postgres | Valkey | NatsServer | RabbitServer
+Broker = Postgres | Valkey | NatsServer | RabbitServer | MiniStack | Tansu
+
+SPARED = {
+    "sqs": "the server of SQS is stopped in order and never killed: only then does it write down what it holds",
+    "kafka": "the server that keeps the broker's log is left alone; the broker itself is killed",
+}
+"""What a pair does not suffer, and why not."""
+
+SESSION = 3
+"""Seconds after which the group takes a frozen worker for dead. It is frozen for longer."""
 
 LINK = ("cut", "stall", "answers late", "answers lost", "requests lost")
 
@@ -87,7 +100,8 @@ class Stage:
 
     def targets(self) -> list[Target]:
         """What can be done to whom."""
-        calm = 1.0 if self.options.seconds < SHORT else 3.0
+        # A group shares anew for seconds whenever a member comes or goes, and handles nothing meanwhile: it needs its pauses.
+        calm = 3.0 if self.options.seconds >= SHORT or self.options.pair.endswith("/kafka") else 1.0
         servers = (5.0, 12.0) if self.options.seconds < SHORT else (5.0, 40.0)
         found = [
             Target(slot.name, ("kill", "freeze", "stop", "clock step"), (3.0, 9.0 * calm)) for slot in self.workers
@@ -99,9 +113,12 @@ class Stage:
                 Valkey: ("crash", "hang", "memory full"),
                 NatsServer: ("crash", "hang"),
                 RabbitServer: ("crash", "hang"),
+                MiniStack: ("restart", "hang"),
+                Tansu: ("crash", "hang"),
             }[type(server)]
-            # A virtual machine takes four seconds to start.
-            longer = (12.0, 20.0) if isinstance(server, RabbitServer) and servers[1] < 20 else servers
+            # A virtual machine takes four seconds to start, and MiniStack as long to stop.
+            slow = calm > 1 or isinstance(server, RabbitServer | MiniStack)
+            longer = (12.0, 20.0) if slow and servers[1] < 20 else servers
             found.append(Target(name, kinds, longer))
         found += [Target(name, LINK, (5.0, 12.0 * calm)) for name in self.cables]
         if self.disk is not None:
@@ -141,7 +158,10 @@ def staged(options: Options, folder: Path) -> Iterator[Stage]:
         stage.truth = _life(stage, "truth", name, *route(""))
         _make_tables(stage)
         if stage.truth.endpoint is not None:
-            anyio.run(make_queue, name, stage.truth.endpoint, stage.truth.lease)
+            if queue == "kafka":
+                anyio.run(partial(ensure, name, servers=stage.truth.endpoint, partitions=4))
+            else:
+                anyio.run(make_queue, name, stage.truth.endpoint, stage.truth.lease)
         warm = kept.enter_context(a_warm_process(folder))
         for number in range(1, options.workers + 1):
             who = f"worker {number}"
@@ -170,13 +190,17 @@ def _served(
         broker = kept.enter_context(running_nats(folder / "nats"))
     elif queue == "rabbitmq":
         broker = kept.enter_context(running_rabbit(folder / "rabbitmq"))
+    elif queue == "sqs":
+        broker = kept.enter_context(ministack_running(folder / "sqs"))
+    elif queue == "kafka":
+        broker = _kafka(stage, folder, kept)
     elif queue == "postgres-apart":
         database.run("CREATE DATABASE queues")
     if broker is not None:
         stage.servers["broker"] = broker
     for who in ("workers", "publisher"):
         stage.cables[f"{who} to database"] = kept.enter_context(cable_to(database.port))
-        if queue != "postgres":
+        if queue not in ("postgres", "kafka"):
             port = broker.port if broker is not None else database.port
             stage.cables[f"{who} to broker"] = kept.enter_context(cable_to(port))
 
@@ -191,7 +215,15 @@ def _served(
         near, far = (stage.cables.get(f"{who} to {what}") for what in ("database", "broker"))
         return database.url(port=near.port if near else None), endpoint(far.port if far else None)
 
-    return route, queue_name(endpoint(None))
+    return route, queue_name(endpoint(None)).replace("&session=1", f"&session={SESSION}")
+
+
+def _kafka(stage: Stage, folder: Path, kept: ExitStack) -> Tansu:
+    """A broker that tells all its clients to come by one cable: where they are to go is the broker's word and not theirs."""
+    port = free_port()
+    cable = stage.cables["clients to broker"] = kept.enter_context(cable_to(port))
+    store = kept.enter_context(ministack_running(folder / "s3", "s3"))
+    return kept.enter_context(running_tansu(folder / "kafka", store=store, port=port, reached_by=cable.port))
 
 
 def _life(stage: Stage, who: str, queue: str, database: str, endpoint: str | None) -> Life:

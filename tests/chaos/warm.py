@@ -100,6 +100,7 @@ def _import() -> None:
     import psycopg
 
     import crossfoot.cli.worker
+    from crossfoot.queues.kafka.answers import import_client
     from crossfoot.queues.nats import NatsQueue
     from crossfoot.queues.postgres.beside import QueueBesideTheBook
     from crossfoot.queues.rabbitmq.answers import import_aiormq
@@ -107,6 +108,7 @@ def _import() -> None:
     from tests.chaos import service
 
     import_redis()
+    import_client()
     import_aiormq()
     assert all((aiosqlite, alembic, psycopg, crossfoot, NatsQueue, QueueBesideTheBook, service))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +24,7 @@ from crossfoot.message import decode, encode
 from crossfoot.queues.kafka import KafkaQueue, ensure
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Outgoing, Refused
 from crossfoot.testing.queues import outgoing
-from tests.servers.kafka import MockCluster, Tansu
+from tests.servers.kafka import MockCluster, Tansu, publish_with_headers
 
 pytest_plugins = ["tests.servers.kafka_fixtures"]
 
@@ -709,6 +710,32 @@ class TestDeadLetters:
             (answer,) = await queue.dead_letter([delivery], reason="poison")
             assert isinstance(answer, NotDone)
             assert f"create the topic {scene.topic}.dead" in answer.reason
+
+
+class TestHeadersThatAreNoText:
+    NO_TEXT = b"a\xff\xfeb"
+
+    @pytest.mark.parametrize(
+        ("names", "kept"),
+        [
+            ([NO_TEXT], {}),
+            ([NO_TEXT, NO_TEXT], {}),
+            ([b"mine", NO_TEXT], {"mine": "1"}),
+            ([NO_TEXT, b"mine"], {"mine": "1"}),
+            ([NO_TEXT, b"mine", NO_TEXT, b"yours", NO_TEXT], {"mine": "1", "yours": "1"}),
+        ],
+    )
+    async def test_the_message_comes_with_those_that_are(
+        self, scene_of: SceneOf, names: list[bytes], kept: dict[str, str]
+    ) -> None:
+        """To touch what the client hands out in the place of such a name ends the process."""
+        scene = await scene_of()
+        send = partial(publish_with_headers, scene.server.url, scene.topic, b"{}", names)
+        await anyio.to_thread.run_sync(send)
+        async with scene.queue() as queue:
+            (delivery,) = await take(queue, 1)
+            assert (delivery.body, delivery.attributes) == (b"{}", kept)
+            assert await queue.ack([delivery.receipt]) == [Done(delivery.receipt)]
 
 
 class TestTheSecondOpinion:

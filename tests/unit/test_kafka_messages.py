@@ -86,7 +86,7 @@ class Record:
 
 
 class Unreadable(Record):
-    """One with a header whose name is no UTF-8 text: what the client does then was seen on the mock cluster."""
+    """One whose headers the client does not hand out, however often it is asked."""
 
     def headers(self) -> Any:
         raise SystemError("returned a result with an exception set")
@@ -102,7 +102,7 @@ def test_a_message_whose_headers_cannot_be_read_comes_without_them_and_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert came_of(Unreadable([])).headers == []
-    assert "message billing/3/7 comes without its headers" in caplog.text
+    assert "message billing/3/7 comes without those of its headers" in caplog.text
 
 
 class TestEntries:

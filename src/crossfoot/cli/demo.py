@@ -35,6 +35,7 @@ class Queues(StrEnum):
     nats = "nats"
     postgres = "postgres"
     rabbitmq = "rabbitmq"
+    kafka = "kafka"
 
 
 DatabaseUrl = Annotated[
@@ -64,7 +65,7 @@ def demo(
         Queues,
         typer.Option(
             metavar="QUEUE",
-            help="where messages travel: embedded, in the book's database; or sqs, redis or nats, which are started, or "
+            help="where messages travel: embedded, in the book's database; or sqs, redis, nats or kafka, which are started, or "
             "postgres or rabbitmq",
         ),
     ] = Queues.embedded,
@@ -80,13 +81,15 @@ def demo(
         crossfoot demo --db demo.db
         crossfoot demo --queue sqs
         crossfoot demo --database postgresql://postgres@127.0.0.1/postgres
+        crossfoot demo --queue kafka --endpoint kafka://127.0.0.1:9092
 
     Publishes real events through several worker processes, while an injector refuses and duplicates publications, loses
     answers and acks, damages payloads, kills workers and deletes messages, and keeps a record of its own. What became
     of every message is then read from the books alone; what the books name as lost is published again, corrected.
 
     Exits with 0 when the books found exactly what was injected, nothing is unaccounted, and every case ended as the log
-    says; with 1 when not. On SQS it takes over a minute: that is the shortest retention there is.
+    says; with 1 when not. On SQS it takes over a minute: that is the shortest retention there is. What can be done to no
+    message of a kind of queue is left out, and named at the end.
     """
     if endpoint is not None and queue in (Queues.embedded, Queues.sqs):
         raise UsageError(f"--queue {queue.value} takes no --endpoint: what it needs is started for the demo")

@@ -12,7 +12,7 @@ from crossfoot.cli import balance
 from crossfoot.cli.output import Cell, Output, jsonable
 from crossfoot.cli.pages import fate_style, show_page
 from crossfoot.connection import Connection
-from crossfoot.demo.plan import Fault
+from crossfoot.demo.plan import LEFT_OUT, Fault
 from crossfoot.demo.run import Count, Result
 from crossfoot.recover.lookup import look_up
 from crossfoot.recover.phrases import plural
@@ -21,6 +21,7 @@ from crossfoot.recover.why import Page
 IDS_SHOWN = 3
 WORTH_READING = (
     (Fault.REDELIVERED, "Delivered again while it was being handled; took effect once"),
+    (Fault.REBALANCED, "Its partition was taken away while it was in hand; took effect once"),
     (Fault.ANSWER_LOST, "Published, or not? Nobody knew; sent again; took effect once"),
     (Fault.SWALLOWED, "Its handler swallowed an exception, and all seemed well"),
 )
@@ -45,6 +46,7 @@ def document(result: Result, connection: Connection, *, kept: Path | None) -> di
         "unaccounted": drawn.unaccounted,
         "identities": jsonable(drawn.identities),
         "faults": {fault.value: _fault(count) for fault, count in result.faults.items()},
+        "left_out": {fault.value: why for fault, why in LEFT_OUT.get(options.queue, {}).items()},
         "after_faults": played.after_faults.fates,
         "recovered": jsonable(played.recovered),
         "final_states": jsonable(result.states),
@@ -112,6 +114,8 @@ def _faults(out: Output, result: Result) -> None:
             [(mark, style), fault.value, f"{len(count.injected):,}", f"{len(count.found):,}", _told(count, exact)]
         )
     out.table(("", "fault", ">injected", ">found", "ids"), rows)
+    left_out = LEFT_OUT.get(result.options.queue, {})
+    out.labelled("left out", [f"{fault.value}: {why}" for fault, why in left_out.items()])
 
 
 def _told(count: Count, exact: bool) -> Cell:
@@ -160,7 +164,8 @@ def _verdict(out: Output, result: Result, kept: Path | None) -> None:
 
 def _worth_reading(result: Result, connection: Connection) -> Iterator[tuple[str, Page]]:
     for fault, about in WORTH_READING:
-        for id_ in sorted(result.faults[fault].found, key=_by_number)[:1]:
+        count = result.faults.get(fault)
+        for id_ in sorted(count.found if count is not None else (), key=_by_number)[:1]:
             page = look_up(connection, id_, time.time_ns() // 1000).page
             if page is not None:
                 yield about, page

@@ -15,6 +15,8 @@ recovery.py   publishes again what the books name as dead
 progress.py   what the books say while all this runs
 found.py      which faults the books tell of
 states.py     the final states of the cases, and their invoices
-server.py     the queues: embedded, or SQS from an emulator
+place.py      where the queues are: in the book, on a server started for the demo, or on one that is named
+servers.py    servers that are started: MiniStack, Valkey, NATS, Tansu
+group.py      the same for a consumer group: its partitions are taken away
 run.py        one run, from the first event to the result
 """

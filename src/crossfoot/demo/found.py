@@ -16,6 +16,11 @@ lease overrun              a delivery that ended after its lease
 ack lost                   an ack without an answer; or delivered again after it was proven and acked
 retention expiry           an entry `expired`; or found in the dead letters, where the queue says that it expired
 deleted from the queue     an entry `vanished`
+partition taken away       failed because the queue took it back; or the ack came too late for that reason
+
+Consumer groups deliver again, without anybody's fault, what was acked behind a message that has no end: there a lost ack is one
+without an answer. And what their rebalances hold up may outlast its lease without having been ended by that: there an overrun is a
+delivery that failed of it.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ import re
 from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.store import Book
 from crossfoot.connection import Connection
-from crossfoot.demo.plan import Fault
+from crossfoot.demo.plan import GROUPS, Fault, faults_on
 from crossfoot.dialect import differs
 
 ENDS = (*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT)
@@ -107,16 +112,35 @@ QUERIES: dict[Fault, str] = {
 }
 
 
+_LEASE_LOST = f"""
+    e.kind = {Kind.FAILED} AND json_extract(e.details, '$.error') = 'crossfoot.errors.LeaseLost'
+    AND json_extract(e.details, '$.text')"""
+_TAKEN_BACK = "LIKE '%: the queue took it back %'"
+
+OF_GROUPS: dict[Fault, str] = {
+    Fault.OVERRUN: f"{_MESSAGES} WHERE {_LEASE_LOST} NOT {_TAKEN_BACK}",
+    Fault.ACK_LOST: f"{_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED} AND json_extract(e.details, '$.lost') = 0",
+    Fault.REBALANCED: f"""
+        {_MESSAGES} WHERE e.kind = {Kind.ACK_FAILED} AND json_extract(e.details, '$.lost') = 1 OR {_LEASE_LOST} {_TAKEN_BACK}""",
+}
+"""Where consumers are a group that shares partitions."""
+
+
 def _spelt(sql: str) -> str:
     """The query, which PostgreSQL spells otherwise where it reads JSON."""
-    other = sql.replace("json_extract(e.details, '$.lost') = 0", "e.details::jsonb ->> 'lost' = 'false'")
+    other = sql
+    for number, text in ("0", "false"), ("1", "true"):
+        other = other.replace(
+            f"json_extract(e.details, '$.lost') = {number}", f"e.details::jsonb ->> 'lost' = '{text}'"
+        )
     return differs(sql, postgres=re.sub(r"json_extract\(([\w.]+), '\$\.(\w+)'\)", r"(\1::jsonb ->> '\2')", other))
 
 
-def found(book: Book) -> dict[Fault, set[str]]:
-    """Every fault with the ids it happened to, by the books. After the workers have stopped."""
+def found(book: Book, queue: str = "embedded") -> dict[Fault, set[str]]:
+    """Every fault there can be on that kind of queue, with the ids it happened to, by the books. After the workers have stopped."""
+    queries = {**QUERIES, **OF_GROUPS} if queue in GROUPS else QUERIES
     with book.reading() as connection:
-        return {fault: _ids(connection, query) for fault, query in QUERIES.items()}
+        return {fault: _ids(connection, queries[fault]) for fault in faults_on(queue)}
 
 
 def _ids(connection: Connection, query: str) -> set[str]:

@@ -76,6 +76,7 @@ class Hooks:
             Act.OVERRUN: self._overrun,
             Act.REDELIVER: self._wait_for_a_second,
             Act.LOSE_ACK: self._commit_in_peace,
+            Act.REBALANCE: self._lose_the_partition,
         }
 
     def around(self, handler: Handler) -> Function:
@@ -127,7 +128,15 @@ class Hooks:
         hold.muted = True
         while self._clock.now() < hold.lease_until + micros(AFTER_THE_LEASE):
             time.sleep(LOOK_AGAIN)
-        self._record.note(Fault.OVERRUN, message.id)
+        if not self._queue.is_void(hold.delivery.receipt):
+            self._record.note(Fault.OVERRUN, message.id)
+        else:  # it did not run out, it was taken away: the next one is to be the one
+            self._record.withdraw(_began(Fault.OVERRUN, message))
+
+    def _lose_the_partition(self, message: Message, hold: Hold) -> None:
+        """The group gives it to somebody else while the handler runs."""
+        if self._begins(message, hold, everyone=True) and not self._queue.until_taken_away(hold, GIVE_UP_SECONDS):
+            self._queue.shield.down(hold.delivery.receipt)
 
     def _wait_for_a_second(self, message: Message, hold: Hold) -> None:
         """The queue delivers the message a second time, although the first copy is being handled and its lease runs."""
@@ -151,11 +160,16 @@ class Hooks:
         """Whether this delivery is the one it happens to: the first that no kill interrupts before it is shielded."""
         fault = FAULT_OF[hold.act]
         self._queue.shield.up(hold.delivery.receipt, everyone=everyone)
-        if self._record.has(fault, message.id) or self._record.signalled(f"{fault.value} began: {message.id}"):
+        if self._record.has(fault, message.id) or self._record.signalled(_began(fault, message)):
             self._queue.shield.down(hold.delivery.receipt)
             return False
-        self._record.signal(f"{fault.value} began: {message.id}")
+        self._record.signal(_began(fault, message))
         return True
+
+
+def _began(fault: Fault, message: Message) -> str:
+    """The signal that it has begun to happen."""
+    return f"{fault.value} began: {message.id}"
 
 
 def _fail(message: Message) -> None:

@@ -113,6 +113,14 @@ class FaultyReceive(Delegate):
         """Have the message delivered again although `hold` is not over."""
         self._hands.show(hold.delivery)
 
+    def until_taken_away(self, hold: Hold, seconds: float) -> bool:
+        """Wait until its partition was taken away, for so many seconds at most. Whether it was; here nobody has partitions."""
+        return False
+
+    def is_void(self, receipt: str) -> bool:
+        """Whether its partition was taken away."""
+        return False
+
     def forget(self, receipt: str) -> None:
         """This delivery has come to its end, and its entries are in the book."""
         if receipt in self.held:
@@ -215,6 +223,11 @@ class FaultyLocalReceive(FaultyKeepingReceive):
 
     async def oldest(self) -> Micros | None:
         return await self.inner.oldest()
+
+
+def id_in(delivery: Delivery) -> str:
+    """The message's id; empty where the envelope cannot be read."""
+    return _key(delivery).partition("|")[2]
 
 
 def _key(delivery: Delivery) -> str:

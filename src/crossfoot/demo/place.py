@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio.to_thread
 import msgspec
 
 from crossfoot.app import Crossfoot
@@ -31,6 +33,10 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}
 """The emulator takes any."""
 
 
+async def _by_itself() -> None:
+    """The queue forgets without anybody's help."""
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """The queues of one demo.
 
@@ -38,6 +44,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         main, late: for the publisher.
         settings: what a worker's service must know to find the main queue; `late_settings` the other.
         environment: for worker processes.
+        forget: has the late queue forget, where its server does not do so by itself in time.
         late_retention: seconds after which the late queue forgets.
         lease: seconds.
         patience: seconds that may pass without anything happening, beyond any wait there is.
@@ -51,6 +58,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 8.0
     patience: float = 60.0
     environment: dict[str, str] = {}
+    forget: Callable[[], Awaitable[None]] = _by_itself
 
 
 def place_of(queue: str, database: str, folder: Path, endpoint: str | None) -> AbstractAsyncContextManager[Place]:
@@ -132,17 +140,20 @@ async def _broker(kind: str, database: str, folder: Path, endpoint: str | None) 
 
         await broker.make(settings(SERVICE)["queue"], url, None)
         await broker.make(settings(LATE)["queue"], url, SHORT)
-        yield _told(database, SHORT, settings, patience=broker.patience)
+        yield _told(
+            database, SHORT, settings, lease=broker.lease, patience=broker.patience,
+            forget=partial(broker.forget, settings(LATE)["queue"], url),
+        )  # fmt: skip
 
 
-def _told(database: str, retention: float, settings: Callable[[str], dict[str, Any]], patience: float = 60.0) -> Place:
+def _told(database: str, retention: float, settings: Callable[[str], dict[str, Any]], **others: Any) -> Place:
     """The place that settings lead to."""
     main = {"synchronous": SYNCHRONOUS, **settings(SERVICE)}
     late = {"synchronous": SYNCHRONOUS, "retention": retention, **settings(LATE)}
     return Place(
         main=Crossfoot(SERVICE, database=database, **main).queue,
         late=Crossfoot(SERVICE, database=database, **late).queue,
-        settings=main, late_settings=late, late_retention=retention, patience=patience,
+        settings=main, late_settings=late, late_retention=retention, **others,
     )  # fmt: skip
 
 
@@ -154,18 +165,25 @@ async def _given(endpoint: str) -> AsyncIterator[str]:
 # ---- brokers -----------------------------------------------------------------------------------------------------------
 
 
+async def _forgets(queue: str, url: str) -> None:
+    """By itself."""
+
+
 class Broker(msgspec.Struct, frozen=True):
     """How queues are made on one kind of broker.
 
     Attributes:
         queue: how settings name one.
         make: makes it, by that name, at that endpoint, with that retention.
-        patience: see `Place`.
+        lease, patience: see `Place`.
+        forget: see `Place`; by that name, at that endpoint.
     """
 
     queue: str
     make: Callable[[str, str, float | None], Awaitable[object]]
+    lease: float = 8.0
     patience: float = 60.0
+    forget: Callable[[str, str], Awaitable[None]] = _forgets
 
 
 async def _make_redis(queue: str, url: str, retention: float | None) -> None:
@@ -192,10 +210,29 @@ async def _make_rabbitmq(queue: str, url: str, retention: float | None) -> None:
     await ensure(queue.partition(":")[2], url=url, retention=retention)
 
 
+async def _make_kafka(queue: str, url: str, retention: float | None) -> None:
+    from crossfoot.demo.group import PARTITIONS
+    from crossfoot.queues.kafka import ensure
+
+    await ensure(queue, servers=url, retention=retention, partitions=PARTITIONS)
+
+
+async def _empty_kafka(queue: str, url: str) -> None:
+    """What a topic's retention is over for is cleaned up every few minutes at best. This does it now: the topic is made anew."""
+    from crossfoot.demo.group import delete_topic
+
+    await anyio.to_thread.run_sync(delete_topic, queue, url)
+    await _make_kafka(queue, url, SHORT)
+
+
 BROKERS = {
     "postgres": Broker("postgres:{name}", _make_postgres),
     "redis": Broker("redis:{name}", _make_redis),
     "nats": Broker("nats:{name}/billing", _make_nats),
     # A message that is on its way between two of its queues is counted nowhere, and can be for minutes.
     "rabbitmq": Broker("rabbitmq:{name}?heartbeat=10", _make_rabbitmq, patience=300.0),
+    # Whoever has had a partition and is killed is missed after a session, and a group takes its time to share anew.
+    "kafka": Broker(
+        "kafka:{name}?group=billing&session=6", _make_kafka, lease=5.0, patience=120.0, forget=_empty_kafka
+    ),
 }

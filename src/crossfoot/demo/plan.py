@@ -35,6 +35,7 @@ class Fault(StrEnum):
     ACK_LOST = "ack lost"
     EXPIRED = "retention expiry"
     DELETED = "deleted from the queue"
+    REBALANCED = "partition taken away"
 
 
 class Act(StrEnum):
@@ -57,6 +58,7 @@ class Act(StrEnum):
     LOSE_ACK = "lose the ack"
     EXPIRE = "leave it beyond retention"
     DELETE = "delete it behind our back"
+    REBALANCE = "have strangers join the group"
 
 
 FAULT_OF: dict[Act, Fault] = {
@@ -77,16 +79,38 @@ FAULT_OF: dict[Act, Fault] = {
     Act.LOSE_ACK: Fault.ACK_LOST,
     Act.EXPIRE: Fault.EXPIRED,
     Act.DELETE: Fault.DELETED,
+    Act.REBALANCE: Fault.REBALANCED,
 }
+
+LEFT_OUT: dict[str, dict[Fault, str]] = {
+    "kafka": {
+        Fault.REDELIVERED: "while a consumer has a partition, nobody else can have its messages delivered again",
+        Fault.DELETED: "no single message can be deleted from a topic",
+    },
+}
+"""Faults that have no counterpart on a kind of queue, and why not."""
+
+GROUPS = ("kafka",)
+"""Kinds of queues whose consumers are a group that shares partitions; only those can be taken away."""
+
+
+def faults_on(queue: str) -> list[Fault]:
+    """What can go wrong on that kind of queue."""
+    others = [] if queue in GROUPS else [Fault.REBALANCED]
+    return [fault for fault in Fault if fault not in LEFT_OUT.get(queue, {}) and fault not in others]
+
 
 SLOW = (Act.REDELIVER, Act.OVERRUN)
 """Acts that keep a handler busy for as long as a lease: fewer of them."""
 
-ON_FIRST = (Act.LOSE_ACK, *SLOW)
+ON_FIRST = (Act.LOSE_ACK, *SLOW, Act.REBALANCE)
 """Acts that need a case's first event: it is never early, so that its handler runs at its first delivery, and begins
 before its transaction does."""
 
-EARLY: dict[Act, float] = {Act.EXPIRE: 0.35, Act.REDELIVER: 0.7, Act.OVERRUN: 0.7}
+CANDIDATES = 6
+"""Events of which one is to see its partition taken away. Whether it is, when strangers join, the group decides."""
+
+EARLY: dict[Act, float] = {Act.EXPIRE: 0.35, Act.REDELIVER: 0.7, Act.OVERRUN: 0.7, Act.REBALANCE: 0.7}
 """Acts that need time to show, and therefore fall into the first part of the log."""
 
 
@@ -105,11 +129,12 @@ class Plan(msgspec.Struct, frozen=True):
         return [sequence for sequence, planned in self.acts.items() if planned is act]
 
 
-def make(events: Sequence[Event], seed: int) -> Plan:
+def make(events: Sequence[Event], seed: int, queue: str = "embedded") -> Plan:
     """Draw the plan.
 
     Args:
         events: in publish order, whole cases.
+        queue: its kind, see `faults_on`.
 
     Raises:
         UsageError: there are too few cases for every fault to happen once.
@@ -119,7 +144,8 @@ def make(events: Sequence[Event], seed: int) -> Plan:
     chance.shuffle(order)
     taken: set[str] = set()
     acts: dict[int, Act] = {}
-    for act in sorted(Act, key=lambda one: (one not in ON_FIRST, EARLY.get(one, 1.0))):  # the choosiest first
+    possible = [act for act in Act if FAULT_OF[act] in faults_on(queue)]
+    for act in sorted(possible, key=lambda one: (one not in ON_FIRST, EARLY.get(one, 1.0))):  # the choosiest first
         for _ in range(count(act, len(events))):
             event = next(
                 (e for at, e in order if e.case not in taken and _fits(act, e, at / len(events), events)), None
@@ -134,6 +160,8 @@ def make(events: Sequence[Event], seed: int) -> Plan:
 
 def count(act: Act, size: int) -> int:
     """How often, among `size` events."""
+    if act is Act.REBALANCE:
+        return CANDIDATES
     if act in SLOW:
         return min(5, max(1, size // 8_000))
     return max(1, size // 4_000) if _is_half(act) else max(1 if size < 250 else 2, size // 2_500)

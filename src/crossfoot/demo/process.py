@@ -97,6 +97,13 @@ def faulty(app: Crossfoot, acts: Mapping[str, Act], record: Record, shield: Shie
         hands = OtherHands(queue)
     if isinstance(queue, LocalQueue):
         return FaultyLocalReceive(queue, acts, record, shield, hands, database=app.database.path)
+    if app.settings.queue.startswith("kafka:"):
+        from crossfoot.demo.group import FaultyGroupReceive, Strangers
+        from crossfoot.queues.kafka import KafkaQueue
+
+        assert isinstance(queue, KafkaQueue)
+        strangers = Strangers(app.settings.queue, app.settings.endpoint)
+        return FaultyGroupReceive(queue, strangers, acts, record, shield, hands)
     kind = FaultyKeepingReceive if isinstance(queue, KeepsExpired) else FaultyReceive
     return kind(queue, acts, record, shield, hands)
 

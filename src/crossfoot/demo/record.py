@@ -53,10 +53,15 @@ class Record:
                 result[Fault(fault)].add(id_)
         return result
 
-    def signal(self, name: str) -> None:
-        """Tell the other processes something, once."""
+    def signal(self, name: str) -> bool:
+        """Tell the other processes something, once. False when somebody has."""
         with self._lock:
-            self._connection.execute("INSERT OR IGNORE INTO signals VALUES (?)", (name,))
+            return self._connection.execute("INSERT OR IGNORE INTO signals VALUES (?)", (name,)).rowcount == 1
+
+    def withdraw(self, name: str) -> None:
+        """Nothing came of that signal."""
+        with self._lock:
+            self._connection.execute("DELETE FROM signals WHERE name = ?", (name,))
 
     def signalled(self, name: str) -> bool:
         with self._lock:

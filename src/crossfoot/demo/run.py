@@ -23,7 +23,7 @@ from crossfoot.demo.log import Event
 from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.outgoing import FaultyPublish
 from crossfoot.demo.place import Place
-from crossfoot.demo.plan import Fault, Plan
+from crossfoot.demo.plan import Fault, Plan, faults_on
 from crossfoot.demo.process import example
 from crossfoot.demo.progress import CLOSED
 from crossfoot.demo.publisher import Publisher
@@ -122,7 +122,7 @@ async def run(options: Options, watcher: Watcher) -> Result:
         DemoBroken: a worker left by itself, or nothing moves any more.
     """
     events = await anyio.to_thread.run_sync(_events, options.messages)
-    drawn = plan.make(events, options.seed)
+    drawn = plan.make(events, options.seed, options.queue)
     record = Record(options.folder / "injected.db")
     try:
         async with _place(options) as where, _scene(options, where, drawn, record) as scene:
@@ -158,11 +158,11 @@ async def reckon(app: Crossfoot, queues: dict[str, Depth]) -> Balance:
 def _result(
     options: Options, events: list[Event], app: Crossfoot, played: Played, balance: Balance, record: Record
 ) -> Result:
-    injected, told = record.all(), found(app.book)
+    injected, told = record.all(), found(app.book, options.queue)
     expected = log.ends(events)
     return Result(
         options=options, events=len(events), cases=len(expected), played=played, balance=balance,
-        faults={fault: Count(frozenset(injected[fault]), frozenset(told[fault])) for fault in Fault},
+        faults={fault: Count(frozenset(injected[fault]), frozenset(told[fault])) for fault in faults_on(options.queue)},
         states=compare(app.book, expected),
     )  # fmt: skip
 

@@ -176,6 +176,7 @@ class Scene:
         await until(self._all_are_late, every=LOOK)
         self._late_from = max(self._publisher.late_at) + self._where.late_retention + 0.5
         await anyio.sleep_until(self._late_from)
+        await self._where.forget()
         await self._crew.start(self._late_settings, mortal=False)
 
     async def _all_are_late(self) -> bool:

