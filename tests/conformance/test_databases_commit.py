@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Generator
 from typing import Any
 
@@ -77,10 +78,13 @@ def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -
     engine = getattr(scene.database, "engine", None)
     if engine is None:
         inner = scene.session._inner if scene.form.is_async else scene.session.handle
+        it = weakref.ref(inner)  # one that somebody else holds is given up before the next delivery
 
         def lose_answer() -> None:
+            connection = it()
+            assert connection is not None
             if done:
-                sqlite3.Connection.execute(inner, "COMMIT")
+                sqlite3.Connection.execute(connection, "COMMIT")
             raise error
 
         sqlite3.Connection.create_function(inner, "lose_answer", 0, lose_answer)

@@ -17,13 +17,14 @@ from crossfoot.effects.handler import Handler
 from crossfoot.effects.operation import operation_key
 from crossfoot.errors import TransactionMisuse
 from crossfoot.message import Message
-from tests.conformance.database_forms import POSTGRES_FORMS
+from tests.conformance.database_forms import FILE_FORMS, POSTGRES_FORMS
 from tests.conformance.database_rig import Call, Form, Scene, Sql, a_scene, bill, insert
 
 pytest_plugins = ["tests.conformance.database_fixtures", "tests.servers.postgres_fixtures"]
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
 PSYCOPG = [form for form in POSTGRES_FORMS if form.name in ("psycopg", "psycopg-async")]
+(SQLITE3,) = (form for form in FILE_FORMS if form.name == "sqlite3")
 ORM = [form for form in POSTGRES_FORMS if form.orm]
 BATCHES = pytest.mark.parametrize("batch", [False, True], ids=["plain", "batch"])
 SERIES = "SELECT * FROM generate_series(1, 100000)"
@@ -65,8 +66,9 @@ def plain(function: Any) -> Handler:
     )
 
 
-@BATCHES
-@of(PSYCOPG[0])
+@pytest.mark.parametrize(
+    ("scene", "batch"), [(PSYCOPG[0], False), (PSYCOPG[0], True), (SQLITE3, False)], ids=repr, indirect=["scene"]
+)
 async def test_a_thread_writes_nothing_by_the_connection_that_its_handler_had(scene: Scene, batch: bool) -> None:
     go_on, told = threading.Event(), []
 
@@ -88,7 +90,7 @@ async def test_a_thread_writes_nothing_by_the_connection_that_its_handler_had(sc
         raise ConnectionError("pricing is down")
 
     def next_one(message: Message, tx: Any) -> None:
-        tx.execute("INSERT INTO effects VALUES (%s, '')", (message.id,))
+        tx.execute(f"INSERT INTO effects VALUES ('{message.id}', '')")
         go_on.set()
         threads[0].join(PATIENCE)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
@@ -181,12 +184,17 @@ class SqliteSession:
 
     by_columns = False
 
-    def __init__(self, connection: HandlerConnection) -> None:
-        self.handle = connection
-        self._counter = connection.counter
-        self._own = own_cursor(connection)
+    handle: HandlerConnection
+
+    def __init__(self, connect: Callable[[], HandlerConnection]) -> None:
+        self._connect = connect
+        self._take(connect())
 
     def begin(self) -> None:
+        if sys.getrefcount(self.handle) > self._references:
+            # A variable of the last handler's, in a thread it left or a traceback: what it leads to ends here.
+            self.handle.leave()
+            self._take(self._connect())
         self.handle.begin()
 
     def commit(self) -> None:
@@ -229,6 +237,14 @@ class SqliteSession:
 
     def close(self) -> None:
         self.handle.leave()
+
+    def _take(self, connection: HandlerConnection) -> None:
+        """As nobody knows it yet but this."""
+        self.handle = connection
+        self._counter = connection.counter
+        self._own = own_cursor(connection)
+        del connection
+        self._references = sys.getrefcount(self.handle)
 
     def _unwatch(self) -> None:
         self.handle.guarded = False
@@ -291,7 +307,7 @@ class SqliteDatabase:
         self._synchronous = synchronous
 
     def connect(self) -> Session:
-        return SqliteSession(connect_as(HandlerConnection, self.path, synchronous=self._synchronous))
+        return SqliteSession(partial(connect_as, HandlerConnection, self.path, synchronous=self._synchronous))
 
     async def aconnect(self) -> AsyncSession:
         from crossfoot.effects.databases.aiosqlite import open_session
