@@ -96,14 +96,8 @@ def demo(
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leave nothing behind then, either
     with tempfile.TemporaryDirectory(prefix="crossfoot-demo-") as folder, _book(Path(folder), db, database) as path:
         options = Options(
-            messages=messages,
-            seed=seed,
-            db=path,
-            folder=Path(folder),
-            queue=queue.value,
-            endpoint=endpoint,
-            workers=workers,
-        )
+            messages=messages, seed=seed, db=path, folder=Path(folder), queue=queue.value, endpoint=endpoint, workers=workers
+        )  # fmt: skip
         with progress(options) as watcher:
             result = _run(options, watcher)
         with reading(path) as (connection, _):
