@@ -1,0 +1,212 @@
+"""One deadline for everything that is done for a request.
+
+    with flow.deadline(0.3):
+        ...
+
+The same block serves coroutines and threads. In a coroutine the work is cancelled when the time is over, and `Expired` is raised;
+a thread cannot be cancelled, so there the next guarded call refuses to begin. Inside the block, in the tasks it begins and in
+threads that are started with its context, `remaining()` is what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from crossfoot.errors import Expired, UsageError
+from crossfoot.flow import places, watching
+from crossfoot.flow.reports import Report, Trouble, tell
+from crossfoot.flow.runtime import SYSTEM, Clock, Loop, running
+
+TOLERANCE = 0.05
+"""Seconds by which work may end after its deadline before that is reported."""
+
+_current: ContextVar[Deadline | None] = ContextVar("crossfoot_deadline", default=None)
+
+
+class Deadline:
+    """A time by which work has to be over.
+
+    Attributes:
+        at: when, by `clock`; infinite for never. Known once the block has begun.
+        clock: of the loop in which it was set, or the machine's. Monotonic: a step of the wall clock moves nothing.
+    """
+
+    __slots__ = (
+        "_lag",
+        "_pressed",
+        "_scope",
+        "_seconds",
+        "_taken",
+        "_task",
+        "_timer",
+        "_token",
+        "_told",
+        "_within",
+        "at",
+        "clock",
+        "sample",
+        "thread",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self, seconds: float, taken: places.Taken | None = None) -> None:
+        if not seconds >= 0:
+            raise UsageError(f"a deadline of {seconds} s: give seconds, 0 or more")
+        self._seconds = seconds
+        self._taken = taken or places.caller()
+        self._within: Deadline | None = None
+        self._token: Token[Deadline | None] | None = None
+        self._told = False
+        self.at = math.inf
+        self.clock: Clock = SYSTEM
+        self.sample: str | None = None
+        self.thread = 0
+        self.waiting: str | None = None
+        self._lag: float | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._pressed = 0
+
+    # ---- asked by everybody --------------------------------------------------------------------------------------
+
+    def remaining(self) -> float:
+        """Seconds left, negative when it has passed."""
+        return self.at - self.clock()
+
+    def at_by(self, other: Clock) -> float:
+        """The same time by another clock."""
+        if self.at == math.inf or other == self.clock:
+            return self.at
+        return other() + self.remaining()
+
+    @property
+    def place(self) -> str:
+        """Where it was set."""
+        return places.told(self._taken)
+
+    def check(self) -> None:
+        """Raise `Expired` when it has passed."""
+        if self.remaining() <= 0:
+            raise self.expired()
+
+    def expired(self) -> Expired:
+        """The error that says that it has passed."""
+        return Expired(f"the deadline of {self._seconds:g} s set at {self.place} has passed")
+
+    # ---- the block -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        assert self._token is None, "a deadline is for one block"
+        loop = running()
+        outer = _current.get()
+        self.clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
+        now = self.clock()
+        self.at = now + self._seconds
+        if outer is not None:
+            outer_at = outer.at_by(self.clock)
+            if outer_at <= self.at:
+                self.at, self._seconds, self._taken = outer_at, outer._seconds, outer._taken
+            self._within = outer
+        if self.at <= now:
+            raise self.expired()
+        self._begin(loop)
+        self._token = _current.set(self)
+        return self
+
+    def _begin(self, loop: Loop | None) -> None:
+        if loop is not None and self.at != math.inf:
+            if loop.native is None:
+                self._scope = anyio.CancelScope(deadline=self.at)
+                self._scope.__enter__()
+            elif (task := asyncio.current_task(loop.native)) is not None:
+                # A timer of our own instead of the scope's, because it sees where the task waits before it is cancelled.
+                self._task, self._pressed = task, task.cancelling()
+                self._scope = anyio.CancelScope()
+                self._scope.__enter__()
+                self._timer = loop.native.call_at(self.at, self._expire)
+        if watching.running:
+            self.thread = threading.get_ident()
+            watching.watched[id(self)] = self
+
+    def _expire(self) -> None:
+        assert self._scope is not None
+        assert self._task is not None
+        self._lag = self.remaining()
+        self.waiting = places.awaited(self._task.get_coro())
+        self._scope.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._token is not None, "the block has begun"
+        _current.reset(self._token)
+        if watching.running:
+            watching.watched.pop(id(self), None)
+        pressed = self._task is not None and self._task.cancelling() > self._pressed
+        if self._timer is not None:
+            self._timer.cancel()
+        caught = False
+        try:
+            if self._scope is not None:
+                self._scope.__exit__(kind, error, trace)
+                caught = self._scope.cancelled_caught
+        finally:
+            if (over := -self.remaining()) >= 0:
+                self._look_back(over, pressed and error is None, trace)
+        if caught:
+            raise self.expired() from None
+
+    def _look_back(self, over: float, swallowed: bool, trace: TracebackType | None) -> None:
+        """Tell what was wrong about a block that ended after its deadline."""
+        told = self._told
+        if not (told or swallowed or over > TOLERANCE):
+            return
+        if self._within is not None and self._within.at == self.at:
+            self._within._told = True
+        if told:
+            return
+        on_time = self._lag is not None and -self._lag <= TOLERANCE
+        if swallowed and on_time:
+            trouble, place = Trouble.SWALLOWED, self.waiting
+        elif self._task is not None and not on_time:
+            trouble, place = Trouble.BLOCKED, self.sample or places.raised(trace)
+        else:
+            trouble, place = Trouble.LATE, self.sample or self.waiting
+        tell(Report(trouble, place or self.place, self.place, over))
+
+
+def deadline(seconds: float) -> Deadline:
+    """A block that must end within `seconds`, and by the end of the block it is in.
+
+    Raises:
+        UsageError: negative, or not a number.
+        Expired: on entering, when no time is left, and then nothing of the block runs; or at its end, when it was cancelled. A block
+            that ended after its deadline keeps its result; that is reported with the place that caused it.
+    """
+    return Deadline(seconds, places.caller())
+
+
+def current() -> Deadline | None:
+    """The deadline that holds here."""
+    return _current.get()
+
+
+def remaining() -> float:
+    """Seconds left here; infinite without a deadline."""
+    held = _current.get()
+    return math.inf if held is None else held.remaining()
+
+
+def check() -> None:
+    """Raise `Expired` when the deadline that holds here has passed; for loops in threads, and before anything costly."""
+    held = _current.get()
+    if held is not None:
+        held.check()
