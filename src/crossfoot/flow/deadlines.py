@@ -43,7 +43,6 @@ class Deadline:
         "_pressed",
         "_scope",
         "_seconds",
-        "_taken",
         "_task",
         "_timer",
         "_token",
@@ -51,7 +50,7 @@ class Deadline:
         "_within",
         "at",
         "clock",
-        "sample",
+        "sample", "taken",
         "thread",
         "waiting",
     )  # fmt: skip
@@ -60,7 +59,7 @@ class Deadline:
         if not seconds >= 0:
             raise UsageError(f"a deadline of {seconds} s: give seconds, 0 or more")
         self._seconds = seconds
-        self._taken = taken or places.caller()
+        self.taken = taken or places.caller()
         self._within: Deadline | None = None
         self._token: Token[Deadline | None] | None = None
         self._told = False
@@ -90,7 +89,7 @@ class Deadline:
     @property
     def place(self) -> str:
         """Where it was set."""
-        return places.told(self._taken)
+        return places.told(self.taken)
 
     def check(self) -> None:
         """Raise `Expired` when it has passed."""
@@ -103,20 +102,22 @@ class Deadline:
 
     # ---- the block -----------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        assert self._token is None, "a deadline is for one block"
-        loop = running()
+    def fix(self, loop: Loop | None) -> None:
+        """Reckon from now on, by the clock of this loop, and within the deadline that holds here."""
         outer = _current.get()
         self.clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
-        now = self.clock()
-        self.at = now + self._seconds
+        self.at = self.clock() + self._seconds
         if outer is not None:
             outer_at = outer.at_by(self.clock)
             if outer_at <= self.at:
-                self.at, self._seconds, self._taken = outer_at, outer._seconds, outer._taken
+                self.at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
             self._within = outer
-        if self.at <= now:
-            raise self.expired()
+
+    def __enter__(self) -> Self:
+        assert self._token is None, "a deadline is for one block"
+        loop = running()
+        self.fix(loop)
+        self.check()
         self._begin(loop)
         self._token = _current.set(self)
         return self
