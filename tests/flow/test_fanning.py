@@ -222,6 +222,27 @@ async def test_terms_that_contradict_each_other_are_refused() -> None:
             _ = group.branch("x", answer).value
 
 
+@pytest.mark.parametrize("anyio_backend", [backend("asyncio")], ids=["asyncio"])
+async def test_a_branch_that_swallows_its_cancellation_is_named(ledger: flow.Ledger) -> None:
+    reports: list[flow.Report] = []
+
+    async def deaf() -> str:
+        try:
+            await anyio.sleep(10)
+        except BaseException:  # noqa: BLE001 - on purpose
+            return "as if nothing had been"
+        return "slept"
+
+    with flow.listen(reports.append):
+        async with flow.fan_out(deadline=0.3, ledger=ledger) as group:
+            group.branch("deaf", deaf)
+            group.branch("good", answer, "x", 10)
+
+    (report,) = reports
+    assert report.trouble is flow.Trouble.SWALLOWED
+    assert report.place.endswith("deaf")
+
+
 async def test_one_call_is_guarded_without_a_task_of_its_own(ledger: flow.Ledger) -> None:
     assert await flow.call(answer, "here", deadline=1, name="a", ledger=ledger) == "here"
     with pytest.raises(flow.Expired):

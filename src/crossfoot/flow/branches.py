@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
@@ -66,6 +67,10 @@ class Terms:
             raise UsageError("a branch that is to change something has no fallback: what would it have changed?")
 
 
+PLAIN = Terms()
+"""Those of a branch that has none of its own."""
+
+
 class Branch(Generic[T]):
     """A branch, and how it ended.
 
@@ -73,7 +78,9 @@ class Branch(Generic[T]):
         error: what kept it from a full answer.
     """
 
-    def __init__(self, name: str, function: Callable[..., object], args: tuple[object, ...], terms: Terms) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., object], args: tuple[object, ...], terms: Terms, taken: places.Taken
+    ) -> None:
         if terms.retry is not None:
             terms.retry.allow(function, key=terms.key, idempotent=terms.idempotent)
         self.name, self.terms = name, terms
@@ -81,9 +88,12 @@ class Branch(Generic[T]):
         self.began: float | None = None
         """When it had its permit and was called, by the clock of its deadline."""
         self.function, self.args = function, args
-        self.taken = places.caller()
+        self.taken = taken
         self._value: T | None = None
         self._arrival: Arrival | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.waiting: str | None = None
+        """Where it waited when its deadline passed."""
 
     @property
     def fate(self) -> Fate | None:

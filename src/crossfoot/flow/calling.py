@@ -10,11 +10,11 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
-from crossfoot.flow.branches import Asked, Branch, Terms
+from crossfoot.errors import Expired
+from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
 from crossfoot.flow.deadlines import Deadline
 from crossfoot.flow.fates import Fate, fate_of
 from crossfoot.flow.ledgers import LEDGER, Ledger, Waste
-from crossfoot.flow.runtime import running
 
 T = TypeVar("T")
 
@@ -41,26 +41,37 @@ async def call(
         InDoubt: it said so.
         Exception: what it raised, if there is no fallback that answered.
     """
-    branch: Branch[T] = Branch(name or getattr(function, "__qualname__", "?"), function, args, Terms(**terms))
+    whole = Deadline(deadline)
+    bounds = Terms(**terms) if terms else PLAIN
+    branch: Branch[T] = Branch(name or getattr(function, "__qualname__", "?"), function, args, bounds, whole.taken)
     branch.arrive(ledger, "call")
-    whole = Deadline(deadline, branch.taken)
-    whole.fix(running())
-    await run(branch, ledger, whole)
+    try:
+        with whole:
+            await run(branch, ledger, whole)
+    except Expired as error:
+        if branch.fate is None:  # there was no time to begin
+            await _degrade(branch, error, whole)
     return branch.value
 
 
 async def run(branch: Branch[Any], ledger: Ledger, whole: Deadline, *, siblings: Sequence[Branch[Any]] = ()) -> None:
-    """Run a branch to its fate; only a cancellation is raised.
+    """Run a branch to its fate; only a cancellation that is not the deadline's is raised.
 
     Args:
-        whole: the deadline of what it is a branch of.
+        whole: the deadline of what it is a branch of; this task is within a scope that it cancels.
         siblings: required ones that have failed so far; the rest is cancelled on their account.
     """
     try:
-        with Deadline(max(0.0, whole.remaining()) * branch.terms.share, whole.taken):
+        if branch.terms.share < 1:
+            with Deadline(max(0.0, whole.remaining()) * branch.terms.share, whole.taken):
+                value = await _answer(branch, ledger, whole)
+        else:
             value = await _answer(branch, ledger, whole)
         branch.end(Fate.FULL, value=value)
-    except BaseException as error:
+    except BaseException as caught:
+        error = caught
+        if not isinstance(caught, Exception) and whole.fired and not siblings:
+            error = whole.expired()
         note_waste(branch, error, ledger, whole, siblings)
         if not isinstance(error, Exception):
             branch.end(branch.judged(error), error=error)
@@ -97,7 +108,7 @@ async def _degrade(branch: Branch[Any], error: Exception, whole: Deadline) -> No
         error.add_note(f"and its fallback failed: {further!r}")
         branch.end(fate, error=error)
     except BaseException as cancelled:
-        branch.end(Fate.CANCELLED, error=cancelled)
+        branch.end(fate if whole.fired else Fate.CANCELLED, error=error if whole.fired else cancelled)
         raise
     else:
         branch.end(Fate.DEGRADED, value=value, error=error)
@@ -106,8 +117,8 @@ async def _degrade(branch: Branch[Any], error: Exception, whole: Deadline) -> No
 async def _in_time(answer: Awaitable[Any], whole: Deadline) -> Any:
     """Await it for what is left of the whole."""
     try:
-        with Deadline(max(0.0, whole.remaining()), whole.taken):
-            return await answer
+        whole.check()
+        return await answer
     finally:
         if inspect.iscoroutine(answer):
             answer.close()  # no time was left, and so it was not begun

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
@@ -39,7 +40,7 @@ class Deadline:
     """
 
     __slots__ = (
-        "_lag",
+        "_lag", "_own",
         "_pressed",
         "_scope",
         "_seconds",
@@ -49,7 +50,7 @@ class Deadline:
         "_told",
         "_within",
         "at",
-        "clock",
+        "clock", "look",
         "sample", "taken",
         "thread",
         "waiting",
@@ -73,6 +74,8 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
         self._pressed = 0
+        self._own = False
+        self.look: Callable[[], object] | None = None
 
     # ---- asked by everybody --------------------------------------------------------------------------------------
 
@@ -85,6 +88,11 @@ class Deadline:
         if self.at == math.inf or other == self.clock:
             return self.at
         return other() + self.remaining()
+
+    @property
+    def native(self) -> bool:
+        """Whether it holds in a task of asyncio's."""
+        return self._task is not None
 
     @property
     def place(self) -> str:
@@ -102,61 +110,96 @@ class Deadline:
 
     # ---- the block -----------------------------------------------------------------------------------------------
 
-    def fix(self, loop: Loop | None) -> None:
-        """Reckon from now on, by the clock of this loop, and within the deadline that holds here."""
+    def _fix(self, loop: Loop | None) -> None:
+        """Reckon from now on, by the clock of this loop, and within the deadline that holds here; raise Expired if that is over."""
         outer = _current.get()
         self.clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
-        self.at = self.clock() + self._seconds
+        now = self.clock()
+        self.at = now + self._seconds
         if outer is not None:
             outer_at = outer.at_by(self.clock)
             if outer_at <= self.at:
                 self.at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
             self._within = outer
+        if self.at <= now:
+            raise self.expired()
 
     def __enter__(self) -> Self:
+        return self.begin()
+
+    def begin(self, around: anyio.CancelScope | None = None) -> Self:
+        """Begin the block.
+
+        Args:
+            around: a scope that was entered just now, as a task group's, to cancel everything in it and not only this task; whoever
+                entered it leaves it, after `finish`.
+        """
         assert self._token is None, "a deadline is for one block"
         loop = running()
-        self.fix(loop)
-        self.check()
-        self._begin(loop)
-        self._token = _current.set(self)
-        return self
-
-    def _begin(self, loop: Loop | None) -> None:
+        self._fix(loop)
         if loop is not None and self.at != math.inf:
-            if loop.native is None:
-                self._scope = anyio.CancelScope(deadline=self.at)
-                self._scope.__enter__()
-            elif (task := asyncio.current_task(loop.native)) is not None:
-                # A timer of our own instead of the scope's, because it sees where the task waits before it is cancelled.
-                self._task, self._pressed = task, task.cancelling()
-                self._scope = anyio.CancelScope()
-                self._scope.__enter__()
-                self._timer = loop.native.call_at(self.at, self._expire)
+            self._arm(loop, around)
         if watching.running:
             self.thread = threading.get_ident()
             watching.watched[id(self)] = self
+        self._token = _current.set(self)
+        return self
+
+    def _arm(self, loop: Loop, around: anyio.CancelScope | None) -> None:
+        if loop.native is None:
+            if around is None:
+                self._own = True
+                self._scope = anyio.CancelScope(deadline=self.at)
+                self._scope.__enter__()
+            else:
+                self._scope = around
+                around.deadline = self.at
+        elif (task := asyncio.current_task(loop.native)) is not None:
+            # A timer of our own instead of the scope's, because it sees where the task waits before it is cancelled.
+            self._task, self._pressed = task, task.cancelling()
+            if around is None:
+                self._own = True
+                self._scope = anyio.CancelScope()
+                self._scope.__enter__()
+            else:
+                self._scope = around
+            self._timer = loop.native.call_at(self.at, self._expire)
 
     def _expire(self) -> None:
         assert self._scope is not None
         assert self._task is not None
         self._lag = self.remaining()
         self.waiting = places.awaited(self._task.get_coro())
+        if self.look is not None:
+            self.look()
         self._scope.cancel()
+
+    @property
+    def fired(self) -> bool:
+        """Whether it has cancelled what is in its block."""
+        return self._lag is not None or (
+            self._task is None and self._scope is not None and self._scope.cancel_called and self.remaining() <= 0
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.finish(kind, error, trace)
+
+    def finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the block; raises Expired where it was cancelled in a scope of its own."""
         assert self._token is not None, "the block has begun"
         _current.reset(self._token)
         if watching.running:
             watching.watched.pop(id(self), None)
-        pressed = self._task is not None and self._task.cancelling() > self._pressed
-        if self._timer is not None:
+        pressed = self._own and self._task is not None and self._task.cancelling() > self._pressed
+        if self._timer is not None and self._own:
             self._timer.cancel()
         caught = False
         try:
-            if self._scope is not None:
+            if self._own and self._scope is not None:
                 self._scope.__exit__(kind, error, trace)
                 caught = self._scope.cancelled_caught
         finally:
@@ -164,6 +207,11 @@ class Deadline:
                 self._look_back(over, pressed and error is None, trace)
         if caught:
             raise self.expired() from None
+
+    def disarm(self) -> None:
+        """The scope around is left; nothing is to be cancelled any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look_back(self, over: float, swallowed: bool, trace: TracebackType | None) -> None:
         """Tell what was wrong about a block that ended after its deadline."""

@@ -12,6 +12,7 @@ raised is raised in an ExceptionGroup.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -21,11 +22,12 @@ import anyio
 
 from crossfoot.errors import Expired, UsageError
 from crossfoot.flow import places
-from crossfoot.flow.branches import Asked, Branch, Terms
+from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
 from crossfoot.flow.calling import run
 from crossfoot.flow.deadlines import Deadline, current
 from crossfoot.flow.fates import Fate, fate_of
 from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger
+from crossfoot.flow.reports import Report, Trouble, tell
 
 T = TypeVar("T")
 
@@ -49,7 +51,8 @@ class FanOut:
             self._group = anyio.create_task_group()
             await self._group.__aenter__()
             try:
-                self._deadline.__enter__()
+                self._deadline.begin(self._group.cancel_scope)
+                self._deadline.look = self._look
             except BaseException:
                 await self._group.__aexit__(None, None, None)
                 raise
@@ -68,31 +71,48 @@ class FanOut:
             function: called with `args`.
             terms: see `Terms`.
         """
-        branch: Branch[T] = Branch(name, function, args, Terms(**terms))
+        bounds, taken = (Terms(**terms), places.caller()) if terms else (PLAIN, self._deadline.taken)
+        branch: Branch[T] = Branch(name, function, args, bounds, taken)
         branch.arrive(self._ledger)
         self.branches.append(branch)
         self._group.start_soon(self._run, branch)
         return branch
 
     async def _run(self, branch: Branch[Any]) -> None:
+        if self._deadline.native:
+            branch.task = asyncio.current_task()
         await run(branch, self._ledger, self._deadline, siblings=self._failed)
         if branch.terms.required and not branch.answered:
             self._failed.append(branch)
             self._group.cancel_scope.cancel()
+        elif branch.fate is Fate.FULL and self._deadline.fired and not self._failed:
+            tell(
+                Report(
+                    Trouble.SWALLOWED, branch.waiting or branch.name, self._deadline.place, -self._deadline.remaining()
+                )
+            )
+
+    def _look(self) -> None:
+        """See where the branches wait, before the deadline cancels them."""
+        for branch in self.branches:
+            if branch.task is not None and branch.fate is None:
+                branch.waiting = places.awaited(branch.task.get_coro())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        late: Expired | None = None
         try:
+            # By the same deadline the block is cancelled, and the branches are; a block that is through waits for them.
+            stopped = (
+                error is not None and not isinstance(error, Exception) and self._deadline.fired and not self._failed
+            )
+            self._deadline.finish(kind, error, trace)
             try:
-                self._deadline.__exit__(kind, error, trace)
-            except Expired as expired:
-                # The branches have the same deadline, and end by it themselves, each with its own fate.
-                kind, error, trace, late = None, None, None, expired
-            swallowed = await self._group.__aexit__(kind, error, trace)
-            if self._failed or late is not None:
-                raise self._failure(late)
+                swallowed = await self._group.__aexit__(kind, error, trace)
+            finally:
+                self._deadline.disarm()
+            if (self._failed or stopped) and (swallowed or error is None):
+                raise self._failure(self._deadline.expired() if stopped else None)
         except BaseException as raised:
             self._end(raised)
             raise

@@ -56,7 +56,7 @@ class ThreadFanOut:
 
     def branch(self, name: str, function: Callable[..., T], *args: object, **terms: Unpack[Asked]) -> Branch[T]:
         """Begin a branch in a thread; see `FanOut.branch`. Without a thread for it, it is shed."""
-        branch: Branch[T] = Branch(name, function, args, Terms(**terms))
+        branch: Branch[T] = Branch(name, function, args, Terms(**terms), places.caller())
         branch.arrive(self._ledger)
         self.branches.append(branch)
         self._jobs[branch] = None

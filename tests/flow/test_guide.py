@@ -1,0 +1,17 @@
+"""What the guide tells a reader to type works as it says, with warnings as errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.acceptance.pages import DOCS, python_of
+from tests.acceptance.shell import run
+
+
+def test_the_guide_of_bounded_work_does_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "guide.py").write_text(python_of(DOCS / "guides" / "flow.md"), encoding="utf-8")
+
+    done = run([sys.executable, "guide.py"], tmp_path)
+
+    assert done.returncode == 0, done.stderr
