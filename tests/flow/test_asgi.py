@@ -171,7 +171,13 @@ async def test_higher_priorities_go_first(ledger: flow.Ledger) -> None:
         await Application(20)(scope, receive, send)
 
     limit = flow.Limit(1, waiting=5, wait=60)
-    app = Bounded(application, limit=limit, priority=lambda scope: 9 if scope["path"] == "/pay" else 1, ledger=ledger)
+    app = Bounded(
+        application,
+        deadline=300,
+        limit=limit,
+        priority=lambda scope: 9 if scope["path"] == "/pay" else 1,
+        ledger=ledger,
+    )
 
     async with anyio.create_task_group() as group:
         for path in ("/first", "/browse", "/pay"):
