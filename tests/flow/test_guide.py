@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.acceptance.pages import DOCS, python_of
+from tests.acceptance.pages import DOCS, ROOT, blocks, python_of
 from tests.acceptance.shell import run
 
 
@@ -15,3 +15,13 @@ def test_the_guide_of_bounded_work_does_what_it_says(tmp_path: Path) -> None:
     done = run([sys.executable, "guide.py"], tmp_path)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_its_commands_do_what_they_say() -> None:
+    (block,) = [one for one in blocks(DOCS / "guides" / "flow.md") if one.marker == "run"]
+
+    done = run(["bash", "-euo", "pipefail", "-c", block.text], ROOT / block.argument)
+
+    assert done.returncode == 0, done.stderr
+    assert "PLAN HOLDS" in done.stdout
+    assert "~~~" in done.stdout

@@ -3,42 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 from typing import Any
 
 import trio.testing
 
-
-class _Selector(selectors.DefaultSelector):
-    """Instead of waiting for a timer it moves the clock to it; for files and other threads it waits as ever."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout is None:
-            return super().select(None)
-        ready = super().select(0)
-        if not ready:
-            self.now += max(0.0, timeout)
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop with a clock of its own."""
-
-    def __init__(self) -> None:
-        self.virtual = _Selector()
-        super().__init__(self.virtual)
-
-    def time(self) -> float:
-        return self.virtual.now
-
-    def advance(self, seconds: float) -> None:
-        """What code that blocks the loop does."""
-        self.virtual.now += seconds
-
+from crossfoot.flow.virtual import VirtualLoop
 
 Backend = tuple[str, dict[str, Any]]
 
