@@ -299,6 +299,17 @@ async def test_what_is_shielded_ends_late_and_is_reported_with_its_result_kept(r
     assert report.seconds == pytest.approx(0.4)
 
 
+async def test_one_place_is_logged_once_a_second_and_told_each_time(
+    reports: list[flow.Report], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(10):
+        with flow.deadline(0.1):
+            block(0.5)
+
+    assert len(reports) == 10
+    assert len([record for record in caplog.records if record.name == "crossfoot.flow"]) == 1
+
+
 async def test_who_ends_in_time_is_not_reported(reports: list[flow.Report]) -> None:
     with flow.deadline(0.1):
         await anyio.sleep(0.09)

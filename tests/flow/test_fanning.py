@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 
@@ -241,6 +242,23 @@ async def test_a_branch_that_swallows_its_cancellation_is_named(ledger: flow.Led
     (report,) = reports
     assert report.trouble is flow.Trouble.SWALLOWED
     assert report.place.endswith("deaf")
+
+
+@pytest.mark.parametrize("anyio_backend", [backend("asyncio")], ids=["asyncio"])
+async def test_an_answer_in_the_tick_of_the_deadline_is_full_and_nobody_is_accused(ledger: flow.Ledger) -> None:
+    reports: list[flow.Report] = []
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[str] = loop.create_future()
+
+    async def wait() -> str:
+        return await future
+
+    loop.call_at(loop.time() + 0.3, future.set_result, "just so")
+    with flow.listen(reports.append):
+        async with flow.fan_out(deadline=0.3, ledger=ledger) as group:
+            branch = group.branch("price", wait)
+
+    assert (branch.fate, reports) == (Fate.FULL, [])
 
 
 async def test_one_call_is_guarded_without_a_task_of_its_own(ledger: flow.Ledger) -> None:

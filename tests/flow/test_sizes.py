@@ -57,7 +57,25 @@ def test_aimd_takes_one_step_down_for_one_overload_however_many_tell_of_it() -> 
     for _ in range(100):
         algorithm.sample(OVER, 0.3, 100)
 
-    assert algorithm.size == 80
+    assert algorithm.size == 50
+
+
+def test_aimd_goes_by_what_was_under_way_and_not_by_what_was_allowed() -> None:
+    algorithm = flow.Aimd(100)
+
+    for _ in range(8):
+        algorithm.sample(OVER, 0.3, 8)
+
+    assert algorithm.size == 4
+
+
+def test_aimd_leaves_a_service_alone_of_which_a_third_is_slow() -> None:
+    algorithm = flow.Aimd(40)
+
+    for number in range(2000):
+        algorithm.sample(GOOD if number % 3 else OVER, 0.1, min(29, algorithm.size))
+
+    assert algorithm.size >= 40
 
 
 def test_aimd_comes_down_to_what_the_outage_leaves_and_back_to_where_it_was() -> None:

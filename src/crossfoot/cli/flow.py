@@ -60,7 +60,11 @@ def replay_(
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="how long, where arrivals are drawn")] = 30.0,
     outage: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME:FROM:TO", help="a dependency is ill between those seconds", show_default=False),
+        typer.Option(
+            metavar="NAME:FROM:TO[:SHARE]",
+            help="a dependency is ill meanwhile, or that share of its calls",
+            show_default=False,
+        ),
     ] = None,
     adaptive: Annotated[bool, typer.Option("--adaptive", help="limits find their size")] = False,
     seed: Annotated[int, typer.Option(help="of arrivals and service times")] = 0,
@@ -106,10 +110,12 @@ def _arrivals(file: Path) -> list[float]:
 
 def _outage(text: str) -> Outage:
     try:
-        name, begins, ends = text.rsplit(":", 2)
-        return Outage(name, float(begins), float(ends))
-    except ValueError as error:
-        raise UsageError(f"--outage {text}: NAME:FROM:TO, in seconds, as pricing:10:20") from error
+        name, begins, ends, *share = text.split(":")
+        return Outage(name, float(begins), float(ends), *(float(part) for part in share))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--outage {text}: NAME:FROM:TO in seconds, as pricing:10:20, or NAME:FROM:TO:SHARE"
+        ) from error
 
 
 def _document(found: Replay) -> dict[str, object]:

@@ -85,12 +85,9 @@ class FanOut:
         if branch.terms.required and not branch.answered:
             self._failed.append(branch)
             self._group.cancel_scope.cancel()
-        elif branch.fate is Fate.FULL and self._deadline.fired and not self._failed:
-            tell(
-                Report(
-                    Trouble.SWALLOWED, branch.waiting or branch.name, self._deadline.place, -self._deadline.remaining()
-                )
-            )
+        elif branch.fate is Fate.FULL and branch.task is not None and branch.task.cancelling() and not self._failed:
+            over = max(0.0, -self._deadline.remaining())
+            tell(Report(Trouble.SWALLOWED, branch.waiting or branch.name, self._deadline.place, over))
 
     def _look(self) -> None:
         """See where the branches wait, before the deadline cancels them."""

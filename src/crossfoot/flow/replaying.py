@@ -20,14 +20,22 @@ from crossfoot.flow.planning import Dependency, Service
 from crossfoot.flow.sizes import Aimd
 from crossfoot.flow.virtual import run
 
+RISE = 4.0
+"""Permits that a round adds to a limit that finds its size: a planned limit is known to be borne, and is to be back soon."""
+
 
 @dataclass(frozen=True)
 class Outage:
-    """A dependency is ill from one second to another."""
+    """A dependency is ill from one second to another.
+
+    Attributes:
+        share: of its calls that are slow meanwhile.
+    """
 
     name: str
     begins: float
     ends: float
+    share: float = 1.0
 
 
 @dataclass
@@ -85,7 +93,7 @@ def replay(
     Args:
         arrivals: seconds from the beginning, in order.
         seed: of the service times, drawn from a gamma distribution of shape 4: few take more than three times the mean.
-        adaptive: limits find their size, beginning with the planned one.
+        adaptive: limits find their size, from the planned one down, and back to it.
 
     Raises:
         UsageError: an outage of a dependency that there is not, or arrivals that go back in time.
@@ -109,7 +117,7 @@ class _Scene:
         self._ledger = Ledger()
         self._limits = {
             one.name: Limit(
-                Aimd(one.limit, most=one.limit) if adaptive else one.limit,
+                Aimd(one.limit, most=one.limit, rise=RISE) if adaptive else one.limit,
                 name=one.name,
                 wait=one.wait,
                 waiting=one.limit,
@@ -169,5 +177,8 @@ class _Scene:
 
     async def _call(self, one: Dependency) -> None:
         at = anyio.current_time() - self._began
-        ill = any(outage.name == one.name and outage.begins <= at < outage.ends for outage in self._outages)
+        ill = any(
+            outage.name == one.name and outage.begins <= at < outage.ends and self._chance.random() < outage.share
+            for outage in self._outages
+        )
         await anyio.sleep(one.outage if ill else self._chance.gammavariate(4, one.seconds / 4))

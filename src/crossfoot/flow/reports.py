@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,13 +51,25 @@ class Report:
 counts: Counter[Trouble] = Counter()
 """How often each trouble was reported in this process."""
 
+LOG_EVERY = 1.0
+"""Seconds in which one place is logged once: under load, everybody is late at the same places."""
+
+MOST_PLACES = 1000
+
+_logged: dict[tuple[Trouble, str], float] = {}
+
 _listeners: list[Callable[[Report], object]] = []
 
 
 def tell(report: Report) -> None:
-    """Hand a report to everybody who listens; it is logged as a warning, too."""
+    """Hand a report to everybody who listens; it is logged as a warning, too, each place once a second."""
     counts[report.trouble] += 1
-    LOG.warning("%s", report)
+    now, about = time.monotonic(), (report.trouble, report.place)
+    if now - _logged.get(about, -LOG_EVERY) >= LOG_EVERY:
+        if len(_logged) > MOST_PLACES:
+            _logged.clear()
+        _logged[about] = now
+        LOG.warning("%s", report)
     for listener in tuple(_listeners):
         listener(report)
 

@@ -68,30 +68,49 @@ class Aimd(_Bounded):
     """Additive increase, multiplicative decrease, by outcome (Chiu and Jain, *Analysis of the Increase and Decrease Algorithms for
     Congestion Avoidance*, 1989).
 
-    A round of good answers adds one permit, and only while at least half of them are used: a limit that nothing tests must not grow.
-    An overload takes a share of them, at most once in as many answers as were under way at that time: they all tell of the same
-    overload, as losses within one round trip do in TCP (RFC 5681, section 3.1).
+    It judges by rounds, which are as many calls as were under way when the round began: they all tell of the same moment, as losses
+    within one round trip do in TCP. A round with too many overloads takes a share of what was under way, which may be far less than
+    what was allowed (RFC 5681, section 3.1, goes by FlightSize for the same reason). Any other round adds permits, but only when at
+    least half of them were used: a limit that nothing tests must not grow.
 
     Args:
         share: what a decrease leaves.
+        rise: permits that a good round adds. More recovers sooner, and tries a service that is still ill harder.
+        tolerance: the share of overloads that a round may have. A service of which some calls are slow serves the others.
     """
 
-    def __init__(self, initial: int = 20, *, least: int = 1, most: int = 1000, share: float = 0.8) -> None:
+    def __init__(
+        self,
+        initial: int = 20,
+        *,
+        least: int = 1,
+        most: int = 1000,
+        share: float = 0.5,
+        rise: float = 1.0,
+        tolerance: float = 0.5,
+    ) -> None:
         super().__init__(initial, least, most)
-        if not 0 < share < 1:
-            raise UsageError(f"Aimd(share={share}): between 0 and 1")
-        self._share = share
-        self._deaf = 0
+        if not (0 < share < 1 and rise > 0 and 0 <= tolerance < 1):
+            raise UsageError(
+                f"Aimd(share={share}, rise={rise}, tolerance={tolerance}): shares between 0 and 1, and a rise of more than 0"
+            )
+        self._share, self._rise, self._tolerance = share, rise, tolerance
+        self._left = self._calls = self._overloads = self._used = 0
 
     def sample(self, outcome: Outcome, seconds: float, in_use: int) -> int:
-        if self._deaf:
-            self._deaf -= 1
-        if outcome is Outcome.OVERLOADED and not self._deaf:
-            self._deaf = in_use
-            return self._set(self._limit * self._share)
-        if outcome is Outcome.GOOD and in_use * 2 >= self._limit:
-            return self._set(self._limit + 1 / self._limit)
-        return self.size
+        if outcome is Outcome.UNKNOWN:
+            return self.size
+        if not self._left:
+            self._left, self._calls, self._overloads, self._used = in_use, 0, 0, 0
+        self._left -= 1
+        self._calls += 1
+        self._overloads += outcome is Outcome.OVERLOADED
+        self._used = max(self._used, in_use)
+        if self._left:
+            return self.size
+        if self._overloads > self._tolerance * self._calls:
+            return self._set(min(self._limit, self._used) * self._share)
+        return self._set(self._limit + self._rise) if self._used * 2 >= self._limit else self.size
 
 
 class Gradient2(_Bounded):
