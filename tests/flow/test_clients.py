@@ -194,6 +194,9 @@ async def test_a_total_of_the_client_s_own_counts_without_any_other_deadline(ser
         with pytest.raises(flow.Expired):
             async with aiohttp_client.request(session, "GET", service.url + "/drip", total=0.3) as response:
                 await response.read()
+        with pytest.raises(flow.Expired):
+            async with client.stream("GET", service.url + "/drip") as response:
+                await response.aread()
         assert (await client.get(service.url)).status_code == 200
 
 

@@ -176,6 +176,19 @@ def test_threads_inherit_it(what: str) -> None:
     anyio.run(work, backend=what)
 
 
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_a_loop_with_another_clock_has_the_same_time_left(name: str) -> None:
+    async def look() -> tuple[float, float]:
+        with flow.deadline(900) as inner:
+            return inner.remaining(), inner.at - anyio.current_time()
+
+    kind, options = backend(name)
+    with flow.deadline(600):
+        left = anyio.run(look, backend=kind, backend_options=options)
+
+    assert all(590 < seconds <= 600 for seconds in left)
+
+
 def test_in_a_thread_it_is_asked_for() -> None:
     with pytest.raises(flow.Expired), flow.deadline(0.001) as held:
         while held.remaining() > 0:
