@@ -27,7 +27,7 @@ from crossfoot.flow.unhurried import unhurried
 GRACE = 5.0
 """Seconds a commit is waited for beyond the deadline."""
 
-STATUS = "SELECT pg_xact_status('{}'::xid8)"
+STATUS = "SELECT pg_xact_status('%d'::xid8)"
 
 
 class State(StrEnum):
@@ -133,7 +133,7 @@ async def resolve(commit: Commit, ask: Callable[[str], Awaitable[str | None]], *
         return commit.state
     while True:
         check()
-        status = await ask(STATUS.format(int(commit.xid)))
+        status = await ask(STATUS % int(commit.xid))
         if status == "committed":
             commit.state = State.COMMITTED
         elif status == "aborted":
