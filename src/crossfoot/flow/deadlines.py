@@ -39,43 +39,28 @@ class Deadline:
         clock: of the loop in which it was set, or the machine's. Monotonic: a step of the wall clock moves nothing.
     """
 
-    __slots__ = (
-        "_lag", "_own",
-        "_pressed",
-        "_scope",
-        "_seconds",
-        "_task",
-        "_timer",
-        "_token",
-        "_told",
-        "_within",
-        "at",
-        "clock", "look",
-        "sample", "taken",
-        "thread",
-        "waiting",
-    )  # fmt: skip
+    # What most of them never have is the class's, because a deadline is made for every call.
+    at: float = math.inf
+    sample: str | None = None
+    thread = 0
+    waiting: str | None = None
+    look: Callable[[], object] | None = None
+    _within: Deadline | None = None
+    _token: Token[Deadline | None] | None = None
+    _told = False
+    _lag: float | None = None
+    _scope: anyio.CancelScope | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _task: asyncio.Task[object] | None = None
+    _pressed = 0
+    _own = False
 
     def __init__(self, seconds: float, taken: places.Taken | None = None) -> None:
         if not seconds >= 0:
             raise UsageError(f"a deadline of {seconds} s: give seconds, 0 or more")
         self._seconds = seconds
         self.taken = taken or places.caller()
-        self._within: Deadline | None = None
-        self._token: Token[Deadline | None] | None = None
-        self._told = False
-        self.at = math.inf
         self.clock: Clock = SYSTEM
-        self.sample: str | None = None
-        self.thread = 0
-        self.waiting: str | None = None
-        self._lag: float | None = None
-        self._scope: anyio.CancelScope | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._pressed = 0
-        self._own = False
-        self.look: Callable[[], object] | None = None
 
     # ---- asked by everybody --------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import anyio
 LIBRARIES = (os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(anyio.__file__)))
 """Where code lives that is not the program's own."""
 
-OURS = __name__.rpartition(".")[0]
+OURS = os.path.dirname(__file__) + os.sep
 
 
 Taken = tuple[CodeType, int, str]
@@ -91,8 +91,7 @@ def _words(frame: FrameType, line: int) -> str:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    name: str = frame.f_globals.get("__name__", "")
-    return name == OURS or name.startswith(OURS + ".")
+    return frame.f_code.co_filename.startswith(OURS)
 
 
 def _is_program(frame: FrameType) -> bool:

@@ -32,6 +32,9 @@ class Loop(NamedTuple):
     native: asyncio.AbstractEventLoop | None
 
 
+_latest: Loop | None = None
+
+
 def running() -> Loop | None:
     """The loop whose task this is; nothing in a plain thread."""
     if "trio" in sys.modules:
@@ -44,7 +47,11 @@ def running() -> Loop | None:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return None
-    return Loop(loop.time, loop.call_soon_threadsafe, loop)
+    global _latest  # noqa: PLW0603 - asked for at every call, and mostly the same one
+    latest = _latest
+    if latest is None or latest.native is not loop:
+        _latest = latest = Loop(loop.time, loop.call_soon_threadsafe, loop)
+    return latest
 
 
 def clock() -> Clock:
