@@ -20,13 +20,19 @@ CrossfootError
 │   ├── MessageTooLarge
 │   ├── NotDiscarded
 │   └── NotFound
-└── DeliveryError              one delivery did not end in an effect
-    ├── NoProof
-    ├── LeaseLost
-    ├── DeadlineExceeded
-    ├── CommitInDoubt
-    ├── HandlerQuit
-    └── WornOut
+├── DeliveryError              one delivery did not end in an effect
+│   ├── NoProof
+│   ├── LeaseLost
+│   ├── DeadlineExceeded
+│   ├── CommitInDoubt
+│   ├── HandlerQuit
+│   └── WornOut
+└── FlowError                  bounded work: it was refused, or did not end within its bounds; has an HTTP status
+    ├── Expired                504, and a TimeoutError
+    ├── Rejected               429
+    │   └── Overloaded         503
+    ├── InDoubt                500
+    └── WireInvalid            400
 """
 
 from __future__ import annotations
@@ -173,3 +179,47 @@ class HandlerQuit(DeliveryError):
 
 class WornOut(DeliveryError):
     """Delivered again and again, and no delivery came to an end: worker after worker died with it."""
+
+
+class FlowError(CrossfootError):
+    """Bounded work was refused, or did not end within its bounds.
+
+    Attributes:
+        status: what it means to an HTTP client (RFC 9110, RFC 6585).
+        retry_after: seconds after which the same request may be worth repeating; nothing where that is unknown.
+    """
+
+    status: int = 500
+    retry_after: float | None = None
+
+
+class Expired(FlowError, TimeoutError):
+    """A deadline passed: the work was stopped, or not begun."""
+
+    status = 504
+
+
+class Rejected(FlowError):
+    """Refused before it was begun: nothing happened, and it may be asked again."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(Rejected):
+    """Refused because this service has no room, whoever asks."""
+
+    status = 503
+
+
+class InDoubt(FlowError):
+    """It was asked for, and no answer came: it may have happened. Look it up before it is asked for again."""
+
+
+class WireInvalid(FlowError):
+    """A deadline or a hint that came over the wire cannot be read."""
+
+    status = 400

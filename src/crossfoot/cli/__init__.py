@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from crossfoot.cli.output import FAULT, complain, reader_left
 from crossfoot.errors import CrossfootError, NotFound
 
-COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "discard", "metrics")
+COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "discard", "metrics", "flow")
 """In the order in which `--help` shows them."""
 
 WELL, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130

@@ -1,0 +1,1 @@
+"""What the benchmark of the incident is made of: the services, the variants, the meter."""

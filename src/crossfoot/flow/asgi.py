@@ -1,0 +1,151 @@
+"""The edge towards callers: an ASGI middleware that bounds every request of an application.
+
+    app = flow.asgi.Bounded(app, deadline=2.0, limit=flow.Limit(flow.Aimd(50), status=503))
+
+The caller's deadline comes in a header and can only shorten the application's own; who cannot be served in time is refused with 429 or
+503 and `Retry-After`; who hangs up has the work cancelled; and each request ends in one fate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import anyio
+
+from crossfoot.errors import FlowError, WireInvalid
+from crossfoot.flow import wire
+from crossfoot.flow.deadlines import deadline as within
+from crossfoot.flow.deadlines import remaining
+from crossfoot.flow.fates import Fate, fate_of, http_meaning, leaves
+from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger, Waste
+from crossfoot.flow.limits import ORDINARY, Limit
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
+"""Paths that are always answered: what refuses them is taken for dead, and restarted under its load."""
+
+
+class Bounded:
+    """An application whose requests are bounded.
+
+    Args:
+        deadline: seconds for a request whose caller states none, and at most.
+        limit: what a request needs a permit of.
+        priority: of a request, 0 to 9.
+        probes: paths that are exempt, as preflight requests are.
+        header: where the caller's deadline is; `grpc-timeout` is understood, too. One that cannot be read is no deadline.
+        name: as the ledger calls a request; all have one account unless given.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        deadline: float = 30.0,
+        limit: Limit | None = None,
+        priority: Callable[[Scope], int] = lambda scope: ORDINARY,
+        probes: Iterable[str] = PROBES,
+        header: str = wire.HEADER,
+        name: Callable[[Scope], str] = lambda scope: "request",
+        ledger: Ledger = LEDGER,
+    ) -> None:
+        self._app, self._most, self._limit, self._priority = app, deadline, limit, priority
+        self._probes, self._header, self._name, self._ledger = frozenset(probes), header.lower().encode(), name, ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] == "OPTIONS" or scope["path"] in self._probes:
+            await self._app(scope, receive, send)
+            return
+        arrival = self._ledger.arrive("request", self._name(scope))
+        answer = _Answer(send, self._header)
+        try:
+            with within(min(self._most, self._asked(scope))):
+                if self._limit is None:
+                    await self._serve(scope, receive, answer, arrival)
+                else:
+                    async with self._limit.permit(self._priority(scope)):
+                        await self._serve(scope, receive, answer, arrival)
+        except BaseException as error:
+            arrival.end(fate_of(error))
+            if answer.begun or not all(isinstance(one, FlowError) for one in leaves(error)):
+                raise
+            await answer.refuse(*http_meaning(error))
+        else:
+            arrival.end(Fate.FULL)
+
+    def _asked(self, scope: Scope) -> float:
+        """Seconds the caller gives it."""
+        try:
+            for name, value in scope["headers"]:
+                if name == self._header:
+                    return wire.of_millis(value.decode("latin-1"))
+                if name == b"grpc-timeout":
+                    return wire.of_grpc(value.decode("latin-1"))
+        except WireInvalid:  # anybody may send anything; the application's own deadline holds
+            pass
+        return math.inf
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, arrival: Arrival) -> None:
+        """Serve it, unless the caller hangs up first."""
+        began = anyio.current_time()
+        put, get = anyio.create_memory_object_stream[Message](1)
+
+        async def listen(serving: anyio.CancelScope) -> None:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect" and not answer.over:
+                    serving.cancel()
+                    return
+                await put.send(message)
+
+        with put, get:
+            try:
+                async with anyio.create_task_group() as group:
+                    with anyio.CancelScope() as serving:
+                        group.start_soon(listen, serving)
+                        await self._app(scope, get.receive, answer.send)
+                    if serving.cancelled_caught and arrival.end(Fate.CANCELLED):
+                        self._ledger.waste(Waste.LEFT, anyio.current_time() - began)
+                    group.cancel_scope.cancel()
+            except BaseExceptionGroup as group_of_one:
+                found = list(leaves(group_of_one))
+                if len(found) == 1:
+                    raise found[0] from found[0].__cause__
+                raise
+
+
+class _Answer:
+    """What is sent to the caller."""
+
+    def __init__(self, send: Send, header: bytes) -> None:
+        self._send, self._header = send, header
+        self.begun = False
+        self.over = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            if (left := remaining()) < math.inf:
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", ()), (self._header, b"%d" % max(0, int(left * 1000)))],
+                }
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.over = True
+        await self._send(message)
+
+    async def refuse(self, status: int, retry_after: float | None) -> None:
+        """Answer in place of the application."""
+        body = {429: b"too many requests\n", 503: b"overloaded\n", 504: b"out of time\n"}.get(status, b"not done\n")
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        if retry_after is not None:
+            headers.append((b"retry-after", b"%d" % math.ceil(retry_after)))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})

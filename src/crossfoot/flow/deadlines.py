@@ -1,0 +1,246 @@
+"""One deadline for everything that is done for a request.
+
+    with flow.deadline(0.3):
+        ...
+
+The same block serves coroutines and threads. In a coroutine the work is cancelled when the time is over, and `Expired` is raised;
+a thread cannot be cancelled, so there the next guarded call refuses to begin. Inside the block, in the tasks it begins and in
+threads that are started with its context, `remaining()` is what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from crossfoot.errors import Expired, UsageError
+from crossfoot.flow import places, watching
+from crossfoot.flow.reports import Report, Trouble, tell
+from crossfoot.flow.runtime import SYSTEM, Clock, Loop, running
+
+TOLERANCE = 0.05
+"""Seconds by which work may end after its deadline before that is reported."""
+
+_current: ContextVar[Deadline | None] = ContextVar("crossfoot_deadline", default=None)
+
+
+class Deadline:
+    """A time by which work has to be over.
+
+    Attributes:
+        at: when, by `clock`; infinite for never. Known once the block has begun.
+        clock: of the loop in which it was set, or the machine's. Monotonic: a step of the wall clock moves nothing.
+    """
+
+    # What most of them never have is the class's, because a deadline is made for every call.
+    at: float = math.inf
+    sample: str | None = None
+    thread = 0
+    waiting: str | None = None
+    look: Callable[[], object] | None = None
+    _within: Deadline | None = None
+    _token: Token[Deadline | None] | None = None
+    _told = False
+    _lag: float | None = None
+    _scope: anyio.CancelScope | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _task: asyncio.Task[object] | None = None
+    _pressed = 0
+    _own = False
+
+    def __init__(self, seconds: float, taken: places.Taken | None = None) -> None:
+        if not seconds >= 0:
+            raise UsageError(f"a deadline of {seconds} s: give seconds, 0 or more")
+        self._seconds = seconds
+        self.taken = taken or places.caller()
+        self.clock: Clock = SYSTEM
+
+    # ---- asked by everybody --------------------------------------------------------------------------------------
+
+    def remaining(self) -> float:
+        """Seconds left, negative when it has passed."""
+        return self.at - self.clock()
+
+    def at_by(self, other: Clock) -> float:
+        """The same time by another clock."""
+        if self.at == math.inf or other == self.clock:
+            return self.at
+        return other() + self.remaining()
+
+    @property
+    def native(self) -> bool:
+        """Whether it holds in a task of asyncio's."""
+        return self._task is not None
+
+    @property
+    def place(self) -> str:
+        """Where it was set."""
+        return places.told(self.taken)
+
+    def check(self) -> None:
+        """Raise `Expired` when it has passed."""
+        if self.remaining() <= 0:
+            raise self.expired()
+
+    def expired(self) -> Expired:
+        """The error that says that it has passed."""
+        return Expired(f"the deadline of {self._seconds:g} s set at {self.place} has passed")
+
+    # ---- the block -----------------------------------------------------------------------------------------------
+
+    def _fix(self, loop: Loop | None) -> None:
+        """Reckon from now on, by the clock of this loop, and within the deadline that holds here; raise Expired if that is over."""
+        outer = _current.get()
+        self.clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
+        now = self.clock()
+        self.at = now + self._seconds
+        if outer is not None:
+            outer_at = outer.at_by(self.clock)
+            if outer_at <= self.at:
+                self.at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
+            self._within = outer
+        if self.at <= now:
+            raise self.expired()
+
+    def __enter__(self) -> Self:
+        return self.begin()
+
+    def begin(self, around: anyio.CancelScope | None = None) -> Self:
+        """Begin the block.
+
+        Args:
+            around: a scope that was entered just now, as a task group's, to cancel everything in it and not only this task; whoever
+                entered it leaves it, after `finish`.
+        """
+        assert self._token is None, "a deadline is for one block"
+        loop = running()
+        self._fix(loop)
+        if loop is not None and self.at != math.inf:
+            self._arm(loop, around)
+        if watching.running:
+            self.thread = threading.get_ident()
+            watching.watched[id(self)] = self
+        self._token = _current.set(self)
+        return self
+
+    def _arm(self, loop: Loop, around: anyio.CancelScope | None) -> None:
+        if loop.native is None:
+            if around is None:
+                self._own = True
+                self._scope = anyio.CancelScope(deadline=self.at)
+                self._scope.__enter__()
+            else:
+                self._scope = around
+                around.deadline = self.at
+        elif (task := asyncio.current_task(loop.native)) is not None:
+            # A timer of our own instead of the scope's, because it sees where the task waits before it is cancelled.
+            self._task, self._pressed = task, task.cancelling()
+            if around is None:
+                self._own = True
+                self._scope = anyio.CancelScope()
+                self._scope.__enter__()
+            else:
+                self._scope = around
+            self._timer = loop.native.call_at(self.at, self._expire)
+
+    def _expire(self) -> None:
+        assert self._scope is not None
+        assert self._task is not None
+        self._lag = self.remaining()
+        self.waiting = places.awaited(self._task.get_coro())
+        if self.look is not None:
+            self.look()
+        self._scope.cancel()
+
+    @property
+    def fired(self) -> bool:
+        """Whether it has cancelled what is in its block."""
+        return self._lag is not None or (
+            self._task is None and self._scope is not None and self._scope.cancel_called and self.remaining() <= 0
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish(kind, error, trace)
+
+    def finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the block; raises Expired where it was cancelled in a scope of its own."""
+        assert self._token is not None, "the block has begun"
+        _current.reset(self._token)
+        if watching.running:
+            watching.watched.pop(id(self), None)
+        pressed = self._own and self._task is not None and self._task.cancelling() > self._pressed
+        if self._timer is not None and self._own:
+            self._timer.cancel()
+        caught = False
+        try:
+            if self._own and self._scope is not None:
+                self._scope.__exit__(kind, error, trace)
+                caught = self._scope.cancelled_caught
+        finally:
+            if (over := -self.remaining()) >= 0:
+                self._look_back(over, pressed and error is None, trace)
+        if caught:
+            raise self.expired() from None
+
+    def disarm(self) -> None:
+        """The scope around is left; nothing is to be cancelled any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_back(self, over: float, swallowed: bool, trace: TracebackType | None) -> None:
+        """Tell what was wrong about a block that ended after its deadline."""
+        told = self._told
+        if not (told or swallowed or over > TOLERANCE):
+            return
+        if self._within is not None and self._within.at == self.at:
+            self._within._told = True
+        if told:
+            return
+        on_time = self._lag is not None and -self._lag <= TOLERANCE
+        if swallowed and on_time:
+            trouble, place = Trouble.SWALLOWED, self.waiting
+        elif self._task is not None and not on_time:
+            trouble, place = Trouble.BLOCKED, self.sample or places.raised(trace)
+        else:
+            trouble, place = Trouble.LATE, self.sample or self.waiting
+        tell(Report(trouble, place or self.place, self.place, over))
+
+
+def deadline(seconds: float) -> Deadline:
+    """A block that must end within `seconds`, and by the end of the block it is in.
+
+    Raises:
+        UsageError: negative, or not a number.
+        Expired: on entering, when no time is left, and then nothing of the block runs; or at its end, when it was cancelled. A block
+            that ended after its deadline keeps its result; that is reported with the place that caused it.
+    """
+    return Deadline(seconds, places.caller())
+
+
+def current() -> Deadline | None:
+    """The deadline that holds here."""
+    return _current.get()
+
+
+def remaining() -> float:
+    """Seconds left here; infinite without a deadline."""
+    held = _current.get()
+    return math.inf if held is None else held.remaining()
+
+
+def check() -> None:
+    """Raise `Expired` when the deadline that holds here has passed; for loops in threads, and before anything costly."""
+    held = _current.get()
+    if held is not None:
+        held.check()

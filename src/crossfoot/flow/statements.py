@@ -1,0 +1,64 @@
+"""Statements that end with the deadline, on PostgreSQL.
+
+A statement's own time limit is per statement: five of a quarter of a second pass a limit of 0.3 s. So each is given what is left. It
+matters most in threads, where nothing else stops it: a synchronous driver goes on until the server ends the statement.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from crossfoot.flow.deadlines import current
+
+
+def limit_text(*, margin: float = 0.0) -> str | None:
+    """What to say before a statement; nothing without a deadline. It holds until the transaction ends, or something else is said.
+
+    Args:
+        margin: seconds kept back, for the rollback.
+
+    Raises:
+        Expired: no time is left: do not ask.
+    """
+    held = current()
+    if held is None or held.at == math.inf:
+        return None
+    left = held.remaining() - margin
+    if left <= 0:
+        raise held.expired()
+    return f"SET LOCAL statement_timeout = {max(1, math.floor(left * 1000))}"  # 0 would be no limit at all
+
+
+def bound_engine(engine: Any, *, margin: float = 0.0) -> None:
+    """Have every statement of a SQLAlchemy engine, synchronous or not, end with the deadline that holds where it is executed.
+
+    Args:
+        engine: an Engine or an AsyncEngine, of PostgreSQL.
+    """
+    from sqlalchemy import event
+
+    def before(connection: Any, cursor: Any, statement: str, *_: object) -> None:
+        text = limit_text(margin=margin)
+        if text is not None:
+            cursor.execute(text)
+
+    event.listen(getattr(engine, "sync_engine", engine), "before_cursor_execute", before)
+
+
+def bound_psycopg(connection: Any, *, margin: float = 0.0) -> Any:
+    """Have the statements of a psycopg connection, synchronous, end with the deadline; returns the connection.
+
+    Its `cursor_factory` is exchanged for one that says first what is left.
+    """
+    kind: Any = connection.cursor_factory
+
+    class Cursor(kind):  # type: ignore[misc] # the connection's own kind of cursor
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            text = limit_text(margin=margin)
+            if text is not None:
+                super().execute(text)
+            return super().execute(query, params, **options)
+
+    connection.cursor_factory = Cursor
+    return connection

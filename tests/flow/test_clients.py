@@ -1,0 +1,206 @@
+"""HTTP clients with a true total time, over real HTTP on loopback. Servers wait for signs, and for no time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import anyio
+import httpx
+import pytest
+
+from crossfoot import flow
+from crossfoot.flow import aiohttp_client, httpx_client
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Service:
+    """A server of HTTP that does as its path says."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+        self.waiting = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await self.answer(head.decode(), writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, head: str, writer: asyncio.StreamWriter) -> None:
+        first, *rest = head.strip().split("\r\n")
+        self.asked.append({name.lower(): value for name, _, value in (line.partition(": ") for line in rest)})
+        path = first.split()[1]
+        if path == "/hang":
+            self.waiting.set()
+            await self.go_on.wait()
+        if path == "/drip":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+            while not self.go_on.is_set():
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            return
+        status, more = {
+            "/busy": ("429 Slow", "retry-after: 7\r\n"),
+            "/full": ("503 Full", ""),
+            "/late": ("504 Late", ""),
+        }.get(path, ("200 OK", ""))
+        if path == "/elsewhere":
+            status, more = "302 Found", "location: /drip\r\n"
+        writer.write(f"HTTP/1.1 {status}\r\n{more}content-length: 2\r\n\r\nhi".encode())
+        await writer.drain()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    one = Service()
+    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield one
+    one.go_on.set()
+    server.close()
+
+
+Ask = Callable[..., Coroutine[Any, Any, str]]
+
+
+@asynccontextmanager
+async def with_httpx(limit: flow.Limit | None = None) -> AsyncIterator[Ask]:
+    async with httpx_client.Client(limit=limit, follow_redirects=True) as client:
+
+        async def ask(url: str, **headers: str) -> str:
+            return (await client.get(url, headers=headers)).text
+
+        yield ask
+
+
+@asynccontextmanager
+async def with_aiohttp(limit: flow.Limit | None = None) -> AsyncIterator[Ask]:
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(url: str, **headers: str) -> str:
+            async with aiohttp_client.request(session, "GET", url, limit=limit, headers=headers) as response:
+                return await response.text()
+
+        yield ask
+
+
+each = pytest.mark.parametrize("client", [with_httpx, with_aiohttp])
+
+
+@each
+async def test_the_other_side_is_told_what_is_left_without_the_margin(client: Any, service: Service) -> None:
+    async with client() as ask:
+        with flow.deadline(60):
+            assert await ask(service.url, x="1") == "hi"
+        assert await ask(service.url) == "hi"
+
+    assert 0 < int(service.asked[0]["x-deadline-ms"]) <= 59_995
+    assert service.asked[0]["x"] == "1"
+    assert "x-deadline-ms" not in service.asked[1]
+
+
+@each
+@pytest.mark.parametrize("path", ["/drip", "/hang", "/elsewhere"])
+async def test_one_time_counts_for_all_of_it_however_slowly_it_drips(path: str, client: Any, service: Service) -> None:
+    async with client() as ask:
+        with pytest.raises(flow.Expired), flow.deadline(0.3):
+            await ask(service.url + path)
+
+
+@each
+async def test_an_expired_deadline_asks_nobody(client: Any, service: Service) -> None:
+    async with client() as ask:
+        with pytest.raises(flow.Expired), flow.deadline(60) as held:
+            held.at = held.clock()
+            await ask(service.url)
+        with pytest.raises(flow.Expired, match="nothing was sent"), flow.deadline(60) as held:
+            held.at = held.clock() + 0.004
+            await ask(service.url)
+
+    assert service.asked == []
+
+
+@each
+@pytest.mark.parametrize(
+    ("path", "kind", "hint"),
+    [("/busy", flow.Rejected, 7), ("/full", flow.Overloaded, None), ("/late", flow.Expired, None)],
+)
+async def test_refusals_are_errors_that_keep_their_meaning(
+    path: str, kind: type[flow.FlowError], hint: float | None, client: Any, service: Service
+) -> None:
+    async with client() as ask:
+        with pytest.raises(kind) as caught:
+            await ask(service.url + path)
+
+    assert type(caught.value) is kind
+    assert caught.value.retry_after == hint
+
+
+@each
+async def test_a_thousand_cancelled_calls_leave_the_pool_usable(client: Any, service: Service) -> None:
+    limit = flow.Limit(10, waiting=1000, wait=600)
+
+    async def cancelled(ask: Ask, after: int) -> None:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask, service.url + "/hang")
+                for _ in range(after):
+                    await asyncio.sleep(0)
+                scope.cancel()
+
+    async with client(limit) as ask:
+        for _ in range(20):
+            async with anyio.create_task_group() as group:
+                for number in range(50):
+                    group.start_soon(cancelled, ask, number % 25)
+        assert (limit.in_use, limit.waiting) == (0, 0)
+        with flow.deadline(60):
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(ask, service.url)
+            assert await ask(service.url) == "hi"
+
+
+async def test_a_stream_that_is_read_later_keeps_its_permit_and_its_deadline(service: Service) -> None:
+    limit = flow.Limit(1)
+    async with httpx_client.Client(limit=limit) as client:
+        with pytest.raises(flow.Expired), flow.deadline(0.3):
+            async with client.stream("GET", service.url + "/drip") as response:
+                assert limit.in_use == 1
+                async for _ in response.aiter_bytes():
+                    pass
+
+    assert limit.in_use == 0
+
+
+async def test_a_total_of_the_client_s_own_counts_without_any_other_deadline(service: Service) -> None:
+    async with httpx_client.Client(total=0.3) as client, aiohttp.ClientSession() as session:
+        with pytest.raises(flow.Expired):
+            await client.get(service.url + "/drip")
+        with pytest.raises(flow.Expired):
+            async with aiohttp_client.request(session, "GET", service.url + "/drip", total=0.3) as response:
+                await response.read()
+        with pytest.raises(flow.Expired):
+            async with client.stream("GET", service.url + "/drip") as response:
+                await response.aread()
+        assert (await client.get(service.url)).status_code == 200
+
+
+async def test_answers_that_are_no_refusals_or_are_not_to_be_raised_are_answers(service: Service) -> None:
+    async with httpx_client.Client(refusals=False) as client:
+        assert (await client.get(service.url + "/busy")).status_code == 429
+    assert isinstance(client, httpx.AsyncClient)
