@@ -202,9 +202,10 @@ def test_retries_never_exceed_what_the_last_calls_allow(
             calls.append(now)
         elif budget.retry(now):
             retries.append(now)
-        # Slices are emptied as a whole, so that what counts as of the last seconds is less than they, and never more.
-        recent = sum(1 for at in retries if at > now - seconds * 0.9)
-        assert recent <= ratio * sum(1 for at in calls if at > now - seconds) + floor * seconds + 1e-6
+            # Slices are emptied as a whole, so that what counts as of the last seconds is less than they, and never more.
+            recent = sum(1 for at in retries if at > now - seconds * 0.9 + 1e-6)
+            counted = sum(1 for at in calls if at > now - seconds - 1e-6)
+            assert recent <= ratio * counted + floor * seconds + 1e-6
 
 
 def test_a_fifth_of_the_calls_and_a_floor() -> None:
