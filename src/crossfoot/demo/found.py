@@ -82,7 +82,7 @@ QUERIES: dict[Fault, str] = {
     Fault.ANSWER_LOST: f"""
         {_MESSAGES} WHERE e.kind = {Kind.PUBLISH_IN_DOUBT} AND json_extract(e.details, '$.lapsed') IS NULL""",
     Fault.DUPLICATE: f"""
-        {_MESSAGES} WHERE e.kind = {Kind.INTENDED} GROUP BY m.key HAVING count(*) > 1
+        {_MESSAGES} WHERE e.kind = {Kind.INTENDED} GROUP BY m.key, m.id HAVING count(*) > 1
         UNION SELECT json_extract(details, '$.operation') FROM crossfoot_entries
         WHERE kind = {Kind.SUPPRESSED} AND CAST(json_extract(details, '$.by') AS BIGINT) <> message""",
     Fault.REDELIVERED: "SELECT m.id FROM crossfoot_messages m JOIN overtaken o ON o.message = m.key",
