@@ -73,6 +73,14 @@ def test_a_listing_equals_the_file_it_shows(block: Block) -> None:
     assert block.text == (ROOT / block.argument).read_text(encoding="utf-8")
 
 
+def test_the_guide_to_sizing_prints_what_it_shows(tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "sizing.md"]
+    shown = "".join(block.text for block in blocks(page) if block.language == "text")
+    done = run([sys.executable, "-c", python_of(page)], tmp_path)
+
+    assert done.stdout == shown
+
+
 def test_the_guide_of_batches_does_what_it_says(tmp_path: Path) -> None:
     (page,) = [guide for guide in GUIDES if guide.name == "batches.md"]
     (tmp_path / "billing.py").write_text(python_of(page), encoding="utf-8")
