@@ -269,6 +269,7 @@ RUN = (
     *(
         "batches.md",
         "first-queue.md",
+        "sizing.md",
         "sqs.md",
         "redis.md",
         "nats.md",
@@ -280,6 +281,7 @@ RUN = (
     ),
     "observability.md",  # in `test_docs_observability.py`
     "deployment.md",  # in `test_deploy.py`
+    "flow.md",  # in `tests/flow/test_guide.py`
 )
 
 

@@ -391,7 +391,7 @@ class TestUndoneForTheSakeOfAnother:
 
         house.app.handler("case.released")(refuse)
         messages = await house.publish("case.released", "case-1", "case-2")
-        await self.undo(house, "UPDATE OF operation ON crossfoot_messages")
+        await self.undo(house, "UPDATE OF operation ON crossfoot_records")
         await house.work(batch=batch)
 
         assert await house.fates(*messages) == [Fate.DEAD, Fate.DEAD]

@@ -31,7 +31,7 @@ BAR = 30
 def plan(file: Plan, as_json: Json = False, color: Color = When.auto) -> None:
     """Say what follows from rates, times, limits and pools: which limit never binds, which pool starves, what an outage does.
 
-        crossfoot flow plan examples/flow/page.toml
+        crossfoot flow plan page.toml
 
     Exits with 1 when something fails as it is planned, with all services well.
     """
@@ -73,8 +73,8 @@ def replay_(
 ) -> None:
     """Run arrivals through the real limits and deadlines in virtual time, and draw what would have happened.
 
-        crossfoot flow replay examples/flow/page.toml --outage pricing:10:20
-        crossfoot flow replay examples/flow/page.toml --arrivals yesterday.txt --adaptive
+        crossfoot flow replay page.toml --outage pricing:10:20
+        crossfoot flow replay page.toml --arrivals yesterday.txt --adaptive
 
     Exits with 1 when a request had no answer.
     """
