@@ -9,7 +9,7 @@ is told beside it, as that of this one failure.
 from __future__ import annotations
 
 import re
-import sqlite3
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
@@ -24,11 +24,12 @@ from crossfoot.errors import CrossfootError, PayloadInvalid
 MAX_TEXT = 500
 """Characters of an exception's text that an entry keeps."""
 
-LOCKED = (
-    ": another connection was writing. If that is the handler's own transaction, write over tx.execute, or over tx.session of SQLAlchemy, "
-    "and not over a second connection"
-)
-"""What a lock that never opens is most often about; SQLite does not tell who holds it."""
+HINTS = {
+    "database is locked": "another connection was writing. If that is the handler's own transaction, write over tx.execute, or over "
+    "tx.session of SQLAlchemy, and not over a second connection",
+    "the query has 0 placeholders but": "psycopg's are %s and %(name)s; `?` is SQLite's",
+}
+"""What a driver's words, by how they begin, are most often about where they do not say it themselves."""
 
 _INDEX = re.compile(r"\[\d+\]")
 _OWN = ("crossfoot.", "asyncio.", "anyio.", "concurrent.", "sqlalchemy.", "aiosqlite.", "threading:")
@@ -130,6 +131,17 @@ def place_of(frames: Sequence[tuple[FrameType, int]]) -> str:
     return _at(*(own or theirs)[-1])
 
 
+def running(called_by: str) -> list[tuple[FrameType, int]]:
+    """The frames of whoever calls this, outermost first, each with its line, from the last call by that module on. None where it is
+    not among them: into a coroutine that waits an error may be thrown past those that wait for it."""
+    frames: list[tuple[FrameType, int]] = []
+    for frame, line in traceback.walk_stack(sys._getframe(1)):
+        if module_of(frame) == called_by:
+            return [*reversed(frames)]
+        frames.append((frame, line))
+    return []
+
+
 def _at(frame: FrameType, line: int) -> str:
     return f"{_file(frame)}:{line} {frame.f_code.co_qualname.rpartition('<locals>.')[2]}()"
 
@@ -167,8 +179,8 @@ def _words(error: BaseException) -> str:
     try:
         text = str(behind if isinstance(behind, BaseException) else error)
         named = isinstance(behind, BaseException) and type(behind).__name__ != type(error).__name__
-        if isinstance(error, sqlite3.OperationalError) or isinstance(behind, sqlite3.OperationalError):
-            text += LOCKED if text == "database is locked" else ""
+        hint = next((hint for words, hint in HINTS.items() if text.startswith(words)), "")
+        text += f": {hint}" if hint else ""
         text = f"{type(behind).__name__}: {text}" if named else text
     except BaseException as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
         text = f"(its text cannot be had: {type(second).__name__})"
