@@ -174,13 +174,19 @@ class Output:
 
 
 def folded(command: str, width: int) -> list[str]:
-    """A command as a shell takes it, in lines of a terminal: between two words, and never within one.
+    """A command as a shell takes it, in lines of a terminal: broken between two words, and not between an option and its value.
 
     Args:
         width: columns; 0 for as many as it needs.
     """
     lines = ["  $"]
+    words: list[str] = []
     for word in _WORD.findall(command):
+        if words and words[-1].startswith("--") and " " not in words[-1] and not word.startswith("--"):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    for word in words:
         if width and len(lines[-1]) + 1 + len(word) > width - len(" \\") and lines[-1].strip() != "$":
             lines[-1] += " \\"
             lines.append("   ")
