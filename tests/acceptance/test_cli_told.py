@@ -181,18 +181,12 @@ def test_counts_that_differ_say_what_they_count(type_: Typist, shop: Path) -> No
     assert "2 operations (those of noops, too)" in type_("verify", "--db", "shop.db").out
 
 
-@pytest.mark.parametrize(
-    ("harm", "what"),
-    [("DROP TABLE crossfoot_operations", "is missing"), ("DELETE FROM crossfoot_operations", "is empty")],
-)
-def test_operations_that_are_gone_break_the_identity_they_are_the_half_of(
-    type_: Typist, shop: Path, harm: str, what: str
-) -> None:
+def test_operations_that_are_gone_break_the_identity_they_are_the_half_of(type_: Typist, shop: Path) -> None:
     with closing(sqlite3.connect(shop)) as connection, connection:
-        connection.execute(harm)
+        connection.execute("DROP TABLE crossfoot_operations")
     told = type_("balance", "--db", "shop.db")
     assert told.code == 1
-    assert f"the table crossfoot_operations {what}, and 1 operations were counted in it" in told.out
+    assert "the table crossfoot_operations is missing, and 1 operations were counted in it" in told.out
     assert "books balance" not in told.out
 
 
