@@ -331,10 +331,6 @@ def _outgoing(message: Message, body: bytes) -> Outgoing:
 def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
     kind, _, rest = settings.queue.partition(":")
     if kind == "embedded":
-        if settings.queue.endswith(":"):
-            raise UsageError(
-                f"queue = {settings.queue!r}: name the queue behind the colon, or write 'embedded' for {name!r}"
-            )
         if is_postgres(path):
             from crossfoot.queues.postgres.beside import QueueBesideTheBook
 

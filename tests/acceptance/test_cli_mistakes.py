@@ -49,7 +49,7 @@ TARGETS = {
     "broken:app": "broken could not be imported: SyntaxError: ",
     "needs:app": "needs needs a_package_nobody_has, which is not installed: install it first",
     "misuse:app": "handlers bill and bill both take 'case.released'",
-    "nameless:app": "queue = 'embedded:': name the queue behind the colon, or write 'embedded' for 'nameless'",
+    "nameless:app": "queue = 'embedded:': name the queue behind the colon, or leave the colon out",
     "misset:app": "the program sets 'btach', which is no setting: did you mean 'batch'?",
 }
 
