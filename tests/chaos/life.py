@@ -26,6 +26,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         lease: seconds.
         pause: seconds a handler takes before it writes.
         every: seconds between two publishes.
+        together: messages of one publish, at most.
         batch: messages per transaction.
         sabotage: what is broken on purpose, see `tests.crash.sabotage`.
     """
@@ -38,6 +39,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 2.0
     pause: float = 0.02
     every: float = 0.25
+    together: int = 4
     batch: int = 1
     sabotage: str = ""
 
