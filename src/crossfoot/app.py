@@ -189,27 +189,30 @@ class Crossfoot:
         return await Outbox(self.book, {self.queue.name: self.queue}).publish(records, self.queue)
 
     @contextmanager
-    def transaction(self, session: Any) -> Iterator[Producing]:
+    def transaction(self, session: Any, *, commit: bool | None = None) -> Iterator[Producing]:
         """Send messages from within the caller's own transaction (a web request, a script).
 
         Args:
             session: a `sqlite3.Connection`, a `psycopg.Connection`, a SQLAlchemy `Session` or a connection of Django's, on this
-                service's database. Where it has no transaction open, one is begun here and committed at the end; where it has,
-                the caller commits.
+                service's database. What is begun here is committed at the end; what the caller has begun, by the caller.
+            commit: whether to commit when the block ends: to be stated where an earlier statement began the transaction.
+
+        Raises:
+            UsageError, TransactionMisuse: nobody said who commits; something was sent when the block was over.
         """
         refuse_inside_handler("app.transaction()")
         self.book.open()
-        with joined(session, self._sender()) as producing:
+        with joined(session, self._sender(), commit) as producing:
             yield producing
 
     @asynccontextmanager
-    async def atransaction(self, session: Any) -> AsyncIterator[AsyncProducing]:
+    async def atransaction(self, session: Any, *, commit: bool | None = None) -> AsyncIterator[AsyncProducing]:
         """The same for an `aiosqlite.Connection`, a `psycopg.AsyncConnection`, an `asyncpg.Connection` or a SQLAlchemy
         `AsyncSession`."""
         refuse_inside_handler("app.atransaction()")
         await anyio.to_thread.run_sync(self.book.open)
         sender = await anyio.to_thread.run_sync(self._sender)
-        async with joined_async(session, sender) as producing:
+        async with joined_async(session, sender, commit) as producing:
             yield producing
 
     # ---- working -------------------------------------------------------------------------------------------------

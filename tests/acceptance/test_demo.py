@@ -32,7 +32,7 @@ from crossfoot.errors import LeaseLost, UsageError
 from crossfoot.queues.queue import Delivery
 from crossfoot.worker.held import Held
 from tests.acceptance.pages import ROOT
-from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, run
+from tests.acceptance.shell import BIN, ENVIRONMENT, TYPED, crossfoot, run
 from tests.conftest import report_unavailable
 from tests.servers.postgres import Postgres
 
@@ -455,7 +455,7 @@ def test_a_case_too_long_for_what_was_asked_is_refused(events: list[log.Event]) 
 
 
 def test_the_examples_readme_can_be_typed(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "examples" / "hospital", tmp_path / "examples" / "hospital")
+    shutil.copytree(ROOT / "examples" / "hospital", tmp_path / "examples" / "hospital", ignore=TYPED)
     text = (ROOT / "examples" / "hospital" / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    (crossfoot .+)$", text, re.MULTILINE)
     assert len(commands) == 4

@@ -20,7 +20,9 @@ FIND_CONTENT = "SELECT sequence, operation, body FROM crossfoot_messages WHERE k
 
 REPLACE_CONTENT = differs(
     """
-UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
+UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = coalesce(?, correlation), causation = coalesce(?, causation),
+  sequence = ?, body = ?
+WHERE key = ?
 """,
     postgres="""
 WITH given (subject, operation, correlation, causation, sequence, body, key) AS (
@@ -28,8 +30,8 @@ WITH given (subject, operation, correlation, causation, sequence, body, key) AS 
 ), kept AS (
   INSERT INTO crossfoot_payloads (key, body) SELECT key, body FROM given ON CONFLICT (key) DO UPDATE SET body = excluded.body
 )
-UPDATE crossfoot_records r SET subject = g.subject, operation = g.operation, correlation = g.correlation, causation = g.causation,
-  sequence = g.sequence
+UPDATE crossfoot_records r SET subject = g.subject, operation = g.operation, correlation = coalesce(g.correlation, r.correlation),
+  causation = coalesce(g.causation, r.causation), sequence = g.sequence
 FROM given g WHERE r.key = g.key
 """,
 )

@@ -18,6 +18,7 @@ from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_a
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.effects.hold import Hold
+from crossfoot.effects.operation import of_itself
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
 from crossfoot.message import decode
@@ -153,6 +154,8 @@ class Intake:
                 hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
             if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
                 self._recall(connection, held, key)
+            if held.work is not None and known.operation is not None:
+                self._keep_stated(held, known.operation)
             if held.work is not None and asked.setdefault(key, held.work.operation) != held.work.operation:
                 held.completed = asked[key]  # two copies in one receive ask for one operation
                 held.prepare()
@@ -175,6 +178,16 @@ class Intake:
         found = connection.execute(sql.FIND_COMPLETED, (key,)).fetchone()
         if found is not None:
             held.completed = found[0]
+            held.prepare()
+
+    def _keep_stated(self, held: Held, operation: str) -> None:
+        """A copy that names no operation, nor its handler for it, asks for the one that the message stated the first time."""
+        assert held.work is not None
+        assert held.message is not None
+        if held.work.operation not in {operation, held.completed} and held.work.operation == of_itself(
+            held.message, self._name
+        ):
+            held.completed = operation
             held.prepare()
 
     def _prepare(self, held: Held) -> None:
