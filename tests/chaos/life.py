@@ -27,6 +27,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         pause: seconds a handler takes before it writes.
         every: seconds between two publishes.
         together: messages of one publish, at most.
+        handlers: at once, in each worker.
         batch: messages per transaction.
         sabotage: what is broken on purpose, see `tests.crash.sabotage`.
     """
@@ -40,6 +41,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     pause: float = 0.02
     every: float = 0.25
     together: int = 4
+    handlers: int = 2
     batch: int = 1
     sabotage: str = ""
 
