@@ -17,6 +17,7 @@ from crossfoot.books.fate import Fate, Summary, fold, posted_fate
 from crossfoot.books.queries import Row, entries_of
 from crossfoot.books.store import Book, write_entries
 from crossfoot.clock import SECOND
+from crossfoot.connection import Connection
 from crossfoot.errors import NotDiscarded
 
 OPEN_INTENTS = (Kind.INTENDED, Kind.PUT_OFF, Kind.PUBLISH_IN_DOUBT)
@@ -41,7 +42,8 @@ def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
         NotDiscarded: it has ended, the queue has it, or somebody is sending it just now. Nothing was changed.
     """
     now = book.clock.now()
-    with book.writing() as connection:
+
+    def take_back(connection: Connection) -> bool:
         # Before anything is read: it waits for a sender that is writing what the queue answered.
         connection.execute(sql.FREE_OUTBOX, (row.queue, row.key, now))
         (until,) = connection.execute(sql.HELD_OUTBOX, (row.queue, row.key)).fetchone()
@@ -58,7 +60,9 @@ def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
         details = msgspec.json.encode({"reason": reason, "by": by}).decode()
         entry = Entry(message=row.key, kind=Kind.DISCARDED, at=now, attempt=summary.attempts, details=details)
         write_entries(connection, [entry])
-    return True
+        return True
+
+    return book.write(take_back)
 
 
 def _stands(summary: Summary) -> str:
