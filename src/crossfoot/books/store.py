@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.connection import Connection, is_postgres
 from crossfoot.errors import Conflict, DatabaseUnavailable, UsageError
 from crossfoot.message import Message
+from crossfoot.sqlite import explain, is_outside
 
 T = TypeVar("T")
 
@@ -114,7 +116,12 @@ class Book:
     def reading(self) -> Iterator[Connection]:
         """The book's own connection, for statements that only read and are read to their end."""
         with self._lock:
-            yield self.connection
+            try:
+                yield self.connection
+            except sqlite3.Error as error:
+                if is_outside(error):
+                    raise explain(error, self.path) from error
+                raise
 
     @property
     def connection(self) -> Connection:

@@ -20,7 +20,7 @@ from psycopg.rows import tuple_row
 from crossfoot.connection import Cursor, shown
 from crossfoot.dialect import translate
 from crossfoot.postgres.connecting import BY_INDEX, connect_raw
-from crossfoot.postgres.errors import AGAIN, explain, is_outside
+from crossfoot.postgres.errors import AGAIN, explain, first_line, is_missing, is_outside
 from crossfoot.postgres.trips import Speaking, Trips, rows_changed, rows_of
 
 BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -199,7 +199,7 @@ class Connection:
         try:
             return call(*arguments, **named)
         except psycopg.Error as error:
-            if is_outside(error) or error.sqlstate in AGAIN:
+            if is_outside(error) or error.sqlstate in AGAIN or is_missing(error.sqlstate, first_line(error)):
                 raise explain(error, self.where) from error
             raise
 

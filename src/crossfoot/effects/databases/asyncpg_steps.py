@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from crossfoot.dialect import numbered
-from crossfoot.effects.databases.asyncpg_protocol import Watched, rows_in, speaking, tell_full_disk
+from crossfoot.effects.databases.asyncpg_protocol import Watched, rows_in, speaking, tell_for_all
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Row, Run
 from crossfoot.postgres import AFTER_OTHERS, ALONE
 
@@ -19,14 +19,14 @@ async def answer(connection: Any, ask: Ask, where: str = "PostgreSQL") -> Any:
     """Carry out one request of crossfoot's own.
 
     Raises:
-        DiskFull: the server's disk is full.
+        DiskFull, SchemaMismatch: the server's disk is full; a table of the book's is gone.
         asyncpg.PostgresError: as it comes; a session that ended is one delivery's failure, and not the worker's.
     """
     try:
         with speaking():
             return await _answer(connection, ask)
     except asyncpg.PostgresError as error:
-        tell_full_disk(error, where)
+        tell_for_all(error, where)
         raise
 
 

@@ -23,6 +23,7 @@ from crossfoot.effects.databases.psycopg_steps import (
     read,
     take,
     take_ack,
+    tell_for_all,
     tell_full_disk,
     tell_lost_lease,
 )
@@ -339,7 +340,7 @@ class PsycopgSession:
                 return self.handle.wait(self.handle.trips.send(must))
         except psycopg.Error as error:
             tell_lost_lease(error)
-            tell_full_disk(error, self.handle)
+            tell_for_all(error, self.handle)
             raise
 
 
