@@ -19,7 +19,7 @@ from psycopg.rows import tuple_row
 
 from crossfoot.connection import Cursor, shown
 from crossfoot.dialect import translate
-from crossfoot.postgres.connecting import BY_INDEX, connect_raw
+from crossfoot.postgres.connecting import BOUNDS, BY_INDEX, connect_raw
 from crossfoot.postgres.errors import AGAIN, explain, first_line, is_missing, is_outside
 from crossfoot.postgres.trips import Speaking, Trips, rows_changed, rows_of
 
@@ -208,7 +208,8 @@ def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> C
     """Open `url`; a commit is on the server's disk when it returns, unless `synchronous` is NORMAL.
 
     Args:
-        by_index: for who says the same for hours: see `BY_INDEX`. Where much is counted, the server chooses better by itself.
+        by_index: for who writes, and says the same for hours: see `BY_INDEX` and `BOUNDS`. Where much is counted, the server chooses
+            better by itself, and may take its time.
 
     Raises:
         DatabaseUnavailable: the server cannot be reached, refuses us, is too old or has no such database.
@@ -217,4 +218,5 @@ def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> C
     connection = Connection(raw, shown(url))
     if by_index and raw.prepare_threshold is not None:
         connection.execute(BY_INDEX)
+        connection.execute(BOUNDS)
     return connection

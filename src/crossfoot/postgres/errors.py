@@ -46,7 +46,7 @@ def explained(state: str, text: str, where: str) -> DatabaseUnavailable:
         return not_all_there(where, text)
     for states, remedy in _REMEDIES:
         if state.startswith(states):
-            kind = Conflict if state == "55P03" else DatabaseUnavailable
+            kind = Conflict if state in ("55P03", "25P03") else DatabaseUnavailable
             return kind(f"{where}: {text}: {remedy}")
     if not state:
         return DatabaseUnavailable(_without_server(text, where))

@@ -36,24 +36,12 @@ T = TypeVar("T")
 BEGIN = b"BEGIN"
 """With the isolation that the user, the database or the URL set."""
 
-DURABLE = b"SELECT current_setting('synchronous_commit'), pg_backend_pid()"
-MAKE_DURABLE = b"SET LOCAL synchronous_commit = on"
-
 NEXT_MARK = f"{KEEP}; {MARK}".encode()
 """One savepoint is over, the next one begins."""
 
 SET_MARK, DROP_MARK, BACK_TO_MARK = MARK.encode(), KEEP.encode(), UNDO.encode()
 
 ENDING = (COMMIT,)
-
-
-def durability(raw: Any, look: tuple[str, int]) -> str:
-    """The answer to `DURABLE` on a connection of the user's. If there is a pooler in between, which makes up the process id that it
-    tells, nothing is prepared on that connection from now on: another session may be asked for it."""
-    durable, pid = look
-    if pid != raw.info.backend_pid:
-        raw.prepare_threshold = None
-    return durable
 
 
 class HandlerCursor(psycopg.Cursor[Any]):

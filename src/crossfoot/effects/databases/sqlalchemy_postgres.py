@@ -15,11 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from crossfoot.effects.databases import psycopg as driver
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.postgres_changes import ChangeCounter, Look, rows_told
+from crossfoot.effects.databases.postgres_terms import LOOK, saying, terms_of
 from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse, UsageError
-from crossfoot.postgres import needs_durability
 
 _LOOK = "crossfoot look"
 """In an execution context: what its statement does to savepoints."""
@@ -145,12 +145,10 @@ class PostgresSession:
         raw: Any = self._connection.connection.driver_connection
         self._own = driver.own_cursor(raw)
         if OURS not in self._connection.info:  # of the driver's connection: asked once in its life
-            look = self._own.execute(driver.DURABLE).fetchone()
-            self._connection.info[OURS] = (
-                "careless" if needs_durability(driver.durability(self._own.connection, look), "FULL") else "sure"
-            )
-        if self._connection.info[OURS] == "careless":
-            self._own.execute(driver.MAKE_DURABLE)
+            self._connection.info[OURS] = terms_of(self._own.connection, self._own.execute(LOOK).fetchone())
+        if terms := self._connection.info[OURS]:
+            with raw.lock:
+                raw.wait(saying(raw, terms))
 
     def commit_and_begin(self, ask: port.Run) -> None:
         self.commit()
