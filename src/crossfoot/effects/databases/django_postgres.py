@@ -16,7 +16,8 @@ from crossfoot.effects.databases.changes import chain
 from crossfoot.effects.databases.django_session import DjangoSession, Executor
 from crossfoot.effects.databases.postgres_changes import ChangeCounter, rows_told
 from crossfoot.effects.databases.postgres_terms import LOOK, saying, terms_of
-from crossfoot.effects.databases.psycopg_guarded import text_of
+from crossfoot.effects.databases.psycopg_giving_up import give_up
+from crossfoot.effects.databases.psycopg_guarded import BUSY, text_of
 from crossfoot.errors import TransactionMisuse
 from crossfoot.postgres import explain
 
@@ -65,6 +66,21 @@ class PostgresSession(DjangoSession):
     def watch(self) -> None:
         self._counter.watch()
         super().watch()
+
+    def rollback(self) -> None:
+        if self._busy:
+            give_up(self._own.connection)
+        super().rollback()
+
+    def undo(self) -> None:
+        if self._busy:
+            raise TransactionMisuse(BUSY)
+        super().undo()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something that the handler left running is using the driver's connection."""
+        return self._block is not None and self._own is not None and self._own.connection.lock.locked()
 
     def asks_again(self, error: BaseException) -> bool:
         return driver.asks_again(error)

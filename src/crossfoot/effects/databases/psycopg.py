@@ -13,6 +13,7 @@ from psycopg import pq
 
 from crossfoot.connection import shown
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
+from crossfoot.effects.databases.psycopg_giving_up import cancel
 from crossfoot.effects.databases.psycopg_guarded import BUSY, REFUSALS, Guarded, is_copy_in, text_of
 from crossfoot.effects.databases.psycopg_steps import (
     LAST,
@@ -224,6 +225,7 @@ class PsycopgSession:
         self.handle.guarded = self._begun = self._open = False
         self.handle.trips.forget()
         if self.handle.busy:
+            cancel(self.handle)
             self.handle.abandon()
         elif self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it

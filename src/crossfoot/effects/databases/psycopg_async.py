@@ -22,6 +22,7 @@ from crossfoot.effects.databases.psycopg import (
     asks_again,
     tell_full_disk,
 )
+from crossfoot.effects.databases.psycopg_giving_up import acancel
 from crossfoot.effects.databases.psycopg_guarded import BUSY, Guarded, is_copy_in, text_of
 from crossfoot.effects.databases.psycopg_steps import (
     LAST,
@@ -210,6 +211,7 @@ class PsycopgAsyncSession:
         self._begun = self._open = False
         self.handle.trips.forget()
         if self.handle.busy:
+            await acancel(self.handle)
             self.handle.abandon()
         elif self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it

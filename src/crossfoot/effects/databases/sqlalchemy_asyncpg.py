@@ -72,6 +72,8 @@ class AsyncpgEngineSession:
                 await self._connection.rollback()
         except Exception:  # noqa: BLE001 - a session that has ended took its transaction with it, and one that is given up does
             assert self._connection is not None
+            if self._raw is not None and not self._raw.is_closed():
+                await steps.cancel(self._raw)
             await self._connection.invalidate()
         finally:
             await self._let_go()
