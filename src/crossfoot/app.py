@@ -118,7 +118,8 @@ class Crossfoot:
 
         Raises:
             HandlerConflict: the type or the name is taken.
-            UsageError: the operation names a field that messages do not have, or what is asked for does not go together.
+            UsageError: the operation names a field that messages do not have, what is asked for does not go together, or a worker of
+                this service is at work already.
         """
 
         if not isinstance(type, str):

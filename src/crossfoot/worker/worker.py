@@ -137,6 +137,10 @@ class Worker:
         """
         if not len(self._registry):
             raise UsageError("there is no handler to run: register one with @app.handler(...)")
+        with self._registry.in_use(self.name):
+            await self._run(until_idle)
+
+    async def _run(self, until_idle: bool) -> None:
         for handler in self._registry:
             if handler.in_order is not None and handler.in_order.wait < self.pattern.lease:
                 logger.warning(
