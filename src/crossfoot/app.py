@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,19 +22,21 @@ from crossfoot.effects.operation import operation_key
 from crossfoot.effects.outbox import Outbox, fact_of
 from crossfoot.effects.producing import AsyncProducing, Producing, Sender, joined, joined_async
 from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.signature import takes_transaction
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
 from crossfoot.message import Message
 from crossfoot.message.envelope import is_uri
 from crossfoot.message.priority import priority_of
 from crossfoot.payload import Payload, payload_type_of
-from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.choosing import queue_of
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue, system_of
 from crossfoot.settings import Settings
 from crossfoot.tracing.producing import Place, Ready, publishing
+from crossfoot.worker.pattern import Pattern
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
-from crossfoot.worker.worker import Pattern, Worker
+from crossfoot.worker.worker import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,10 +90,10 @@ class Crossfoot:
             self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
         )
         if queue is None or isinstance(queue, str):
-            queue = _queue(name, self.database.path, self.settings, self.clock)
+            queue = queue_of(name, self.database.path, self.settings, self.clock)
         self.queue: Queue = queue
         others = (
-            _queue(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
+            queue_of(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
             for one in queues
         )
         self.queues: dict[str, Queue] = {one.name: one for one in (queue, *others)}
@@ -118,7 +119,8 @@ class Crossfoot:
 
         Raises:
             HandlerConflict: the type or the name is taken.
-            UsageError: the operation names a field that messages do not have, or what is asked for does not go together.
+            UsageError: the operation names a field that messages do not have, what is asked for does not go together, or a worker of
+                this service is at work already.
         """
 
         if not isinstance(type, str):
@@ -141,7 +143,7 @@ class Crossfoot:
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
                     payload=Payload(declared) if declared is not None else None, deadline=deadline, many=many,
-                    wants_transaction=_takes_transaction(function, called), destinations=self.queues,
+                    wants_transaction=takes_transaction(function, called), destinations=self.queues,
                     book=self.database.path,
                 )
             )  # fmt: skip
@@ -298,103 +300,7 @@ def refuse_inside_handler(what: str) -> None:
         raise UsageError(f"{what} was called in the handler of {work}: use tx.send(), which commits with the handler")
 
 
-def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
-    """Whether a handler wants the transaction beside the message.
-
-    Raises:
-        UsageError: it cannot be called with a message, or with a message and a transaction.
-    """
-    inner = inspect.unwrap(function)
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise UsageError(
-            f"handler {name} has a `yield` in it, so a call of it runs nothing: return, and send several messages with tx.send()"
-        )
-    parameters = [
-        p for p in inspect.signature(function).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]  # fmt: skip
-    if len(parameters) not in (1, 2):
-        raise UsageError(
-            f"handler {name} takes {len(parameters)} arguments: write it as def {name}(message) or (message, tx)"
-        )
-    names = [parameter.name for parameter in parameters]
-    if names[0] in ("tx", "transaction") or names[1:] in (["message"], ["messages"]):
-        raise UsageError(
-            f"handler {name} takes ({', '.join(names)}): the message comes first, as in def {name}(message, tx)"
-        )
-    return len(parameters) == 2
-
-
 def _outgoing(message: Message, body: bytes) -> Outgoing:
     return Outgoing(
         key=message.key, body=body, partition=message.partitionkey or message.subject, priority=priority_of(body)
     )
-
-
-def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
-    kind, _, rest = settings.queue.partition(":")
-    if kind == "embedded":
-        if is_postgres(path):
-            from crossfoot.queues.postgres.beside import QueueBesideTheBook
-
-            return QueueBesideTheBook(
-                rest or name, url=path, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
-                clock=clock,
-            )  # fmt: skip
-        return EmbeddedQueue(
-            path, rest or name, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
-            clock=clock, synchronous=settings.synchronous,
-        )  # fmt: skip
-    if kind in ("sqs", "https", "http"):
-        from crossfoot.queues.sqs import SqsQueue
-
-        where = rest if kind == "sqs" else settings.queue
-        return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)
-    if kind in ("redis", "rediss"):
-        from crossfoot.queues.redis import RedisQueue
-
-        where = settings.queue if rest.startswith("//") else rest
-        return RedisQueue(
-            where or name,
-            url=settings.endpoint,
-            retention=settings.retention,
-            max_bytes=settings.max_bytes,
-            clock=clock,
-        )
-    if kind in ("postgresql", "postgres"):
-        from crossfoot.queues.postgres import PostgresQueue
-
-        whole = rest.startswith("//")  # then the URL may name the queue, or leave that to the service's name
-        return PostgresQueue(
-            name if whole else rest or name,
-            url=settings.queue if whole else settings.endpoint or (path if is_postgres(path) else None),
-            retention=settings.retention,
-            max_bytes=settings.max_bytes,
-            ordered=settings.ordered,
-            clock=clock,
-        )
-    if kind in ("nats", "tls", "ws", "wss"):
-        from crossfoot.queues.nats import NatsQueue
-
-        return NatsQueue(settings.queue, servers=settings.endpoint, durable=name, clock=clock)
-    if kind in ("rabbitmq", "amqp", "amqps"):
-        from crossfoot.queues.rabbitmq import RabbitQueue
-
-        where = settings.queue if rest.startswith("//") else rest
-        return RabbitQueue(where or name, url=settings.endpoint, max_bytes=settings.max_bytes, clock=clock)
-    if kind in ("kafka", "kafkas"):
-        return _kafka(name, rest, settings, clock)
-    told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
-    raise UsageError(
-        f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
-        "'redis://HOST:6379/0/STREAM'), PostgreSQL ('postgres:NAME', or 'postgresql://HOST/DATABASE?queue=NAME'), NATS "
-        "('nats://HOST:4222/STREAM/DURABLE'), RabbitMQ ('rabbitmq:QUEUE', or 'amqp://HOST:5672/VHOST/QUEUE') and Kafka "
-        "('kafka:TOPIC?group=GROUP', or 'kafka://HOST:9092/TOPIC?group=GROUP')"
-    )
-
-
-def _kafka(name: str, rest: str, settings: Settings, clock: Clock) -> Queue:
-    from crossfoot.queues.kafka import KafkaQueue
-
-    where = settings.queue if rest.startswith("//") else rest or name
-    return KafkaQueue(where, servers=settings.endpoint, group=name, max_bytes=settings.max_bytes, clock=clock)

@@ -108,7 +108,24 @@ class Conflict(DatabaseUnavailable):
 
 
 class SchemaMismatch(DatabaseUnavailable):
-    """The book's tables are of another version of crossfoot than this one."""
+    """The book's tables are of another version of crossfoot than this one, or are not there.
+
+    See `not_all_there` for what is told of the latter.
+    """
+
+
+def not_all_there(where: str, text: str) -> SchemaMismatch:
+    """What to say where a table of the book is missing.
+
+    Args:
+        where: the file or database, as people may see it.
+        text: what the database said of it.
+    """
+    return SchemaMismatch(
+        f"the book in {where} is not all there ({text}): its tables were removed, or this user is led to other ones (search_path). Stop "
+        "the service's workers and restore them from a backup; where nothing is left of the book, `crossfoot worker MODULE:NAME` "
+        "makes a new one, without what the old one knew"
+    )
 
 
 class MessageError(CrossfootError):

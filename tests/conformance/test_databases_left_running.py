@@ -208,6 +208,9 @@ async def test_a_refused_call_of_a_session_s_that_is_caught_is_told_again(scene:
         "set /* all */ session statement_timeout = '1s'",
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
         "SET LOCAL synchronous_commit = off",
+        "SELECT set_config('synchronous_commit', 'off', false)",
+        "SELECT pg_catalog.set_config('synchronous_commit', 'off', true)",
+        "SELECT set_config('statement_timeout', '1s', false)",
     ],
 )
 async def test_a_setting_that_would_outlast_the_handler_or_lose_its_commit_is_refused(
@@ -220,6 +223,7 @@ async def test_a_setting_that_would_outlast_the_handler_or_lose_its_commit_is_re
     def bounded(message: Message, tx: Any) -> Generator[Sql, Any, None]:
         yield Sql("SET LOCAL statement_timeout = '60s'")
         yield Sql("SET CONSTRAINTS ALL DEFERRED")
+        yield Sql("SELECT set_config('billing.tenant', 'anna', true)")
         yield insert(message)
 
     first, second = await ends(scene, False, change, bounded)
@@ -239,3 +243,33 @@ async def test_a_savepoint_of_the_name_that_crossfoot_s_might_have_holds_nothing
     assert isinstance(first, ConnectionError)
     assert second is Kind.COMMITTED
     assert len(scene.effects) == 1
+
+
+@of(*FILE_FORMS, *POSTGRES_FORMS)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMP TABLE crossfoot_operations (operation TEXT)",
+        "CREATE TEMPORARY TABLE IF NOT EXISTS crossfoot_entries (id INTEGER)",
+    ],
+)
+async def test_a_temporary_table_that_would_be_taken_for_one_of_the_book_s_is_refused(
+    scene: Scene, statement: str
+) -> None:
+    """Whatever was written to it would be lost with the session, and the message's operation be claimed twice."""
+
+    def shadow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield insert(message)
+        yield Sql(statement)
+
+    def of_its_own(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield Sql("CREATE TEMP TABLE mine_and_not_crossfoot_s (id TEXT)")
+        yield insert(message)
+
+    first, second = await ends(scene, False, shadow, of_its_own)
+    assert isinstance(first, TransactionMisuse)
+    assert "temporary table" in str(first)
+    assert second is Kind.COMMITTED
+    assert len(scene.effects) == 1
+    (operations,) = scene.rows("SELECT count(*) FROM crossfoot_operations")
+    assert operations == 1

@@ -165,8 +165,9 @@ class Outbox:
         """Letters for the outbox; those whose name is another message's are refused."""
         now = self._book.clock.now()
         claim, until = _token(), now + self._claim_for
-        letters: list[Letter | Refused] = []
-        with self._book.writing() as connection:
+
+        def intend(connection: Connection) -> list[Letter | Refused]:
+            letters: list[Letter | Refused] = []
             entries = []
             found = find_or_publish(connection, [record for record, _ in records])
             for (record, outgoing), place in zip(records, found, strict=True):
@@ -181,7 +182,9 @@ class Outbox:
                 (number,) = connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()
                 letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim))
             write_entries(connection, entries)
-        return letters
+            return letters
+
+        return self._book.write(intend)
 
     def _behind(self, letters: Sequence[Letter]) -> set[int]:
         """Numbers of letters whose partition has an earlier one, not of this call, that is still to be sent."""
@@ -206,12 +209,15 @@ class Outbox:
                 return []
         claim = _token()
         parameters |= {"claim": claim, "until": now + self._claim_for}
-        with self._book.writing() as connection:
+
+        def take_up(connection: Connection) -> list[Any]:
             connection.alone(f"claim of outbox {queue}")
             lapsed = connection.execute(sql.LAPSED_CLAIMS, parameters).fetchall()
             rows = connection.execute(take, parameters).fetchall()
             write_entries(connection, [self._doubt(message, base, now) for message, base in lapsed])
-        letters = [Letter(*(*row, claim)) for row in rows]
+            return rows
+
+        letters = [Letter(*(*row, claim)) for row in self._book.write(take_up)]
         return sorted(letters, key=lambda letter: letter.number)
 
     def _waits(self, queue: str) -> bool:
@@ -249,8 +255,9 @@ class Outbox:
         Others do not: who has published one before may have sent it, or may still do so.
         """
         now = self._book.clock.now()
-        refused: list[Letter] = []
-        with self._book.writing() as connection:
+
+        def refuse(connection: Connection) -> list[Letter]:
+            refused: list[Letter] = []
             for letter in letters:
                 if not connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim)).rowcount:
                     continue  # the claim was over, and somebody else sends it now
@@ -259,21 +266,27 @@ class Outbox:
                 if posted_fate(fold(entries_of(connection, letter.message))) in (Fate.INTENDED, Fate.REFUSED):
                     refused.append(letter)
             write_entries(connection, [self._entry(letter, Kind.REFUSED, now, now, reason) for letter in refused])
-        return tuple(letter.id for letter in refused)
+            return refused
+
+        return tuple(letter.id for letter in self._book.write(refuse))
 
     def _put_off(self, letters: Sequence[Letter], reason: str) -> None:
         """Nothing was sent: try all of them later."""
         now = self._book.clock.now()
-        with self._book.writing() as connection:
+
+        def put_off(connection: Connection) -> None:
             for letter in letters:
                 due = now + pause(letter.tries)
                 connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
                 write_entries(connection, [self._entry(letter, Kind.PUT_OFF, now, due, reason)])
 
+        self._book.write(put_off)
+
     def _book_answers(self, letters: Sequence[Letter], answers: Sequence[PublishAnswer]) -> None:
         now = self._book.clock.now()
-        entries = []
-        with self._book.writing() as connection:
+
+        def book(connection: Connection) -> None:
+            entries = []
             for letter, answer in zip(letters, answers, strict=True):
                 kind = kind_of(answer)
                 if kind is Kind.REFUSED and _was_parked(connection, letter):
@@ -285,6 +298,8 @@ class Outbox:
                     connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
                 entries.append(self._entry(letter, kind, now, due, getattr(answer, "reason", "")))
             write_entries(connection, entries)
+
+        self._book.write(book)
 
     def _doubt(self, message: int, base: int, now: Micros) -> Entry:
         """A sender took it up and was not heard of again: it may have been sent, and is sent once more."""
