@@ -96,6 +96,7 @@ BY_HAND: Mapping[str, Any] = {
     sql.INSERT_OUTCOME: (MIDDLE, "n", "s", NOW, None),
     sql.INSERT_OUTBOX: (MIDDLE, "billing", "i", b"", None, 0, NOW, None),
     sql.INSERT_NUMBERED_OUTBOX: (MIDDLE, "billing", "i", b"", None, 0, NOW, None),
+    sql.INSERT_NUMBERED_OUTBOX_GROUP: (MIDDLE, "billing", "i", b"", None, 0, NOW, None) * sql.GROUP,
     sql.OUTBOX_DUE: DUE,
     sql.OUTBOX_DUE_IN_ORDER: DUE,
     sql.OUTBOX_HOLDS: ("billing",),

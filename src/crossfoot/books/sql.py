@@ -217,6 +217,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 INSERT_NUMBERED_OUTBOX = INSERT_OUTBOX.rstrip() + " RETURNING number"
 
+INSERT_NUMBERED_OUTBOX_GROUP = (
+    INSERT_OUTBOX.rstrip() + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (GROUP - 1) + " RETURNING number, message"
+)
+"""A whole group: numbered in its order, and not necessarily returned in it."""
+
 OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
 
 OUTBOX_HOLDS = "SELECT 1 FROM crossfoot_outbox WHERE queue = ? ORDER BY due LIMIT 1"

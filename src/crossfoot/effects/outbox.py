@@ -13,6 +13,7 @@ them, so that is booked as doubt, and the next one sends them.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from crossfoot.books.fate import FATE_OF_LATEST, Fate, fold, posted_fate
 from crossfoot.books.identity import find_or_publish
 from crossfoot.books.queries import entries_of
 from crossfoot.books.record import Record
-from crossfoot.books.store import Book, write_entries
+from crossfoot.books.store import Book, flat, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
@@ -167,20 +168,27 @@ class Outbox:
         claim, until = _token(), now + self._claim_for
 
         def intend(connection: Connection) -> list[Letter | Refused]:
+            found = find_or_publish(connection, [record for record, _ in records])
+            asked = list(zip(records, found, strict=True))
+            rows = [
+                (place[0], record.queue, outgoing.key, outgoing.body, outgoing.partition, place[1], until, claim)
+                for (record, outgoing), place in asked
+                if not isinstance(place, IdentityTaken)
+            ]
+            numbers = iter(_numbered(connection, rows))
             letters: list[Letter | Refused] = []
             entries = []
-            found = find_or_publish(connection, [record for record, _ in records])
-            for (record, outgoing), place in zip(records, found, strict=True):
+            for (_, outgoing), place in asked:
                 if isinstance(place, IdentityTaken):
                     letters.append(Refused(outgoing.key, str(place), permanent=True))
                     continue
                 key, base = place
+                letters.append(
+                    Letter(next(numbers), key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim)
+                )
                 entries.append(
                     Entry(message=key, kind=Kind.INTENDED, at=now, attempt=base, due=now, worker=self._worker)
                 )
-                row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, base, until, claim)
-                (number,) = connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()
-                letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim))
             write_entries(connection, entries)
             return letters
 
@@ -274,11 +282,15 @@ class Outbox:
         """Nothing was sent: try all of them later."""
         now = self._book.clock.now()
 
+        dues = [now + pause(letter.tries) for letter in letters]
+
         def put_off(connection: Connection) -> None:
-            for letter in letters:
-                due = now + pause(letter.tries)
-                connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
-                write_entries(connection, [self._entry(letter, Kind.PUT_OFF, now, due, reason)])
+            later = [(due, letter.number, letter.claim) for letter, due in zip(letters, dues, strict=True)]
+            connection.executemany(sql.RETRY_OUTBOX, later)
+            entries = [
+                self._entry(letter, Kind.PUT_OFF, now, due, reason) for letter, due in zip(letters, dues, strict=True)
+            ]
+            write_entries(connection, entries)
 
         self._book.write(put_off)
 
@@ -286,17 +298,19 @@ class Outbox:
         now = self._book.clock.now()
 
         def book(connection: Connection) -> None:
-            entries = []
+            entries, over, later = [], [], []
             for letter, answer in zip(letters, answers, strict=True):
                 kind = kind_of(answer)
                 if kind is Kind.REFUSED and _was_parked(connection, letter):
                     kind = Kind.PUT_OFF  # the outbox holds its only copy, so no refusal is the last
                 due = now if kind in (Kind.PUBLISHED, Kind.REFUSED) else now + pause(letter.tries)
                 if kind in (Kind.PUBLISHED, Kind.REFUSED):
-                    connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim))
+                    over.append((letter.number, letter.claim))
                 else:
-                    connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
+                    later.append((due, letter.number, letter.claim))
                 entries.append(self._entry(letter, kind, now, due, getattr(answer, "reason", "")))
+            connection.executemany(sql.DROP_OUTBOX, over)
+            connection.executemany(sql.RETRY_OUTBOX, later)
             write_entries(connection, entries)
 
         self._book.write(book)
@@ -314,6 +328,19 @@ class Outbox:
         return Entry(
             message=letter.message, kind=kind, at=now, attempt=letter.base, due=due, worker=self._worker, details=details
         )  # fmt: skip
+
+
+def _numbered(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Put rows into the outbox. Returns their numbers, which rise in the order of the rows."""
+    whole = len(rows) - len(rows) % sql.GROUP
+    numbers: list[int] = []
+    for first in range(0, whole, sql.GROUP):
+        added = connection.execute(sql.INSERT_NUMBERED_OUTBOX_GROUP, flat(rows[first : first + sql.GROUP])).fetchall()
+        of: defaultdict[int, list[int]] = defaultdict(list)
+        for number, message in sorted(added, reverse=True):
+            of[message].append(number)
+        numbers += [of[row[0]].pop() for row in rows[first : first + sql.GROUP]]
+    return numbers + [connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()[0] for row in rows[whole:]]
 
 
 def _was_parked(connection: Connection, letter: Letter) -> bool:
