@@ -28,6 +28,7 @@ from crossfoot.demo.found import found
 from crossfoot.demo.plan import FAULT_OF, LEFT_OUT, Act, Fault, faults_on
 from crossfoot.demo.run import Count
 from crossfoot.demo.states import compare
+from crossfoot.effects.outbox import BEHIND
 from crossfoot.errors import LeaseLost, UsageError
 from crossfoot.queues.queue import Delivery
 from crossfoot.worker.held import Held
@@ -269,6 +270,15 @@ def test_of_what_a_group_does_each_kind_has_evidence_of_its_own(doctored: Callab
     changed = {one: after[one] - before[one] for one in (Fault.REBALANCED, Fault.OVERRUN, Fault.ACK_LOST)}
     assert {one for one, ids in changed.items() if ids} == {fault}
     assert len(changed[fault]) == 1
+
+
+@pytest.mark.crash
+def test_what_waits_for_another_one_was_not_refused(doctored: Callable[[str], Book]) -> None:
+    """A queue that keeps an order is not asked to take what comes behind one that it refused."""
+    waits = f"UPDATE crossfoot_entries SET details = '{json.dumps({'reason': BEHIND})}' WHERE kind IN ({Kind.REFUSED:d}, {Kind.PUT_OFF:d})"
+
+    assert found(doctored("SELECT 1"))[Fault.REFUSED]
+    assert found(doctored(waits))[Fault.REFUSED] == set()
 
 
 def fenced(*, lost: bool) -> str:
