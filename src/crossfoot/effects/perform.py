@@ -7,6 +7,7 @@ disbelieved: the operation key is read again, over a new connection, and says wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 from contextlib import suppress
@@ -26,6 +27,8 @@ from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
 from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
 from crossfoot.message import Message
+
+logger = logging.getLogger("crossfoot.effects")
 
 AGAIN = 5
 """How often a delivery is begun anew because the database asks for that, before it counts as failed."""
@@ -81,6 +84,7 @@ def _perform(work: Work, session: Session, database: Database, following: Work |
         session.rollback()
         if session.asks_again(error) or not committed_after_all(work, database, error):
             raise
+        _tell_found(work, error)
     reach(Boundary.AFTER_COMMIT)
     return kind
 
@@ -124,6 +128,7 @@ async def _aperform(work: Work, session: AsyncSession, database: Database) -> Ki
             await session.rollback()
             if session.asks_again(error) or not await acommitted_after_all(work, database, error):
                 raise
+            _tell_found(work, error)
     reach(Boundary.AFTER_COMMIT)
     return kind
 
@@ -326,6 +331,16 @@ def _owner(work: Work) -> Steps[int | None]:
         if (yield Run(sql.INSERT_OPERATION, (work.operation, work.hold.key, int(Kind.COMMITTED), work.clock.now()))):
             return None
     raise CommitInDoubt(f"{work.what}: operation {work.operation!r} is claimed, and cannot be seen")
+
+
+def _tell_found(work: Work, error: Exception) -> None:
+    """The delivery goes on as committed; that something is wrong with the line would else be known to nobody."""
+    what = work.what if work.what.isprintable() else ascii(work.what)  # a publisher may write what it likes
+    logger.warning(
+        "%s: its commit gave no answer (%s), and its operation is complete: it was committed",
+        what,
+        type(error).__name__,
+    )
 
 
 def _doubt(work: Work, error: Exception, second: Exception) -> NoReturn:

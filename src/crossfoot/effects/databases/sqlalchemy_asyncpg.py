@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
@@ -18,6 +19,8 @@ from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, le
 from crossfoot.effects.databases.sqlalchemy_async import AsyncHandlerSession
 from crossfoot.effects.databases.sqlalchemy_postgres import Watch
 from crossfoot.errors import UsageError
+
+logger = logging.getLogger("crossfoot.effects")
 
 
 class AsyncpgEngineSession:
@@ -70,7 +73,10 @@ class AsyncpgEngineSession:
         try:
             if self._connection is not None:
                 await self._connection.rollback()
-        except Exception:  # noqa: BLE001 - a session that has ended took its transaction with it, and one that is given up does
+        except Exception as error:  # noqa: BLE001 - a session that has ended took its transaction with it, and one that is given up does
+            logger.info(
+                "a connection to %s is given up: it could not roll back (%s)", self._where, type(error).__name__
+            )
             assert self._connection is not None
             if self._raw is not None and not self._raw.is_closed():
                 await steps.cancel(self._raw)
