@@ -64,8 +64,9 @@ bench: .venv/.ready-bench ## every benchmark, one after the other
 	  [ -e "$$file" ] || { echo "no benchmark in benchmarks/ yet" >&2; exit 1; }; \
 	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
-bench-%: .venv/.ready-bench ## one benchmark: make bench-NAME runs benchmarks/NAME.py
+bench-%: ## one benchmark: make bench-NAME runs benchmarks/NAME.py
 	@[ -e benchmarks/$*.py ] || { echo "benchmarks/$*.py is not there; there are: $$(ls benchmarks 2>/dev/null | tr '\n' ' ')" >&2; exit 1; }
+	@$(MAKE) --no-print-directory .venv/.ready-bench
 	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 bench-peers: .venv/.ready-dev ## crossfoot beside other task queues, their servers included; options in ARGS='run --rounds 1'

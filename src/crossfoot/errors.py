@@ -179,7 +179,13 @@ class NoProof(DeliveryError):
 
 
 class LeaseLost(DeliveryError):
-    """Somebody else may hold the message by now; this delivery must not commit."""
+    """Somebody else may hold the message by now; this delivery must not commit.
+
+    Attributes:
+        counts: whether it counts against the message; not where another one's handler is known to have cost it its lease.
+    """
+
+    counts: bool = True
 
 
 class DeadlineExceeded(DeliveryError):

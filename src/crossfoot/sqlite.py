@@ -257,7 +257,7 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
             f"{path} cannot be written ({text}): give this user write access to it and its folder"
         )
     if name.startswith("SQLITE_CANTOPEN") or isinstance(error, OSError):
-        return DatabaseUnavailable(f"{path} cannot be opened ({text}): check that its folder exists and may be written")
+        return DatabaseUnavailable(f"{path} cannot be opened ({text}): {_why_not_opened(path)}")
     if name.startswith("SQLITE_NOTADB"):
         return DatabaseUnavailable(f"{path} is not a SQLite database: name another file, or move this one away")
     if name.startswith("SQLITE_CORRUPT"):
@@ -269,9 +269,19 @@ def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavai
         return DatabaseUnavailable(f"{path} cannot be read or written ({text}): look at the disk, and at its backup")
     if name.startswith("SQLITE_BUSY"):
         return DatabaseUnavailable(
-            f"{path} stayed locked by another program for {BUSY_TIMEOUT_MS / 1000:.0f} s: find the long transaction and end it"
+            f"{path} stayed locked by another connection for {BUSY_TIMEOUT_MS / 1000:.0f} s: find the long transaction and end it; it "
+            "may be another program's, or one that this very program holds open on a connection of its own"
         )
     return DatabaseUnavailable(f"{path}: {text or type(error).__name__}")
+
+
+def _why_not_opened(path: str) -> str:
+    """What is to be done, as far as the disk tells."""
+    if os.path.isdir(path):
+        return "it is a folder: name a file in it"
+    if os.path.exists(path):
+        return "the file is there: give this user access to it, and to its folder"
+    return "check that its folder exists and may be written"
 
 
 def _path_of(connection: sqlite3.Connection) -> str:

@@ -29,6 +29,7 @@ MODULES = {
     "needs": "import a_package_nobody_has\n",
     "misuse": BILLING.replace("billing", "misuse") + "app.handler('case.released')(bill)\n",
     "misset": "from crossfoot import Crossfoot\napp = Crossfoot('misset', btach=1)\n",
+    "nameless": "from crossfoot import Crossfoot\napp = Crossfoot('nameless', queue='embedded:')\n",
     "empty": "from crossfoot import Crossfoot\napp = Crossfoot('empty')\n",
 }
 
@@ -48,6 +49,7 @@ TARGETS = {
     "broken:app": "broken could not be imported: SyntaxError: ",
     "needs:app": "needs needs a_package_nobody_has, which is not installed: install it first",
     "misuse:app": "handlers bill and bill both take 'case.released'",
+    "nameless:app": "queue = 'embedded:': name the queue behind the colon, or write 'embedded' for 'nameless'",
     "misset:app": "the program sets 'btach', which is no setting: did you mean 'batch'?",
 }
 

@@ -149,6 +149,27 @@ async def test_what_somebody_else_holds_is_left_to_them(scene: Scene) -> None:
         assert [kind for kind in scene.ends(message) if kind is not Kind.ACK_FAILED] == booked
 
 
+async def test_a_lease_that_anothers_handler_cost_it_does_not_count_as_tried(scene: Scene) -> None:
+    message, held = await scene.taken()
+    await scene.taken_away(held)
+    blameless = LeaseLost("the event loop stood still")
+    blameless.counts = False
+    settling = scene.settling(attempts=1)
+    await settling.settle([(held, blameless)])
+    assert scene.ends(message) == [Kind.RELEASED]
+
+
+async def test_what_did_not_come_to_the_dead_letters_is_not_said_to_be_there(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, held = await scene.taken()
+    await scene.taken_away(held)
+    await scene.settling(attempts=1).settle([(held, RuntimeError("never"))])
+    assert "goes to the dead letters" not in caplog.text
+    assert "could not be moved to the dead letters" in caplog.text
+    assert "it comes again by itself" in caplog.text
+
+
 @REMOTE
 @pytest.mark.parametrize("reluctance", [QueueUnavailable("no connection"), None])
 async def test_nothing_is_dead_before_the_dead_letters_have_it(

@@ -5,15 +5,19 @@ Other libraries report ten successes. Here the three are found, by id, and none 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Generator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crossfoot import Crossfoot
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.message import Message
+from crossfoot.worker.retry import Retry
 from tests.acceptance.service_rig import FORMS, Service, a_service
 from tests.conformance.database_rig import Call, Sql, Story, insert
 from tests.conformance.test_databases_misuse import Effect, Taken
@@ -212,3 +216,35 @@ def a_service_again(service: Service) -> Any:
             await app.aclose()
 
     return made()
+
+
+@pytest.mark.parametrize("batch", [1, 10], ids=["plain", "batch"])
+async def test_what_a_statement_raised_is_told_where_nothing_proves_the_work(tmp_path: Path, batch: int) -> None:
+    app = Crossfoot("billing", database=tmp_path / "billing.db", synchronous="NORMAL")
+
+    @app.handler("sync")
+    def charge(message: Message, tx: Any) -> None:
+        with suppress(sqlite3.Error):
+            tx.execute("INSERT INTO nowhere VALUES (1)")
+
+    @app.handler("async")
+    async def acharge(message: Message, tx: Any) -> None:
+        with suppress(sqlite3.Error):
+            await tx.execute("INSERT INTO nowhere VALUES (1)")
+
+    for type_ in ("sync", "async"):
+        await app.publish(type_, id=type_)
+    try:
+        await app.worker(batch=batch, retry=Retry(attempts=1, base=0.01)).run(until_idle=True)
+    finally:
+        await app.aclose()
+    with closing(sqlite3.connect(tmp_path / "billing.db")) as connection:
+        told = dict(
+            connection.execute(
+                "SELECT m.id, e.details FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message WHERE e.kind = ?",
+                (Kind.FAILED.value,),
+            ).fetchall()
+        )
+    for type_ in ("sync", "async"):
+        assert "A statement of it had raised, and it went on: OperationalError: no such table: nowhere" in told[type_]
+    assert "test_swallow_probe.py:" in told["sync"]

@@ -276,7 +276,7 @@ async def test_without_the_client_the_error_names_the_extra(monkeypatch: pytest.
 
 
 async def test_a_server_nobody_runs_is_unavailable() -> None:
-    with pytest.raises(QueueUnavailable, match=r"cannot be reached at nats://127\.0\.0\.1:9, nothing was sent"):
+    with pytest.raises(QueueUnavailable, match=r"cannot be reached at nats://127\.0\.0\.1:9, and was asked nothing"):
         await ensure("ORDERS/billing", servers="nats://me:swordfish@127.0.0.1:9")
 
 

@@ -155,7 +155,7 @@ class TestTheServer:
             with scene.frozen():
                 began = time.monotonic()
                 assert isinstance((await scene.subject.publish([outgoing()]))[0], Doubtful)
-                with pytest.raises(QueueUnavailable, match="nothing was sent"):
+                with pytest.raises(QueueUnavailable, match=r"was asked nothing|nothing was sent"):
                     await scene.subject.ack([delivery.receipt])
                 assert time.monotonic() - began < 6.0
             await anyio.to_thread.run_sync(own.kill)
@@ -333,7 +333,7 @@ class TestRefusals:
             own.run("GRANT USAGE ON SEQUENCE crossfoot_queue_key TO clerk")
             url = own.url(user="clerk")
             async with PostgresQueue(scene.subject.name, url=url) as first:
-                with pytest.raises(QueueUnavailable, match="nothing was sent"):
+                with pytest.raises(QueueUnavailable, match=r"was asked nothing|nothing was sent"):
                     await PostgresQueue(scene.subject.name, url=url).open()
                 await scene.direct.publish([outgoing()])
                 # It cannot listen either, and polls.

@@ -161,7 +161,7 @@ class TestTheServer:
                 server.freeze()
                 began = time.monotonic()
                 assert isinstance((await scene.subject.publish([outgoing()]))[0], Doubtful)
-                with pytest.raises(QueueUnavailable, match="nothing was sent"):
+                with pytest.raises(QueueUnavailable, match=r"was asked nothing|nothing was sent"):
                     await scene.subject.ack([delivery.receipt])
                 assert time.monotonic() - began < 3.0
                 server.thaw()

@@ -153,7 +153,7 @@ async def test_an_address_that_is_none_is_wrong_use() -> None:
 
 async def test_a_service_nobody_listens_at_is_unavailable() -> None:
     session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="eu-central-1")
-    with pytest.raises(QueueUnavailable, match="queue orders cannot be reached, nothing was sent"):
+    with pytest.raises(QueueUnavailable, match="queue orders cannot be reached, and was asked nothing"):
         await ensure("orders", endpoint_url="http://127.0.0.1:9", session=session)
 
 

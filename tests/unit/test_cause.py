@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy.exc
 
 from crossfoot.books.cause import MAX_TEXT, Cause, cause_of
 from crossfoot.effects.proof import Evidence, judge
@@ -280,3 +282,34 @@ def test_whatever_an_exception_is_its_cause_can_be_kept(error: Exception) -> Non
     for text in (found.fingerprint, found.kind, found.title, found.frames, found.text, found.raised):
         assert text.encode().decode() == text
     assert found.title
+
+
+def test_a_lock_that_never_opened_names_the_likely_holder_once() -> None:
+    def write() -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    def write_by_session() -> None:
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+
+    for found in (cause(write), cause(write_by_session)):
+        assert found.text.startswith(
+            "database is locked: another connection was writing. If that is the handler's own transaction"
+        )
+        assert "tx.session" in found.text
+
+
+def test_placeholders_of_another_database_are_told_as_that() -> None:
+    def write() -> None:
+        raise RuntimeError("the query has 0 placeholders but 2 parameters were passed")
+
+    assert cause(write).text.endswith("were passed: psycopg's are %s and %(name)s; `?` is SQLite's")
+
+
+def test_what_a_driver_raised_is_named_where_its_wrapping_has_another_name() -> None:
+    class UniqueViolation(Exception):
+        pass
+
+    def write() -> None:
+        raise sqlalchemy.exc.IntegrityError("INSERT", {}, UniqueViolation("there is one"))
+
+    assert cause(write).text == "UniqueViolation: there is one"

@@ -250,7 +250,7 @@ class TestFailures:
         raw(store).execute("PRAGMA busy_timeout = 1")
         with closing(open_connection(path)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(QueueUnavailable, match="stayed locked by another program"):
+            with pytest.raises(QueueUnavailable, match="stayed locked by another connection"):
                 store.publish(messages(1))
         assert isinstance(store.publish(messages(1))[0], Accepted)
 

@@ -141,3 +141,14 @@ def test_a_handler_that_takes_the_payload_for_the_message_is_told(handler: Calla
 
     with pytest.raises(UsageError, match=rf"write `message: Message\[{declared}\]`"):
         payload_type_of(handler)
+
+
+def test_a_payloads_type_in_the_messages_place_is_refused_though_it_has_no_fields() -> None:
+    def untyped(message: dict, tx: Any) -> None: ...  # type: ignore[type-arg]  # as a newcomer writes it
+
+    def told(message: dict[str, int], tx: Any) -> None: ...
+
+    with pytest.raises(UsageError, match=r"is handed the message, .*write `message: Message\[dict\]`"):
+        payload_type_of(untyped)
+    with pytest.raises(UsageError, match=r"write `message: Message\[dict\[str, int\]\]`"):
+        payload_type_of(told)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import boto3
 import botocore.exceptions
+import pytest
 
 from crossfoot.errors import QueueUnavailable
-from crossfoot.queues.sqs.client import Client, read_error
+from crossfoot.queues.sqs.client import Client, read_error, region_of
 
 
 def client(endpoint: str | None) -> Client:
@@ -31,3 +32,22 @@ def test_with_one_the_address_is_in_doubt_and_nothing_else() -> None:
     asked = client("http://127.0.0.1:4566")
     assert told(asked).endswith("Check the address")
     asked.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "region"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/1/q", "eu-west-1"),
+        ("https://sqs-fips.us-east-2.amazonaws.com/1/q", "us-east-2"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1"),
+        ("https://sqs.eu-central-1.api.aws/1/q", "eu-central-1"),
+        ("https://vpce-0a-1b.sqs.us-west-2.vpce.amazonaws.com/1/q", "us-west-2"),
+        ("https://eu-west-1.queue.amazonaws.com/1/q", "eu-west-1"),
+        ("https://queue.amazonaws.com/1/q", None),
+        ("http://127.0.0.1:4566/1/q", None),
+        ("https://sqs.eu-west-1.amazonaws.com.example.org/1/q", None),
+        ("billing", None),
+    ],
+)
+def test_a_queues_url_names_its_region(address: str, region: str | None) -> None:
+    assert region_of(address) == region

@@ -9,9 +9,10 @@ is told beside it, as that of this one failure.
 from __future__ import annotations
 
 import re
+import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import PurePath
 from types import FrameType
@@ -22,6 +23,13 @@ from crossfoot.errors import CrossfootError, PayloadInvalid
 
 MAX_TEXT = 500
 """Characters of an exception's text that an entry keeps."""
+
+HINTS = {
+    "database is locked": "another connection was writing. If that is the handler's own transaction, write over tx.execute, or over "
+    "tx.session of SQLAlchemy, and not over a second connection",
+    "the query has 0 placeholders but": "psycopg's are %s and %(name)s; `?` is SQLite's",
+}
+"""What a driver's words, by how they begin, are most often about where they do not say it themselves."""
 
 _INDEX = re.compile(r"\[\d+\]")
 _OWN = ("crossfoot.", "asyncio.", "anyio.", "concurrent.", "sqlalchemy.", "aiosqlite.", "threading:")
@@ -93,7 +101,7 @@ def _cause_of(error: BaseException, handler: str) -> Cause:
 
 def _frames(error: BaseException) -> list[str]:
     """The frames of the user's own code; all of them when there are none of theirs."""
-    names = [f"{_module(frame)}:{frame.f_code.co_qualname}" for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [f"{module_of(frame)}:{frame.f_code.co_qualname}" for frame, _ in traceback.walk_tb(error.__traceback__)]
     theirs = [name for name in names if not name.startswith(_OWN)]
     return theirs or names[-1:]
 
@@ -102,17 +110,40 @@ def _raised(error: BaseException) -> str:
     """The innermost line of the user's own code; of the error behind it, where this one was made by crossfoot."""
     for one in _behind(error):
         frames = list(traceback.walk_tb(one.__traceback__))
-        theirs = [(frame, line) for frame, line in frames if not f"{_module(frame)}:".startswith(_OWN)]
-        if theirs:
-            home = _package(theirs[0][0])  # code that was installed is the user's if the handler was installed with it
-            own = [found for found in theirs if not _of_a_library(found[0]) or _package(found[0]) == home]
-            frame, line = (own or theirs)[-1]
-        elif frames and not isinstance(one, CrossfootError):
-            frame, line = frames[-1]
-        else:
-            continue
-        return f"{_file(frame)}:{line} {frame.f_code.co_qualname.rpartition('<locals>.')[2]}()"
+        if place := place_of(frames):
+            return place
+        if frames and not isinstance(one, CrossfootError):
+            return _at(*frames[-1])
     return ""
+
+
+def place_of(frames: Sequence[tuple[FrameType, int]]) -> str:
+    """The innermost of these frames that is the user's own code, as `billing.py:42 charge()`; empty where there is none.
+
+    Args:
+        frames: outermost first, each with its line.
+    """
+    theirs = [(frame, line) for frame, line in frames if not f"{module_of(frame)}:".startswith(_OWN)]
+    if not theirs:
+        return ""
+    home = _package(theirs[0][0])  # code that was installed is the user's if the handler was installed with it
+    own = [found for found in theirs if not _of_a_library(found[0]) or _package(found[0]) == home]
+    return _at(*(own or theirs)[-1])
+
+
+def running(called_by: str) -> list[tuple[FrameType, int]]:
+    """The frames of whoever calls this, outermost first, each with its line, from the last call by that module on. None where it is
+    not among them: into a coroutine that waits an error may be thrown past those that wait for it."""
+    frames: list[tuple[FrameType, int]] = []
+    for frame, line in traceback.walk_stack(sys._getframe(1)):
+        if module_of(frame) == called_by:
+            return [*reversed(frames)]
+        frames.append((frame, line))
+    return []
+
+
+def _at(frame: FrameType, line: int) -> str:
+    return f"{_file(frame)}:{line} {frame.f_code.co_qualname.rpartition('<locals>.')[2]}()"
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
@@ -121,12 +152,13 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         yield error.__cause__
 
 
-def _module(frame: FrameType) -> str:
+def module_of(frame: FrameType) -> str:
+    """The name of the module whose code it runs."""
     return str(frame.f_globals.get("__name__", "?"))
 
 
 def _package(frame: FrameType) -> str:
-    return _module(frame).partition(".")[0]
+    return module_of(frame).partition(".")[0]
 
 
 def _of_a_library(frame: FrameType) -> bool:
@@ -136,7 +168,7 @@ def _of_a_library(frame: FrameType) -> bool:
 
 def _file(frame: FrameType) -> str:
     """The file as its package names it, the same on every machine: `billing/cards.py` of `billing.cards`."""
-    path, module = PurePath(frame.f_code.co_filename), _module(frame)
+    path, module = PurePath(frame.f_code.co_filename), module_of(frame)
     length = module.count(".") + 1 + (path.stem == "__init__")
     return "/".join(path.parts[-length:])
 
@@ -145,7 +177,11 @@ def _words(error: BaseException) -> str:
     """What the exception says, as text that any database keeps; of SQLAlchemy's, without statement and parameters."""
     behind = getattr(error, "orig", None) if str(type(error).__module__).startswith("sqlalchemy.") else None
     try:
-        text = f"{type(behind).__name__}: {behind}" if isinstance(behind, BaseException) else str(error)
+        text = str(behind if isinstance(behind, BaseException) else error)
+        named = isinstance(behind, BaseException) and type(behind).__name__ != type(error).__name__
+        hint = next((hint for words, hint in HINTS.items() if text.startswith(words)), "")
+        text += f": {hint}" if hint else ""
+        text = f"{type(behind).__name__}: {text}" if named else text
     except BaseException as second:  # noqa: BLE001 - a broken __str__ must not make of one failure another
         text = f"(its text cannot be had: {type(second).__name__})"
     return _keepable(text)

@@ -19,7 +19,7 @@ from crossfoot.books.custody import MOST_IDS, Depth, browse, compare_parked
 from crossfoot.books.digest import EMPTY, Tally
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import OVERDUE, PATIENCE, Fate, Patience, grace
-from crossfoot.books.measures import fate_measure
+from crossfoot.books.measures import OPERATION, fate_measure
 from crossfoot.books.posting import backlog, posted
 from crossfoot.books.record import bucket_of
 from crossfoot.clock import Micros
@@ -57,6 +57,11 @@ UNION ALL SELECT 0, count(*) {_STATELESS}
 _OPEN = ", ".join(str(fate.value) for fate in Fate if not fate.closed)
 
 _NO_ENTRY = "NOT EXISTS (SELECT 1 FROM crossfoot_entries e WHERE e.message = m.key)"
+
+_TABLE_OF_OPERATIONS = differs(
+    "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'crossfoot_operations')",
+    postgres="SELECT to_regclass('crossfoot_operations') IS NOT NULL",
+)
 
 _REMOVED = "SELECT DISTINCT id FROM crossfoot_removed"
 
@@ -125,7 +130,7 @@ def take_stock(
         findings = [
             found for queue in queues for found in _compare(connection, queue, sums.get(queue, {}), part, waiting)
         ]
-        findings.append(_acks(connection, part.queue))
+        findings += [*_operations(connection, sums), _acks(connection, part.queue)]
         if depth_of is not None:
             findings += [browse(connection, queue, now) for queue in own]
         findings += [compare_parked(connection, queue) for queue in queues]
@@ -164,6 +169,26 @@ def _compare(
             yield opening.bisect(
                 connection, rule, queue, where=one.where("t"), parameters=one.parameters, waiting=waiting
             )
+
+
+def _operations(connection: Connection, sums: Mapping[str, Mapping[str, Tally]]) -> Iterator[Finding]:
+    """What the tallies cannot tell: that the operations they counted are gone, and with them what makes an effect happen once. That
+    one of them is missing `verify` finds, which reads them all."""
+    counted = sum(one.get(OPERATION, EMPTY).count for one in sums.values())
+    if counted == 0:
+        return
+    there = connection.execute(_TABLE_OF_OPERATIONS).fetchone()[0]
+    if not there:
+        text = "the table crossfoot_operations is missing"
+    elif connection.execute("SELECT 1 FROM crossfoot_operations LIMIT 1").fetchone() is None:
+        text = "the table crossfoot_operations is empty"
+    else:
+        return
+    yield Finding(
+        identity="operations", holds=False,
+        text=f"{text}, and {counted:,} operations were counted in it: stop the workers, which would do again what was done, and "
+        "restore it from a backup",
+    )  # fmt: skip
 
 
 def _acks(connection: Connection, queue: str | None) -> Finding:

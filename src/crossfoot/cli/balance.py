@@ -85,22 +85,32 @@ def balance(
         drawn = take_stock(connection, time.time_ns() // 1000, part=part, depth_of=ask)
     if behind:
         note(f"not everything could be posted, so this is the balance up to entry {drawn.posted:,}: {behind}")
+    stated = {"--queue": queue, "--type": type_, "--since": since, "--until": until}
+    narrowed = " ".join(f"{name} {value}" for name, value in stated.items() if value is not None)
     if as_json:
         print_json({"balanced": drawn.balanced and not behind, **to_builtins(drawn)})
     else:
-        show(Output(color, db=db), drawn, path, behind=behind)
+        show(Output(color, db=db), drawn, path, narrowed=narrowed, behind=behind)
     if not drawn.balanced or behind:
         raise typer.Exit(1)
 
 
-def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
-    """The books as a person reads them; `behind` says why newer entries are not in them."""
+def show(out: Output, drawn: Balance, path: str, *, narrowed: str = "", behind: str = "") -> None:
+    """The books as a person reads them.
+
+    Args:
+        narrowed: the options that leave only a part of them.
+        behind: why newer entries are not in them.
+    """
     name = shown(path)
     told = "; ".join(drawn.problems) if drawn.problems else "every message has a fate, and the books balance"
     if not drawn.problems and drawn.attention:
         told += f"; {', '.join(f'{found.count:,} {label}' for label, found in drawn.attention.items())}: somebody should look"
     if not drawn.published and not drawn.problems:
-        told = "nothing was ever published here"
+        told = f"no message fits {narrowed}" if narrowed else "nothing was ever published here"
+    unchecked = [one.title for one in drawn.identities.values() if one.holds is None]
+    if unchecked and drawn.published and not drawn.problems:
+        told += f"; not checked: {'; '.join(unchecked)}"
     if behind:
         told = f"what came after entry {drawn.posted:,} is not counted, so nobody knows whether the books balance"
     out.heading(
@@ -117,7 +127,7 @@ def show(out: Output, drawn: Balance, path: str, *, behind: str = "") -> None:
     for name, one in drawn.queues.items():
         if one.queue is not None:
             counts = ", ".join(f"{count:,} {what}" for what, count in one.queue.items())
-            out.labelled("queue", [f"{name}, by its own count of copies: {counts}"])
+            out.labelled("queue", [f"{name}, by its own count of all copies that ever were: {counts}"])
     out.gap()
     out.table(
         ("", "identity", ""), [row for name, one in drawn.identities.items() for row in _identity(out, name, one)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from crossfoot.books import queries
 from crossfoot.books.fate import Fate
 from crossfoot.books.queries import DeadLetter
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
-from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
+from crossfoot.cli.output import Cell, Output, When, jsonable, naming, note, print_json
 from crossfoot.cli.pages import NARROW, payload, payload_lines, show_page
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.why import as_document, without_looking
@@ -88,10 +89,11 @@ def show_dead(
             )
         if page is None:
             raise NotFound(
-                f"no message is called {message!r} in {shown(path)}: crossfoot dead list shows the dead ones"
+                f"no message is called {message!r} in {shown(path)}: crossfoot dead list{naming(db)} shows the dead ones"
             )
         if page.fate != Fate.DEAD.label:
-            raise NotFound(f"message {page.message.id} is not dead but {page.fate}: see crossfoot why {message}")
+            why = f"crossfoot why {shlex.quote(message)}{naming(db)}"
+            raise NotFound(f"message {page.message.id} is not dead but {page.fate}: see {why}")
         body = queries.body_of(connection, page.message.key) if with_payload else None
     if as_json:
         print_json(as_document(found) | ({"payload": payload(body)} if with_payload else {}))

@@ -7,7 +7,9 @@ import os
 import sys
 import traceback
 
+from crossfoot import settings
 from crossfoot.app import Crossfoot
+from crossfoot.connection import without_driver
 from crossfoot.errors import CrossfootError, UsageError
 
 
@@ -61,3 +63,9 @@ def load_app(target: str) -> Crossfoot:
             f"{target} is a {type(app).__name__}, not a Crossfoot: name the object made by Crossfoot('...')"
         )
     return app
+
+
+def book_to_name(app: Crossfoot) -> str | None:
+    """The service's book, where a command typed here would look into another one unless it is told; `None` where it would not."""
+    found = settings.load().database
+    return None if without_driver(found) == without_driver(app.book.path) else app.book.path

@@ -33,6 +33,9 @@ READING = ("why", "balance", "tail", "verify", "dead", "discard", "metrics")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
+_WORD = re.compile(r"(?:[^\s'\"\\]|\\.|'[^']*'|\"(?:[^\"\\]|\\.)*\")+")
+"""A word of a shell's command, quotes included."""
+
 Cell = str | tuple[str, str]
 """Text, or text and its style."""
 
@@ -45,6 +48,11 @@ class When(StrEnum):
     never = "never"
 
 
+def naming(db: str | None) -> str:
+    """The option that names the book in a command that is to be copied. Not a URL with a password: where that is shown, it is kept."""
+    return f" --db {shlex.quote(db)}" if db is not None and not has_password(db) else ""
+
+
 class Output:
     """Where one command prints to.
 
@@ -54,8 +62,7 @@ class Output:
     """
 
     def __init__(self, color: When = When.auto, *, db: str | None = None) -> None:
-        # Not a URL with a password: where that is shown, it is kept.
-        self._db = f" --db {shlex.quote(db)}" if db is not None and not has_password(db) else ""
+        self._db = naming(db)
         environment = os.environ
         terminal = sys.stdout.isatty() and environment.get("TERM") != "dumb"
         forced = color is When.always or (bool(environment.get("FORCE_COLOR")) and color is When.auto)
@@ -130,12 +137,13 @@ class Output:
         self._console.print(grid)
 
     def commands(self, steps: Sequence[tuple[str, str | None]]) -> None:
-        """What to do next. A command stands on a line of its own, whole, so that it can be copied."""
+        """What to do next. A command stands on lines of its own, whole, so that it can be copied."""
         for number, (do, command) in enumerate(steps):
             self.labelled("" if number and self.fancy else "next", [do])
             if command is not None:
                 named = self._db if command.split(" ")[1:2] and command.split(" ")[1] in READING else ""
-                self.line(f"  $ {clean(command + named)}", "bold")
+                for line in folded(clean(command + named), self.width):
+                    self.line(line, "bold")
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, as it is."""
@@ -163,6 +171,27 @@ class Output:
                 for text, width, name in zip(line, widths, columns, strict=True)
             )
             self.line("  ".join(cells).rstrip())
+
+
+def folded(command: str, width: int) -> list[str]:
+    """A command as a shell takes it, in lines of a terminal: broken between two words, and not between an option and its value.
+
+    Args:
+        width: columns; 0 for as many as it needs.
+    """
+    lines = ["  $"]
+    words: list[str] = []
+    for word in _WORD.findall(command):
+        if words and words[-1].startswith("--") and " " not in words[-1] and not word.startswith("--"):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    for word in words:
+        if width and len(lines[-1]) + 1 + len(word) > width - len(" \\") and lines[-1].strip() != "$":
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return lines
 
 
 def print_json(value: Any) -> None:

@@ -14,8 +14,8 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.books import queries
-from crossfoot.cli.loading import load_app
-from crossfoot.cli.output import clean, complain, note
+from crossfoot.cli.loading import book_to_name, load_app
+from crossfoot.cli.output import clean, complain, naming, note
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable, UsageError
 from crossfoot.message import Message, decode
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
@@ -73,7 +73,7 @@ def publish(
     try:
         answers = anyio.run(_publish, app, groups)
     except QueueUnavailable as error:
-        raise typer.Exit(_say_kept(error, app.name)) from None
+        raise typer.Exit(_say_kept(error, app)) from None
     _report(answers, as_json)
     if not all(isinstance(answer, Accepted) for answer in answers):
         raise typer.Exit(1)
@@ -91,7 +91,7 @@ def _say_where_it_is(app: Crossfoot, message: Message) -> None:
         )
 
 
-def _say_kept(error: QueueUnavailable, service: str) -> int:
+def _say_kept(error: QueueUnavailable, app: Crossfoot) -> int:
     """Say that what could not be sent is kept; the exit code.
 
     Raises:
@@ -100,10 +100,11 @@ def _say_kept(error: QueueUnavailable, service: str) -> int:
     if not error.kept:
         raise error
     first, more = error.kept[0], len(error.kept) - 1
+    book = naming(book_to_name(app))
     kept = f"message {first} and {more:,} more are" if more else f"message {first} is"
     return complain(
-        f"{str(error).rstrip('.')}. But {kept} in the book, and a worker of {service} sends what is there when the queue answers: do "
-        f"not publish it again. If the address is wrong, take it back: crossfoot discard {first} --reason '...'",
+        f"{str(error).rstrip('.')}. But {kept} in the book, and a worker of {app.name} sends what is there when the queue answers: do "
+        f"not publish it again. If the address is wrong, take it back: crossfoot discard {first} --reason '...'{book}",
         code=1,
     )
 

@@ -15,7 +15,7 @@ from crossfoot.books.posting import backlog, post
 from crossfoot.books.queries import last_number
 from crossfoot.books.store import Book
 from crossfoot.connection import Connection
-from crossfoot.errors import DatabaseUnavailable
+from crossfoot.errors import DatabaseUnavailable, UsageError
 from crossfoot.sqlite import explain
 
 PATIENCE_SECONDS = 2.0
@@ -29,9 +29,14 @@ def reading(database: str | None) -> Iterator[tuple[Connection, str]]:
     """The book, for reading only: its connection, and its path or URL.
 
     Raises:
+        UsageError: it is named, by nothing.
         DatabaseUnavailable: there is no such file or database, or it cannot be read.
         SchemaMismatch: it holds no book, or one of another version.
     """
+    if database == "":
+        raise UsageError(
+            "--db is empty: name the SQLite file or the PostgreSQL URL with the book, or leave the option out"
+        )
     path = settings.load(database=database).database
     place = place_of(path)
     connection = place.look_in()

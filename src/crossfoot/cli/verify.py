@@ -43,7 +43,7 @@ def verify(db: Database = None, as_json: Json = False, color: Color = When.auto)
 def show(out: Output, result: Verification) -> None:
     """What was looked at, and what differs."""
     looked = (
-        f"{result.messages:,} messages, {result.entries:,} entries, {result.operations:,} operations and "
+        f"{result.messages:,} messages, {result.entries:,} entries, {result.operations:,} operations (those of noops, too) and "
         f"{result.tallies:,} tallies, up to entry {result.posted:,}"
     )
     notes = [looked] + ([f"{result.waiting:,} newer entries are not posted yet"] if result.waiting else [])

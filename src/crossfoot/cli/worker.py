@@ -90,4 +90,4 @@ def worker(
             "--verbose": verbose,
         }
         command = [target, *options, *(flag for flag, wanted in flags.items() if wanted)]
-        return run_several(command, processes, until_idle, pulse, as_json)
+        return run_several(app, command, processes, until_idle, pulse, as_json)

@@ -14,9 +14,12 @@ import anyio
 import msgspec
 import typer
 
+from crossfoot import settings
 from crossfoot.app import Crossfoot
+from crossfoot.cli.loading import book_to_name
 from crossfoot.cli.output import note
 from crossfoot.cli.worker_probes import Pulse
+from crossfoot.connection import shown
 from crossfoot.recover.phrases import plural
 from crossfoot.worker.supervisor import IDLE, Line, Ready, Report, Supervisor, Trouble
 from crossfoot.worker.worker import Worker
@@ -29,7 +32,7 @@ def run_alone(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, on
         on: the event loop, see `loops.options_of`.
     """
     if not until_idle:
-        note(f"{worker.name} works queue {app.queue.name}; Ctrl-C stops it in order")
+        note(f"{worker.name} works queue {app.queue.name}, with its book in {told_book(app)}; Ctrl-C stops it in order")
     worker.on_ready = lambda: pulse.follow(lambda: IDLE if worker.stopping else worker.trouble)
     anyio.run(_work, app, worker, until_idle, pulse, backend_options=on)
     report = _report(worker)
@@ -54,7 +57,9 @@ def run_for_supervisor(app: Crossfoot, worker: Worker, until_idle: bool, line: L
     return 0
 
 
-def run_several(arguments: Sequence[str], processes: int, until_idle: bool, pulse: Pulse, as_json: bool) -> int:
+def run_several(
+    app: Crossfoot, arguments: Sequence[str], processes: int, until_idle: bool, pulse: Pulse, as_json: bool
+) -> int:
     """Run several worker processes, each this very command for one."""
 
     def command(line: int) -> list[str]:  # -P: a module of the working folder must not take the place of a standard one
@@ -63,7 +68,8 @@ def run_several(arguments: Sequence[str], processes: int, until_idle: bool, puls
     supervisor = Supervisor(command, processes, until_idle=until_idle)
     pulse.follow(supervisor.matter, supervisor.longest_silence)
     if not until_idle:
-        note(f"{plural(processes, 'worker process', 'worker processes')}; Ctrl-C stops them in order")
+        several = plural(processes, "worker process", "worker processes")
+        note(f"{several} on queue {app.queue.name}, with the book in {told_book(app)}; Ctrl-C stops them in order")
     if code := anyio.run(_supervise, supervisor, pulse):
         return code
     if as_json:
@@ -74,6 +80,14 @@ def run_several(arguments: Sequence[str], processes: int, until_idle: bool, puls
         for report in supervisor.reports:
             typer.echo(_told(report))
     return 0
+
+
+def told_book(app: Crossfoot) -> str:
+    """Where the service's book is; and that commands look elsewhere, if they do."""
+    place = shown(app.book.path)
+    if book_to_name(app) is None:
+        return place
+    return f"{place} (the program says so; commands look into {shown(settings.load().database)} unless --db names this one)"
 
 
 def _report(worker: Worker) -> Report:

@@ -10,12 +10,16 @@ from typing import Any
 import anyio
 import msgspec
 
+from crossfoot.books.cause import place_of, running
 from crossfoot.effects.awaited import Calls
 from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
 from crossfoot.effects.sending import sending
 from crossfoot.effects.work import Decided, Work
 from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.message import Message, child
+
+MAX_CAUGHT = 200
+"""Characters of an error that a handler may have caught."""
 
 _json = msgspec.json.Encoder(enc_hook=str)
 
@@ -52,6 +56,12 @@ class Facts:
             if isinstance(error, Exception)
             else TransactionMisuse(f"{self._work.what}: its transaction was left while it was being opened")
         )
+
+    def _note(self, error: Exception) -> None:
+        """Keep what a statement raised, in case the handler catches it and proves nothing. In words: the error itself would keep
+        alive what its traceback leads to."""
+        place = place_of(running("crossfoot.effects.perform"))
+        self._work.caught = f"{type(error).__name__}: {str(error)[:MAX_CAUGHT]}" + (f" ({place})" if place else "")
 
     @property
     def message(self) -> Message:
@@ -166,7 +176,11 @@ class Transaction(Facts):
         """Execute a statement in the transaction; returns the driver's cursor or result."""
         self._usable()
         self.open()
-        return self._session.execute(sql, parameters)
+        try:
+            return self._session.execute(sql, parameters)
+        except Exception as error:
+            self._note(error)
+            raise
 
     def open(self) -> None:
         """Begin, claim the operation, and start to count what the handler changes. Once."""
@@ -227,7 +241,11 @@ class AsyncTransaction(Facts):
     async def _execute(self, sql: Any, parameters: Any) -> Any:
         await self.open()
         self._usable()
-        return await self._session.execute(sql, parameters)
+        try:
+            return await self._session.execute(sql, parameters)
+        except Exception as error:
+            self._note(error)
+            raise
 
     def check(self) -> None:
         """See that the handler awaited what must be awaited.

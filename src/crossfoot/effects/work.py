@@ -26,7 +26,7 @@ from crossfoot.effects.hold import Hold
 from crossfoot.effects.letters import EntryRow, details_of, send
 from crossfoot.effects.proof import Evidence, judge
 from crossfoot.effects.sending import Sending
-from crossfoot.errors import LeaseLost, TransactionMisuse
+from crossfoot.errors import LeaseLost, NoProof, TransactionMisuse
 from crossfoot.message import Message, decode
 
 Closing = tuple[int, int, int, int, Micros, int, str | None]
@@ -116,6 +116,8 @@ class Work(msgspec.Struct, eq=False):
     """How many more its handler is called with."""
     proven: Collection[int] = ()
     """Messages that works before this one of the same batch have closed; their entries are not written yet."""
+    caught: str = ""
+    """The last error that a statement of its handler raised, in words, with the line: it may have caught it."""
 
     def __post_init__(self) -> None:
         if not self.operation:
@@ -183,7 +185,12 @@ class Work(msgspec.Struct, eq=False):
         self.evidence = self._evidence(result, rows)
         if self.beside:
             self.evidence = msgspec.structs.replace(self.evidence, of=self.beside + 1)
-        return judge(result, self.evidence, self.handler.proves, what=self)
+        try:
+            return judge(result, self.evidence, self.handler.proves, what=self)
+        except NoProof as error:
+            if self.caught:
+                raise NoProof(f"{error}. A statement of it had raised, and it went on: {self.caught}") from None
+            raise
 
     def asks_no_more(self, kind: Kind) -> bool:
         """Whether nothing but its entries and its ack is left to be written, and these with its batch's or by the queue."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +39,8 @@ def payload_type_of(handler: Callable[..., Any], *, many: bool = False) -> Any:
     if _is_envelope(typing.get_origin(annotation)):
         (declared,) = typing.get_args(annotation)
         return None if declared is Any or isinstance(declared, typing.TypeVar) else declared
-    if _has_fields(annotation) and not _is_envelope(annotation):
+    bare = typing.get_origin(annotation) or annotation
+    if (_has_fields(annotation) or bare in PLAIN) and not _is_envelope(annotation):
         handed, wanted = ("messages", "list[Message[{}]]") if many else ("the message", "Message[{}]")
         raise UsageError(
             f"handler {name_of(handler)} declares `{name}: {name_of(annotation)}`, but is handed {handed}, "
@@ -49,6 +50,8 @@ def payload_type_of(handler: Callable[..., Any], *, many: bool = False) -> Any:
 
 
 LISTS = (list, Sequence, Collection, Iterable)
+PLAIN = (dict, Mapping, str, bytes, int, float, bool, tuple, set)
+"""Types that payloads are of, and messages are not."""
 
 
 def _one_of(handler: Callable[..., Any], name: str, annotation: Any) -> Any:

@@ -88,6 +88,10 @@ def queue_to_ask(name: str, settings: Settings) -> Queue | None:
 
 
 def _embedded(w: Wanted) -> Queue:
+    if w.works and w.settings.queue.endswith(":"):
+        raise UsageError(
+            f"queue = {w.settings.queue!r}: name the queue behind the colon, or write 'embedded' for {w.name!r}"
+        )
     if is_postgres(w.path):
         if not w.works:
             from crossfoot.queues.postgres import PostgresQueue

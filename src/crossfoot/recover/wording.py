@@ -114,6 +114,8 @@ def _processing(facts: Facts, latest: Fact, now: Micros) -> str:
     received = facts.last(Kind.RECEIVED) or latest
     who = worker_name(facts.worker(received))
     lease = f"; its lease lasts until {clock_time(latest.due, now)}" if latest.due else ""
+    if latest.due and latest.due <= now:
+        lease = f", and its lease has been over for {span(now - latest.due)}: it has not ended it, or is about to"
     return f"{who[0].upper()}{who[1:]} has had it for {span(now - received.at)} ({_nth(received)}){lease}."
 
 

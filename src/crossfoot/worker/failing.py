@@ -61,7 +61,8 @@ def judge(held: Held, error: Exception, retry: Retry, now: Micros) -> Failure:
         return Failure(held, entry_of(held, Kind.EXPIRED, now, details={"reason": str(error)}), None, Step.ACK)
     cause = cause_of(error, held.handler.name if held.handler is not None else "")
     if isinstance(error, LeaseLost):
-        return Failure(held, entry_of(held, Kind.FAILED, now, due=now, cause=cause), cause, Step.NOTHING)
+        kind = Kind.FAILED if error.counts else Kind.RELEASED
+        return Failure(held, entry_of(held, kind, now, due=now, cause=cause), cause, Step.NOTHING)
     last = retry.is_last(held.attempt)
     if retry.waits(error, held.waited) and not last:
         pause = min(retry.pause(held.attempt), LONGEST_UNKNOWN)

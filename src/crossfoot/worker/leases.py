@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from crossfoot.books.entry import Entry, Kind
@@ -31,6 +33,8 @@ class Leases:
         self._clock = clock
         self.lease = lease
         self._held: dict[int, Held] = {}
+        self._beaten = clock.monotonic()
+        self._turn = anyio.Lock()
         self._void: set[str] = set()
         """Receipts that were lost before they were held."""
 
@@ -62,13 +66,25 @@ class Leases:
                 held.lose()
         self._void |= void  # received, and on their way to be held
 
+    async def catch_up(self) -> None:
+        """Beat now if that is overdue: a receive might bring what is in hand here, and ran out meanwhile."""
+        await (
+            anyio.lowlevel.checkpoint()
+        )  # asynchronous handlers that are to begin do: if they block, it is before a receive is under way
+        if self._clock.monotonic() - self._beaten > self.lease / 4:
+            await self.beat()
+
     async def beat(self) -> int:
         """Extend what needs it. Returns how many were extended.
 
         A lease that the broker calls void is lost: its handler is cancelled where that is possible, and fenced off
         its commit in any case. A request without an answer changes nothing here: the lease runs on as last known.
         """
-        now = self._clock.monotonic()
+        async with self._turn:
+            return await self._beat()
+
+    async def _beat(self) -> int:
+        self._beaten = now = self._clock.monotonic()
         soon = now + self.lease * 2 / 3
         due = [
             held for held in self._held.values()

@@ -36,6 +36,8 @@ logger = logging.getLogger("crossfoot.worker")
 LONGEST_NAME = 200
 """Characters of a message's id, type or subject in a log."""
 
+BURIED = "moved to the dead letters"
+
 
 class Settling:
     """Settles deliveries of one queue.
@@ -44,11 +46,12 @@ class Settling:
         local: the queue again, if it lives in the effect's own database.
         forget: called with deliveries that are no longer in this worker's hands.
         sent: called when a transaction may have put messages into the outbox.
+        explain: says a failure as what it was, see `standstill`.
     """
 
     def __init__(
         self, book: Book, queue: Queue, retry: Retry, *, local: LocalQueue | None, forget: Callable[[Sequence[Held]], None],
-        sent: Callable[[], None],
+        sent: Callable[[], None], explain: Callable[[Held, Exception], Exception] = lambda held, error: error,
     ) -> None:  # fmt: skip
         self._book = book
         self._queue = queue
@@ -56,6 +59,7 @@ class Settling:
         self._local = local
         self._forget = forget
         self._sent = sent
+        self._explain = explain
 
     async def settle(self, results: Sequence[Result]) -> None:
         """Take the results of a chunk to their end.
@@ -125,14 +129,16 @@ class Settling:
         if not failed:
             return
         now = self._now()
-        failures = [judge(held, error, self._retry, now) for held, error in failed]
+        failures = [judge(held, self._explain(held, error), self._retry, now) for held, error in failed]
         buried = await anyio.to_thread.run_sync(self._book_failures, failures)
-        for failure in failures:
-            log(failure)
         if self._local is None:
             await self._carry_out(failures, buried)
         for failure in failures:
-            tell_failure(failure, is_dead=failure.held in buried)
+            is_dead = failure.held in buried
+            log(failure, is_dead=is_dead)
+            if self._local is not None and failure.step is Step.BURY and not is_dead:
+                heed(NotDone("", "its lease is over, and it was delivered again", lost=True), failure, BURIED)
+            tell_failure(failure, is_dead=is_dead)
 
     def _stop_for(self, error: Exception) -> None:
         """Raise what the worker must stop for. A queue or a database of its own that a handler could not use is that
@@ -204,7 +210,7 @@ class Settling:
         if isinstance(answer, Done):
             await anyio.to_thread.run_sync(self._book.append, [failure.dead(self._now())])
             buried.append(failure.held)
-        heed(answer, failure, "moved to the dead letters")
+        heed(answer, failure, BURIED)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
@@ -236,10 +242,10 @@ class Settling:
         return self._book.clock.now()
 
 
-def log(failure: Failure) -> None:
+def log(failure: Failure, *, is_dead: bool) -> None:
     """One line a failure: which message, which delivery, which cause; never its payload or the exception's text."""
     title = failure.cause.title if failure.cause is not None else failure.entry.kind.label
-    if failure.step is Step.BURY:
+    if is_dead:
         logger.warning(
             "message %s goes to the dead letters after delivery %d: %s",
             name_of(failure.held),
@@ -258,8 +264,8 @@ def heed(answer: ReceiptAnswer, failure: Failure, wanted: str) -> None:
     """Say that the queue did not do as it was asked."""
     if isinstance(answer, NotDone):
         logger.warning(
-            "message %s could not be %s (%s): its lease will run out", name_of(failure.held), wanted, answer.reason,
-            extra=about(failure.held),
+            "message %s could not be %s (%s): %s", name_of(failure.held), wanted, answer.reason,
+            "it comes again by itself" if answer.lost else "its lease will run out", extra=about(failure.held),
         )  # fmt: skip
 
 

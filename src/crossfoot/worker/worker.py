@@ -36,6 +36,7 @@ from crossfoot.worker.reconcile import Reconciliation
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.settling import Settling
+from crossfoot.worker.standstill import Watch
 from crossfoot.worker.upkeep import Upkeep
 
 logger = logging.getLogger("crossfoot.worker")
@@ -77,6 +78,10 @@ class Worker:
     def stop(self) -> None:
         """Finish what runs, hand the rest back, and return from `run`. To be called in the event loop."""
         self._stopping.set()
+        self._break_off()
+
+    def _break_off(self) -> None:
+        """Receive anew: what was asked for before a standstill might bring what is in hand here, its lease unextended."""
         if self._receiving is not None:
             self._receiving.cancel()
 
@@ -111,7 +116,7 @@ class Worker:
         for queue in self._queues.values():
             await queue.open()
         number = await anyio.to_thread.run_sync(self._book.start_worker, self.name, self._service)
-        logger.info("worker %s works queue %s", self.name, self._queue.name)
+        logger.info("worker %s works queue %s, book %s", self.name, self._queue.name, self._book.place.name)
         if self.on_ready is not None:
             self.on_ready()
         try:
@@ -130,14 +135,17 @@ class Worker:
         intake = Intake(self._book, self._queue, self._registry, retry, number, local, self.name)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
         upkeep = Upkeep(self._book, self._ledger, self._queue, self._queues, outbox, number)
+        watch = Watch(self.pattern.lease, self._clock, self._break_off)
         settling = Settling(
-            self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=upkeep.wake_outbox
-        )
+            self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=upkeep.wake_outbox,
+            explain=watch.explain,
+        )  # fmt: skip
         reconciliation = Reconciliation(self._book, self._queue, worker=number)
         ordered = self._queue.capabilities.order is Order.KEY
         in_order = any(handler.in_order is not None for handler in self._registry)
         dispatch = Dispatch(settling, ordered=ordered, in_order=in_order, settled=self._count)
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
             upkeep.start(tasks, leases, reconciliation, self.pattern)
             async with anyio.create_task_group() as lanes:
                 self._start_lanes(lanes, dispatch)
@@ -195,6 +203,7 @@ class Worker:
             if room < min(most, self._capacity // 2) or (in_turns and not dispatch.starved):
                 await self._wait_for_room()
                 continue
+            await leases.catch_up()
             asked = self._clock.monotonic()
             try:
                 limit = self._whole(min(room, most))

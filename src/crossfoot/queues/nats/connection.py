@@ -108,7 +108,7 @@ class Connection:
                 await link.open(self._servers, self._options)
         except (errors.Error, OSError, TimeoutError, ValueError) as error:
             await link.close()
-            why = f"queue {self.label} cannot be reached at {self._shown}, nothing was sent: {_why(error, link)}"
+            why = f"queue {self.label} cannot be reached at {self._shown}, and was asked nothing: {_why(error, link)}"
             self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
             raise QueueUnavailable(why) from None
         except ImportError as error:

@@ -137,18 +137,18 @@ class Client:
                 link: Link = await connect_async(Link, address.url)
         except TimeoutError:
             raise QueueUnavailable(
-                f"queue {address.name} cannot be reached: {address.place} did not answer in {self._timeout + GRACE:g} s, nothing "
-                "was sent; check that the server runs, its address and the network"
+                f"queue {address.name} cannot be reached: {address.place} did not answer in {self._timeout + GRACE:g} s, "
+                "and was asked nothing; check that the server runs, its address and the network"
             ) from None
         except DatabaseUnavailable as error:
-            raise QueueUnavailable(f"queue {address.name} cannot be reached, nothing was sent: {error}") from None
+            raise QueueUnavailable(f"queue {address.name} cannot be reached, and was asked nothing: {error}") from None
         try:
             if link.prepare_threshold is not None:  # not behind a pooler, where others would inherit it
                 with anyio.fail_after(self._timeout + GRACE):
                     await link.execute(SETTINGS, (f"{self._timeout * 1000:.0f}",))
         except (psycopg.Error, TimeoutError) as error:
             await link.close()
-            raise QueueUnavailable(f"queue {address.name} cannot be reached, nothing was sent: {error}") from error
+            raise QueueUnavailable(f"queue {address.name} cannot be reached, and was asked nothing: {error}") from error
         return link
 
     async def _exchange(self, link: Link, statement: str, parameters: Mapping[str, Any] | None, seconds: float) -> Rows:

@@ -88,7 +88,7 @@ class Connection:
         await link.close()
         if not is_of_connection(error):
             raise error
-        why = f"queue {self.label} cannot be reached at {place.shown}, nothing was sent: {_why(error, errors)}"
+        why = f"queue {self.label} cannot be reached at {place.shown}, and was asked nothing: {_why(error, errors)}"
         self._failed = (anyio.current_time() + PAUSE_SECONDS, why)
         raise QueueUnavailable(why) from None
 

@@ -173,7 +173,7 @@ class Client:
                 raise known from None
             self._node = None  # one of a cluster may be gone for good; the address we were given knows others
             raise QueueUnavailable(
-                f"queue {self.address.name} cannot be reached at {home.place}, nothing was sent: {self._told(error)}. "
+                f"queue {self.address.name} cannot be reached at {home.place}, and was asked nothing: {self._told(error)}. "
                 "Check the address"
             ) from None
 

@@ -8,6 +8,7 @@ reading and receiving, where a repeat does no harm, is retried.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -66,6 +67,19 @@ _THROTTLED = {
 
 _lock = threading.Lock()
 """Making a client is not thread-safe; using one is."""
+
+
+_HOSTS = re.compile(
+    r"https://(?:(?:[^/]+\.)?sqs(?:-fips)?\.(?P<new>[a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+    r"|(?P<old>[a-z0-9-]+)\.queue\.amazonaws\.com(?:\.cn)?)/"
+)
+"""Where AWS has queues, by its list of endpoints (AWS General Reference, *Amazon SQS endpoints and quotas*)."""
+
+
+def region_of(address: str) -> str | None:
+    """The region that a queue's URL names, where it is one of AWS itself."""
+    found = _HOSTS.match(address)
+    return (found["new"] or found["old"]) if found else None
 
 
 class NoAnswer(Exception):
@@ -199,7 +213,9 @@ def read_error(error: Exception, label: str, *, where: str = "") -> Exception:
             "(an emulator takes any value)"
         )
     if isinstance(error, errors.EndpointConnectionError | errors.ConnectTimeoutError | errors.ProxyConnectionError):
-        return QueueUnavailable(f"queue {label} cannot be reached, nothing was sent: {error} Check the address{where}")
+        return QueueUnavailable(
+            f"queue {label} cannot be reached, and was asked nothing: {error} Check the address{where}"
+        )
     if isinstance(error, errors.ParamValidationError):  # its text quotes the parameters, bodies included
         return Rejected("ParamValidation", "the client refused the request's parameters before sending it")
     if isinstance(error, errors.BotoCoreError):
@@ -266,7 +282,10 @@ def _make(label: str, session: Session, **options: Any) -> SQSClient:
         with _lock:
             client: SQSClient = session.client("sqs", **options)
     except errors.NoRegionError as error:
-        raise UsageError(f"no region for queue {label}: give one, or set AWS_DEFAULT_REGION") from error
+        raise UsageError(
+            f"no region for queue {label}: set `region` (CROSSFOOT_REGION, crossfoot.toml or Crossfoot(..., region=...)) or "
+            "AWS_DEFAULT_REGION, or name the queue by its URL"
+        ) from error
     except (errors.BotoCoreError, ValueError) as error:
         raise UsageError(f"no client for queue {label}: {error}") from error
     return client

@@ -32,7 +32,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
     Refused,
 )
-from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field
+from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field, region_of
 from crossfoot.queues.sqs.dead import DeadLetters
 from crossfoot.queues.sqs.messages import (
     BATCH,
@@ -64,7 +64,7 @@ class SqsQueue:
     Args:
         queue: its name or its URL. A name that ends in `.fifo` is a FIFO queue, as AWS has it.
         endpoint_url: where the service is; by default AWS, or what `AWS_ENDPOINT_URL` says.
-        region: by default what the client's own settings say.
+        region: by default the one that the queue's URL names, or else what the client's own settings say.
         clock: reads the time for leases.
         timeout: seconds until a request without an answer is given up, and what it asked for is in doubt.
         poll: seconds one receive is held open, at most 20. Short, so that a process that stops need not wait long;
@@ -97,7 +97,7 @@ class SqsQueue:
         self._poll = poll
         self._options: dict[str, Any] = {
             "endpoint_url": endpoint_url,
-            "region": region,
+            "region": region or region_of(queue),
             "timeout": timeout,
             "longest_wait": poll,
             "session": session,
