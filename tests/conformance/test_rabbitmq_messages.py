@@ -307,6 +307,25 @@ async def test_one_with_properties_that_the_client_cannot_read_stops_nobody(
         assert not told.receipts, "the connection was never lost"
 
 
+@pytest.mark.server
+@KINDS
+async def test_one_whose_properties_fill_a_frame_can_wait_and_be_buried(rabbit: RabbitServer, kind: str) -> None:
+    name = await made(rabbit, kind=kind)
+    long = short(b"long") + b"S" + struct.pack(">I", 130_000) + b"x" * 130_000
+    full = table(NOTE, long, short(b"more") + b"S" + struct.pack(">I", 950) + b"x" * 950)
+    async with by_hand(rabbit) as channel, opened(name, rabbit) as queue:
+        await channel.basic_publish(b"theirs", routing_key=name, properties=AsWritten(FLAGS["headers"], full))
+        first = await the_one(queue)
+        assert await queue.release([first.receipt], delay=0.25) == [Done(first.receipt)]
+        second = await the_one(queue)
+        assert (second.body, second.broker_id, second.attempt) == (b"theirs", first.broker_id, 2)
+        assert await queue.dead_letter([second], reason="ü" * 500) == [Done(second.receipt)]
+        kept = (await channel.basic_get(f"{name}.dead")).header.properties.headers
+        assert kept is not None
+        assert {"note", "more"} < kept.keys(), "what is short is kept"
+        assert "long" not in kept
+
+
 @given(flags=st.integers(0, 0xFFFF), rest=st.binary(max_size=60))
 def test_whatever_the_properties_are_the_client_can_read_what_is_left_of_them(flags: int, rest: bytes) -> None:
     frame = struct.pack(">HHQH", 60, 0, 7, flags) + rest

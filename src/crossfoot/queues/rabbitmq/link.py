@@ -69,10 +69,15 @@ class Link:
         return self._channel
 
     @property
-    def longest_headers(self) -> int:
-        """Bytes; they travel in one frame."""
+    def frame(self) -> int:
+        """Bytes of one frame, in which all properties of a message travel."""
         assert self._client is not None
-        return int(self._client.connection_tune.frame_max or 131_072) - HEADERS_BYTES
+        return int(self._client.connection_tune.frame_max or 131_072)
+
+    @property
+    def longest_headers(self) -> int:
+        """Bytes of the headers of what is published."""
+        return self.frame - HEADERS_BYTES
 
     @property
     def version(self) -> tuple[int, ...]:
