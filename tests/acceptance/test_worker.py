@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Generator
@@ -395,6 +397,29 @@ class TestBlame:
         assert service.effects == [good.id]
         assert service.fate(bad) is Fate.DEAD
         assert [title.partition(" ")[0] for title in service.causes().values()] == ["HandlerQuit"]
+
+    @pytest.mark.parametrize("raises", [True, False])
+    async def test_a_child_that_a_handler_forks_and_leaves_running_ends_where_its_handler_does(
+        self, service: Service, raises: bool
+    ) -> None:
+        children = []
+
+        def fork(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            if child := os.fork():
+                children.append(child)
+            elif raises:
+                raise SystemExit(3)
+            else:
+                signal.alarm(20)  # that it ends, should it go on after all
+
+        service.handle("case.released", fork)
+        messages = await service.publish("case.released", "case-1", "case-2")
+        await service.work()
+        waited = [await anyio.to_thread.run_sync(os.waitpid, child, 0) for child in children]
+        ends = [os.waitstatus_to_exitcode(status) for _, status in waited]
+        assert ends == [70, 70], "only one of both may go on with connections and event loop"
+        assert sorted(service.effects) == sorted(message.id for message in messages)
 
     @pytest.mark.parametrize("waits", [True, False])
     @pytest.mark.parametrize("batch", [1, 10])

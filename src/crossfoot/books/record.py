@@ -114,6 +114,6 @@ def under_broker_id(record: Record, *, body: bytes, broker_id: str) -> Record:
     A broker's id may be what its publisher liked: of one that no database looks up, the digest is the name.
     """
     told = broker_id.encode(errors="surrogatepass")
-    fits = told and len(told) <= LONGEST and b"\0" not in told
+    fits = 0 < len(told) <= LONGEST and broker_id.isprintable()
     name = broker_id if fits else blake2b(told or body, digest_size=12).hexdigest()
     return msgspec.structs.replace(record, source=f"queue:{record.queue}", id=name)
