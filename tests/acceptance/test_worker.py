@@ -658,6 +658,32 @@ class TestOthers:
         assert service.effects == []
         assert (await service.app.queue.depth()).held == 0
 
+    async def test_a_handler_that_changes_the_working_folder_leaves_the_book_where_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        async with a_service(FORMS[0], Path()) as service:
+
+            def move(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+                yield insert(message)
+                os.chdir(elsewhere)
+
+            service.handle("case.released", move)
+            messages = await service.publish("case.released", "case-1", "case-2")
+            async with service.working(reconcile=0.05) as worker:
+                ends: list[Held] = []
+                worker.on_settled = ends.append
+                await eventually(lambda: len(ends) == 2, "both ends")
+                place = str(tmp_path / "billing.db")
+                posted = "SELECT count(*) FROM crossfoot_messages WHERE fate = ?"
+                await eventually(
+                    lambda: service.form.outside(place, posted, (int(Fate.SETTLED),), 10.0) == [(2,)], "the posting"
+                )
+            found = service.form.outside(place, "SELECT id FROM effects", (), 10.0)
+            assert sorted(id_ for (id_,) in found) == sorted(message.id for message in messages)
+        assert list(elsewhere.iterdir()) == []
+
     async def test_a_handler_that_changes_the_row_factory_does_not_disturb_the_next_one(self, service: Service) -> None:
         if service.form.orm:
             return  # a session has none
