@@ -16,6 +16,7 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.cli.output import note
+from crossfoot.cli.worker_leaving import end_at_last
 from crossfoot.cli.worker_probes import Pulse
 from crossfoot.recover.phrases import plural
 from crossfoot.worker.supervisor import IDLE, Line, Ready, Report, Supervisor, Trouble
@@ -93,6 +94,7 @@ async def _work(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, 
     async with _closing(app), anyio.create_task_group() as tasks:
         tasks.start_soon(_heed_signals, worker)
         tasks.start_soon(pulse.beat)
+        tasks.start_soon(end_at_last, worker)
         if line is not None:
             tasks.start_soon(_stop_with, line, worker)
         try:
