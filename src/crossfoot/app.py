@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -85,9 +86,14 @@ class Crossfoot:
         self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
-        self.database: Database = database_of(database, self.settings.database, synchronous=self.settings.synchronous)
+        self.database: Database = database_of(
+            database, _located(self.settings.database), synchronous=self.settings.synchronous
+        )
         self.book = Book(
-            self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
+            _located(self.database.path),
+            clock=self.clock,
+            synchronous=self.settings.synchronous,
+            payloads=self.settings.payloads,
         )
         if queue is None or isinstance(queue, str):
             queue = queue_of(name, self.database.path, self.settings, self.clock)
@@ -280,6 +286,11 @@ class Crossfoot:
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
+
+
+def _located(address: str) -> str:
+    """The same database wherever the process goes: a handler may change the working folder, and connections are made at any time."""
+    return address if is_postgres(address) or address == ":memory:" else os.path.abspath(address)
 
 
 def _pattern(s: Settings) -> Pattern:

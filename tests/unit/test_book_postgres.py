@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from crossfoot.books import schema, sql, tables
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.lines import Place, last_lines, lines_after
 from crossfoot.books.posting import backlog, post, post_all
+from crossfoot.books.record import unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.books.verify import Verification, verify
 from crossfoot.errors import Conflict, DatabaseUnavailable, SchemaMismatch
@@ -67,6 +69,21 @@ def verified(desk: Lectern) -> Verification:
     post_all(desk.book)
     with desk.book.reading() as connection:
         return verify(connection, desk.now)
+
+
+class TestNames:
+    @pytest.mark.parametrize("told", ["a\0b", os.urandom(5_000).hex(), "\ud800"], ids=["NUL", "long", "no text"])
+    def test_a_message_without_a_name_is_booked_whatever_its_broker_calls_it(self, desk: Lectern, told: str) -> None:
+        records = [
+            unreadable(b"not an event", "billing", broker_id, now=desk.now, kept=None)
+            for broker_id in (told, told + "2", told)
+        ]
+        first, other, again = desk.book.keys_of(records)
+        assert first == again != other
+
+    def test_a_name_that_can_be_looked_up_is_kept_as_it_is(self, desk: Lectern) -> None:
+        record = unreadable(b"not an event", "billing", "orders:4711", now=desk.now, kept=None)
+        assert record.identity == "queue:billing|orders:4711"
 
 
 class TestTables:

@@ -246,8 +246,7 @@ def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
         raise _quit(work, error) from error
     finally:
         tx.end()
-        if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
-            os._exit(70)
+        _only_here(process)
 
 
 async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransaction) -> Any:
@@ -257,13 +256,16 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
         DeadlineExceeded: it was cancelled at its deadline.
         LeaseLost: it was cancelled because somebody else may hold the message by now.
     """
-    seconds = work.handler.deadline
+    seconds, process = work.handler.deadline, os.getpid()
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
     try:
         with anyio.move_on_after(seconds) as work.hold.running:
-            result = await work.handler.function(*work.handler.arguments(given, tx))
+            try:
+                result = await work.handler.function(*work.handler.arguments(given, tx))
+            finally:
+                _only_here(process)
             if task.cancelling() > before and not is_cancelled():
                 await _take_back(task, before)
                 raise _quit(work, asyncio.CancelledError("by its own task.cancel()"))
@@ -287,6 +289,13 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
     raise DeadlineExceeded(
         f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
     )
+
+
+def _only_here(process: int) -> None:
+    """End a child that a handler forked and did not end: it has the connections and the event loop of this process, and only one of
+    us may go on with them."""
+    if os.getpid() != process:
+        os._exit(70)
 
 
 def is_cancelled() -> bool:

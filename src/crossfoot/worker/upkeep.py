@@ -44,6 +44,8 @@ class Upkeep:
         self._outbox = outbox
         self._number = number
         self._to_send = anyio.Event()
+        self.failure = ""
+        """Why it has ended the worker, if it has."""
 
     def start(self, tasks: TaskGroup, leases: Leases, reconciliation: Reconciliation, pattern: Pattern) -> None:
         """Start all of it, until the group is cancelled."""
@@ -63,8 +65,9 @@ class Upkeep:
                 await anyio.sleep(every)
                 try:
                     await job()
-                except QueueUnavailable as error:
+                except (QueueUnavailable, DatabaseUnavailable) as error:
                     if isinstance(error, DatabaseUnavailable):
+                        self.failure = str(error)
                         raise
                     logger.warning("queue %s: %s", self._queue.name, error)
 

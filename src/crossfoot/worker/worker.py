@@ -70,6 +70,10 @@ class Worker:
         """Deliveries that came to an end, by what it was: the kind of the entry, `failed`, or `handed back`."""
         self.trouble = ""
         """Why the queue could not be received from when it was last tried; empty when it could."""
+        self.leaves = anyio.Event()
+        """Set when it receives no more, and waits for what runs."""
+        self.upkeep: Upkeep | None = None
+        self.leases: Leases | None = None
         self.on_ready: Callable[[], None] | None = None
         """Called, in the event loop, when book and queues are open and it begins to receive."""
         self.on_settled: Callable[[Held], None] | None = None
@@ -128,13 +132,13 @@ class Worker:
 
     async def _work(self, number: int, until_idle: bool) -> None:
         local = await anyio.to_thread.run_sync(self._local_queue)
-        leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
+        leases = self.leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
         if isinstance(self._queue, LosesAtOnce):
             self._queue.on_lost(leases.lose)
         retry = self._retry(until_idle)
         intake = Intake(self._book, self._queue, self._registry, retry, number, local, self.name)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
-        upkeep = Upkeep(self._book, self._ledger, self._queue, self._queues, outbox, number)
+        upkeep = self.upkeep = Upkeep(self._book, self._ledger, self._queue, self._queues, outbox, number)
         watch = Watch(self.pattern.lease, self._clock, self._break_off)
         settling = Settling(
             self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=upkeep.wake_outbox,
@@ -150,7 +154,10 @@ class Worker:
             async with anyio.create_task_group() as lanes:
                 self._start_lanes(lanes, dispatch)
                 with dispatch.threads, dispatch.loops:
-                    await self._receive(intake, leases, dispatch, outbox, reconciliation if until_idle else None)
+                    try:
+                        await self._receive(intake, leases, dispatch, outbox, reconciliation if until_idle else None)
+                    finally:
+                        self.leaves.set()
                 lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
             await settling.settle([(held, None) for held in leases.held])  # cut short when the grace was over
             tasks.cancel_scope.cancel()
@@ -229,8 +236,8 @@ class Worker:
 
     def _retry(self, until_idle: bool) -> Retry:
         """Our patience, and the queue's. One who works until nothing is left waits for no newer version."""
-        retry = msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts)
-        return msgspec.structs.replace(retry, unknown_for=0.0) if until_idle else retry
+        waits = {"unknown_for": 0.0} if until_idle else {}
+        return msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts, **waits)
 
     @property
     def _longest_wait(self) -> float:
