@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn
 
 import anyio
@@ -18,13 +18,14 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
+from crossfoot.effects.bounds import deadline_of, told
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
-from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, HandlerQuit, LeaseLost, TransactionMisuse
 from crossfoot.message import Message
 
 AGAIN = 5
@@ -231,9 +232,13 @@ def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
         HandlerQuit: it raised what is not for one delivery to raise.
     """
     process = os.getpid()
+    deadline = deadline_of(work, given)
     try:
-        return work.handler.function(*work.handler.arguments(given, tx))
-    except (Exception, Decided):
+        with deadline or nullcontext():
+            return work.handler.function(*work.handler.arguments(given, tx))
+    except (Exception, Decided) as error:
+        if (late := told(work, deadline, error)) is not None:
+            raise late from error
         raise
     except BaseException as error:
         if _only_decided(error):
@@ -250,20 +255,23 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
 
     Raises:
         DeadlineExceeded: it was cancelled at its deadline.
+        MessageExpired: it was cancelled when its message was of no use any more.
         LeaseLost: it was cancelled because somebody else may hold the message by now.
     """
-    seconds = work.handler.deadline
+    deadline = deadline_of(work, given)
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
     try:
-        with anyio.move_on_after(seconds) as work.hold.running:
+        with anyio.CancelScope() as work.hold.running, deadline or nullcontext():
             result = await work.handler.function(*work.handler.arguments(given, tx))
             if task.cancelling() > before and not is_cancelled():
                 await _take_back(task, before)
                 raise _quit(work, asyncio.CancelledError("by its own task.cancel()"))
             return result
-    except (Exception, Decided):
+    except (Exception, Decided) as error:
+        if (late := told(work, deadline, error)) is not None:
+            raise late from error
         raise
     except BaseException as error:
         if _only_decided(error):
@@ -276,12 +284,7 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
     finally:
         work.hold.running = None
         tx.end()
-    if work.hold.fence is not None:
-        with suppress(DeadlineExceeded):  # told below, by what the handler was given
-            work.hold.fence()
-    raise DeadlineExceeded(
-        f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
-    )
+    raise LeaseLost(work.lost)  # which is what ends one handler and not its lane
 
 
 def is_cancelled() -> bool:
