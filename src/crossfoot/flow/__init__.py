@@ -8,6 +8,7 @@ calling.py          one guarded call                        branches.py   what b
 fanning.py          several at once                         fanning_threads.py, threads.py   the same in threads
 retries.py          trying again                            budgets.py    how much of that (pure)
 fates.py            how things end (pure)                   ledgers.py    the books of requests
+metrics.py, spans.py    the same for Prometheus and OpenTelemetry
 places.py, reports.py   troubles, told with the place that caused them
 """
 

@@ -16,10 +16,11 @@ import anyio
 
 from crossfoot.errors import FlowError, WireInvalid
 from crossfoot.flow import wire
+from crossfoot.flow.branches import Request
 from crossfoot.flow.deadlines import deadline as within
 from crossfoot.flow.deadlines import remaining
 from crossfoot.flow.fates import Fate, fate_of, http_meaning, leaves
-from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger, Waste
+from crossfoot.flow.ledgers import LEDGER, Ledger, Waste
 from crossfoot.flow.limits import ORDINARY, Limit
 
 Scope = MutableMapping[str, Any]
@@ -63,22 +64,22 @@ class Bounded:
         if scope["type"] != "http" or scope["method"] == "OPTIONS" or scope["path"] in self._probes:
             await self._app(scope, receive, send)
             return
-        arrival = self._ledger.arrive("request", self._name(scope))
+        request = Request(self._ledger, self._name(scope))
         answer = _Answer(send, self._header)
         try:
             with within(min(self._most, self._asked(scope))):
                 if self._limit is None:
-                    await self._serve(scope, receive, answer, arrival)
+                    await self._serve(scope, receive, answer, request)
                 else:
                     async with self._limit.permit(self._priority(scope)):
-                        await self._serve(scope, receive, answer, arrival)
+                        await self._serve(scope, receive, answer, request)
         except BaseException as error:
-            arrival.end(fate_of(error))
+            request.end(fate_of(error), error)
             if answer.begun or not all(isinstance(one, FlowError) for one in leaves(error)):
                 raise
             await answer.refuse(*http_meaning(error))
         else:
-            arrival.end(Fate.FULL)
+            request.end(Fate.FULL)
 
     def _asked(self, scope: Scope) -> float:
         """Seconds the caller gives it."""
@@ -92,7 +93,7 @@ class Bounded:
             pass
         return math.inf
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, arrival: Arrival) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, request: Request) -> None:
         """Serve it, unless the caller hangs up first."""
         began = anyio.current_time()
         put, get = anyio.create_memory_object_stream[Message](1)
@@ -111,7 +112,7 @@ class Bounded:
                     with anyio.CancelScope() as serving:
                         group.start_soon(listen, serving)
                         await self._app(scope, get.receive, answer.send)
-                    if serving.cancelled_caught and arrival.end(Fate.CANCELLED):
+                    if serving.cancelled_caught and request.end(Fate.CANCELLED):
                         self._ledger.waste(Waste.LEFT, anyio.current_time() - began)
                     group.cancel_scope.cancel()
             except BaseExceptionGroup as group_of_one:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
 from crossfoot.errors import Expired
+from crossfoot.flow import spans
 from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
 from crossfoot.flow.deadlines import Deadline
 from crossfoot.flow.fates import Fate, fate_of
@@ -45,12 +46,16 @@ async def call(
     bounds = Terms(**terms) if terms else PLAIN
     branch: Branch[T] = Branch(name or getattr(function, "__qualname__", "?"), function, args, bounds, whole.taken)
     branch.arrive(ledger, "call")
+    within = None if branch.span is None else spans.enter(branch.span)
     try:
         with whole:
             await run(branch, ledger, whole)
     except Expired as error:
         if branch.fate is None:  # there was no time to begin
             await _degrade(branch, error, whole)
+    finally:
+        if within is not None:
+            spans.leave(within)
     return branch.value
 
 
@@ -82,10 +87,10 @@ async def run(branch: Branch[Any], ledger: Ledger, whole: Deadline, *, siblings:
 async def _answer(branch: Branch[Any], ledger: Ledger, whole: Deadline) -> Any:
     async def once() -> Any:
         if terms.limit is None:
-            branch.began = whole.clock()
+            branch.begins(whole.clock())
             return await branch.function(*branch.args)  # type: ignore[misc] # it is one of coroutines
         async with terms.limit.permit(terms.priority):
-            branch.began = whole.clock()
+            branch.begins(whole.clock())
             return await branch.function(*branch.args)  # type: ignore[misc] # as above
 
     terms = branch.terms

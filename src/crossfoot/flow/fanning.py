@@ -21,12 +21,12 @@ from typing import Any, Self, TypeVar, Unpack
 import anyio
 
 from crossfoot.errors import Expired, UsageError
-from crossfoot.flow import places
-from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
+from crossfoot.flow import places, spans
+from crossfoot.flow.branches import PLAIN, Asked, Branch, Request, Terms
 from crossfoot.flow.calling import run
 from crossfoot.flow.deadlines import Deadline, current
 from crossfoot.flow.fates import Fate, fate_of
-from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger
+from crossfoot.flow.ledgers import LEDGER, Ledger
 from crossfoot.flow.reports import Report, Trouble, tell
 
 T = TypeVar("T")
@@ -41,12 +41,12 @@ class FanOut:
         """That of the whole, once the block has ended."""
         self._name, self._ledger = name, ledger
         self._deadline = Deadline(seconds, taken)
-        self._arrival: Arrival | None = None
+        self._request: Request | None = None
         self._failed: list[Branch[Any]] = []
 
     async def __aenter__(self) -> Self:
         if self._name:
-            self._arrival = self._ledger.arrive("request", self._name)
+            self._request = Request(self._ledger, self._name)
         try:
             self._group = anyio.create_task_group()
             await self._group.__aenter__()
@@ -81,6 +81,8 @@ class FanOut:
     async def _run(self, branch: Branch[Any]) -> None:
         if self._deadline.native:
             branch.task = asyncio.current_task()
+        if branch.span is not None:
+            spans.enter(branch.span)
         await run(branch, self._ledger, self._deadline, siblings=self._failed)
         if branch.terms.required and not branch.answered:
             self._failed.append(branch)
@@ -126,8 +128,8 @@ class FanOut:
             if branch.fate is None:  # its task was cancelled before it had begun
                 branch.end(Fate.CANCELLED)
         self.fate = whole(self.branches, error)
-        if self._arrival is not None:
-            self._arrival.end(self.fate)
+        if self._request is not None:
+            self._request.end(self.fate, error)
 
 
 def whole(branches: list[Branch[Any]], error: BaseException | None) -> Fate:
