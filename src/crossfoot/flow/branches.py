@@ -81,23 +81,25 @@ class Branch(Generic[T]):
         error: what kept it from a full answer.
     """
 
+    # What it has not from the beginning is the class's, because one is made for every call.
+    error: BaseException | None = None
+    began: float | None = None
+    """When it had its permit and was called, by the clock of its deadline."""
+    task: asyncio.Task[Any] | None = None
+    span: Span | None = None
+    waiting: str | None = None
+    """Where it waited when its deadline passed."""
+    _value: T | None = None
+    _arrival: Arrival | None = None
+
     def __init__(
         self, name: str, function: Callable[..., object], args: tuple[object, ...], terms: Terms, taken: places.Taken
     ) -> None:
         if terms.retry is not None:
             terms.retry.allow(function, key=terms.key, idempotent=terms.idempotent)
         self.name, self.terms = name, terms
-        self.error: BaseException | None = None
-        self.began: float | None = None
-        """When it had its permit and was called, by the clock of its deadline."""
         self.function, self.args = function, args
         self.taken = taken
-        self._value: T | None = None
-        self._arrival: Arrival | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.span: Span | None = None
-        self.waiting: str | None = None
-        """Where it waited when its deadline passed."""
 
     @property
     def fate(self) -> Fate | None:

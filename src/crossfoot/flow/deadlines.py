@@ -16,14 +16,14 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 
 from crossfoot.errors import Expired, UsageError
 from crossfoot.flow import places, watching
 from crossfoot.flow.reports import Report, Trouble, tell
-from crossfoot.flow.runtime import SYSTEM, Clock, Loop, running
+from crossfoot.flow.runtime import SYSTEM, Clock, Loop, running, scope
 
 TOLERANCE = 0.05
 """Seconds by which work may end after its deadline before that is reported."""
@@ -49,7 +49,7 @@ class Deadline:
     _token: Token[Deadline | None] | None = None
     _told = False
     _lag: float | None = None
-    _scope: anyio.CancelScope | None = None
+    _scope: Any = None
     _timer: asyncio.TimerHandle | None = None
     _task: asyncio.Task[object] | None = None
     _pressed = 0
@@ -112,12 +112,12 @@ class Deadline:
     def __enter__(self) -> Self:
         return self.begin()
 
-    def begin(self, around: anyio.CancelScope | None = None) -> Self:
+    def begin(self, around: Any = None) -> Self:
         """Begin the block.
 
         Args:
-            around: a scope that was entered just now, as a task group's, to cancel everything in it and not only this task; whoever
-                entered it leaves it, after `finish`.
+            around: a scope that was entered just now, as a task group's, or what has its `cancel`: to cancel everything in it and not
+                only this task. Whoever entered it leaves it, after `finish`.
         """
         assert self._token is None, "a deadline is for one block"
         loop = running()
@@ -130,7 +130,7 @@ class Deadline:
         self._token = _current.set(self)
         return self
 
-    def _arm(self, loop: Loop, around: anyio.CancelScope | None) -> None:
+    def _arm(self, loop: Loop, around: Any) -> None:
         if loop.native is None:
             if around is None:
                 self._own = True
@@ -144,7 +144,7 @@ class Deadline:
             self._task, self._pressed = task, task.cancelling()
             if around is None:
                 self._own = True
-                self._scope = anyio.CancelScope()
+                self._scope = scope()
                 self._scope.__enter__()
             else:
                 self._scope = around

@@ -18,14 +18,13 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-import anyio
-
 from crossfoot.errors import Expired, UsageError
 from crossfoot.flow import places, spans
 from crossfoot.flow.branches import PLAIN, Asked, Branch, Request, Terms
 from crossfoot.flow.calling import run
 from crossfoot.flow.deadlines import Deadline, current
 from crossfoot.flow.fates import Fate, fate_of
+from crossfoot.flow.groups import group
 from crossfoot.flow.ledgers import LEDGER, Ledger
 from crossfoot.flow.reports import Report, Trouble, tell
 
@@ -48,7 +47,7 @@ class FanOut:
         if self._name:
             self._request = Request(self._ledger, self._name)
         try:
-            self._group = anyio.create_task_group()
+            self._group = group()
             await self._group.__aenter__()
             try:
                 self._deadline.begin(self._group.cancel_scope)
@@ -75,7 +74,7 @@ class FanOut:
         branch: Branch[T] = Branch(name, function, args, bounds, taken)
         branch.arrive(self._ledger)
         self.branches.append(branch)
-        self._group.start_soon(self._run, branch)
+        self._group.start_soon(self._run, branch, name=name)
         return branch
 
     async def _run(self, branch: Branch[Any]) -> None:
@@ -126,7 +125,7 @@ class FanOut:
     def _end(self, error: BaseException | None) -> None:
         for branch in self.branches:
             if branch.fate is None:  # its task was cancelled before it had begun
-                branch.end(Fate.CANCELLED)
+                branch.end(Fate.EXPIRED if self._deadline.fired and not self._failed else Fate.CANCELLED)
         self.fate = whole(self.branches, error)
         if self._request is not None:
             self._request.end(self.fate, error)
@@ -134,11 +133,14 @@ class FanOut:
 
 def whole(branches: list[Branch[Any]], error: BaseException | None) -> Fate:
     """The fate of a request, of how it ended and of its branches'. Effects in doubt leave all of it in doubt."""
-    if any(branch.fate is Fate.IN_DOUBT for branch in branches):
-        return Fate.IN_DOUBT
-    if error is not None:
-        return fate_of(error)
-    return Fate.FULL if all(branch.fate is Fate.FULL for branch in branches) else Fate.DEGRADED
+    found = Fate.FULL
+    for branch in branches:
+        fate = branch.fate
+        if fate is Fate.IN_DOUBT:
+            return Fate.IN_DOUBT
+        if fate is not Fate.FULL:
+            found = Fate.DEGRADED
+    return found if error is None else fate_of(error)
 
 
 def fan_out(deadline: float | None = None, *, name: str = "", ledger: Ledger = LEDGER) -> FanOut:
