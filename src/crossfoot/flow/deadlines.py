@@ -98,15 +98,16 @@ class Deadline:
     def _fix(self, loop: Loop | None) -> None:
         """Reckon from now on, by the clock of this loop, and within the deadline that holds here; raise Expired if that is over."""
         outer = _current.get()
-        self.clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
-        now = self.clock()
-        self.at = now + self._seconds
+        self.clock = clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
+        now = clock()
+        at = now + self._seconds
         if outer is not None:
-            outer_at = outer.at_by(self.clock)
-            if outer_at <= self.at:
-                self.at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
+            outer_at = outer.at_by(clock)
+            if outer_at <= at:
+                at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
             self._within = outer
-        if self.at <= now:
+        self.at = at
+        if at <= now:
             raise self.expired()
 
     def __enter__(self) -> Self:
@@ -195,7 +196,9 @@ class Deadline:
 
     def disarm(self) -> None:
         """The scope around is left; nothing is to be cancelled any more."""
+        self.look = None  # which refers back to whoever has this one, as the scope does
         if self._timer is not None:
+            self._scope = None
             self._timer.cancel()
 
     def _look_back(self, over: float, swallowed: bool, trace: TracebackType | None) -> None:

@@ -74,19 +74,19 @@ class FanOut:
         branch: Branch[T] = Branch(name, function, args, bounds, taken)
         branch.arrive(self._ledger)
         self.branches.append(branch)
-        self._group.start_soon(self._run, branch, name=name)
+        task = self._group.start_soon(self._run, branch)
+        if isinstance(task, asyncio.Task):
+            branch.task = task
         return branch
 
     async def _run(self, branch: Branch[Any]) -> None:
-        if self._deadline.native:
-            branch.task = asyncio.current_task()
         if branch.span is not None:
             spans.enter(branch.span)
         await run(branch, self._ledger, self._deadline, siblings=self._failed)
         if branch.terms.required and not branch.answered:
             self._failed.append(branch)
             self._group.cancel_scope.cancel()
-        elif branch.fate is Fate.FULL and branch.task is not None and branch.task.cancelling() and not self._failed:
+        elif branch.task is not None and branch.task.cancelling() and branch.fate is Fate.FULL and not self._failed:
             over = max(0.0, -self._deadline.remaining())
             tell(Report(Trouble.SWALLOWED, branch.waiting or branch.name, self._deadline.place, over))
 

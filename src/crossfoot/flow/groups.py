@@ -21,24 +21,30 @@ class LoopGroup:
     """As much of anyio's TaskGroup as a fan-out asks for. It is its own `cancel_scope`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.cancel_scope = self
         self.cancel_called = False
         self._loop = loop
         self._body = scope()
-        self._scopes: set[anyio.CancelScope] = set()
+        self._kind = type(self._body)
+        self._scopes: list[anyio.CancelScope] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[BaseException] = []
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def cancel_scope(self) -> Self:
+        """What cancels the block and the tasks."""
+        return self
 
     async def __aenter__(self) -> Self:
         self._body.__enter__()
         return self
 
-    def start_soon(self, function: Callable[..., Awaitable[object]], *args: object, name: str | None = None) -> None:
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> asyncio.Task[None]:
         """Have a task call it; unless the group is cancelled before it begins."""
-        task = self._loop.create_task(self._within(function, args), name=name)
+        task = self._loop.create_task(self._within(function, args))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def cancel(self) -> None:
         """Cancel the block and the tasks."""
@@ -58,6 +64,7 @@ class LoopGroup:
             if not self._errors and not isinstance(error, Exception):
                 return False
             self._errors.insert(0, error)
+        self._scopes.clear()
         if self._errors:
             raise BaseExceptionGroup("errors in a fan-out", self._errors)
         if cancelled is not None:
@@ -67,12 +74,9 @@ class LoopGroup:
     async def _within(self, function: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         if self.cancel_called:
             return
-        with scope() as own:
-            self._scopes.add(own)
-            try:
-                await function(*args)
-            finally:
-                self._scopes.discard(own)
+        with self._kind() as own:
+            self._scopes.append(own)  # and there it stays: to cancel one that is left does nothing
+            await function(*args)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
