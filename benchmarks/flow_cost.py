@@ -69,13 +69,13 @@ async def measure(calls: int, rounds: int) -> dict[str, dict[str, float]]:
     found = {}
     for name, (without, with_bounds) in pairs.items():
         samples = [(await micros(without, calls), await micros(with_bounds, calls)) for _ in range(rounds)]
-        bare, bounded = (sorted(column) for column in zip(*samples, strict=True))
+        least, most = (sorted(column) for column in zip(*samples, strict=True))
         tenth = rounds // 10
         found[name] = {
-            "bare": round(bare[tenth], 2),
-            "bounded": round(bounded[tenth], 2),
-            "added": round(bounded[tenth] - bare[tenth], 2),
-            "added_median": round(statistics.median(bounded) - statistics.median(bare), 2),
+            "bare": round(least[tenth], 2),
+            "bounded": round(most[tenth], 2),
+            "added": round(most[tenth] - least[tenth], 2),
+            "added_median": round(statistics.median(most) - statistics.median(least), 2),
             "goal": GOALS[name],
         }
     return found
