@@ -35,7 +35,7 @@ async def bare() -> None:
 
 def guarded(limit: flow.Limit, ledger: flow.Ledger) -> Callable[[], Awaitable[object]]:
     async def one() -> None:
-        await flow.call(nothing, name="nothing", deadline=1.0, limit=limit, ledger=ledger)
+        await flow.call(nothing, name="nothing", deadline=60.0, limit=limit, ledger=ledger)
 
     return one
 
@@ -48,7 +48,7 @@ async def grouped() -> None:
 
 def fanned(ledger: flow.Ledger) -> Callable[[], Awaitable[object]]:
     async def one() -> None:
-        async with flow.fan_out(deadline=1.0, name="four", ledger=ledger) as group:
+        async with flow.fan_out(deadline=60.0, name="four", ledger=ledger) as group:
             for name in ("a", "b", "c", "d"):
                 group.branch(name, nothing)
 
