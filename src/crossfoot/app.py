@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -38,6 +38,9 @@ from crossfoot.worker.pattern import Pattern
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.worker import Worker
+
+if TYPE_CHECKING:  # only those who declare a limit need it
+    from crossfoot.flow.limits import Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,9 +109,10 @@ class Crossfoot:
 
     # ---- handlers ------------------------------------------------------------------------------------------------
 
-    def handler(
+    def handler(  # noqa: PLR0913 - each says one thing about the handler, by name
         self, type: str, *, operation: str | None = None, proves: str | Sequence[str] = (), in_order: InOrder | bool = False,
-        payload: Any = None, deadline: float | None = None, many: bool = False, name: str | None = None,
+        payload: Any = None, deadline: float | None = None, limit: Limit | None = None, many: bool = False,
+        name: str | None = None,
     ) -> Callable[[F], F]:  # fmt: skip
         """Register a function, synchronous or not, for a message type.
 
@@ -118,7 +122,8 @@ class Crossfoot:
             proves: outcomes without which a return proves nothing.
             in_order: take each subject's events in order; `True` is short for `InOrder()`, which says what else there is.
             payload: a msgspec struct, pydantic model or dataclass that `message.data` is made into.
-            deadline: seconds it may run, its waits for the database included.
+            deadline: seconds it may run, its waits for the database included; a deadline of `crossfoot.flow`.
+            limit: of `crossfoot.flow`; without a permit in time, the message is handed back untried.
             many: call it with a list: all of a batch that are its, for effects that are one statement for many. Its proof is a row
                 for each of them, or what `tx.of(message)` told of each; else, and if it fails, it is called with one at a time.
             name: what books and pages call it; the function's name unless given.
@@ -133,8 +138,6 @@ class Crossfoot:
             raise UsageError("a handler takes a message type: write @app.handler('case.released') above it")
         if not isinstance(in_order, (bool, InOrder)):
             raise UsageError(f"in_order is True, or an InOrder(...), and not {in_order!r}")
-        if many and in_order:
-            raise UsageError("a handler with in_order takes one message at a time: leave out many=True")
 
         def register(function: F) -> F:
             called = name or getattr(function, "__name__", "")
@@ -148,7 +151,7 @@ class Crossfoot:
                     operation=operation_key(operation, handler=called, scope=self.queue.name),
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
-                    payload=Payload(declared) if declared is not None else None, deadline=deadline, many=many,
+                    payload=Payload(declared) if declared is not None else None, deadline=deadline, limit=limit, many=many,
                     wants_transaction=takes_transaction(function, called), destinations=self.queues,
                     book=self.database.path,
                 )

@@ -18,12 +18,14 @@ CrossfootError
 │   ├── PayloadInvalid
 │   ├── UnknownType
 │   ├── MessageTooLarge
+│   ├── MessageExpired
 │   ├── NotDiscarded
 │   └── NotFound
 ├── DeliveryError              one delivery did not end in an effect
 │   ├── NoProof
 │   ├── LeaseLost
 │   ├── DeadlineExceeded
+│   ├── HandlerBusy
 │   ├── CommitInDoubt
 │   ├── HandlerQuit
 │   └── WornOut
@@ -162,6 +164,10 @@ class MessageTooLarge(MessageError):
     """The encoded message is over the queue's limit."""
 
 
+class MessageExpired(MessageError):
+    """The message's own time is over; nobody wants it any more."""
+
+
 class NotDiscarded(MessageError):
     """The message cannot be taken back: it has ended, its queue has it, or it is being sent just now."""
 
@@ -190,6 +196,18 @@ class LeaseLost(DeliveryError):
 
 class DeadlineExceeded(DeliveryError):
     """The handler ran longer than it was given."""
+
+
+class HandlerBusy(DeliveryError):
+    """The handler's limit had no permit in time: it was not begun, and the message is handed back.
+
+    Attributes:
+        retry_after: seconds after which there may be one.
+    """
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class CommitInDoubt(DeliveryError):

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn
 
 import anyio
@@ -19,13 +19,14 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
+from crossfoot.effects.bounds import deadline_of, told
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
-from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, HandlerQuit, LeaseLost, TransactionMisuse
 from crossfoot.message import Message
 
 logger = logging.getLogger("crossfoot.effects")
@@ -236,9 +237,13 @@ def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
         HandlerQuit: it raised what is not for one delivery to raise.
     """
     process = os.getpid()
+    deadline = deadline_of(work, given)
     try:
-        return work.handler.function(*work.handler.arguments(given, tx))
-    except (Exception, Decided):
+        with deadline or nullcontext():
+            return work.handler.function(*work.handler.arguments(given, tx))
+    except (Exception, Decided) as error:
+        if (late := told(work, deadline, error)) is not None:
+            raise late from error
         raise
     except BaseException as error:
         if _only_decided(error):
@@ -254,14 +259,15 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
 
     Raises:
         DeadlineExceeded: it was cancelled at its deadline.
+        MessageExpired: it was cancelled when its message was of no use any more.
         LeaseLost: it was cancelled because somebody else may hold the message by now.
     """
-    seconds, process = work.handler.deadline, os.getpid()
+    deadline, process = deadline_of(work, given), os.getpid()
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
     try:
-        with anyio.move_on_after(seconds) as work.hold.running:
+        with anyio.CancelScope() as work.hold.running, deadline or nullcontext():
             try:
                 result = await work.handler.function(*work.handler.arguments(given, tx))
             finally:
@@ -270,7 +276,9 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
                 await _take_back(task, before)
                 raise _quit(work, asyncio.CancelledError("by its own task.cancel()"))
             return result
-    except (Exception, Decided):
+    except (Exception, Decided) as error:
+        if (late := told(work, deadline, error)) is not None:
+            raise late from error
         raise
     except BaseException as error:
         if _only_decided(error):
@@ -283,12 +291,7 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
     finally:
         work.hold.running = None
         tx.end()
-    if work.hold.fence is not None:
-        with suppress(DeadlineExceeded):  # told below, by what the handler was given
-            work.hold.fence()
-    raise DeadlineExceeded(
-        f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
-    )
+    raise LeaseLost(work.lost)  # which is what ends one handler and not its lane
 
 
 def _only_here(process: int) -> None:
