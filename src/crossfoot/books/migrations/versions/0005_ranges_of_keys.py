@@ -21,9 +21,9 @@ FROM crossfoot_messages_key_seq s
 _NEXT_ENTRY = "SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM crossfoot_entries_id_seq"
 
 _GRANTS = """
-SELECT 'GRANT ' || p.privilege_type || ' ON TABLE {table} TO ' || CASE p.grantee WHEN 0 THEN 'PUBLIC' ELSE p.grantee::regrole::text END
+SELECT 'GRANT ' || p.privilege_type || ' ON TABLE {to} TO ' || CASE p.grantee WHEN 0 THEN 'PUBLIC' ELSE p.grantee::regrole::text END
   || CASE WHEN p.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
-FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) p WHERE c.oid = '{table}_0'::regclass AND p.grantee <> c.relowner
+FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) p WHERE c.oid = '{of}'::regclass AND p.grantee <> c.relowner
 """
 """Who was allowed what goes on being allowed it."""
 
@@ -38,7 +38,49 @@ SELECT r.key, {", ".join(f"r.{name}" for name in _RECORD.split(", "))},
 FROM crossfoot_records r LEFT JOIN crossfoot_states s ON s.key = r.key
 """
 
-_NOT_EMPTIED = "CREATE TRIGGER {name} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION crossfoot_not_emptied()"
+# Notes of entries that were added to a range that had become quiet. Whoever may write entries may leave one.
+_LATE = (
+    """
+CREATE TABLE crossfoot_late (
+  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+  lower BIGINT NOT NULL,
+  PRIMARY KEY (xid, lower)
+)
+""",
+    """
+CREATE FUNCTION crossfoot_entry_late() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN
+  INSERT INTO crossfoot_late (lower) VALUES (TG_ARGV[0]::bigint) ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END $$
+""",
+)
+
+# As in 0002, and all ranges are looked into until the numbers of this server's transactions tell otherwise.
+_MOVED = """
+CREATE OR REPLACE FUNCTION crossfoot_moved() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE entries text; operations text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('crossfoot posting', 0));
+  DELETE FROM crossfoot_facts WHERE name IN ('quiet', 'quieting');
+  SELECT coalesce(max(value) FILTER (WHERE name = 'posted entries'), '0:0'),
+    coalesce(max(value) FILTER (WHERE name = 'posted operations'), '0:0')
+  INTO entries, operations FROM crossfoot_facts WHERE name IN ('posted entries', 'posted operations');
+  UPDATE crossfoot_entries SET xid = CASE
+    WHEN (xid, id) <= (split_part(entries, ':', 1)::xid8, split_part(entries, ':', 2)::bigint) THEN '3'::xid8
+    ELSE pg_current_xact_id() END;
+  UPDATE crossfoot_operations SET xid = CASE
+    WHEN (xid, number) <= (split_part(operations, ':', 1)::xid8, split_part(operations, ':', 2)::bigint) THEN '3'::xid8
+    ELSE pg_current_xact_id() END;
+  UPDATE crossfoot_facts SET value = '3:' || (SELECT coalesce(max(id), 0) FROM crossfoot_entries WHERE xid = '3'::xid8)
+  WHERE name = 'posted entries';
+  UPDATE crossfoot_facts SET value = '3:' || (SELECT coalesce(max(number), 0) FROM crossfoot_operations WHERE xid = '3'::xid8)
+  WHERE name = 'posted operations';
+END $$
+"""
+
+_NOT_EMPTIED = (
+    "CREATE TRIGGER {name} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION crossfoot_not_emptied()"
+)
 
 
 def _entries(next_entry: int) -> tuple[str, ...]:
@@ -86,11 +128,17 @@ def upgrade() -> None:
     for statement in (*_PAYLOADS, *_entries(next_entry)):
         connection.exec_driver_sql(statement)
     for table in CUT:
-        for (grant,) in connection.exec_driver_sql(_GRANTS.format(table=table)).fetchall():
-            connection.exec_driver_sql(grant)
+        _grant(connection, f"{table}_0", table)
         for statement in _attached(table, bound):
             connection.exec_driver_sql(statement)
-    connection.exec_driver_sql(VIEW)
+    for statement in (VIEW, *_LATE, _MOVED):
+        connection.exec_driver_sql(statement)
+    _grant(connection, "crossfoot_facts", "crossfoot_late")
+
+
+def _grant(connection: Any, of: str, to: str) -> None:
+    for (grant,) in connection.exec_driver_sql(_GRANTS.format(of=of, to=to)).fetchall():
+        connection.exec_driver_sql(grant)
 
 
 def _number(connection: Any, query: str) -> int:
