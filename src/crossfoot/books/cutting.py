@@ -2,13 +2,15 @@
 
 *Nobody who writes depends on it.* Keys that no range takes in lie in a table of their own, the rest, which is found by key like any other.
 To attach a range locks the rest, and nothing that is written while all goes well. It is asked for with little patience, and given up
-when it takes long, for there is time: a whole range is ahead. Each step is one transaction, so a maker that is killed leaves nothing.
+when it takes long, for there is time: a whole range is ahead. Only a row that is on its way into the rest while it becomes the new
+range's would be refused; so no range is made near the keys that are given, and it is looked once more before the end. Each step is one
+transaction, so a maker that is killed leaves nothing.
 
 *A range becomes quiet* when two others have begun. Posting reads in the order of transactions, which is another one than that of
 keys, and would have to look into every range, for a redelivery after a year. So an entry that is added to a quiet range leaves a note,
 by a trigger, in its own transaction, and posting looks no further down than the lowest note. Whoever was writing there when the
 trigger was made has ended, which its lock sees to; below the next transaction's number of that moment everything is posted before
-the range is left out. A note goes when its transaction is posted.
+the range is left out. A note goes when its transaction is posted. Keys below the bound that lie in the rest leave notes as well.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from contextlib import closing
 import msgspec
 import psycopg
 
-from crossfoot.books.ranges import LOWEST, Cut, Range, Since, left_over, noted, quiet_below, wanted
+from crossfoot.books.ranges import LEAST, LOWEST, Cut, Range, Since, left_over, noted, quiet_below, wanted
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import Conflict, DatabaseUnavailable
@@ -33,8 +35,12 @@ CUT = {"crossfoot_payloads": "key", "crossfoot_entries": "message"}
 
 TURN = "cutting"
 
-LOCK, TAKE = "100ms", "2s"
-"""How long a step waits for a lock, and how long it may take: so long may somebody else have to wait, who wants the same."""
+PATIENCE = """
+SELECT set_config('lock_timeout', '100ms', true), set_config('statement_timeout', '2s', true),
+  set_config('idle_in_transaction_session_timeout', '2s', true)
+"""
+"""How long a step waits for a lock, how long a statement of it may take, and how long the server waits for the next one from a
+maker that was stopped: so long may somebody have to wait who reads or writes the rest."""
 
 _LOOK = """
 SELECT pg_has_role(e.relowner, 'USAGE') AND has_schema_privilege(e.relnamespace, 'CREATE'), e.relowner::regrole::text,
@@ -85,7 +91,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         may: whether this role may make tables and attach them.
-        loud: ranges without the trigger that leaves notes, and their tables of entries.
+        loud: ranges without the trigger that leaves notes, and their tables of entries; `rest` is the rest's.
         hushed: the bound of the ranges that are quiet or about to be.
     """
 
@@ -93,6 +99,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     cut: Cut
     loud: dict[Range, str]
+    rest: str
     hushed: int
 
     @property
@@ -148,9 +155,12 @@ def look(connection: Connection) -> Look:
     may, owner, next_key, since, hushed, tables = connection.execute(_LOOK).fetchone()
     if may:
         next_key = connection.execute(_NEXT_KEY).fetchone()[0]
-    ranges, loud = [], {}
+    ranges, loud, rest = [], {}, ""
     for table, bounds, triggers in tables:
-        if found := _BOUNDS.fullmatch(bounds):  # the rest has none
+        found = _BOUNDS.fullmatch(bounds)
+        if found is None:
+            rest = table
+        else:
             lower, upper = (LOWEST if bound == "MINVALUE" else int(bound) for bound in found.groups())
             ranges.append(Range(lower, upper))
             if triggers == "0":
@@ -160,7 +170,7 @@ def look(connection: Connection) -> Look:
         next_key=int(next_key),
         since=Since(*map(int, since.split(":"))) if since else None,
     )
-    return Look(may=may, owner=owner, cut=cut, loud=loud, hushed=LOWEST if hushed is None else hushed)
+    return Look(may=may, owner=owner, cut=cut, loud=loud, rest=rest, hushed=LOWEST if hushed is None else hushed)
 
 
 def _step(connection: Connection, now: Micros) -> bool:
@@ -168,8 +178,8 @@ def _step(connection: Connection, now: Micros) -> bool:
     done = False
     for step in (_make, _use_up, _hush):
         with connection.writing():
-            connection.execute(f"SET LOCAL lock_timeout = '{LOCK}'")
-            connection.execute(f"SET LOCAL statement_timeout = '{TAKE}'")
+            if step is not _use_up:  # which is in nobody's way
+                connection.execute(PATIENCE)
             connection.alone(TURN)
             done = step(connection, look(connection), now) or done
     return done
@@ -183,6 +193,8 @@ def _make(connection: Connection, found: Look, now: Micros) -> bool:
         for table in CUT:
             for statement in statements(table, made):
                 connection.execute(statement)
+        if connection.execute(_NEXT_KEY).fetchone()[0] > made.lower - LEAST // 2:
+            raise Conflict("keys were given so fast that a row of the range may be on its way into the rest")
         logger.info("the book has a range for keys from %d until before %d", made.lower, made.upper)
     if since := noted(cut, now):
         connection.execute(_KEEP, ("range", f"{since.lower}:{since.key}:{since.at}"))
@@ -212,10 +224,12 @@ def _hush(connection: Connection, found: Look, now: Micros) -> bool:
     tables = found.to_hush
     if tables is None:
         return False
+    bound = quiet_below(found.cut)
+    leave = "CREATE TRIGGER crossfoot_entry_late AFTER INSERT ON {} FOR EACH ROW {} EXECUTE FUNCTION crossfoot_entry_late({})"
     for one, table in tables.items():
-        connection.execute(
-            f"CREATE TRIGGER crossfoot_entry_late AFTER INSERT ON {table} "
-            f"FOR EACH ROW EXECUTE FUNCTION crossfoot_entry_late('{one.lower}')"
-        )
-    connection.execute(_QUIETING, (quiet_below(found.cut),))
+        connection.execute(leave.format(table, "", f"'{one.lower}'"))
+    if found.rest:
+        connection.execute(f"DROP TRIGGER IF EXISTS crossfoot_entry_late ON {found.rest}")
+        connection.execute(leave.format(found.rest, f"WHEN (new.message < {bound})", ""))
+    connection.execute(_QUIETING, (bound,))
     return True

@@ -111,7 +111,7 @@ def left_over(cut: Cut, now: Micros) -> int:
     current, following, since = cut.current, cut.following, cut.since
     if current is None or following is None or since is None or since.lower != current.lower:
         return 0
-    if now - since.at < PERIOD or cut.next_key <= max(current.lower, since.key):
+    if now - since.at < PERIOD or cut.next_key <= max(current.lower, 1):
         return 0
     return min(following.lower - cut.next_key, STEP)
 

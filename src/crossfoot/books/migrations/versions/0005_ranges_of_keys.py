@@ -49,7 +49,7 @@ CREATE TABLE crossfoot_late (
 """,
     """
 CREATE FUNCTION crossfoot_entry_late() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN
-  INSERT INTO crossfoot_late (lower) VALUES (TG_ARGV[0]::bigint) ON CONFLICT DO NOTHING;
+  INSERT INTO crossfoot_late (lower) VALUES (coalesce(TG_ARGV[0]::bigint, new.message)) ON CONFLICT DO NOTHING;
   RETURN NULL;
 END $$
 """,
