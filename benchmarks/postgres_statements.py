@@ -32,7 +32,7 @@ from crossfoot.books.posting import post_all  # noqa: E402
 from crossfoot.books.record import Record  # noqa: E402
 from crossfoot.books.store import Book, find_or_add_all, flat, write_rows  # noqa: E402
 from crossfoot.clock import ManualClock  # noqa: E402
-from tests.servers.postgres import postgres_running  # noqa: E402
+from tests.servers.postgres import Postgres, postgres_running  # noqa: E402
 
 BATCH = 100
 
@@ -169,10 +169,24 @@ def run(url: str, messages: int, rounds: int, weeks: int) -> None:
     print(json.dumps(medians))
 
 
+def measured(server: Postgres, name: str, source: Path, asked: argparse.Namespace) -> dict[str, list[float]]:
+    """What `run` says in a process of the checkout `source`, on a new database."""
+    server.run(f"CREATE DATABASE {name}")
+    server.run("CHECKPOINT")
+    command = [sys.executable, __file__, "--url", server.url(name)]
+    for option in ("messages", "rounds", "weeks"):
+        command += [f"--{option}", str(getattr(asked, option))]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(source)}, check=True, stdout=subprocess.PIPE)
+    server.run(f"DROP DATABASE {name}")
+    result: dict[str, list[float]] = json.loads(done.stdout)
+    return result
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=5_000, help="of each round; hundreds")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=1, help="of each checkout; the least of them is told")
     parser.add_argument("--weeks", type=int, default=0, help="how old the book is")
     parser.add_argument("--beside", type=Path, metavar="SRC", help="the src folder of another checkout")
     parser.add_argument("--url", help=argparse.SUPPRESS)
@@ -181,17 +195,13 @@ def main() -> int:
         run(asked.url, asked.messages, asked.rounds, asked.weeks)
         return 0
     sources = {"this": ROOT / "src", **({"other": asked.beside.resolve()} if asked.beside else {})}
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, list[float]]] = {label: {} for label in sources}
     with postgres_running(shared_buffers="128MB", max_wal_size="4GB", autovacuum="off") as server:
-        for label, source in sources.items():
-            server.run(f"CREATE DATABASE {label}_book")
-            server.run("CHECKPOINT")
-            command = [sys.executable, __file__, "--url", server.url(f"{label}_book")]
-            command += ["--messages", str(asked.messages), "--rounds", str(asked.rounds), "--weeks", str(asked.weeks)]
-            done = subprocess.run(
-                command, env={**os.environ, "PYTHONPATH": str(source)}, check=True, stdout=subprocess.PIPE
-            )
-            found[label] = json.loads(done.stdout)
+        for turn in range(asked.turns):
+            for label, source in sources.items():
+                for step, figures in measured(server, f"{label}_book_{turn}", source, asked).items():
+                    least = found[label].get(step, figures)
+                    found[label][step] = [min(pair) for pair in zip(least, figures, strict=True)]
     print(f"| step | {' | '.join(f'{label}, µs | bytes of log' for label in found)} |\n|---|{'---:|' * 2 * len(found)}")
     for step in found["this"]:
         told = " | ".join(f"{figures[step][0]:.1f} | {figures[step][1]:,.0f}" for figures in found.values())

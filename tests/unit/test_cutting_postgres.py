@@ -315,46 +315,37 @@ class TestMakers:
         self, desk: Lectern, postgres: Postgres, postgres_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         database = postgres_url.rpartition("/")[2]
-        grow_old(desk, 3)
-        said = [0]
-        for last in range(1, 60):
-            said[0] = 0
+        grow_old(desk, 2)
+        desk.clock.advance(WEEK)
+        said, last, killed = 0, 1, 0
 
-            def dying(
-                self: PostgresConnection,
-                sql: str,
-                parameters: Any = (),
-                /,
-                real: Any = PostgresConnection.execute,
-                last: int = last,
-            ) -> Any:
-                if self is not desk.book.connection:
-                    said[0] += 1
-                    if said[0] == last:
-                        postgres.run("SELECT pg_terminate_backend(%s, 60000)", self.raw.info.backend_pid)
-                return real(self, sql, parameters)
+        def dying(
+            self: PostgresConnection, sql: str, parameters: Any = (), /, real: Any = PostgresConnection.execute
+        ) -> Any:
+            nonlocal said
+            if self is not desk.book.connection:
+                said += 1
+                if said == last:
+                    postgres.run("SELECT pg_terminate_backend(%s, 60000)", self.raw.info.backend_pid)
+            return real(self, sql, parameters)
 
-            settle(desk, f"before-{last}")
-            desk.clock.advance(WEEK)
-            before = cut_of(desk)
+        while (before := cutting.look(desk.book.connection)).asks_for_something(desk.now):
+            said = 0
             with monkeypatch.context() as patch:
                 patch.setattr(PostgresConnection, "execute", dying)
                 desk.book.tidy()
-            after = cut_of(desk)
-            assert len(after.ranges) - len(before.ranges) in (0, 1)
+            after = cutting.look(desk.book.connection)
+            killed += said >= last
+            last = last + 1 if after == before else 1  # a step is done: the next one is killed from its beginning, too
             made = postgres.run(
                 "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^crossfoot_(entries|payloads)_[1-9]'",
                 database=database,
             )
-            attached = [one.lower for one in after.ranges[1:]]
+            attached = [one.lower for one in after.cut.ranges[1:]]
             assert {name for (name,) in made} == {f"{table}_{lower}" for table in cutting.CUT for lower in attached}
-            settle(desk, f"after-{last}")
-            desk.write("week-0", (Kind.RECEIVED, 1 + last))
-            post_all(desk.book)
-            tend(desk)
-            if said[0] < last:
-                break
-        assert last > 10
+        assert killed > 15
+        settle(desk, "after all")
+        desk.write("week-0", (Kind.RECEIVED, 2))
         is_true(desk)
 
     def test_ranges_are_made_while_four_write_and_two_make_them(
@@ -509,6 +500,38 @@ class TestRest:
         following = cut_of(desk).following
         assert following is not None
         assert following.lower == cut_of(desk).next_key + ranges.LEAST
+
+    def test_a_large_rest_is_made_a_range_in_a_quiet_hour(self, desk: Lectern) -> None:
+        grow_old(desk, 3)
+        desk.execute(f"SELECT setval('crossfoot_messages_key_seq', {cut_of(desk).ranges[-1].upper + 10})")
+        settle(desk, "in a gap")
+        tend(desk)
+        desk.execute(f"SELECT setval('crossfoot_messages_key_seq', {cut_of(desk).ranges[-1].upper + 10})")
+        settle(desk, "outrun")
+        post_all(desk.book)
+
+        with desk.book.reading() as connection:
+            (text,) = connection.execute("SELECT crossfoot_rest_to_range()").fetchone()
+        made = cut_of(desk).ranges[-1]
+        assert f"from {made.lower} until before {made.upper}" in text
+        assert made == cut_of(desk).current
+        assert lies_in(desk, desk.keys["outrun"]) == (
+            f"crossfoot_entries_{made.lower}",
+            f"crossfoot_payloads_{made.lower}",
+        )
+        assert lies_in(desk, desk.keys["in a gap"]) == ("crossfoot_entries_rest", "crossfoot_payloads_rest")
+        is_true(desk)
+
+        tend(desk)
+        assert cut_of(desk).following is not None
+        settle(desk, "more")
+        post_all(desk.book)
+        tend(desk)
+        assert int(fact(desk, "quiet") or LOWEST) > desk.keys["in a gap"]
+        desk.write("in a gap", (Kind.RECEIVED, 2))
+        desk.write("week-0", (Kind.RECEIVED, 2))
+        assert post_all(desk.book) == 2
+        is_true(desk)
 
     def test_a_role_that_may_not_make_tables_says_so_once_and_goes_on(
         self, desk: Lectern, postgres: Postgres, postgres_url: str, caplog: pytest.LogCaptureFixture

@@ -147,7 +147,12 @@ def tend(
                 "the next range of the book's tables is not made, for somebody always has the rest in use; see pg_locks"
             )
     except (DatabaseUnavailable, psycopg.Error) as error:
-        complain(f"the ranges of the book's tables could not be looked after: {error}")
+        slow = (
+            "; if the rest is large, SELECT crossfoot_rest_to_range() in a quiet hour"
+            if "timeout" in str(error)
+            else ""
+        )
+        complain(f"the ranges of the book's tables could not be looked after: {error}{slow}")
     return False
 
 

@@ -78,6 +78,39 @@ BEGIN
 END $$
 """
 
+# For a quiet hour, when the rest has become so large that it takes long to be read whenever a range is attached. Rows of other ranges'
+# gaps stay in the rest; what is quiet is found anew, with a trigger on the new rest.
+_REST_TO_RANGE = f"""
+CREATE FUNCTION crossfoot_rest_to_range() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE first bigint; bound bigint; cut record; rest text; made text;
+BEGIN
+  LOCK TABLE crossfoot_payloads, crossfoot_entries IN ACCESS EXCLUSIVE MODE;
+  DELETE FROM crossfoot_facts WHERE name IN ('quiet', 'quieting');
+  SELECT max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO [(].?(-?[0-9]+)')::bigint) INTO first
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE i.inhparent IN (to_regclass('crossfoot_payloads'), to_regclass('crossfoot_entries'));
+  SELECT greatest(last_value, first) + {AHEAD} INTO bound FROM crossfoot_messages_key_seq;
+  FOR cut IN SELECT * FROM (VALUES ('crossfoot_payloads', 'key'), ('crossfoot_entries', 'message')) AS t (whole, key) LOOP
+    rest := cut.whole || '_rest';
+    made := cut.whole || '_' || first;
+    EXECUTE 'ALTER TABLE ' || cut.whole || ' DETACH PARTITION ' || rest;
+    EXECUTE 'ALTER TABLE ' || rest || ' RENAME TO ' || made;
+    EXECUTE 'ALTER INDEX ' || rest || '_pkey RENAME TO ' || made || '_pkey';
+    EXECUTE 'DROP TRIGGER IF EXISTS crossfoot_entry_late ON ' || made;
+    EXECUTE 'CREATE TABLE ' || rest || ' PARTITION OF ' || cut.whole || ' DEFAULT';
+    EXECUTE 'CREATE TRIGGER ' || cut.whole || '_not_emptied BEFORE TRUNCATE ON ' || rest ||
+      ' FOR EACH STATEMENT EXECUTE FUNCTION crossfoot_not_emptied()';
+    IF cut.whole = 'crossfoot_entries' THEN
+      EXECUTE 'ALTER TABLE ' || rest || ' ADD PRIMARY KEY (xid, id)';
+    END IF;
+    EXECUTE 'WITH outside AS (DELETE FROM ' || made || ' WHERE ' || cut.key || ' < $1 OR ' || cut.key || ' >= $2 RETURNING *) '
+      || 'INSERT INTO ' || rest || ' SELECT * FROM outside' USING first, bound;
+    EXECUTE 'ALTER TABLE ' || cut.whole || ' ATTACH PARTITION ' || made || ' FOR VALUES FROM (' || first || ') TO (' || bound || ')';
+  END LOOP;
+  RETURN 'keys from ' || first || ' until before ' || bound || ' are a range';
+END $$
+"""
+
 _NOT_EMPTIED = (
     "CREATE TRIGGER {name} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION crossfoot_not_emptied()"
 )
@@ -131,7 +164,7 @@ def upgrade() -> None:
         _grant(connection, f"{table}_0", table)
         for statement in _attached(table, bound):
             connection.exec_driver_sql(statement)
-    for statement in (VIEW, *_LATE, _MOVED):
+    for statement in (VIEW, *_LATE, _MOVED, _REST_TO_RANGE):
         connection.exec_driver_sql(statement)
     _grant(connection, "crossfoot_facts", "crossfoot_late")
 
