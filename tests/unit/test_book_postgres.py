@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -126,10 +127,24 @@ class TestTables:
             (f"crossfoot_{table}", name, kinds[name]) for table, names in columns_of.items() for name in names.split()
         }
         more = {row for row in made - declared if "version" not in row[0] and "queue_counts" not in row[0]}
-        assert more == of_records | of_columns | {
+        of_ranges = {row for row in more if re.fullmatch(r"crossfoot_(entries|payloads)_(\d+|rest)", row[0])}
+        for table in ("entries", "payloads"):  # each range is as the whole
+            columns_in: dict[str, set[Any]] = {
+                row[0]: set() for row in of_ranges if row[0].startswith(f"crossfoot_{table}_")
+            }
+            for name, *column in (row for row in of_ranges if row[0] in columns_in and len(row) == 3):
+                columns_in[name].add(tuple(column))
+            of_whole = {row[1:] for row in made if row[0] == f"crossfoot_{table}" and len(row) == 3}
+            assert len(columns_in) == 3
+            assert all(columns == of_whole for columns in columns_in.values())
+        places = {row[0] for row in of_ranges if "(xid, id)" in row[1] and "UNIQUE" in row[1]}
+        assert places == {row[0] for row in of_ranges if row[0].startswith("crossfoot_entries_")}
+        assert more - of_ranges == of_records | of_columns | {
             ("crossfoot_entries", "xid", "xid8"),
             ("crossfoot_operations", "xid", "xid8"),
-            ("crossfoot_entries", "CREATE UNIQUE INDEX crossfoot_entries_pkey USING btree (xid, id)"),
+            ("crossfoot_late", "xid", "xid8"),
+            ("crossfoot_late", "lower", "bigint"),
+            ("crossfoot_late", "CREATE UNIQUE INDEX crossfoot_late_pkey USING btree (xid, lower)"),
             ("crossfoot_operations", "CREATE UNIQUE INDEX crossfoot_operations_pkey USING btree (xid, number)"),
             ("crossfoot_payloads", "CREATE UNIQUE INDEX crossfoot_payloads_pkey USING btree (key)"),
             ("crossfoot_states", "CREATE UNIQUE INDEX crossfoot_states_pkey USING btree (key)"),

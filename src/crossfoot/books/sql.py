@@ -16,7 +16,13 @@ FIND_MESSAGE = """
 SELECT key, type, subject, operation, latest, marks FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?
 """
 
-FIND_CONTENT = "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?"
+FIND_CONTENT = differs(
+    "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?",
+    postgres="""
+SELECT r.sequence, r.operation, p.body FROM crossfoot_records r LEFT JOIN crossfoot_payloads p ON p.key = r.key WHERE r.key = ?
+""",
+)
+"""In PostgreSQL without the view: only a key that is a parameter itself leads to one range of payloads alone."""
 
 REPLACE_CONTENT = differs(
     """

@@ -185,9 +185,9 @@ class Book:
         self.write(lambda connection: connection.execute(sql.STOP_WORKER, (now, now, number)))
 
     def tidy(self) -> bool:
-        """Give back room that is not needed any more. True when there was some."""
+        """Give back what is not needed any more, and have ready what will be. True when there was something."""
         with self._lock:
-            return self.place.tidy(self.connection)
+            return self.place.tidy(self.connection, self.clock.now())
 
     def identity(self) -> str:
         """This book's own id, made when it is first asked for."""
