@@ -124,7 +124,7 @@ def work(url: str, batch: int, asked: argparse.Namespace) -> None:
 
 def watch_parts() -> dict[str, float]:
     """Processor seconds of the parts that run in threads; what is left of the process is its event loop."""
-    from crossfoot.worker import worker
+    from crossfoot.worker import upkeep
     from crossfoot.worker.intake import Intake
     from crossfoot.worker.lanes import ThreadLane
 
@@ -142,7 +142,7 @@ def watch_parts() -> dict[str, float]:
 
     ThreadLane._work = watched("lanes", ThreadLane._work)  # type: ignore[method-assign]  # watched from outside
     Intake.take = watched("intake", Intake.take)  # type: ignore[method-assign]  # watched from outside
-    worker.post = watched("posting", worker.post)
+    upkeep.post = watched("posting", upkeep.post)
     return spent
 
 

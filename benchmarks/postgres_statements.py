@@ -2,10 +2,12 @@
 
     python benchmarks/postgres_statements.py
     python benchmarks/postgres_statements.py --beside ../before/src      # and the same of another checkout, in turns
+    python benchmarks/postgres_statements.py --weeks 50                  # in a book of so many ranges of keys
 
 One session says everything, group after group, and the time is that of the server's process which serves it (as Linux counts it), so a
 busy machine changes little. Two ways a message may go: published, posted, handled and posted again, as when much waits in the
-queue; and posted once, after it was handled.
+queue; and posted once, after it was handled. Then what a redelivery asks, an entry in a transaction of its own, and a look for something
+to post, of which there is one for each thousand messages.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from crossfoot.books.entry import Kind  # noqa: E402
 from crossfoot.books.posting import post_all  # noqa: E402
 from crossfoot.books.record import Record  # noqa: E402
 from crossfoot.books.store import Book, find_or_add_all, flat, write_rows  # noqa: E402
-from tests.servers.postgres import postgres_running  # noqa: E402
+from crossfoot.clock import ManualClock  # noqa: E402
+from tests.servers.postgres import Postgres, postgres_running  # noqa: E402
 
 BATCH = 100
 
@@ -103,10 +106,36 @@ class Steps:
                             for key in some]  # fmt: skip
                     connection.execute(sql.INSERT_CLOSING_AND_ACK_GROUP, flat(rows))
 
+    def ask(self, keys: Sequence[int]) -> None:
+        """What is asked about messages that come again, one by one."""
+        connection = self.book.connection
+        for key in keys:
+            connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()
+            connection.execute(sql.FIND_PROOF, (key,)).fetchone()
 
-def run(url: str, messages: int, rounds: int) -> None:
+    def write_singly(self, keys: Sequence[int]) -> None:
+        """As a plain worker does, with a transaction for each."""
+        for key in keys:
+            self.book.connection.execute(
+                sql.INSERT_RECEIVED, (key, 2, 1 << 32 | key, self.now, self.now + 30_000_000, 1)
+            )
+
+
+def grow_old(book: Book, clock: ManualClock, weeks: int) -> None:
+    """A few messages each week, and the upkeep that a worker does."""
+    for week in range(weeks):
+        Steps(book, BATCH).go_through(10_000_000 + week * BATCH)
+        post_all(book)
+        clock.advance(7 * 24 * 3_600)
+        while book.tidy():
+            pass
+
+
+def run(url: str, messages: int, rounds: int, weeks: int) -> None:
     """Print one JSON object: of each step the medians."""
-    book = Book(url).open()
+    clock = ManualClock()
+    book = Book(url, clock=clock).open()
+    grow_old(book, clock, weeks)
     steps = Steps(book, messages)
     meter = Meter(book.connection.raw, messages)  # type: ignore[attr-defined]  # it is PostgreSQL's
     for number in range(rounds + 1):
@@ -125,6 +154,14 @@ def run(url: str, messages: int, rounds: int) -> None:
         steps.go_through((2 * number + 1) * messages)
         with meter.of("posting all of it at once"):
             post_all(book)
+        with meter.of("asking about it twice"):
+            steps.ask(keys)
+        with meter.of("an entry by itself"):
+            steps.write_singly(keys)
+        post_all(book)
+        with meter.of("finding nothing to post, a thousandth"):
+            for _ in range(max(1, messages // 1_000)):
+                post_all(book)
     book.close()
     medians = {
         step: [statistics.median(column) for column in zip(*told, strict=True)] for step, told in meter.spent.items()
@@ -132,28 +169,39 @@ def run(url: str, messages: int, rounds: int) -> None:
     print(json.dumps(medians))
 
 
+def measured(server: Postgres, name: str, source: Path, asked: argparse.Namespace) -> dict[str, list[float]]:
+    """What `run` says in a process of the checkout `source`, on a new database."""
+    server.run(f"CREATE DATABASE {name}")
+    server.run("CHECKPOINT")
+    command = [sys.executable, __file__, "--url", server.url(name)]
+    for option in ("messages", "rounds", "weeks"):
+        command += [f"--{option}", str(getattr(asked, option))]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(source)}, check=True, stdout=subprocess.PIPE)
+    server.run(f"DROP DATABASE {name}")
+    result: dict[str, list[float]] = json.loads(done.stdout)
+    return result
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=5_000, help="of each round; hundreds")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=1, help="of each checkout; the least of them is told")
+    parser.add_argument("--weeks", type=int, default=0, help="how old the book is")
     parser.add_argument("--beside", type=Path, metavar="SRC", help="the src folder of another checkout")
     parser.add_argument("--url", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.url:
-        run(asked.url, asked.messages, asked.rounds)
+        run(asked.url, asked.messages, asked.rounds, asked.weeks)
         return 0
     sources = {"this": ROOT / "src", **({"other": asked.beside.resolve()} if asked.beside else {})}
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, list[float]]] = {label: {} for label in sources}
     with postgres_running(shared_buffers="128MB", max_wal_size="4GB", autovacuum="off") as server:
-        for label, source in sources.items():
-            server.run(f"CREATE DATABASE {label}_book")
-            server.run("CHECKPOINT")
-            command = [sys.executable, __file__, "--url", server.url(f"{label}_book")]
-            command += ["--messages", str(asked.messages), "--rounds", str(asked.rounds)]
-            done = subprocess.run(
-                command, env={**os.environ, "PYTHONPATH": str(source)}, check=True, stdout=subprocess.PIPE
-            )
-            found[label] = json.loads(done.stdout)
+        for turn in range(asked.turns):
+            for label, source in sources.items():
+                for step, figures in measured(server, f"{label}_book_{turn}", source, asked).items():
+                    least = found[label].get(step, figures)
+                    found[label][step] = [min(pair) for pair in zip(least, figures, strict=True)]
     print(f"| step | {' | '.join(f'{label}, µs | bytes of log' for label in found)} |\n|---|{'---:|' * 2 * len(found)}")
     for step in found["this"]:
         told = " | ".join(f"{figures[step][0]:.1f} | {figures[step][1]:,.0f}" for figures in found.values())

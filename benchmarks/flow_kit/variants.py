@@ -1,26 +1,15 @@
-"""The same page in seven ways: what most write, what one is told to write, and what crossfoot adds."""
+"""The same page in ten ways: what most write, what one is told to write, the nearest libraries, and what crossfoot adds."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import aiohttp
 
+from benchmarks.flow_kit.libraries import with_hyx, with_nopanic, with_pyresilience, with_stamina
+from benchmarks.flow_kit.pages import DEADLINE, SERVICES, Page, Variant, get
 from crossfoot import flow
-
-SERVICES = ("/stock", "/ratings", "/reviews", "/pricing")
-DEADLINE = 0.3
-
-Page = Callable[[], Awaitable[bool]]
-"""Answers whether the answer is full; raises when there is none."""
-
-Variant = Callable[[aiohttp.ClientSession, str], Page]
-
-
-async def get(session: aiohttp.ClientSession, url: str) -> bytes:
-    async with session.get(url) as response:
-        return await response.read()
 
 
 def sequential(session: aiohttp.ClientSession, url: str) -> Page:
@@ -79,38 +68,15 @@ def adaptive() -> flow.Limit:
     return flow.Limit(flow.Aimd(40, most=60, rise=4), name="pricing", wait=0.05)
 
 
-def with_hyx(session: aiohttp.ClientSession, url: str) -> Page:
-    """The nearest library, as far as it goes: a bulkhead, a timeout and a fallback; the page's time and the call's are set by hand."""
-    from hyx.bulkhead import bulkhead
-    from hyx.fallback import fallback
-    from hyx.timeout import timeout
-
-    async def last_known(*_: object, **__: object) -> None:
-        return None
-
-    @fallback(handler=last_known, on=Exception)
-    @timeout(max_delay_secs=DEADLINE - 0.02)
-    @bulkhead(max_concurrency=40, max_capacity=80)
-    async def pricing() -> bytes:
-        return await get(session, url + "/pricing")
-
-    @timeout(max_delay_secs=DEADLINE)
-    async def page() -> bool:
-        answers = await asyncio.gather(*(get(session, url + path) for path in SERVICES[:3]), pricing())
-        return answers[-1] is not None
-
-    return page
-
-
 VARIANTS: dict[str, Variant] = {
     "sequential": sequential,
     "unbounded gather": unbounded_gather,
     "semaphore 100 + deadline": semaphore_and_deadline,
     "hyx, pricing optional": with_hyx,
+    "pyresilience, optional": with_pyresilience,
+    "nopanic, optional": with_nopanic,
+    "stamina + aiolimiter, optional": with_stamina,
     "crossfoot, all required": _crossfoot(fixed, required=True),
     "crossfoot, pricing optional": _crossfoot(fixed, required=False),
     "crossfoot, optional, adaptive": _crossfoot(adaptive, required=False),
 }
-
-PATIENCE = aiohttp.ClientTimeout(total=5)
-"""Of the variants that have no deadline; the others end before."""

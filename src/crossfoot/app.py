@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,19 +23,24 @@ from crossfoot.effects.operation import operation_key
 from crossfoot.effects.outbox import Outbox, fact_of
 from crossfoot.effects.producing import AsyncProducing, Producing, Sender, joined, joined_async
 from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.signature import takes_transaction
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import UsageError
 from crossfoot.message import Message
 from crossfoot.message.envelope import is_uri
 from crossfoot.message.priority import priority_of
 from crossfoot.payload import Payload, payload_type_of
-from crossfoot.queues.embedded import EmbeddedQueue
+from crossfoot.queues.choosing import queue_of
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue, system_of
 from crossfoot.settings import Settings
 from crossfoot.tracing.producing import Place, Ready, publishing
+from crossfoot.worker.pattern import Pattern
 from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
-from crossfoot.worker.worker import Pattern, Worker
+from crossfoot.worker.worker import Worker
+
+if TYPE_CHECKING:  # only those who declare a limit need it
+    from crossfoot.flow.limits import Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,24 +89,30 @@ class Crossfoot:
         self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
-        self.database: Database = database_of(database, self.settings.database, synchronous=self.settings.synchronous)
+        self.database: Database = database_of(
+            database, _located(self.settings.database), synchronous=self.settings.synchronous
+        )
         self.book = Book(
-            self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
+            _located(self.database.path),
+            clock=self.clock,
+            synchronous=self.settings.synchronous,
+            payloads=self.settings.payloads,
         )
         if queue is None or isinstance(queue, str):
-            queue = _queue(name, self.database.path, self.settings, self.clock)
+            queue = queue_of(name, self.database.path, self.settings, self.clock)
         self.queue: Queue = queue
         others = (
-            _queue(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
+            queue_of(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
             for one in queues
         )
         self.queues: dict[str, Queue] = {one.name: one for one in (queue, *others)}
 
     # ---- handlers ------------------------------------------------------------------------------------------------
 
-    def handler(
+    def handler(  # noqa: PLR0913 - each says one thing about the handler, by name
         self, type: str, *, operation: str | None = None, proves: str | Sequence[str] = (), in_order: InOrder | bool = False,
-        payload: Any = None, deadline: float | None = None, many: bool = False, name: str | None = None,
+        payload: Any = None, deadline: float | None = None, limit: Limit | None = None, many: bool = False,
+        name: str | None = None,
     ) -> Callable[[F], F]:  # fmt: skip
         """Register a function, synchronous or not, for a message type.
 
@@ -111,22 +122,22 @@ class Crossfoot:
             proves: outcomes without which a return proves nothing.
             in_order: take each subject's events in order; `True` is short for `InOrder()`, which says what else there is.
             payload: a msgspec struct, pydantic model or dataclass that `message.data` is made into.
-            deadline: seconds it may run, its waits for the database included.
+            deadline: seconds it may run, its waits for the database included; a deadline of `crossfoot.flow`.
+            limit: of `crossfoot.flow`; without a permit in time, the message is handed back untried.
             many: call it with a list: all of a batch that are its, for effects that are one statement for many. Its proof is a row
                 for each of them, or what `tx.of(message)` told of each; else, and if it fails, it is called with one at a time.
             name: what books and pages call it; the function's name unless given.
 
         Raises:
             HandlerConflict: the type or the name is taken.
-            UsageError: the operation names a field that messages do not have, or what is asked for does not go together.
+            UsageError: the operation names a field that messages do not have, what is asked for does not go together, or a worker of
+                this service is at work already.
         """
 
         if not isinstance(type, str):
             raise UsageError("a handler takes a message type: write @app.handler('case.released') above it")
         if not isinstance(in_order, (bool, InOrder)):
             raise UsageError(f"in_order is True, or an InOrder(...), and not {in_order!r}")
-        if many and in_order:
-            raise UsageError("a handler with in_order takes one message at a time: leave out many=True")
 
         def register(function: F) -> F:
             called = name or getattr(function, "__name__", "")
@@ -140,8 +151,8 @@ class Crossfoot:
                     operation=operation_key(operation, handler=called, scope=self.queue.name),
                     proves=(proves,) if isinstance(proves, str) else tuple(proves),
                     in_order=InOrder() if in_order is True else in_order or None,
-                    payload=Payload(declared) if declared is not None else None, deadline=deadline, many=many,
-                    wants_transaction=_takes_transaction(function, called), destinations=self.queues,
+                    payload=Payload(declared) if declared is not None else None, deadline=deadline, limit=limit, many=many,
+                    wants_transaction=takes_transaction(function, called), destinations=self.queues,
                     book=self.database.path,
                 )
             )  # fmt: skip
@@ -189,27 +200,30 @@ class Crossfoot:
         return await Outbox(self.book, {self.queue.name: self.queue}).publish(records, self.queue)
 
     @contextmanager
-    def transaction(self, session: Any) -> Iterator[Producing]:
+    def transaction(self, session: Any, *, commit: bool | None = None) -> Iterator[Producing]:
         """Send messages from within the caller's own transaction (a web request, a script).
 
         Args:
             session: a `sqlite3.Connection`, a `psycopg.Connection`, a SQLAlchemy `Session` or a connection of Django's, on this
-                service's database. Where it has no transaction open, one is begun here and committed at the end; where it has,
-                the caller commits.
+                service's database. What is begun here is committed at the end; what the caller has begun, by the caller.
+            commit: whether to commit when the block ends: to be stated where an earlier statement began the transaction.
+
+        Raises:
+            UsageError, TransactionMisuse: nobody said who commits; something was sent when the block was over.
         """
         refuse_inside_handler("app.transaction()")
         self.book.open()
-        with joined(session, self._sender()) as producing:
+        with joined(session, self._sender(), commit) as producing:
             yield producing
 
     @asynccontextmanager
-    async def atransaction(self, session: Any) -> AsyncIterator[AsyncProducing]:
+    async def atransaction(self, session: Any, *, commit: bool | None = None) -> AsyncIterator[AsyncProducing]:
         """The same for an `aiosqlite.Connection`, a `psycopg.AsyncConnection`, an `asyncpg.Connection` or a SQLAlchemy
         `AsyncSession`."""
         refuse_inside_handler("app.atransaction()")
         await anyio.to_thread.run_sync(self.book.open)
         sender = await anyio.to_thread.run_sync(self._sender)
-        async with joined_async(session, sender) as producing:
+        async with joined_async(session, sender, commit) as producing:
             yield producing
 
     # ---- working -------------------------------------------------------------------------------------------------
@@ -277,6 +291,11 @@ class Crossfoot:
         return publish_locally(self.book, self.queue, pairs)
 
 
+def _located(address: str) -> str:
+    """The same database wherever the process goes: a handler may change the working folder, and connections are made at any time."""
+    return address if is_postgres(address) or address == ":memory:" else os.path.abspath(address)
+
+
 def _pattern(s: Settings) -> Pattern:
     """How a worker works by the settings; `Pattern` and `Retry` refuse what is out of bounds."""
     # A long first pause needs no cap beside it; a cap that is none is for `Retry` to refuse.
@@ -295,103 +314,7 @@ def refuse_inside_handler(what: str) -> None:
         raise UsageError(f"{what} was called in the handler of {work}: use tx.send(), which commits with the handler")
 
 
-def _takes_transaction(function: Callable[..., Any], name: str) -> bool:
-    """Whether a handler wants the transaction beside the message.
-
-    Raises:
-        UsageError: it cannot be called with a message, or with a message and a transaction.
-    """
-    inner = inspect.unwrap(function)
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise UsageError(
-            f"handler {name} has a `yield` in it, so a call of it runs nothing: return, and send several messages with tx.send()"
-        )
-    parameters = [
-        p for p in inspect.signature(function).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]  # fmt: skip
-    if len(parameters) not in (1, 2):
-        raise UsageError(
-            f"handler {name} takes {len(parameters)} arguments: write it as def {name}(message) or (message, tx)"
-        )
-    names = [parameter.name for parameter in parameters]
-    if names[0] in ("tx", "transaction") or names[1:] in (["message"], ["messages"]):
-        raise UsageError(
-            f"handler {name} takes ({', '.join(names)}): the message comes first, as in def {name}(message, tx)"
-        )
-    return len(parameters) == 2
-
-
 def _outgoing(message: Message, body: bytes) -> Outgoing:
     return Outgoing(
         key=message.key, body=body, partition=message.partitionkey or message.subject, priority=priority_of(body)
     )
-
-
-def _queue(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
-    kind, _, rest = settings.queue.partition(":")
-    if kind == "embedded":
-        if is_postgres(path):
-            from crossfoot.queues.postgres.beside import QueueBesideTheBook
-
-            return QueueBesideTheBook(
-                rest or name, url=path, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
-                clock=clock,
-            )  # fmt: skip
-        return EmbeddedQueue(
-            path, rest or name, retention=settings.retention, max_bytes=settings.max_bytes, ordered=settings.ordered,
-            clock=clock, synchronous=settings.synchronous,
-        )  # fmt: skip
-    if kind in ("sqs", "https", "http"):
-        from crossfoot.queues.sqs import SqsQueue
-
-        where = rest if kind == "sqs" else settings.queue
-        return SqsQueue(where or name, endpoint_url=settings.endpoint, region=settings.region, clock=clock)
-    if kind in ("redis", "rediss"):
-        from crossfoot.queues.redis import RedisQueue
-
-        where = settings.queue if rest.startswith("//") else rest
-        return RedisQueue(
-            where or name,
-            url=settings.endpoint,
-            retention=settings.retention,
-            max_bytes=settings.max_bytes,
-            clock=clock,
-        )
-    if kind in ("postgresql", "postgres"):
-        from crossfoot.queues.postgres import PostgresQueue
-
-        whole = rest.startswith("//")  # then the URL may name the queue, or leave that to the service's name
-        return PostgresQueue(
-            name if whole else rest or name,
-            url=settings.queue if whole else settings.endpoint or (path if is_postgres(path) else None),
-            retention=settings.retention,
-            max_bytes=settings.max_bytes,
-            ordered=settings.ordered,
-            clock=clock,
-        )
-    if kind in ("nats", "tls", "ws", "wss"):
-        from crossfoot.queues.nats import NatsQueue
-
-        return NatsQueue(settings.queue, servers=settings.endpoint, durable=name, clock=clock)
-    if kind in ("rabbitmq", "amqp", "amqps"):
-        from crossfoot.queues.rabbitmq import RabbitQueue
-
-        where = settings.queue if rest.startswith("//") else rest
-        return RabbitQueue(where or name, url=settings.endpoint, max_bytes=settings.max_bytes, clock=clock)
-    if kind in ("kafka", "kafkas"):
-        return _kafka(name, rest, settings, clock)
-    told = repr(kind) if "//" in rest else repr(settings.queue)  # a URL may hold a password
-    raise UsageError(
-        f"queue = {told}: crossfoot knows 'embedded', SQS ('sqs:NAME', or the queue's URL), Redis or Valkey ('redis:STREAM', or "
-        "'redis://HOST:6379/0/STREAM'), PostgreSQL ('postgres:NAME', or 'postgresql://HOST/DATABASE?queue=NAME'), NATS "
-        "('nats://HOST:4222/STREAM/DURABLE'), RabbitMQ ('rabbitmq:QUEUE', or 'amqp://HOST:5672/VHOST/QUEUE') and Kafka "
-        "('kafka:TOPIC?group=GROUP', or 'kafka://HOST:9092/TOPIC?group=GROUP')"
-    )
-
-
-def _kafka(name: str, rest: str, settings: Settings, clock: Clock) -> Queue:
-    from crossfoot.queues.kafka import KafkaQueue
-
-    where = settings.queue if rest.startswith("//") else rest or name
-    return KafkaQueue(where, servers=settings.endpoint, group=name, max_bytes=settings.max_bytes, clock=clock)

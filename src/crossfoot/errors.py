@@ -18,12 +18,14 @@ CrossfootError
 │   ├── PayloadInvalid
 │   ├── UnknownType
 │   ├── MessageTooLarge
+│   ├── MessageExpired
 │   ├── NotDiscarded
 │   └── NotFound
 ├── DeliveryError              one delivery did not end in an effect
 │   ├── NoProof
 │   ├── LeaseLost
 │   ├── DeadlineExceeded
+│   ├── HandlerBusy
 │   ├── CommitInDoubt
 │   ├── HandlerQuit
 │   └── WornOut
@@ -108,7 +110,24 @@ class Conflict(DatabaseUnavailable):
 
 
 class SchemaMismatch(DatabaseUnavailable):
-    """The book's tables are of another version of crossfoot than this one."""
+    """The book's tables are of another version of crossfoot than this one, or are not there.
+
+    See `not_all_there` for what is told of the latter.
+    """
+
+
+def not_all_there(where: str, text: str) -> SchemaMismatch:
+    """What to say where a table of the book is missing.
+
+    Args:
+        where: the file or database, as people may see it.
+        text: what the database said of it.
+    """
+    return SchemaMismatch(
+        f"the book in {where} is not all there ({text}): its tables were removed, or this user is led to other ones (search_path). Stop "
+        "the service's workers and restore them from a backup; where nothing is left of the book, `crossfoot worker MODULE:NAME` "
+        "makes a new one, without what the old one knew"
+    )
 
 
 class MessageError(CrossfootError):
@@ -145,6 +164,10 @@ class MessageTooLarge(MessageError):
     """The encoded message is over the queue's limit."""
 
 
+class MessageExpired(MessageError):
+    """The message's own time is over; nobody wants it any more."""
+
+
 class NotDiscarded(MessageError):
     """The message cannot be taken back: it has ended, its queue has it, or it is being sent just now."""
 
@@ -173,6 +196,18 @@ class LeaseLost(DeliveryError):
 
 class DeadlineExceeded(DeliveryError):
     """The handler ran longer than it was given."""
+
+
+class HandlerBusy(DeliveryError):
+    """The handler's limit had no permit in time: it was not begun, and the message is handed back.
+
+    Attributes:
+        retry_after: seconds after which there may be one.
+    """
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class CommitInDoubt(DeliveryError):

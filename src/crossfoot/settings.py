@@ -111,10 +111,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"database = 'postgresql+{driver_of(self.database)}://...': crossfoot works with psycopg and asyncpg: write "
                 "postgresql://USER@HOST/DATABASE, or postgresql+asyncpg://USER@HOST/DATABASE"
             )
-        if self.queue == "embedded:":
-            raise UsageError(
-                "queue = 'embedded:': name the queue behind the colon, or leave the colon out for the service's own name"
-            )
         if self.max_bytes < 1:
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")
         if not 0 < self.retention <= CENTURY:

@@ -7,6 +7,7 @@ correctness rests on BEGIN IMMEDIATE alone, so a program that knows nothing of t
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from crossfoot.errors import DatabaseUnavailable, DiskFull
+from crossfoot.errors import DatabaseUnavailable, DiskFull, not_all_there
 from crossfoot.turnstile import TURN, Turnstile
 
 BUSY_TIMEOUT_MS = 30_000
@@ -34,6 +35,8 @@ OUTSIDE = tuple(
 
 BEGIN, COMMIT, ROLLBACK = (f"{verb} /* crossfoot */" for verb in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"))
 """Marked, so that a handler's own COMMIT is another statement, which its connection refuses to prepare."""
+
+_MISSING = re.compile(r"no such (?:table|index): (?:main\.)?crossfoot_")
 
 MINIMUM_VERSION = (3, 35, 0)
 """RETURNING needs SQLite 3.35 (2021-03-12)."""
@@ -228,15 +231,22 @@ def truncate_wal(connection: Connection, path: str | Path, *, over: int = WAL_LI
 
 
 def is_outside(error: sqlite3.Error) -> bool:
-    """Whether the file, its disk or its other users are the matter, and not the statement."""
+    """Whether the file, its disk, its other users or the lack of a table of the book's are the matter, and not the statement."""
     name = getattr(error, "sqlite_errorname", "")
-    return name.startswith(OUTSIDE)
+    return name.startswith(OUTSIDE) or is_missing(error)
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Whether it is a table of the book's that is not there."""
+    return isinstance(error, sqlite3.OperationalError) and _MISSING.match(str(error)) is not None
 
 
 def explain(error: Exception, where: sqlite3.Connection | str) -> DatabaseUnavailable:
     """The error a person can act on, for one that SQLite raised."""
     path = where if isinstance(where, str) else _path_of(where)
     text = str(error)
+    if is_missing(error):
+        return not_all_there(path, text)
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL") or (isinstance(error, OSError) and error.errno == 28):
         return DiskFull(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from tests.acceptance.pages import ROOT
 BIN = Path(sys.executable).parent
 QUICKSTART = ROOT / "examples" / "quickstart"
 SECONDS = 60.0
+
+TYPED = shutil.ignore_patterns("*.db*", "__pycache__")
+"""What an example's folder holds when somebody has tried it by hand."""
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("CROSSFOOT_", "AWS_"))} | {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",

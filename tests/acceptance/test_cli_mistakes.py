@@ -49,7 +49,7 @@ TARGETS = {
     "broken:app": "broken could not be imported: SyntaxError: ",
     "needs:app": "needs needs a_package_nobody_has, which is not installed: install it first",
     "misuse:app": "handlers bill and bill both take 'case.released'",
-    "nameless:app": "queue = 'embedded:': name the queue behind the colon, or leave the colon out",
+    "nameless:app": "queue = 'embedded:': name the queue behind the colon, or write 'embedded' for 'nameless'",
     "misset:app": "the program sets 'btach', which is no setting: did you mean 'batch'?",
 }
 
@@ -65,8 +65,17 @@ ARGUMENTS = [
     (["worker", "billing:app", "--lease", "nan"], "lease must be more than 0 seconds"),
     (["worker", "billing:app", "--lease", "soon"], "Invalid value for '--lease'"),
     (["worker"], "Missing argument 'MODULE:NAME'"),
-    (["worker", "billing:app", "--db", "a.db"], "There is no option --db: the service itself says where its book is"),
-    (["publish", "billing:app", "--db=a.db"], "There is no option --db: the service itself says where its book is"),
+    (
+        ["worker", "--db", "a.db", "billing:app"],
+        "There is no option --db: the service itself says where its book is. Write Crossfoot(..., database='a.db') in it; or, "
+        "where it says nothing, CROSSFOOT_DATABASE=a.db crossfoot worker billing:app. See",
+    ),
+    (
+        ["publish", *BILLED, "--db=my a.db"],
+        "CROSSFOOT_DATABASE='my a.db' crossfoot publish billing:app case.released. See",
+    ),
+    (["worker", "billing:app", "--db"], "CROSSFOOT_DATABASE='PATH|URL' crossfoot worker billing:app. See"),
+    (["worker", "billing:app", "--db", "postgresql://a:secret@h/b"], "CROSSFOOT_DATABASE='PATH|URL' crossfoot worker"),
     (["publish", *BILLED, "--data", "{amount: 120}"], "--data is not JSON ("),
     (["publish", *BILLED, "--sequence", "first"], "Invalid value for '--sequence'"),
     (["publish", "billing:app"], "publish needs either a TYPE or --file: name what to send, once"),

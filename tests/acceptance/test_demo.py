@@ -28,11 +28,12 @@ from crossfoot.demo.found import found
 from crossfoot.demo.plan import FAULT_OF, LEFT_OUT, Act, Fault, faults_on
 from crossfoot.demo.run import Count
 from crossfoot.demo.states import compare
+from crossfoot.effects.outbox import BEHIND
 from crossfoot.errors import LeaseLost, UsageError
 from crossfoot.queues.queue import Delivery
 from crossfoot.worker.held import Held
 from tests.acceptance.pages import ROOT
-from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, run
+from tests.acceptance.shell import BIN, ENVIRONMENT, TYPED, crossfoot, run
 from tests.conftest import report_unavailable
 from tests.servers.postgres import Postgres
 
@@ -271,6 +272,15 @@ def test_of_what_a_group_does_each_kind_has_evidence_of_its_own(doctored: Callab
     assert len(changed[fault]) == 1
 
 
+@pytest.mark.crash
+def test_what_waits_for_another_one_was_not_refused(doctored: Callable[[str], Book]) -> None:
+    """A queue that keeps an order is not asked to take what comes behind one that it refused."""
+    waits = f"UPDATE crossfoot_entries SET details = '{json.dumps({'reason': BEHIND})}' WHERE kind IN ({Kind.REFUSED:d}, {Kind.PUT_OFF:d})"
+
+    assert found(doctored("SELECT 1"))[Fault.REFUSED]
+    assert found(doctored(waits))[Fault.REFUSED] == set()
+
+
 def fenced(*, lost: bool) -> str:
     """What a delivery is told that must not commit: it was taken back, or its lease has run out."""
     delivery = Delivery(body=b"", receipt="1", attempt=1, lease_until=0, broker_id="event-1")
@@ -455,7 +465,7 @@ def test_a_case_too_long_for_what_was_asked_is_refused(events: list[log.Event]) 
 
 
 def test_the_examples_readme_can_be_typed(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "examples" / "hospital", tmp_path / "examples" / "hospital")
+    shutil.copytree(ROOT / "examples" / "hospital", tmp_path / "examples" / "hospital", ignore=TYPED)
     text = (ROOT / "examples" / "hospital" / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    (crossfoot .+)$", text, re.MULTILINE)
     assert len(commands) == 4

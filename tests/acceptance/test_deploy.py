@@ -22,7 +22,7 @@ import yaml
 
 from crossfoot.settings import PREFIX, Settings
 from tests.acceptance.pages import ROOT
-from tests.acceptance.shell import BIN, ENVIRONMENT, SECONDS, crossfoot
+from tests.acceptance.shell import BIN, ENVIRONMENT, SECONDS, TYPED, crossfoot
 from tests.conftest import report_unavailable
 from tests.servers.processes import free_port
 from tests.servers.run import HOST
@@ -191,7 +191,7 @@ def started(command: list[str], folder: Path, database: str) -> Iterator[tuple[s
 def test_a_worker_answers_its_probes_works_and_stops_when_it_is_told(
     name: str, tmp_path: Path, postgres_url: str
 ) -> None:
-    folder = Path(shutil.copytree(DEPLOY, tmp_path / "deploy"))
+    folder = Path(shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=TYPED))
     with started(commands()[name], folder, postgres_url) as (worker, port):
         assert [ask(port, path) for path in ("/livez", "/readyz")] == [200, 200]
         arguments = ["--subject", "case-1", "--sequence", "1", "--data", '{"amount": 7}']
@@ -218,7 +218,7 @@ def test_a_worker_answers_its_probes_works_and_stops_when_it_is_told(
 @pytest.mark.xdist_group("postgres")
 @pytest.mark.parametrize("name", [name for name in commands() if name not in WORKERS])
 def test_the_exporter_answers_its_probes_and_tells_of_the_book(name: str, tmp_path: Path, postgres_url: str) -> None:
-    folder = Path(shutil.copytree(DEPLOY, tmp_path / "deploy"))
+    folder = Path(shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=TYPED))
     arguments = ["--subject", "case-1", "--sequence", "1", "--data", '{"amount": 7}']
     crossfoot(folder, "publish", "billing:app", "case.released", *arguments, CROSSFOOT_DATABASE=postgres_url)
     with started(commands()[name], folder, postgres_url) as (_, port):

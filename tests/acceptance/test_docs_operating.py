@@ -16,6 +16,7 @@ from tests.acceptance.shell import (
     ENVIRONMENT,
     QUICKSTART,
     SECONDS,
+    TYPED,
     crossfoot,
     obey_permissions,
     rows,
@@ -29,12 +30,12 @@ pytest_plugins = ["tests.servers.fixtures"]
 @pytest.fixture
 def quickstart(tmp_path: Path) -> Path:
     """A copy of the quickstart's folder."""
-    return Path(shutil.copytree(QUICKSTART, tmp_path / "quickstart"))
+    return Path(shutil.copytree(QUICKSTART, tmp_path / "quickstart", ignore=TYPED))
 
 
 @pytest.fixture(scope="module")
 def _published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(shutil.copytree(QUICKSTART, tmp_path_factory.mktemp("operating") / "quickstart"))
+    folder = Path(shutil.copytree(QUICKSTART, tmp_path_factory.mktemp("operating") / "quickstart", ignore=TYPED))
     arguments = ["--subject", "case-1", "--sequence", "1", "--data", '{"amount": "x1x"}']
     crossfoot(folder, "publish", "billing:app", "case.released", *arguments)
     return folder

@@ -13,7 +13,7 @@ import pytest
 
 from crossfoot.books.entry import Kind
 from tests.acceptance.pages import EXECUTABLE, GUIDES, README, ROOT, Block, blocks, python_of
-from tests.acceptance.shell import QUICKSTART, crossfoot, fates, rows, run
+from tests.acceptance.shell import QUICKSTART, TYPED, crossfoot, fates, rows, run
 from tests.servers.kafka import Tansu
 from tests.servers.nats import NatsServer
 from tests.servers.postgres import Postgres
@@ -38,7 +38,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's folder after a reader has typed what the README says."""
-    folder = Path(shutil.copytree(QUICKSTART, tmp_path_factory.mktemp("readme") / "quickstart"))
+    folder = Path(shutil.copytree(QUICKSTART, tmp_path_factory.mktemp("readme") / "quickstart", ignore=TYPED))
     (block,) = [one for one in blocks(README) if one.marker == "run"]
     done = run(["bash", "-euo", "pipefail", "-c", block.text], folder)
     assert done.returncode == 0, f"{block.place}: {done.stderr}"

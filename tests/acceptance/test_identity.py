@@ -129,6 +129,53 @@ async def test_one_that_died_is_mended_under_its_own_name(service: Service) -> N
     assert b'"fee":42' in body
 
 
+async def test_one_that_is_sent_again_may_not_forget_the_operation_it_stated(service: Service) -> None:
+    """What took effect under that key, by whichever message, must not happen again under another."""
+    service.handle("case.released", only_with_number)
+    stated = {"operation": "charge:order-1", "correlationid": "flow-9", "causationid": "order-1"}
+    await service.app.publish(message(service, data={"fee": "x"}, **stated))
+    await service.work(attempts=1)
+    assert service.fate(message(service)) is Fate.DEAD
+    (answer,) = await service.app.publish(message(service, data={"fee": 1}))
+    assert isinstance(answer, Refused)
+    assert "stated the operation 'charge:order-1', and this one states none" in answer.reason
+    assert service.fate(message(service)) is Fate.DEAD, "and nothing has changed"
+
+    (answer,) = await service.app.publish(message(service, data={"fee": 1}, operation="charge:order-1"))
+    assert isinstance(answer, Accepted)
+    await service.app.publish(message(service, id="second", operation="charge:order-1"))
+    await service.work(attempts=1)
+
+    assert len(service.effects) == 1
+    told = service.rows("SELECT operation, correlation, causation FROM crossfoot_messages WHERE id = 'twin'")
+    assert told == [("charge:order-1", "flow-9", "order-1")], "it is still of the flow it belongs to"
+    assert balance(service).balanced
+
+
+async def test_a_copy_that_states_no_operation_is_carried_out_under_the_one_that_was_stated(service: Service) -> None:
+    """Where the book keeps no payloads nobody can tell that it is another one; and a stranger asks no book."""
+    failed: list[str] = []
+
+    def fails_once(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        if not failed:
+            failed.append(message.id)
+            raise RuntimeError("the bank is down")
+        yield insert(message)
+
+    service.handle("case.released", fails_once)
+    await service.app.publish(message(service, operation="charge:order-1"))
+    await service.work(attempts=1)
+    assert service.fate(message(service)) is Fate.DEAD
+    service.form.outside(str(service.path), "UPDATE crossfoot_messages SET body = NULL", ())
+    (answer,) = await service.app.publish(message(service))
+    assert isinstance(answer, Accepted)
+    await service.app.publish(message(service, id="second", operation="charge:order-1"))
+    await service.work(attempts=1)
+
+    assert len(service.effects) == 1
+    assert balance(service).balanced
+
+
 async def test_what_happens_to_one_that_is_sent_again_comes_after_its_death(service: Service) -> None:
     service.handle("case.released", bill, in_order=InOrder(contiguous=True, wait=60.0))
     await service.app.publish(message(service))

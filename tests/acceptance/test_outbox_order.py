@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from crossfoot import Crossfoot
+from crossfoot.books.entry import Kind
+from crossfoot.books.sql import GROUP
+from crossfoot.books.store import Book
 from crossfoot.effects.outbox import Outbox
 from crossfoot.queues.embedded import EmbeddedQueue
-from crossfoot.queues.queue import Outgoing, PublishAnswer, Refused
+from crossfoot.queues.queue import Accepted, Doubtful, Outgoing, PublishAnswer, Refused
+from tests.servers.postgres import Databases, Postgres
+
+pytest_plugins = ["tests.servers.postgres_fixtures"]
 
 pytestmark = pytest.mark.anyio
 
@@ -57,8 +63,54 @@ async def test_nothing_overtakes_what_was_put_off(tmp_path: Path, ordered: bool)
     await app.aclose()
 
 
+class Moody(EmbeddedQueue):
+    """Takes some, refuses some for good and some for now, and of others says nothing."""
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishAnswer]:
+        answers = (
+            Accepted,
+            lambda key: Refused(key, "never", permanent=True),
+            lambda key: Refused(key, "slow down", permanent=False),
+            lambda key: Doubtful(key, "no answer"),
+        )
+        return [answers[number % 4](one.key) for number, one in enumerate(messages)]
+
+
+@pytest.fixture(params=["file", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where the book is."""
+    if request.param == "file":
+        yield str(tmp_path / "billing.db")
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    with Databases(postgres, lambda url: Book(url).open().close()).one() as url:
+        yield url
+
+
+@pytest.mark.server
+async def test_of_many_at_once_each_is_booked_by_its_own_answer(tmp_path: Path, place: str) -> None:
+    """They are numbered and taken out in groups: whose number is whose must not be mixed up."""
+    Crossfoot("other", database=tmp_path / "queue.db").book.open().close()
+    app = Crossfoot("billing", database=place, queue=Moody(tmp_path / "queue.db", "billing"))
+    ids = [f"m{number:03}" for number in range(3 * GROUP + 7)]
+    answers = await app.publish(*(app.message("case.changed", id=one, subject="case-1") for one in ids))
+
+    assert [answer.key for answer in answers] == [f"billing|{one}" for one in ids]
+    assert waiting(app) == [one for number, one in enumerate(ids) if number % 4 in {2, 3}]
+    with app.book.reading() as connection:
+        booked = connection.execute(
+            "SELECT m.id, e.kind FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message ORDER BY m.id, e.id"
+        ).fetchall()
+    kinds = (Kind.PUBLISHED, Kind.REFUSED, Kind.PUT_OFF, Kind.PUBLISH_IN_DOUBT)
+    assert [tuple(row) for row in booked] == [
+        (one, int(kind)) for number, one in enumerate(ids) for kind in (Kind.INTENDED, kinds[number % 4])
+    ]
+    await app.aclose()
+
+
 def waiting(app: Crossfoot) -> list[str]:
-    with closing(sqlite3.connect(app.book.path)) as connection:
+    """In the order of their numbers."""
+    with app.book.reading() as connection:
         rows = connection.execute("SELECT identity FROM crossfoot_outbox ORDER BY number").fetchall()
     return [identity.partition("|")[2] for (identity,) in rows]
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,40 @@ class TestProducing:
         async with AsyncSession(engine) as session, app.atransaction(session) as tx:
             await tx.send("case.released", subject="asyncpg orm")
         await engine.dispose()
+
+    async def test_a_transaction_that_an_earlier_statement_began_is_ended_by_whoever_is_named(
+        self, service_of: ServiceOf, url: str
+    ) -> None:
+        async with service_of() as service:
+            app: Crossfoot = service.app
+
+            def synchronous() -> None:
+                with closing(psycopg.connect(url)) as connection:
+                    connection.execute("SELECT 1")
+                    with pytest.raises(UsageError, match="commit=True"), app.transaction(connection):
+                        pass
+                    with app.transaction(connection, commit=True) as tx:
+                        tx.send("case.released", subject="committed")
+                    with connection.transaction(), app.transaction(connection) as tx:
+                        tx.send("case.released", subject="of a block")
+                    connection.execute("SELECT 1")
+                    with app.transaction(connection, commit=False) as tx:
+                        tx.send("case.released", subject="given up")
+
+            await anyio.to_thread.run_sync(synchronous)
+            connection = await psycopg.AsyncConnection.connect(url)
+            await connection.execute("SELECT 1")
+            with pytest.raises(UsageError, match="commit=True"):
+                async with app.atransaction(connection):
+                    pass
+            await connection.close()
+            theirs = await asyncpg.connect(url)
+            with pytest.raises(UsageError, match="leave commit= out"):
+                async with app.atransaction(theirs, commit=True):
+                    pass
+            await theirs.close()
+            found = service.rows("SELECT subject FROM crossfoot_messages ORDER BY key")
+        assert found == ["committed", "of a block"]
 
     async def test_a_session_of_the_other_kind_is_refused_with_what_to_give(
         self, service_of: ServiceOf, url: str

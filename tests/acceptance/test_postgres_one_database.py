@@ -33,6 +33,7 @@ from crossfoot.worker.retry import Retry
 from tests.acceptance.service_rig import eventually
 from tests.acceptance.shell import ENVIRONMENT, crossfoot
 from tests.servers.postgres import Postgres
+from tests.servers.undone import undo, was_undone
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
 
@@ -365,24 +366,12 @@ async def test_the_commands_tell_what_the_queue_holds(house: House, tmp_path: Pa
     assert holdings["holds"] is True, holdings
 
 
-UNDONE = """
-CREATE SEQUENCE undone;
-CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF nextval('undone') <= 2 THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'; END IF;
-  RETURN NEW;
-END $$;
-CREATE TRIGGER undo BEFORE {what} FOR EACH ROW EXECUTE FUNCTION undo();
-"""
-"""The server undoes the first two transactions that do that, as if they stood in another one's way."""
-
-
 class TestUndoneForTheSakeOfAnother:
     """Workers and publishers stand in each other's way; none of them may stop for it."""
 
     async def undo(self, house: House, what: str) -> None:
         house.app.book.open()
-        with psycopg.connect(house.url) as connection:
-            connection.execute(UNDONE.format(what=what).encode())
+        undo(house.url, what)
 
     @pytest.mark.parametrize("batch", [1, 4], ids=["plain", "batch"])
     async def test_failures_are_booked_at_the_next_try(self, house: House, batch: int) -> None:
@@ -395,7 +384,7 @@ class TestUndoneForTheSakeOfAnother:
         await house.work(batch=batch)
 
         assert await house.fates(*messages) == [Fate.DEAD, Fate.DEAD]
-        assert house.rows("SELECT last_value FROM undone")[0] > 2
+        assert was_undone(house.url)
         assert [house.kinds(one).count(Kind.DEAD_LETTERED) for one in messages] == [1, 1]
         await house.assert_sound()
 
@@ -405,7 +394,7 @@ class TestUndoneForTheSakeOfAnother:
         await self.undo(house, "INSERT ON crossfoot_entries")
         await house.work()
 
-        assert house.rows("SELECT last_value FROM undone")[0] > 2
+        assert was_undone(house.url)
         assert [house.kinds(one).count(Kind.RECEIVED) for one in messages] == [1, 1]
         assert sorted(house.rows("SELECT subject FROM effects")) == ["case-1", "case-2"]
         await house.assert_sound()

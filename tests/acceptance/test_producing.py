@@ -217,9 +217,114 @@ async def test_a_send_that_was_not_awaited_is_found_out_and_nothing_is_kept(tmp_
 async def test_a_callers_own_transaction_is_left_to_the_caller(tmp_path: Path) -> None:
     path = tmp_path / "billing.db"
     async with a_producer("sqlite3", path) as (app, connection):
+        connection.isolation_level = None
         connection.execute("BEGIN")
         with app.transaction(connection) as tx:
             tx.send("case.released", subject="case-1")
         assert connection.in_transaction
         connection.rollback()
         assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(0,)]
+
+
+# ---- who commits -----------------------------------------------------------------------------------------------------
+
+
+async def _touch(session: Any) -> None:
+    """The statement that begins a transaction by itself, before anybody thinks of sending."""
+    statement: Any = "INSERT INTO cases VALUES ('earlier')"
+    if isinstance(session, (OrmSession, AsyncOrmSession)):
+        statement = text(statement)
+    done = session.execute(statement)
+    if isinstance(session, (aiosqlite.Connection, AsyncOrmSession)):
+        await done
+
+
+async def _send(app: Crossfoot, session: Any, commit: bool | None) -> None:
+    if isinstance(session, (aiosqlite.Connection, AsyncOrmSession)):
+        async with app.atransaction(session, commit=commit) as atx:
+            await atx.send("case.released", subject="case-1")
+    else:
+        with app.transaction(session, commit=commit) as tx:
+            tx.send("case.released", subject="case-1")
+
+
+async def _end(session: Any, name: str) -> None:
+    done = getattr(session, name)()
+    if isinstance(session, (aiosqlite.Connection, AsyncOrmSession)):
+        await done
+
+
+@KINDS
+async def test_a_transaction_that_began_by_itself_is_not_sent_in_until_somebody_says_who_commits(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer(kind, path) as (app, session):
+        await _touch(session)
+        with pytest.raises(UsageError, match=r"commit=True.*commit=False"):
+            await _send(app, session, None)
+        await _end(session, "rollback")
+    assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(0,)]
+
+
+@KINDS
+async def test_a_block_that_is_told_to_commit_commits_what_was_there_before_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer(kind, path) as (app, session):
+        await _touch(session)
+        await _send(app, session, commit=True)
+    assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(1,)]
+    assert rows(path, "SELECT id FROM cases") == [("earlier",)]
+
+
+@KINDS
+@pytest.mark.parametrize("touched", [True, False])
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+async def test_a_caller_who_commits_decides_about_both(tmp_path: Path, kind: str, touched: bool, ending: str) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer(kind, path) as (app, session):
+        if touched:
+            await _touch(session)
+        await _send(app, session, commit=False)
+        assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(0,)], "nobody has committed yet"
+        await _end(session, ending)
+    assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(int(ending == "commit"),)]
+
+
+async def test_a_block_of_the_sessions_own_is_joined_and_commits(tmp_path: Path) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer("sqlalchemy", path) as (app, session):
+        with session.begin(), app.transaction(session) as tx:
+            tx.send("case.released", subject="case-1")
+        session.begin()
+        with app.transaction(session) as tx:
+            tx.send("case.released", subject="case-2")
+        assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(1,)]
+        session.commit()
+        with session.bind.begin() as connection, app.transaction(connection) as tx:
+            tx.send("case.released", subject="case-3")
+    async with a_producer("sqlalchemy-async", path) as (app, session), session.begin(), app.atransaction(session) as tx:
+        await tx.send("case.released", subject="case-4")
+    assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(4,)]
+
+
+@KINDS
+async def test_what_is_sent_when_the_block_is_over_is_refused(tmp_path: Path, kind: str) -> None:
+    async with a_producer(kind, tmp_path / "billing.db") as (app, session):
+        if kind in {"aiosqlite", "sqlalchemy-async"}:
+            async with app.atransaction(session) as atx:
+                pass
+            with pytest.raises(TransactionMisuse, match=r"case\.released.* is over.*nothing was sent"):
+                await atx.send("case.released", subject="case-1")
+        else:
+            with app.transaction(session) as tx:
+                pass
+            with pytest.raises(TransactionMisuse, match=r"case\.released.* is over.*nothing was sent"):
+                tx.send("case.released", subject="case-1")
+
+
+async def test_a_synchronous_session_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    async with a_producer("sqlalchemy", tmp_path / "billing.db") as (app, session):
+        with pytest.raises(UsageError, match="give an aiosqlite"):
+            async with app.atransaction(session):
+                pass

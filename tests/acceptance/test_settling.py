@@ -14,12 +14,12 @@ import pytest
 from crossfoot import Crossfoot
 from crossfoot.books.entry import Kind
 from crossfoot.clock import SECOND, ManualClock
-from crossfoot.errors import DatabaseUnavailable, DiskFull, LeaseLost, QueueUnavailable
+from crossfoot.errors import DatabaseUnavailable, DiskFull, LeaseLost, MessageExpired, QueueUnavailable
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Capabilities, Delivery, NotDone, ReceiptAnswer
 from crossfoot.worker.held import Held
-from crossfoot.worker.intake import Expired, Intake
+from crossfoot.worker.intake import Intake
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.settling import Settling
 from tests.acceptance.service_rig import FORMS, Service, a_service
@@ -130,7 +130,7 @@ async def test_the_last_failure_is_buried_after_it_was_booked(scene: Scene) -> N
 
 async def test_what_has_expired_is_acked_with_its_reason(scene: Scene) -> None:
     message, held = await scene.taken()
-    await scene.settling().settle([(held, Expired("too late"))])
+    await scene.settling().settle([(held, MessageExpired("too late"))])
     assert scene.ends(message) == [Kind.EXPIRED, Kind.ACKED]
     assert scene.lying() == []
 
@@ -138,7 +138,7 @@ async def test_what_has_expired_is_acked_with_its_reason(scene: Scene) -> None:
 async def test_what_somebody_else_holds_is_left_to_them(scene: Scene) -> None:
     for end, booked in (
         (RuntimeError("never"), [Kind.FAILED]),
-        (Expired("too late"), [Kind.EXPIRED]),
+        (MessageExpired("too late"), [Kind.EXPIRED]),
         (LeaseLost("somebody else has it"), [Kind.FAILED]),
     ):
         message, held = await scene.taken()

@@ -315,9 +315,12 @@ class TestDiscarding:
                 await scene.queue.dead_letter(deliveries, reason="by hand")
                 await scene.work()
         before = scene.kinds()
-        with pytest.raises(NotDiscarded, match=why):
+        with pytest.raises(NotDiscarded, match=why) as told:
             scene.discard()
         assert scene.kinds() == before
+        assert ("`crossfoot dead show m-1`" in str(told.value)) is ("kill" in steps), (
+            "where that is told, it is told what to do"
+        )
 
     async def test_one_that_was_on_its_queue_after_all_ends_as_what_becomes_of_it(
         self, scene: Scene, tmp_path: Path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Generator
@@ -396,6 +398,29 @@ class TestBlame:
         assert service.fate(bad) is Fate.DEAD
         assert [title.partition(" ")[0] for title in service.causes().values()] == ["HandlerQuit"]
 
+    @pytest.mark.parametrize("raises", [True, False])
+    async def test_a_child_that_a_handler_forks_and_leaves_running_ends_where_its_handler_does(
+        self, service: Service, raises: bool
+    ) -> None:
+        children = []
+
+        def fork(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message)
+            if child := os.fork():
+                children.append(child)
+            elif raises:
+                raise SystemExit(3)
+            else:
+                signal.alarm(20)  # that it ends, should it go on after all
+
+        service.handle("case.released", fork)
+        messages = await service.publish("case.released", "case-1", "case-2")
+        await service.work()
+        waited = [await anyio.to_thread.run_sync(os.waitpid, child, 0) for child in children]
+        ends = [os.waitstatus_to_exitcode(status) for _, status in waited]
+        assert ends == [70, 70], "only one of both may go on with connections and event loop"
+        assert sorted(service.effects) == sorted(message.id for message in messages)
+
     @pytest.mark.parametrize("waits", [True, False])
     @pytest.mark.parametrize("batch", [1, 10])
     async def test_a_handler_that_cancels_its_own_task_fails_its_delivery_only(
@@ -632,6 +657,32 @@ class TestOthers:
         assert service.fate(message) is Fate.EXPIRED
         assert service.effects == []
         assert (await service.app.queue.depth()).held == 0
+
+    async def test_a_handler_that_changes_the_working_folder_leaves_the_book_where_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        async with a_service(FORMS[0], Path()) as service:
+
+            def move(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+                yield insert(message)
+                os.chdir(elsewhere)
+
+            service.handle("case.released", move)
+            messages = await service.publish("case.released", "case-1", "case-2")
+            async with service.working(reconcile=0.05) as worker:
+                ends: list[Held] = []
+                worker.on_settled = ends.append
+                await eventually(lambda: len(ends) == 2, "both ends")
+                place = str(tmp_path / "billing.db")
+                posted = "SELECT count(*) FROM crossfoot_messages WHERE fate = ?"
+                await eventually(
+                    lambda: service.form.outside(place, posted, (int(Fate.SETTLED),), 10.0) == [(2,)], "the posting"
+                )
+            found = service.form.outside(place, "SELECT id FROM effects", (), 10.0)
+            assert sorted(id_ for (id_,) in found) == sorted(message.id for message in messages)
+        assert list(elsewhere.iterdir()) == []
 
     async def test_a_handler_that_changes_the_row_factory_does_not_disturb_the_next_one(self, service: Service) -> None:
         if service.form.orm:

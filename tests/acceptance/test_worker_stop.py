@@ -159,3 +159,70 @@ async def test_the_command_drains_on_a_signal_and_exits_with_0(tmp_path: Path, t
         assert (depth.ready, depth.in_flight) == (5 - len(done), 0)
         settled = [message.id for message in messages if service.fate(message) is Fate.SETTLED]
         assert sorted(settled) == sorted(done)
+
+
+UNWILLING = """
+import asyncio
+from crossfoot import Crossfoot
+from crossfoot.cli import worker_leaving
+
+worker_leaving.AFTER = 0.5
+app = Crossfoot("billing", database="billing.db", concurrency=1, lease=600.0, wait=0.1, grace=0.5)
+
+@app.handler("case.released")
+async def bill(message, tx):
+    open("reached", "w").close()
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except BaseException:
+            pass
+"""
+
+
+async def test_a_handler_that_swallows_its_cancellation_for_ever_does_not_keep_the_command_from_leaving(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "billing.py").write_text(UNWILLING)
+    async with a_service(FORMS[0], tmp_path) as service:
+        register(service, Gate())
+        (message,) = await service.publish("case.released", "case-1")
+        command = [str(Path(sys.executable).with_name("crossfoot")), "worker", "billing:app"]
+        process = await anyio.to_thread.run_sync(
+            lambda: subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        )
+        try:
+            await eventually((tmp_path / "reached").exists, "the handler to run")
+            process.send_signal(signal.SIGTERM)
+            _, said = await anyio.to_thread.run_sync(lambda: process.communicate(timeout=120))
+        finally:
+            process.kill()
+        assert process.returncode == 1, said
+        assert f"handlers go on although they were cancelled: case.released {message.id} (case-1)" in said
+        assert service.effects == []
+        assert service.kinds(message)[-1] is Kind.RECEIVED, "a delivery without an end, which comes again"
+
+
+FAILING = UNWILLING.replace("lease=600.0", "lease=6.0").replace(
+    "    open(",
+    """\
+    await tx.execute("INSERT INTO effects (id, note) VALUES (?, '')", (message.id,))
+    import crossfoot.turnstile
+    crossfoot.turnstile.PATIENCE = 0.5  # of those who wait for this transaction
+    open(""",
+)
+
+
+async def test_nor_does_one_that_holds_the_book_which_the_worker_fails_for(tmp_path: Path) -> None:
+    (tmp_path / "billing.py").write_text(FAILING)
+    async with a_service(FORMS[0], tmp_path) as service:
+        register(service, Gate())
+        (message,) = await service.publish("case.released", "case-1")
+        command = [str(Path(sys.executable).with_name("crossfoot")), "worker", "billing:app"]
+        done = await anyio.to_thread.run_sync(
+            lambda: subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        )
+        assert done.returncode == 1, done.stderr
+        assert "stayed locked by another writer" in done.stderr
+        assert f"handlers go on although they were cancelled: case.released {message.id} (case-1)" in done.stderr
+        assert service.effects == []

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, help="repeats a schedule of faults")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (2)")
     parser.add_argument("--every", type=float, default=0.25, help="seconds between two publishes (0.25)")
+    parser.add_argument("--together", type=int, default=4, help="messages of one publish, at most (4)")
+    parser.add_argument("--handlers", type=int, default=2, help="at once, in each worker (2)")
     parser.add_argument(
         "--patience", type=float, default=120, help="seconds in which all must end when all is mended (120)"
     )
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     for pair in pairs:
         options = Options(
             pair=pair, seed=seed, seconds=asked.minutes * 60, workers=asked.workers, every=asked.every,
-            sabotage=asked.sabotage, patience=asked.patience, disk=not no_disk, calm=asked.calm,
+            together=asked.together, handlers=asked.handlers, sabotage=asked.sabotage, patience=asked.patience,
+            disk=not no_disk, calm=asked.calm,
         )  # fmt: skip
         try:
             report = run(options, a_folder())

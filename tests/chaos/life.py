@@ -26,6 +26,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         lease: seconds.
         pause: seconds a handler takes before it writes.
         every: seconds between two publishes.
+        together: messages of one publish, at most.
+        handlers: at once, in each worker.
         batch: messages per transaction.
         sabotage: what is broken on purpose, see `tests.crash.sabotage`.
     """
@@ -38,6 +40,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 2.0
     pause: float = 0.02
     every: float = 0.25
+    together: int = 4
+    handlers: int = 2
     batch: int = 1
     sabotage: str = ""
 

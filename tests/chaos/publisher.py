@@ -41,6 +41,7 @@ class Publisher:
     def __init__(self, app: Crossfoot, life: Life) -> None:
         self._app = app
         self._every = life.every
+        self._together = life.together
         self._database = life.database
         self._elsewhere = life.endpoint is not None
         self._notes = Notes(life.notes, "publisher")
@@ -67,7 +68,7 @@ class Publisher:
 
     def _next(self) -> list[Message]:
         again, self._unanswered = self._unanswered, []
-        return [*again, *(self._message() for _ in range(self._chance.randint(1, 4)))]
+        return [*again, *(self._message() for _ in range(self._chance.randint(1, self._together)))]
 
     def _message(self) -> Message:
         self._count += 1

@@ -51,7 +51,8 @@ class Case(msgspec.Struct):
 def make_app(life: Life) -> Crossfoot:
     app = Crossfoot(
         "billing", database=life.database, queue=life.queue, endpoint=life.endpoint, region="eu-central-1",
-        clock=MovedClock(life.clock), lease=life.lease, wait=0.2, concurrency=2, batch=life.batch, prefetch=8, reconcile=1.0, grace=5.0,
+        clock=MovedClock(life.clock), lease=life.lease, wait=0.2, concurrency=life.handlers, batch=life.batch,
+        prefetch=4 * life.handlers, reconcile=1.0, grace=5.0,
     )  # fmt: skip
     app.pattern = msgspec.structs.replace(app.pattern, retry=RETRY)
     notes = Notes(life.notes, "worker")

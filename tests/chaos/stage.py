@@ -64,6 +64,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         patience: in which everything must have come to its end once nothing is broken any more.
         every: between two publishes.
+        together: messages of one publish, at most.
+        handlers: at once, in each worker.
         disk: whether a small one can be mounted that nobody else sees, see `tests.chaos.disk`.
         calm: no faults at all.
     """
@@ -73,6 +75,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     workers: int = 2
     every: float = 0.25
+    together: int = 4
+    handlers: int = 2
     sabotage: str = ""
     patience: float = 120.0
     disk: bool = False
@@ -233,6 +237,7 @@ def _life(stage: Stage, who: str, queue: str, database: str, endpoint: str | Non
     return Life(
         database=database, queue=queue, endpoint=endpoint, clock=str(clock), notes=str(stage.notes),
         pause=chance.uniform(0.01, 0.05), every=stage.options.every, batch=chance.choice((1, 1, 4)),
+        together=stage.options.together, handlers=stage.options.handlers,
         sabotage=stage.options.sabotage if who.startswith("worker") else "",
     )  # fmt: skip
 

@@ -106,12 +106,19 @@ def break_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch, *, done: bool) -
 class TestAnAnswerThatIsLost:
     """Neither believed nor disbelieved."""
 
-    async def test_the_commit_happened_and_is_found_by_its_key(self, scene: Scene) -> None:
+    async def test_the_commit_happened_and_is_found_by_its_key(
+        self, scene: Scene, caplog: pytest.LogCaptureFixture
+    ) -> None:
         scene.session = Lossy(await scene.another_session(), done=True)
         work = scene.work(scene.handler(bill))
         assert await scene.perform(work) is Kind.COMMITTED
         assert scene.effects == [work.message.id]
         assert scene.kinds(work) == [Kind.COMMITTED]
+        (told,) = (record.getMessage() for record in caplog.records if record.name == "crossfoot.effects")
+        assert told.endswith(
+            "its commit gave no answer (ConnectionResetError), and its operation is complete: it was committed"
+        )
+        assert work.message.id in told
 
     async def test_the_commit_did_not_happen_and_the_failure_is_reported(self, scene: Scene) -> None:
         scene.session = Lossy(await scene.another_session(), done=False)

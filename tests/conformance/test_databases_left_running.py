@@ -208,6 +208,9 @@ async def test_a_refused_call_of_a_session_s_that_is_caught_is_told_again(scene:
         "set /* all */ session statement_timeout = '1s'",
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
         "SET LOCAL synchronous_commit = off",
+        "SELECT set_config('synchronous_commit', 'off', false)",
+        "SELECT pg_catalog.set_config('synchronous_commit', 'off', true)",
+        "SELECT set_config('statement_timeout', '1s', false)",
     ],
 )
 async def test_a_setting_that_would_outlast_the_handler_or_lose_its_commit_is_refused(
@@ -220,6 +223,7 @@ async def test_a_setting_that_would_outlast_the_handler_or_lose_its_commit_is_re
     def bounded(message: Message, tx: Any) -> Generator[Sql, Any, None]:
         yield Sql("SET LOCAL statement_timeout = '60s'")
         yield Sql("SET CONSTRAINTS ALL DEFERRED")
+        yield Sql("SELECT set_config('billing.tenant', 'anna', true)")
         yield insert(message)
 
     first, second = await ends(scene, False, change, bounded)
@@ -239,3 +243,99 @@ async def test_a_savepoint_of_the_name_that_crossfoot_s_might_have_holds_nothing
     assert isinstance(first, ConnectionError)
     assert second is Kind.COMMITTED
     assert len(scene.effects) == 1
+
+
+@of(*FILE_FORMS, *POSTGRES_FORMS)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMP TABLE crossfoot_operations (operation TEXT)",
+        "CREATE TEMPORARY TABLE IF NOT EXISTS crossfoot_entries (id INTEGER)",
+    ],
+)
+async def test_a_temporary_table_that_would_be_taken_for_one_of_the_book_s_is_refused(
+    scene: Scene, statement: str
+) -> None:
+    """Whatever was written to it would be lost with the session, and the message's operation be claimed twice."""
+
+    def shadow(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield insert(message)
+        yield Sql(statement)
+
+    def of_its_own(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        yield Sql("CREATE TEMP TABLE mine_and_not_crossfoot_s (id TEXT)")
+        yield insert(message)
+
+    first, second = await ends(scene, False, shadow, of_its_own)
+    assert isinstance(first, TransactionMisuse)
+    assert "temporary table" in str(first)
+    assert second is Kind.COMMITTED
+    assert len(scene.effects) == 1
+    (operations,) = scene.rows("SELECT count(*) FROM crossfoot_operations")
+    assert operations == 1
+
+
+@of(SQLITE3)
+async def test_a_thread_that_was_left_in_a_batch_writes_nothing_there_either(scene: Scene) -> None:
+    """The batch is done again one by one, where each transaction has a connection that no thread knows."""
+    go_on, refused = threading.Event(), []
+    threads: list[threading.Thread] = []
+
+    def leave(message: Message, tx: Any) -> None:
+        connection = tx.connection
+        cursor = connection.cursor()
+
+        def late() -> None:
+            go_on.wait(PATIENCE)
+            for write in (connection.execute, cursor.execute):
+                try:
+                    write("INSERT INTO effects VALUES ('late', '')")
+                except Exception as error:  # noqa: BLE001 - counted below
+                    refused.append(error)
+
+        threads.append(threading.Thread(target=late))
+        threads[-1].start()
+        raise ConnectionError("pricing is down")
+
+    def next_one(message: Message, tx: Any) -> None:
+        tx.execute(f"INSERT INTO effects VALUES ('{message.id}', '')")
+        go_on.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    works = [scene.work(plain(function)) for function in (leave, next_one)]
+    with pytest.raises(TransactionMisuse, match="still has the connection"):
+        await scene.perform_batch(works)
+    assert scene.effects == []
+    works = [work.again() for work in works]
+    with pytest.raises(ConnectionError):
+        await scene.perform(works[0])
+    assert await scene.perform(works[1]) is Kind.COMMITTED
+    assert scene.effects == [works[1].message.id]
+    assert len(refused) == 2 * len(threads) == 4
+
+
+@of(SQLITE3)
+async def test_a_failed_handler_whose_variables_had_the_connection_leaves_its_batch_alone(scene: Scene) -> None:
+    """Its traceback keeps them alive, which is nobody's fault."""
+
+    def fails(message: Message, tx: Any) -> None:
+        connection = tx.connection
+        rows = connection.execute("SELECT 1 UNION SELECT 2")
+        try:
+            raise KeyError(next(rows))
+        except KeyError as error:
+            raise ConnectionError("pricing is down") from error
+
+    calls: list[str] = []
+
+    def next_one(message: Message, tx: Any) -> None:
+        calls.append(message.id)
+        tx.execute(f"INSERT INTO effects VALUES ('{message.id}', '')")
+
+    works = [scene.work(plain(function)) for function in (fails, next_one, fails, next_one)]
+    first, second, third, fourth = await scene.perform_batch(works)
+    assert isinstance(first, ConnectionError)
+    assert isinstance(third, ConnectionError)
+    assert (second, fourth) == (Kind.COMMITTED, Kind.COMMITTED)
+    assert scene.effects == calls == [works[1].message.id, works[3].message.id]

@@ -212,7 +212,7 @@ def test_a_handler_says_how_many_it_takes_and_its_annotation_agrees() -> None:
     with pytest.raises(UsageError, match="many=True"):
         app.handler("a")(several)
     with pytest.raises(UsageError, match="one message at a time"):
-        app.handler("a", many=True, in_order=True)
+        app.handler("a", many=True, in_order=True)(several)
     app.handler("a", many=True)(several)
 
     def bare(messages: typing.List, tx: Any) -> None: ...  # type: ignore[type-arg]  # noqa: UP006

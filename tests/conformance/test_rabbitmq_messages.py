@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import struct
 from collections.abc import Sequence
 
 import anyio
@@ -10,12 +11,14 @@ import pytest
 from aiormq import spec
 from hypothesis import given
 from hypothesis import strategies as st
+from pamqp.header import ContentHeader
 
 from crossfoot.errors import UsageError
 from crossfoot.queues.queue import Accepted, Delivery, Done, NotDone, Outgoing, ReceiptAnswer, Refused
 from crossfoot.queues.rabbitmq import RabbitQueue, ensure
 from crossfoot.queues.rabbitmq.address import address_of
 from crossfoot.queues.rabbitmq.delays import LONGEST, SHORTEST, rung_for, rungs_of
+from crossfoot.queues.rabbitmq.frames import readable
 from crossfoot.queues.rabbitmq.holding import grouped
 from crossfoot.testing.queues import outgoing
 from tests.conformance.rabbitmq_scene import Told, by_hand, control, dead_of, made, opened, the_one
@@ -235,6 +238,112 @@ async def test_a_message_of_somebody_else_s_comes_as_it_is_and_stays_so_while_it
         )
         assert kept.headers is not None
         assert (kept.headers["nested"], kept.headers["raw"]) == ({"a": [1, None]}, b"\xff")
+
+
+class AsWritten(spec.Basic.Properties):
+    """Properties of whatever bytes, which the client itself would not write."""
+
+    def __init__(self, flags: int, *values: bytes) -> None:
+        super().__init__()
+        self._written = struct.pack(">H", flags) + b"".join(values)
+
+    def marshal(self) -> bytes:
+        return self._written
+
+
+def short(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+def table(*fields: bytes) -> bytes:
+    return struct.pack(">I", sum(map(len, fields))) + b"".join(fields)
+
+
+FLAGS = spec.Basic.Properties.flags
+NOTE = short(b"note") + b"S" + struct.pack(">I", 1) + b"x"
+IN_MICROSECONDS = struct.pack(">Q", 1_700_000_000_000_000)
+
+
+@pytest.mark.server
+@KINDS
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timestamp", IN_MICROSECONDS),
+        ("message_id", short(b"\xff")),
+        ("content_type", short(b"\xff")),
+        ("headers", short(b"at") + b"T" + IN_MICROSECONDS),
+        ("headers", short(b"\xff") + b"S" + table()),
+    ],
+    ids=[
+        "time in microseconds",
+        "id that is no text",
+        "content type that is no text",
+        "time in a header",
+        "name of a header",
+    ],
+)
+async def test_one_with_properties_that_the_client_cannot_read_stops_nobody(
+    rabbit: RabbitServer, kind: str, name: str, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue_name = await made(rabbit, kind=kind)
+    values = {
+        "headers": table(NOTE),
+        "delivery_mode": b"\x02",
+        name: value if name != "headers" else table(NOTE, value),
+    }
+    properties = AsWritten(sum(FLAGS[one] for one in values), *(values[one] for one in FLAGS if one in values))
+    async with by_hand(rabbit) as channel, opened(queue_name, rabbit) as queue:
+        told = Told(queue)
+        await channel.basic_publish(b"theirs", routing_key=queue_name, properties=properties)
+        first = await the_one(queue)
+        assert (first.body, first.attributes, first.attempt) == (b"theirs", {"note": "x"}, 1)
+        assert f"queue {queue_name}: a message comes without what cannot be read of it" in caplog.text
+        await queue.release([first.receipt])
+        again = await the_one(queue)
+        assert (again.body, again.attributes, again.attempt) == (b"theirs", {"note": "x"}, 2)
+        await queue.dead_letter([again], reason="not ours")
+        assert [(dead.body, dead.broker_id) for dead in await dead_of(queue)] == [(b"theirs", again.broker_id)]
+        assert not told.receipts, "the connection was never lost"
+
+
+@pytest.mark.server
+@KINDS
+async def test_one_whose_properties_fill_a_frame_can_wait_and_be_buried(rabbit: RabbitServer, kind: str) -> None:
+    name = await made(rabbit, kind=kind)
+    long = short(b"long") + b"S" + struct.pack(">I", 130_000) + b"x" * 130_000
+    full = table(NOTE, long, short(b"more") + b"S" + struct.pack(">I", 950) + b"x" * 950)
+    async with by_hand(rabbit) as channel, opened(name, rabbit) as queue:
+        await channel.basic_publish(b"theirs", routing_key=name, properties=AsWritten(FLAGS["headers"], full))
+        first = await the_one(queue)
+        assert await queue.release([first.receipt], delay=0.25) == [Done(first.receipt)]
+        second = await the_one(queue)
+        assert (second.body, second.broker_id, second.attempt) == (b"theirs", first.broker_id, 2)
+        assert await queue.dead_letter([second], reason="ü" * 500) == [Done(second.receipt)]
+        kept = (await channel.basic_get(f"{name}.dead")).header.properties.headers
+        assert kept is not None
+        assert {"note", "more"} < kept.keys(), "what is short is kept"
+        assert "long" not in kept
+
+
+@given(flags=st.integers(0, 0xFFFF), rest=st.binary(max_size=60))
+def test_whatever_the_properties_are_the_client_can_read_what_is_left_of_them(flags: int, rest: bytes) -> None:
+    frame = struct.pack(">HHQH", 60, 0, 7, flags) + rest
+    left, _ = readable(frame)
+    assert (len(left), left[:12]) == (len(frame), frame[:12])
+    ContentHeader().unmarshal(left)
+
+
+@given(
+    good=st.lists(st.sampled_from([NOTE, short(b"n") + b"I\0\0\0\1", short(b"deep") + b"F" + table(NOTE)])),
+    at=st.integers(0, 5),
+)
+def test_of_its_headers_those_that_can_be_read_are_kept(good: list[bytes], at: int) -> None:
+    frame = struct.pack(">HHQH", 60, 0, 7, FLAGS["headers"])
+    bad = short(b"at") + b"T" + IN_MICROSECONDS
+    left, without = readable(frame + table(*good[:at], bad, *good[at:]))
+    assert left.startswith(frame + table(*good))
+    assert without == ["1 of its headers"]
 
 
 @pytest.mark.server

@@ -215,6 +215,36 @@ class TestOthers:
         assert fields[b"crossfoot-attempt"] == b"1"
         assert fields[b"crossfoot-id"].decode() == delivery.broker_id
 
+    @pytest.mark.parametrize("most", [None, 1], ids=["by the worker", "by the queue"])
+    async def test_an_entry_of_more_fields_than_a_script_can_write_is_buried_all_the_same(
+        self, valkey: Valkey, most: int | None
+    ) -> None:
+        many = {f"field-{number}": "x" for number in range(9_000)}
+        async with scene_on(valkey, max_attempts=most) as scene:
+            with scene.server.admin() as admin:
+                admin.xadd(scene.stream, {**many, "body": "{}"})
+            (delivery,) = await scene.subject.receive(1, lease=30.0)
+            if most is None:
+                assert await scene.subject.dead_letter([delivery], reason="poison") == [Done(delivery.receipt)]
+            else:
+                await scene.subject.release([delivery.receipt])
+                assert await scene.subject.receive(1, lease=30.0) == []
+            (dead,) = await scene.dead()
+            assert (dead.body, dead.broker_id) == (delivery.body, delivery.broker_id)
+            assert (await scene.stored(), scene.pending()) == (0, 0)
+            with scene.server.admin() as admin:
+                ((_, fields),) = admin.xrange(scene.key("dead"))
+            assert (
+                packed([part.encode() for pair in {**many, "body": "{}"}.items() for part in pair])
+                == (fields[b"crossfoot-fields"])
+            ), "a dead letter has all that the entry had"
+
+    async def test_so_many_attributes_are_not_published(self, scene: Scene) -> None:
+        many = {f"attribute-{number}": "x" for number in range(1_001)}
+        wrong, right = await scene.subject.publish([outgoing(attributes=many, delay=1.0), outgoing()])
+        assert getattr(wrong, "permanent", False), wrong
+        assert isinstance(right, Accepted)
+
     @pytest.mark.parametrize("attributes", [{"body": "x"}, {"note": "\ud800"}], ids=["body", "no text"])
     async def test_an_attribute_that_cannot_be_kept_is_refused_and_its_neighbour_is_not(
         self, scene: Scene, attributes: dict[str, str]

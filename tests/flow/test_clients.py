@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import Any
 
 import aiohttp
@@ -34,7 +36,7 @@ class Service:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await self.answer(head.decode(), writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
         finally:
             writer.close()
@@ -43,7 +45,7 @@ class Service:
         first, *rest = head.strip().split("\r\n")
         self.asked.append({name.lower(): value for name, _, value in (line.partition(": ") for line in rest)})
         path = first.split()[1]
-        if path == "/hang":
+        if path in ("/hang", "/deaf"):
             self.waiting.set()
             await self.go_on.wait()
         if path == "/drip":
@@ -81,8 +83,9 @@ Ask = Callable[..., Coroutine[Any, Any, str]]
 async def with_httpx(limit: flow.Limit | None = None) -> AsyncIterator[Ask]:
     async with httpx_client.Client(limit=limit, follow_redirects=True) as client:
 
-        async def ask(url: str, **headers: str) -> str:
-            return (await client.get(url, headers=headers)).text
+        async def ask(url: str, content: bytes | None = None, **headers: str) -> str:
+            method = "GET" if content is None else "PUT"
+            return (await client.request(method, url, headers=headers, content=content)).text
 
         yield ask
 
@@ -91,8 +94,11 @@ async def with_httpx(limit: flow.Limit | None = None) -> AsyncIterator[Ask]:
 async def with_aiohttp(limit: flow.Limit | None = None) -> AsyncIterator[Ask]:
     async with aiohttp.ClientSession() as session:
 
-        async def ask(url: str, **headers: str) -> str:
-            async with aiohttp_client.request(session, "GET", url, limit=limit, headers=headers) as response:
+        async def ask(url: str, content: bytes | None = None, **headers: str) -> str:
+            method = "GET" if content is None else "PUT"
+            async with aiohttp_client.request(
+                session, method, url, limit=limit, headers=headers, data=content and io.BytesIO(content)
+            ) as response:
                 return await response.text()
 
         yield ask
@@ -121,13 +127,81 @@ async def test_one_time_counts_for_all_of_it_however_slowly_it_drips(path: str, 
             await ask(service.url + path)
 
 
+def never_resolved(monkeypatch: pytest.MonkeyPatch) -> str:
+    async def getaddrinfo(*args: Any, **options: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    return "http://pricing.invalid"
+
+
+def never_accepted(stack: ExitStack) -> str:
+    """A server whose line of those that want to connect is full."""
+    server = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0), backlog=0)))
+    for _ in range(8):
+        waiting = stack.enter_context(closing(socket.socket()))
+        waiting.setblocking(False)
+        waiting.connect_ex(server.getsockname())
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@each
+@pytest.mark.parametrize("what", ["its name", "its connection", "a place in the pool", "the reading of what is sent"])
+async def test_what_comes_before_the_answer_counts_too(
+    what: str, client: Any, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        url, body, limit = service.url + "/hang", None, None
+        if what == "its name":
+            url = never_resolved(monkeypatch)
+        elif what == "its connection":
+            url = never_accepted(stack)
+        elif what == "a place in the pool":
+            limit = flow.Limit(1, wait=60)
+        else:
+            url, body = service.url + "/deaf", b"." * 50_000_000
+        async with client(limit) as ask, anyio.create_task_group() as group:
+            if limit is not None:
+                group.start_soon(ask, url)
+                await service.waiting.wait()
+            with pytest.raises(flow.Expired), flow.deadline(0.3):
+                await ask(url, content=body)
+            service.go_on.set()
+
+
+async def test_a_pool_of_aiohttp_s_own_counts_too(service: Service) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+
+        async def ask() -> None:
+            async with aiohttp_client.request(session, "GET", service.url + "/hang") as response:
+                await response.read()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await service.waiting.wait()
+            with pytest.raises(flow.Expired), flow.deadline(0.3):
+                await ask()
+            service.go_on.set()
+    assert len(service.asked) == 1
+
+
+async def test_tries_and_the_pauses_between_them_count_too(service: Service) -> None:
+    again = flow.Retry(attempts=3)
+    async with httpx_client.Client(total=60) as client:
+        with pytest.raises(flow.Rejected) as caught, flow.deadline(6.9):
+            await again.run(client.get, service.url + "/busy", idempotent=True)
+
+    assert "not tried again" in caught.value.__notes__[0], "the pause it asks for is longer than what is left"
+    assert len(service.asked) == 1
+
+
 @each
 async def test_an_expired_deadline_asks_nobody(client: Any, service: Service) -> None:
     async with client() as ask:
         with pytest.raises(flow.Expired), flow.deadline(60) as held:
             held.at = held.clock()
             await ask(service.url)
-        with pytest.raises(flow.Expired, match="nothing was sent"), flow.deadline(60) as held:
+        with pytest.raises(flow.Expired), flow.deadline(60) as held:  # less than the margin is left, or nothing
             held.at = held.clock() + 0.004
             await ask(service.url)
 

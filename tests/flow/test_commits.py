@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from crossfoot import flow
 from crossfoot.errors import UsageError
 from crossfoot.flow.commits import Commit, State, resolve, transaction
-from crossfoot.flow.statements import bound_engine, bound_psycopg
+from crossfoot.flow.statements import bound_asyncpg, bound_engine, bound_psycopg
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("postgres")]
@@ -319,6 +319,63 @@ def test_an_expired_deadline_asks_nothing(postgres_url: str) -> None:
         held.at = held.clock()
         with pytest.raises(flow.Expired):
             connection.execute("SELECT 1")
+
+
+READ = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"
+
+
+async def test_each_statement_of_an_asynchronous_driver_has_what_is_left_too(postgres_url: str) -> None:
+    import asyncpg
+
+    async def with_psycopg() -> AsyncIterator[Any]:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as opened:
+            connection = bound_psycopg(opened)
+            with flow.deadline(600) as held:
+                yield (await (await connection.execute(READ)).fetchone())[0]
+                held.at -= 300
+                yield (await (await connection.execute(READ)).fetchone())[0]
+            await connection.rollback()
+            yield (await (await connection.execute(READ)).fetchone())[0]
+
+    async def with_asyncpg() -> AsyncIterator[Any]:
+        connection = await asyncpg.connect(postgres_url, connection_class=bound_asyncpg())
+        with flow.deadline(600) as held:
+            async with connection.transaction():
+                yield await connection.fetchval(READ)
+                held.at -= 300
+                yield (await connection.fetchrow(READ))[0]
+            yield (await connection.fetch(READ))[0][0]
+        await connection.close()
+
+    async def with_sqlalchemy(driver: str) -> AsyncIterator[Any]:
+        engine = create_async_engine(postgres_url.replace("postgresql://", f"postgresql+{driver}://"))
+        bound_engine(engine)
+        async with engine.connect() as connection:
+            with flow.deadline(600) as held:
+                yield (await connection.execute(sqlalchemy.text(READ))).scalar_one()
+                held.at -= 300
+                yield (await connection.execute(sqlalchemy.text(READ))).scalar_one()
+            await connection.rollback()
+            yield (await connection.execute(sqlalchemy.text(READ))).scalar_one()
+        await engine.dispose()
+
+    for told in (with_psycopg(), with_asyncpg(), with_sqlalchemy("psycopg"), with_sqlalchemy("asyncpg")):
+        first, second, without = [int(each) async for each in told]
+        assert 0 < second <= 300_000 < first <= 600_000
+        assert without == 0
+
+
+@pytest.mark.parametrize("how", ["execute", "a block of its own"])
+def test_outside_a_transaction_nothing_is_said_that_would_stay_behind(how: str, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        bound_psycopg(connection)
+        with flow.deadline(600):
+            if how == "execute":
+                assert timeout_of(connection) == 0
+            else:
+                with connection.transaction():
+                    assert 0 < timeout_of(connection) <= 600_000
+        assert timeout_of(connection) == 0
 
 
 def test_an_engine_of_sqlalchemy_s_bounds_its_statements(postgres_url: str) -> None:

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 
+from crossfoot.books import cutting
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.measures import MEASURED_KINDS, entry_measure, fate_measure
+from crossfoot.books.ranges import LEAST, LOWEST, Cut, Range, quiet_below
 
 HOUR = 3_600 * 1_000_000
 NOW = 1_790_000_000 * 1_000_000
@@ -41,8 +43,13 @@ WAITING = 50_000
 """Messages that still lie in the outbox, as after an hour without the broker; half of them due."""
 
 
+RANGES = 8
+"""How many ranges their keys lie in, about."""
+
+
 def fill(url: str, messages: int) -> None:
     """Fill the empty tables of a book, and of its queue, with `messages` each. Half a minute for a million, on two cores."""
+    _cut(url, messages)
     first, *others, last = _statements(messages)
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(_write, url, some) for some in ([first], others)]:
@@ -50,6 +57,32 @@ def fill(url: str, messages: int) -> None:
     _write(url, [last])
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
+        # A server does not analyze the whole by itself, which is in ranges; it knows of each range only.
+        connection.execute(
+            "DELETE FROM pg_statistic WHERE stainherit AND starelid::regclass::text ~ '^crossfoot_(entries|payloads)$'"
+        )
+
+
+def ranges(messages: int) -> list[Range]:
+    """Those that such a book has beside the first one; the last is still ahead."""
+    found = [Range(LEAST + 1, 2 * LEAST + 1)]  # there from the beginning
+    while found[-1].lower <= messages:
+        found.append(Range(found[-1].upper, found[-1].upper + max(messages // RANGES, LEAST)))
+    return found
+
+
+def _cut(url: str, messages: int) -> None:
+    """All but the last two ranges that have begun are quiet."""
+    made = ranges(messages)
+    quiet = quiet_below(Cut(ranges=(Range(LOWEST, made[0].lower), *made), next_key=messages + 1))
+    with psycopg.connect(url) as connection:
+        for one in made[1:]:
+            for table in cutting.CUT:
+                for statement in cutting.statements(table, one):
+                    connection.execute(statement.encode())
+        connection.execute(
+            "INSERT INTO crossfoot_facts (name, value) VALUES ('quiet', %s), ('quieting', %s)", (quiet, f"{quiet}:3")
+        )
 
 
 def _write(url: str, statements: Sequence[str]) -> None:
@@ -67,7 +100,7 @@ def _write(url: str, statements: Sequence[str]) -> None:
         for statement in statements:
             connection.execute(statement.encode())
         for _, definition in indexes:
-            connection.execute(definition.encode())
+            connection.execute(definition.replace(" ON ONLY ", " ON ").encode())
 
 
 def identity(number: int) -> str:

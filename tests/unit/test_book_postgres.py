@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,7 @@ from crossfoot.books import schema, sql, tables
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.lines import Place, last_lines, lines_after
 from crossfoot.books.posting import backlog, post, post_all
+from crossfoot.books.record import unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.books.verify import Verification, verify
 from crossfoot.errors import Conflict, DatabaseUnavailable, SchemaMismatch
@@ -69,6 +72,21 @@ def verified(desk: Lectern) -> Verification:
         return verify(connection, desk.now)
 
 
+class TestNames:
+    @pytest.mark.parametrize("told", ["a\0b", os.urandom(5_000).hex(), "\ud800"], ids=["NUL", "long", "no text"])
+    def test_a_message_without_a_name_is_booked_whatever_its_broker_calls_it(self, desk: Lectern, told: str) -> None:
+        records = [
+            unreadable(b"not an event", "billing", broker_id, now=desk.now, kept=None)
+            for broker_id in (told, told + "2", told)
+        ]
+        first, other, again = desk.book.keys_of(records)
+        assert first == again != other
+
+    def test_a_name_that_can_be_looked_up_is_kept_as_it_is(self, desk: Lectern) -> None:
+        record = unreadable(b"not an event", "billing", "orders:4711", now=desk.now, kept=None)
+        assert record.identity == "queue:billing|orders:4711"
+
+
 class TestTables:
     def test_migrations_make_the_tables_that_the_code_declares_and_the_transactions_number(
         self, postgres: Postgres, place: str, postgres_url: str
@@ -109,10 +127,24 @@ class TestTables:
             (f"crossfoot_{table}", name, kinds[name]) for table, names in columns_of.items() for name in names.split()
         }
         more = {row for row in made - declared if "version" not in row[0] and "queue_counts" not in row[0]}
-        assert more == of_records | of_columns | {
+        of_ranges = {row for row in more if re.fullmatch(r"crossfoot_(entries|payloads)_(\d+|rest)", row[0])}
+        for table in ("entries", "payloads"):  # each range is as the whole
+            columns_in: dict[str, set[Any]] = {
+                row[0]: set() for row in of_ranges if row[0].startswith(f"crossfoot_{table}_")
+            }
+            for name, *column in (row for row in of_ranges if row[0] in columns_in and len(row) == 3):
+                columns_in[name].add(tuple(column))
+            of_whole = {row[1:] for row in made if row[0] == f"crossfoot_{table}" and len(row) == 3}
+            assert len(columns_in) == 3
+            assert all(columns == of_whole for columns in columns_in.values())
+        places = {row[0] for row in of_ranges if "(xid, id)" in row[1] and "UNIQUE" in row[1]}
+        assert places == {row[0] for row in of_ranges if row[0].startswith("crossfoot_entries_")}
+        assert more - of_ranges == of_records | of_columns | {
             ("crossfoot_entries", "xid", "xid8"),
             ("crossfoot_operations", "xid", "xid8"),
-            ("crossfoot_entries", "CREATE UNIQUE INDEX crossfoot_entries_pkey USING btree (xid, id)"),
+            ("crossfoot_late", "xid", "xid8"),
+            ("crossfoot_late", "lower", "bigint"),
+            ("crossfoot_late", "CREATE UNIQUE INDEX crossfoot_late_pkey USING btree (xid, lower)"),
             ("crossfoot_operations", "CREATE UNIQUE INDEX crossfoot_operations_pkey USING btree (xid, number)"),
             ("crossfoot_payloads", "CREATE UNIQUE INDEX crossfoot_payloads_pkey USING btree (key)"),
             ("crossfoot_states", "CREATE UNIQUE INDEX crossfoot_states_pkey USING btree (key)"),

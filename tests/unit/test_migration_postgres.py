@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from alembic import command
@@ -163,3 +164,104 @@ def test_new_messages_are_given_keys_behind_the_former_ones(former: Callable[[],
             assert connection.execute("SELECT count(*) FROM crossfoot_messages").fetchone() == (3,)
     finally:
         desk.close()
+
+
+class TestCuttingIntoRanges:
+    """From version 4 to 5: the tables there are become the first range, while others may be writing."""
+
+    ENTRY = "INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, worker) VALUES (%s, 5, 1, 1, 1, 1)"
+
+    @pytest.fixture
+    def fourth(self, postgres_url: str) -> Iterator[Lectern]:
+        """A book of the fourth version, which a worker of that version has open; it says the same statements."""
+        at_version(postgres_url, "0004")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(schema, "HEAD", "0004")
+            desk = Lectern(postgres_url)
+        for name in ("one", "two"):
+            desk.story(name, *((kind, attempt) for kind, attempt in POSTED[SETTLED]))
+            desk.complete(f"bill:{name}", name)
+        yield desk
+        desk.close()
+
+    def test_rows_are_not_written_anew_and_the_book_says_what_it_said(
+        self, fourth: Lectern, postgres: Postgres, postgres_url: str
+    ) -> None:
+        database = postgres_url.rpartition("/")[2]
+        files = "SELECT relname, relfilenode FROM pg_class WHERE relname ~ '^crossfoot_(entries|payloads)(_0)?$' AND relkind = 'r'"
+        rows = "SELECT to_jsonb(e) FROM crossfoot_entries e ORDER BY id"
+        before, entries = (dict(postgres.run(files, database=database)), postgres.run(rows, database=database))
+        Book(postgres_url).open().close()
+        assert dict(postgres.run(files, database=database)) == {f"{name}_0": number for name, number in before.items()}
+        assert postgres.run(rows, database=database) == entries
+
+        desk = Lectern(postgres_url)
+        try:
+            desk.story("three", (Kind.PUBLISHED, 0))
+            post_all(desk.book)
+            with desk.book.reading() as connection:
+                assert verify(connection, AT).clean
+                numbers = connection.execute(
+                    "SELECT count(*), count(DISTINCT id), max(id) FROM crossfoot_entries"
+                ).fetchone()
+                assert numbers == (9, 9, 9)
+            balance = desk.balance(depth_of=None)
+            assert balance.balanced, balance
+            assert (balance.fates["settled"], balance.fates["queued"]) == (2, 1)
+        finally:
+            desk.close()
+
+    def test_a_worker_of_the_former_version_that_is_not_stopped_goes_on(
+        self, fourth: Lectern, postgres_url: str
+    ) -> None:
+        """What it says are the same statements, prepared or not; only ranges it does not make."""
+        for number in range(5):  # so that statements are prepared
+            fourth.story(f"before-{number}", (Kind.PUBLISHED, 0))
+        Book(postgres_url).open().close()
+        for number in range(5):
+            fourth.story(f"after-{number}", (Kind.PUBLISHED, 0))
+        fourth.write("one", (Kind.RECEIVED, 2), (Kind.ACKED, 2))
+        desk = Lectern(postgres_url)
+        try:
+            post_all(desk.book)
+            with desk.book.reading() as connection:
+                assert verify(connection, AT).clean
+            assert desk.balance(depth_of=None).published == 12
+        finally:
+            desk.close()
+
+    def test_it_waits_for_whoever_is_writing(self, fourth: Lectern, postgres: Postgres, postgres_url: str) -> None:
+        database = postgres_url.rpartition("/")[2]
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = %s)"
+        with postgres.admin(database) as writer:
+            writer.execute("BEGIN")
+            writer.execute(self.ENTRY.encode(), (fourth.keys["one"],))
+            migration = threading.Thread(target=lambda: Book(postgres_url).open().close())
+            migration.start()
+            while not postgres.run(waiting, database)[0][0]:
+                assert migration.is_alive()
+            writer.execute(self.ENTRY.encode(), (fourth.keys["two"],))
+            writer.execute("COMMIT")
+            migration.join(60)
+        ((count,),) = postgres.run("SELECT count(*) FROM crossfoot_entries", database=database)
+        assert count == 10
+
+    def test_who_was_allowed_to_read_and_write_is_allowed_to(
+        self, fourth: Lectern, postgres: Postgres, postgres_url: str
+    ) -> None:
+        database = postgres_url.rpartition("/")[2]
+        if not postgres.run("SELECT 1 FROM pg_roles WHERE rolname = 'scribe'"):
+            postgres.run("CREATE ROLE scribe LOGIN")
+        postgres.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO scribe", database=database)
+        postgres.run("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO scribe", database=database)
+        postgres.run("GRANT SELECT ON crossfoot_payloads TO PUBLIC", database=database)
+        Book(postgres_url).open().close()
+        scribe = Lectern(postgres_url.replace("crossfoot@", "scribe@"))
+        try:
+            scribe.story("three", (Kind.PUBLISHED, 0))
+            assert scribe.balance(depth_of=None).balanced
+            query = "SELECT has_table_privilege('public', 'crossfoot_payloads', 'SELECT')"
+            assert scribe.book.connection.execute(query).fetchone() == (True,)
+        finally:
+            scribe.close()
+            postgres.run("DROP OWNED BY scribe", database=database)

@@ -15,10 +15,11 @@ import anyio
 import psycopg
 import pytest
 
-from crossfoot.books import closing, horizon, lines, opening, queries, sql, stock
+from crossfoot.books import closing, cutting, horizon, lines, opening, queries, sql, stock
 from crossfoot.books.custody import Depth
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import GROUP, backlog, post, tallies
+from crossfoot.books.ranges import HIGHEST
 from crossfoot.books.stock import Part, take_stock
 from crossfoot.books.store import Book, completed, find_or_add_all
 from crossfoot.dialect import translate
@@ -29,7 +30,7 @@ from crossfoot.worker.reconcile import _SENT_AGAIN, Missing, Reconciliation
 from tests.conformance.postgres_queue_statements import LOCAL, STATEMENTS
 from tests.servers import large_book
 from tests.servers.large_book import EVERY, NOW, WAITING, identity
-from tests.servers.plans import Plan, generic_plan, read_as_a_whole, rows_read, rows_sorted
+from tests.servers.plans import Plan, generic_plan, nodes, read_as_a_whole, rows_read, rows_sorted
 from tests.servers.postgres import postgres_running
 from tests.servers.statements import statements
 
@@ -38,9 +39,19 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(300), py
 MESSAGES = int(os.environ.get("CROSSFOOT_ROWS", "1000000"))
 
 LARGE = "messages|records|states|payloads|unsettled|entries|operations|outbox|outcomes|parked|sequences|queue"
+CATALOG = {"pg_class", "pg_inherits", "pg_trigger", "crossfoot_messages_key_seq"}
+
 SMALL = {
-    f"crossfoot_{name}" for name in ("tallies", "facts", "workers", "causes", "queue_counts", "version", "removed")
+    f"crossfoot_{name}"
+    for name in ("tallies", "facts", "workers", "causes", "queue_counts", "version", "removed", "late")
+} | CATALOG
+
+EMPTY = {
+    f"crossfoot_{table}_{name}"
+    for table in ("entries", "payloads")
+    for name in ("rest", large_book.ranges(MESSAGES)[-1].lower)
 }
+"""Ranges in which there is nothing, and which a command may read as a whole: it plans what it asks when it asks."""
 
 FEW = 300
 """Rows that a statement about one message, or one group, may look at."""
@@ -96,6 +107,7 @@ BY_HAND: Mapping[str, Any] = {
     sql.INSERT_OUTCOME: (MIDDLE, "n", "s", NOW, None),
     sql.INSERT_OUTBOX: (MIDDLE, "billing", "i", b"", None, 0, NOW, None),
     sql.INSERT_NUMBERED_OUTBOX: (MIDDLE, "billing", "i", b"", None, 0, NOW, None),
+    sql.INSERT_NUMBERED_OUTBOX_GROUP: (MIDDLE, "billing", "i", b"", None, 0, NOW, None) * sql.GROUP,
     sql.OUTBOX_DUE: DUE,
     sql.OUTBOX_DUE_IN_ORDER: DUE,
     sql.OUTBOX_HOLDS: ("billing",),
@@ -118,6 +130,7 @@ BY_HAND: Mapping[str, Any] = {
     sql.OVERDUE_PARKED: (NOW * 2, 100),
     sql.UNPARK: ("bill", "case-7", 9, MIDDLE),
     _SENT_AGAIN: (MIDDLE, 1),
+    cutting._USED_UPTO: (MIDDLE,),
     opening._CELLS.format(where="TRUE", marks="'operation'"): (),
     opening._STANDINGS: ((NOW // 1_000_000 - 7_200) // 60 * 60, "billing", "case.opened"),
 }  # fmt: skip
@@ -134,7 +147,7 @@ READS_ALL = {
 BOUNDS: Mapping[str, int] = {
     A_GROUP: 8 * GROUP,
     horizon._BACKLOG: GROUP,
-    queries._LAST_NUMBER: GROUP,
+    horizon._LAST_NUMBER: GROUP,
     closing._COUNT: 2 * closing.STRETCH,
     closing._COUNT_AGAIN: 2 * closing.AGAIN,
     sql.CLAIM_OUTBOX: 10 * FEW,
@@ -153,6 +166,16 @@ MAY_READ: tuple[tuple[str, int], ...] = (
     *((text, WAITING) for text in (sql.OUTBOX_OF, sql.FREE_OUTBOX, sql.HELD_OUTBOX)),
 )
 """The same for those with that text."""
+
+
+A_LIST = "(SELECT f.cause FROM crossfoot_entries f WHERE f.message = m.key"
+
+MAY_LOOK_INTO: Mapping[str, int] = {
+    "message >= :floor": 4,
+    **dict.fromkeys((lines._AFTER, lines._LAST, lines._NEWEST, A_LIST), 1000),
+}
+"""Into how many ranges statements may look, by their text: posting into the current one, the one before it, the one ahead and the
+rest. Who follows the book reads it in the order of transactions, and has time. Of a list each message is looked up in its own range."""
 
 
 OUTBOX_AS_A_WHOLE = (
@@ -247,20 +270,23 @@ def _ask_everything(book: Book) -> None:
     assert reconciliation._overdue(None)
     reconciliation._count(Fate.DEAD)
     reconciliation._write_gone([Missing(MIDDLE, "", NOW, 0)], "")  # to which something else has happened
+    cutting.look(connection)
 
 
 @pytest.fixture(scope="module")
 def plans(asked: Asked) -> dict[str, Plan]:
     """The plan of each statement."""
     connection = asked.connection
-    entries, operations = connection.execute(translate(horizon._CURSORS)).fetchone() or ("", "")
+    entries, operations, floor, now = connection.execute(translate(horizon._CURSORS)).fetchone() or ("", "", 0, "")
     behind = {
         "entries": _before(entries, GROUP), "operations": _before(operations, GROUP), "after": _before(entries, GROUP),
+        "floor": floor, "horizon": now, "all": HIGHEST,
     }  # fmt: skip
     asked.statements |= {
-        A_GROUP: behind, horizon._BACKLOG: behind, horizon._WAITING: behind,
+        A_GROUP: behind, horizon._BACKLOG: behind, horizon._WAITING: behind, horizon._LAST_NUMBER: behind,
         closing._COUNT: {"after": MESSAGES // 2, "upto": MESSAGES // 2 + closing.STRETCH, "xid": "3"},
-        closing._COUNT_AGAIN: {"after": 0, "upto": closing.AGAIN}, closing._KEEP: ("1:1", "1:1:1"), closing._BEGIN: (2,),
+        closing._COUNT_AGAIN: {"after": 0, "upto": closing.AGAIN}, closing._KEEP: ("1:1", "1:1:1"),
+        closing._BEGIN: {"after": 1, "upto": MIDDLE}, closing._NEXT: {"after": 1, "upto": MIDDLE},
         lines._AFTER: {**LINE, "after": behind["entries"], "upto": entries}, lines._LAST: {**LINE, "upto": entries},
     }  # fmt: skip
     return {
@@ -280,7 +306,19 @@ def bound(statement: str) -> int:
 
 
 def may_read(statement: str) -> set[str]:
-    return SMALL | ({"crossfoot_outbox"} if any(text in statement for text in OUTBOX_AS_A_WHOLE) else set())
+    return SMALL | EMPTY | ({"crossfoot_outbox"} if any(text in statement for text in OUTBOX_AS_A_WHOLE) else set())
+
+
+def most_ranges(statement: str) -> int:
+    return next((most for text, most in MAY_LOOK_INTO.items() if text in statement), 1)
+
+
+def ranges_read(plan: Plan) -> set[str]:
+    """Tables of ranges that were looked into, of whichever table there are more."""
+    tables = {node["Relation Name"] for node in nodes(plan) if node.get("Actual Loops") and "Relation Name" in node}
+    return max(
+        ({one for one in tables if one.startswith(f"crossfoot_{cut}_")} for cut in ("entries", "payloads")), key=len
+    )
 
 
 def told(found: Mapping[str, Any]) -> str:
@@ -289,6 +327,11 @@ def told(found: Mapping[str, Any]) -> str:
 
 def test_no_statement_reads_a_large_table_as_a_whole(plans: dict[str, Plan]) -> None:
     found = {s: whole for s, plan in plans.items() if (whole := read_as_a_whole(plan) - may_read(s))}
+    assert not found, told(found)
+
+
+def test_a_question_about_one_message_looks_into_one_range(plans: dict[str, Plan]) -> None:
+    found = {s: ranges for s, plan in plans.items() if len(ranges := ranges_read(plan)) > most_ranges(s)}
     assert not found, told(found)
 
 

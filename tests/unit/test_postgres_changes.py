@@ -43,3 +43,35 @@ def test_what_stands_behind_it_is_found(statement: str) -> None:
 )
 def test_whether_it_writes(statement: str, does: bool, may: bool) -> None:
     assert (writes(statement), may_write(statement)) == (does, may)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("SELECT set_config('search_path', 'x', true)", "search path"),
+        ("select PG_CATALOG.Set_Config ( 'synchronous_commit','off',%s)", "synchronous_commit"),
+        ("SELECT set_config('app.a', coalesce(x, f(y, true)), FALSE::bool)", r"set_config\('app.a', ..., false\)"),
+        ("SELECT set_config(%s, %s, false)", "true as the last argument"),
+        ("SELECT * INTO TEMP crossfoot_entries FROM notes", "temporary table"),
+        ('create or replace temp view "crossfoot_messages" as select 1', "temporary table"),
+        ("CREATE TABLE pg_temp.crossfoot_entries (id INT)", "temporary table"),
+    ],
+)
+def test_what_would_hold_beyond_the_handler_is_refused(statement: str, says: str) -> None:
+    with pytest.raises(TransactionMisuse, match=says):
+        look_at(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT set_config('app.tenant', %s, true)",
+        "SELECT set_config('app.a', coalesce(x, f(y, false)), true), f(z, false)",
+        "INSERT INTO notes VALUES ('set_config(''search_path'', null, false)')",
+        "SELECT $$set_config('search_path', '', false)$$",
+        "CREATE TEMP TABLE crossfooted (id INT)",
+        "SELECT count(*) FROM crossfoot_outcomes",
+    ],
+)
+def test_what_ends_with_the_transaction_is_a_handler_s_to_say(statement: str) -> None:
+    assert look_at(statement) is PLAIN

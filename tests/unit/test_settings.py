@@ -11,8 +11,8 @@ import pytest
 from crossfoot import Crossfoot
 from crossfoot.errors import UnknownSetting, UsageError
 from crossfoot.settings import CENTURY, FILE, NAMES, Settings, load
+from crossfoot.worker.pattern import MOST, Pattern
 from crossfoot.worker.retry import LONGEST, Retry
-from crossfoot.worker.worker import MOST, Pattern
 
 COUNTS = ("attempts", "concurrency", "batch", "prefetch", "max_bytes")
 SECONDS = ("retention", "lease", "wait", "grace", "reconcile", "backoff", "backoff_cap", "unknown_for")

@@ -92,6 +92,17 @@ async def test_a_process_that_dies_while_its_successor_is_on_the_way_is_followed
         assert not made.pids("works") & old
 
 
+async def test_one_that_is_ended_by_a_signal_without_a_name_is_replaced_like_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with crew(tmp_path, 2) as made:
+        old = made.pids("works")
+        os.kill(min(old), signal.SIGRTMIN + 6)
+        await made.until(lambda: len(made.pids("works") - old) == 1)
+        assert len(made.pids("works") & old) == 1
+    assert f"was ended by signal {signal.SIGRTMIN + 6}" in caplog.text
+
+
 async def test_told_to_stop_while_a_successor_is_on_the_way_nobody_stays(tmp_path: Path) -> None:
     async with crew(tmp_path, 1) as made:
         (tmp_path / "hold").touch()

@@ -45,9 +45,13 @@ INSERT INTO crossfoot_facts (name, value) VALUES ('closed', ?), ('counted again'
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 
-_BEGIN = """
+_NEXT = "SELECT key FROM crossfoot_records WHERE key > :after AND key <= :upto ORDER BY key LIMIT 1"
+"""The next key there is: where a range of keys was cut short, many are missing (see `ranges`)."""
+
+_BEGIN = f"""
 INSERT INTO crossfoot_facts (name, value)
-VALUES ('closing', CAST(? AS TEXT) || ':' || pg_snapshot_xmax(pg_current_snapshot())::text)
+VALUES ('closing', least(CAST(:upto AS BIGINT), coalesce(({_NEXT}) - 1, :upto) + {STRETCH})::text || ':'
+  || pg_snapshot_xmax(pg_current_snapshot())::text)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 
@@ -70,7 +74,7 @@ def step(connection: Connection, highest: int | None) -> None:
             key, count = upto, count + messages
     connection.execute(_KEEP, (f"{key}:{count}", ":".join(map(str, again))))
     if past and highest is not None and highest > key:
-        connection.execute(_BEGIN, (min(highest, key + STRETCH),))
+        connection.execute(_BEGIN, {"after": key, "upto": highest})
 
 
 def _counted_again(connection: Connection, closed: Any, again: Any) -> tuple[Any, Any]:
@@ -79,6 +83,9 @@ def _counted_again(connection: Connection, closed: Any, again: Any) -> tuple[Any
     upto = min(at + AGAIN, key)
     more, more_posted = connection.execute(_COUNT_AGAIN, {"after": at, "upto": upto}).fetchone()
     messages, posted = messages + more, posted + more_posted
+    if not more and upto < key:
+        found = connection.execute(_NEXT, {"after": upto, "upto": key}).fetchone()
+        upto = found[0] - 1 if found else key
     if upto < key:
         return closed, (upto, messages, posted)
     return closed if messages == posted == count else (0, 0), (0, 0, 0)

@@ -10,13 +10,19 @@ A transaction that stays open holds the horizon, for all of the server's databas
 transactions that write have a number; readers hold nobody up.
 
 The joining and tallying is that of `posting`, in one statement. Posters take turns, whichever connection they use.
+
+Entries lie in ranges of their messages' keys, and those to be posted nearly all in the last ones. So posting looks no further down
+than the *floor*: in the ranges below nothing was added since they were posted, or a note says so (see `cutting`).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from crossfoot.books import closing
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION
+from crossfoot.books.ranges import HIGHEST, LOWEST
 from crossfoot.connection import Connection
 from crossfoot.errors import Conflict, DatabaseUnavailable
 
@@ -40,37 +46,71 @@ UPTO_ENTRY, UPTO_OPERATION = _upto("", "id", ":posted"), _upto("", "number", ":p
 
 _CURSORS = f"""
 SELECT coalesce(max(value) FILTER (WHERE name = 'posted entries'), '{START}'),
-  coalesce(max(value) FILTER (WHERE name = 'posted operations'), '{START}')
-FROM crossfoot_facts WHERE name IN ('posted entries', 'posted operations')
+  coalesce(max(value) FILTER (WHERE name = 'posted operations'), '{START}'),
+  least(coalesce(max(value) FILTER (WHERE name = 'quiet'), '{LOWEST}')::bigint,
+    coalesce((SELECT min(lower) FROM crossfoot_late), {HIGHEST})),
+  pg_snapshot_xmin(pg_current_snapshot())::text
+FROM crossfoot_facts WHERE name IN ('posted entries', 'posted operations', 'quiet')
 """
 
 
+class Cursors(NamedTuple):
+    """How far is posted, what may be posted, and where to look: all of one snapshot.
+
+    A note and its entry are committed together. So the floor holds for all transactions below this very horizon; for a later one it
+    would not.
+    """
+
+    entries: str
+    operations: str
+    floor: int
+    horizon: str
+
+
 _MOVED = """
-SELECT coalesce((SELECT xid FROM crossfoot_entries ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(pg_current_snapshot()), false)
+SELECT coalesce((SELECT xid FROM crossfoot_entries WHERE message >= :floor ORDER BY xid DESC, id DESC LIMIT 1)
+    >= pg_snapshot_xmax(pg_current_snapshot()), false)
   OR split_part(:entries, ':', 1)::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
 """
 """Whether the book knows of transactions that this server has not seen yet."""
 
 
-def _first(table: str, number: str, fact: str) -> str:
+_ABOVE = " AND message >= :floor"
+"""Of entries: in the ranges that are not quiet."""
+
+
+def _first(table: str, number: str, fact: str, where: str = "") -> str:
     """Whose row is the first behind a cursor. In the order of the index: asked whether there is one, a planner that expects many
     reads the table from its beginning, and to its end when there is none."""
-    return f"(SELECT xid FROM {table} WHERE {_after('', number, fact)} ORDER BY xid, {number} LIMIT 1)"
+    return f"(SELECT xid FROM {table} WHERE {_after('', number, fact)}{where} ORDER BY xid, {number} LIMIT 1)"
 
 
 _WAITING = f"""
-SELECT coalesce(least({_first("crossfoot_entries", "id", ":entries")}, {_first("crossfoot_operations", "number", ":operations")})
-  < pg_snapshot_xmin(pg_current_snapshot()), false)
+SELECT coalesce(least({_first("crossfoot_entries", "id", ":entries", _ABOVE)},
+  {_first("crossfoot_operations", "number", ":operations")}) < CAST(:horizon AS xid8), false)
 """
 
-_BACKLOG = f"SELECT count(*) FROM crossfoot_entries WHERE {_after('', 'id', ':after')}"
+
+def _behind(test: str) -> str:
+    """Entries behind a cursor, in the order of the index that holds it: a planner that expects many might read ranges by their keys.
+    It does not know that the limit is none, and looks for a way to the first of them."""
+    return f"""
+(SELECT id FROM crossfoot_entries
+WHERE (xid, id) {test} (split_part(:entries, ':', 1)::xid8, split_part(:entries, ':', 2)::bigint){_ABOVE}
+ORDER BY xid, id LIMIT :all) AS behind
+"""
 
 
-def _taken(table: str, columns: str, number: str, fact: str) -> str:
+_BACKLOG = f"SELECT count(*) FROM {_behind('>')}"
+
+_LAST_NUMBER = f"SELECT max(id) FROM {_behind('>=')}"
+
+
+def _taken(table: str, columns: str, number: str, fact: str, where: str = "") -> str:
     """The next group of rows behind a cursor, below the horizon."""
     return f"""
   SELECT xid, {number}, {columns} FROM {table}
-  WHERE {_after("", number, fact)} AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, {number} LIMIT {{group}}"""
+  WHERE {_after("", number, fact)} AND xid < CAST(:horizon AS xid8){where} ORDER BY xid, {number} LIMIT {{group}}"""
 
 
 def _end(taken: str, number: str) -> str:
@@ -82,7 +122,7 @@ def _end(taken: str, number: str) -> str:
 # the tables: a plan that was made while they were empty would read them as a whole. A state is changed where it was found, which
 # nobody does but the one whose turn it is to post.
 _POST = f"""
-WITH taken AS MATERIALIZED ({_taken("crossfoot_entries", "message, kind, attempt, due", "id", ":entries")}
+WITH taken AS MATERIALIZED ({_taken("crossfoot_entries", "message, kind, attempt, due", "id", ":entries", _ABOVE)}
 ), operated AS MATERIALIZED ({_taken("crossfoot_operations", "message, kind", "number", ":operations")}
 ), gathered AS MATERIALIZED (
   SELECT message, bit_or(1::bigint << kind) AS marks, max(ARRAY[attempt::bigint * {RANKS} + kind, coalesce(due, 0)]) AS top
@@ -135,10 +175,19 @@ def number_in(cursor: str) -> int:
     return int(cursor.rpartition(":")[2])
 
 
+def cursors(connection: Connection) -> Cursors:
+    """As of now, or of the connection's snapshot."""
+    return Cursors(*connection.execute(_CURSORS).fetchone())
+
+
 def backlog(connection: Connection) -> int:
     """How many entries are committed and not posted."""
-    entries, _ = connection.execute(_CURSORS).fetchone()
-    return int(connection.execute(_BACKLOG, {"after": entries}).fetchone()[0])
+    return int(connection.execute(_BACKLOG, {**cursors(connection)._asdict(), "all": HIGHEST}).fetchone()[0])
+
+
+def last_number(connection: Connection) -> int:
+    """The highest number of the entry that was posted last, and of those behind it; 0 when there is none."""
+    return int(connection.execute(_LAST_NUMBER, {**cursors(connection)._asdict(), "all": HIGHEST}).fetchone()[0] or 0)
 
 
 def post(connection: Connection, group: int) -> int:
@@ -147,9 +196,9 @@ def post(connection: Connection, group: int) -> int:
     Args:
         connection: on the book, in no transaction.
     """
-    entries, operations = connection.execute(_CURSORS).fetchone()
-    if not connection.execute(_WAITING, {"entries": entries, "operations": operations}).fetchone()[0]:
-        _see_that_it_was_not_moved(connection, entries)
+    at = cursors(connection)
+    if not connection.execute(_WAITING, at._asdict()).fetchone()[0]:
+        _see_that_it_was_not_moved(connection, at)
         return 0
     try:
         with connection.writing():
@@ -161,9 +210,9 @@ def post(connection: Connection, group: int) -> int:
         return 0
 
 
-def _see_that_it_was_not_moved(connection: Connection, entries: str) -> None:
+def _see_that_it_was_not_moved(connection: Connection, at: Cursors) -> None:
     """Raises: DatabaseUnavailable: the book was written on another server, and would not be posted here."""
-    if connection.execute(_MOVED, {"entries": entries}).fetchone()[0]:
+    if connection.execute(_MOVED, at._asdict()).fetchone()[0]:
         raise DatabaseUnavailable(
             "the book was copied into this PostgreSQL server from another one, whose transactions had other numbers, so that nothing new "
             "would be posted: stop all workers, execute SELECT crossfoot_moved() in its database, and start again"
@@ -171,12 +220,12 @@ def _see_that_it_was_not_moved(connection: Connection, entries: str) -> None:
 
 
 def _post(connection: Connection, group: int) -> int:
-    entries, operations = connection.execute(_CURSORS).fetchone()
+    at = cursors(connection)
     entry_count, entries_upto, operation_count, operations_upto, highest = connection.execute(
-        _POST.format(group=group), {"entries": entries, "operations": operations}
+        _POST.format(group=group), at._asdict()
     ).fetchone()
     if not entry_count + operation_count:
         return 0
-    connection.execute(_MOVE, (entries_upto or entries, operations_upto or operations))
+    connection.execute(_MOVE, (entries_upto or at.entries, operations_upto or at.operations))
     closing.step(connection, highest)
     return int(entry_count + operation_count)

@@ -56,11 +56,19 @@ def _publishable(connection: Connection, known: Known, record: Record) -> tuple[
 def mend(connection: Connection, known: Known, record: Record) -> None:
     """Keep other contents of a message whose first ones came to nothing. Within the caller's transaction.
 
+    What flow it belongs to, and what caused it, stays known where the new one does not say.
+
     Raises:
-        IdentityTaken: they did not, or may not yet; or it is of another type, and no longer the same message in any sense.
+        IdentityTaken: they did not, or may not yet; or it is of another type, and no longer the same message in any sense; or it
+            forgets the operation, which is what keeps an effect from happening twice.
     """
     if known.type != record.type or not _came_to_nothing(connection, known):
         raise taken(known, record)
+    if record.operation is None and (stated := _stated(connection, known)) is not None:
+        raise IdentityTaken(
+            f"{record.identity}: its first publication stated the operation {stated!r}, and this one states none, so that what took "
+            "effect under that key could happen again under another: state the operation, too"
+        )
     if known.subject != record.subject or known.asks_other(record):
         connection.execute(sql.NOTE_FORMER, (f"former subject of message {known.key}", known.subject or ""))
     contents = (record.subject, record.operation, record.correlation, record.causation, record.sequence, record.body)
@@ -95,6 +103,15 @@ def _said(body: bytes) -> tuple[bytes, str | None, int | None]:
     """What a message asks for. As text, because to Python 1, 1.0 and true are the same."""
     message = decode(body)
     return _encode(message.data), message.operation, message.predecessor
+
+
+def _stated(connection: Connection, known: Known) -> str | None:
+    """The operation that the message stated itself, as far as its payload was kept."""
+    _, _, body = connection.execute(sql.FIND_CONTENT, (known.key,)).fetchone()
+    try:
+        return decode(body).operation if body is not None else None
+    except EnvelopeInvalid:
+        return None
 
 
 def was(connection: Connection, known: Known, record: Record) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from crossfoot.books import cutting
+from crossfoot.clock import Micros
 from crossfoot.connection import Connection, shown
 from crossfoot.postgres import Connection as PostgresConnection
 from crossfoot.postgres import Raw, connect, connect_raw, explain, is_outside
@@ -23,6 +25,7 @@ class PostgresDatabase:
         self.name = shown(url)
         self._url = url
         self._synchronous = synchronous
+        self._told = ""
 
     def connect(self) -> PostgresConnection:
         return connect(self._url, synchronous=self._synchronous, by_index=True)
@@ -44,9 +47,15 @@ class PostgresDatabase:
                 raise explain(error, self.name) from error
             raise
 
-    def tidy(self, connection: Connection) -> bool:
-        """The server has its own ways: autovacuum."""
-        return False
+    def tidy(self, connection: Connection, now: Micros) -> bool:
+        """Look after the ranges of keys. What is deleted the server sees to: autovacuum."""
+        return cutting.tend(connection, self.look_in, now, self._complain)
+
+    def _complain(self, text: str) -> None:
+        """Once, and not every few seconds."""
+        if text != self._told:
+            cutting.logger.warning("%s: %s", self.name, text)
+        self._told = text
 
 
 class _Migration:

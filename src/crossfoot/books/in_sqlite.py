@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import DatabaseUnavailable
 from crossfoot.sqlite import Connection as SqliteConnection
@@ -64,7 +65,7 @@ class SqliteFile:
         finally:
             migrator.close()
 
-    def tidy(self, connection: Connection) -> bool:
+    def tidy(self, connection: Connection, now: Micros) -> bool:
         """Shrink the write-ahead log when a reader has let it grow.
 
         Raises:

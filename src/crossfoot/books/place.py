@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
+from crossfoot.clock import Micros
 from crossfoot.connection import Connection, is_postgres, without_driver
 from crossfoot.errors import missing_extra
 
@@ -44,8 +45,8 @@ class Place(Protocol):
         """
         ...
 
-    def tidy(self, connection: Connection) -> bool:
-        """Give back what is not needed any more. True when there was something."""
+    def tidy(self, connection: Connection, now: Micros) -> bool:
+        """Give back what is not needed any more, and have ready what will be. True when there was something."""
         ...
 
 

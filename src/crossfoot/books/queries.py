@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from crossfoot.books import horizon
 from crossfoot.books.entry import RANKS, Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import Micros
@@ -98,6 +99,10 @@ _NAMED = {
 KINDS_OF_NAME = tuple(_NAMED)
 """What a name may be, in the order in which it is tried."""
 
+_BODY = differs(
+    "SELECT body FROM crossfoot_messages WHERE key = ?", postgres="SELECT body FROM crossfoot_payloads WHERE key = ?"
+)
+
 _ENTRY = "id, message, kind, attempt, delivery, at, due, worker, cause, details"
 
 
@@ -137,7 +142,7 @@ def entries_of(connection: Connection, message: int) -> list[Fact]:
 
 def body_of(connection: Connection, message: int) -> bytes | None:
     """What the message carried, `None` where the book does not keep it."""
-    row = connection.execute("SELECT body FROM crossfoot_messages WHERE key = ?", (message,)).fetchone()
+    row = connection.execute(_BODY, (message,)).fetchone()
     return row[0] if row else None
 
 
@@ -248,19 +253,11 @@ GROUP BY c.fingerprint ORDER BY count(*) DESC
 """
 
 
-_LAST_NUMBER = differs(
-    "SELECT max(id) FROM crossfoot_entries",
-    postgres="""
-SELECT max(e.id) FROM (SELECT max(value) AS value FROM crossfoot_facts WHERE name = 'posted entries') AS posted
-JOIN crossfoot_entries e ON (e.xid, e.id) >= (split_part(coalesce(posted.value, '0:0'), ':', 1)::xid8,
-  split_part(coalesce(posted.value, '0:0'), ':', 2)::bigint)
-""",
-)
-
-
 def last_number(connection: Connection) -> int:
     """The number of the newest entry, 0 when there is none. In PostgreSQL the highest of the last that was posted and those behind."""
-    return int(connection.execute(_LAST_NUMBER).fetchone()[0] or 0)
+    if connection.dialect == "postgres":
+        return horizon.last_number(connection)
+    return int(connection.execute("SELECT max(id) FROM crossfoot_entries").fetchone()[0] or 0)
 
 
 def dead_letters(connection: Connection, *, queue: str | None, type: str | None, limit: int) -> list[DeadLetter]:

@@ -109,6 +109,11 @@ def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros, kept: by
 
 
 def under_broker_id(record: Record, *, body: bytes, broker_id: str) -> Record:
-    """The record of a message that has no name of its own: named by the broker's id, or else by its bytes' digest."""
-    name = broker_id or blake2b(body, digest_size=12).hexdigest()
+    """The record of a message that has no name of its own: named by the broker's id, or else by its bytes' digest.
+
+    A broker's id may be what its publisher liked: of one that no database looks up, the digest is the name.
+    """
+    told = broker_id.encode(errors="surrogatepass")
+    fits = 0 < len(told) <= LONGEST and broker_id.isprintable()
+    name = broker_id if fits else blake2b(told or body, digest_size=12).hexdigest()
     return msgspec.structs.replace(record, source=f"queue:{record.queue}", id=name)

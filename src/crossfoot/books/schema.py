@@ -12,7 +12,7 @@ from crossfoot.dialect import differs
 from crossfoot.errors import SchemaMismatch
 from crossfoot.sqlite import explain
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. A test compares it with the scripts, so that opening a book need not import Alembic."""
 
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -45,7 +45,9 @@ def check(connection: Connection, name: str) -> None:
     """
     version = _known(version_of(connection, name), name)
     if version is None:
-        raise SchemaMismatch(f"{name} holds no book yet: start a worker or publish a message first")
+        raise SchemaMismatch(
+            f"{name} holds no book yet: crossfoot worker MODULE:NAME makes it, or a first crossfoot publish"
+        )
     if version != HEAD:
         raise SchemaMismatch(
             f"the book in {name} is of schema {version}, this crossfoot writes {HEAD}: start a worker once"

@@ -16,11 +16,19 @@ FIND_MESSAGE = """
 SELECT key, type, subject, operation, latest, marks FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?
 """
 
-FIND_CONTENT = "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?"
+FIND_CONTENT = differs(
+    "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?",
+    postgres="""
+SELECT r.sequence, r.operation, p.body FROM crossfoot_records r LEFT JOIN crossfoot_payloads p ON p.key = r.key WHERE r.key = ?
+""",
+)
+"""In PostgreSQL without the view: only a key that is a parameter itself leads to one range of payloads alone."""
 
 REPLACE_CONTENT = differs(
     """
-UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = ?, causation = ?, sequence = ?, body = ? WHERE key = ?
+UPDATE crossfoot_messages SET subject = ?, operation = ?, correlation = coalesce(?, correlation), causation = coalesce(?, causation),
+  sequence = ?, body = ?
+WHERE key = ?
 """,
     postgres="""
 WITH given (subject, operation, correlation, causation, sequence, body, key) AS (
@@ -28,8 +36,8 @@ WITH given (subject, operation, correlation, causation, sequence, body, key) AS 
 ), kept AS (
   INSERT INTO crossfoot_payloads (key, body) SELECT key, body FROM given ON CONFLICT (key) DO UPDATE SET body = excluded.body
 )
-UPDATE crossfoot_records r SET subject = g.subject, operation = g.operation, correlation = g.correlation, causation = g.causation,
-  sequence = g.sequence
+UPDATE crossfoot_records r SET subject = g.subject, operation = g.operation, correlation = coalesce(g.correlation, r.correlation),
+  causation = coalesce(g.causation, r.causation), sequence = g.sequence
 FROM given g WHERE r.key = g.key
 """,
 )
@@ -214,6 +222,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 INSERT_NUMBERED_OUTBOX = INSERT_OUTBOX.rstrip() + " RETURNING number"
+
+INSERT_NUMBERED_OUTBOX_GROUP = (
+    INSERT_OUTBOX.rstrip() + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (GROUP - 1) + " RETURNING number, message"
+)
+"""A whole group: numbered in its order, and not necessarily returned in it."""
 
 OUTBOX_DUE = "SELECT 1 FROM crossfoot_outbox WHERE due <= :now AND queue = :queue LIMIT 1"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.connection import Connection, is_postgres
 from crossfoot.errors import Conflict, DatabaseUnavailable, UsageError
 from crossfoot.message import Message
+from crossfoot.sqlite import explain, is_outside
 
 T = TypeVar("T")
 
@@ -114,7 +116,12 @@ class Book:
     def reading(self) -> Iterator[Connection]:
         """The book's own connection, for statements that only read and are read to their end."""
         with self._lock:
-            yield self.connection
+            try:
+                yield self.connection
+            except sqlite3.Error as error:
+                if is_outside(error):
+                    raise explain(error, self.path) from error
+                raise
 
     @property
     def connection(self) -> Connection:
@@ -150,48 +157,50 @@ class Book:
 
     def append(self, entries: Iterable[Entry], causes: Iterable[Cause] = ()) -> None:
         """Write entries, and the causes they name, in one transaction."""
-        with self.writing() as connection:
-            write_entries(connection, entries)
-            write_causes(connection, causes, self.clock.now())
+        rows, named, now = [entry_row(entry) for entry in entries], list(causes), self.clock.now()
+
+        def append(connection: Connection) -> None:
+            write_rows(connection, rows)
+            write_causes(connection, named, now)
+
+        self.write(append)
 
     def keys_of(self, records: Sequence[Record]) -> list[int]:
         """The keys of messages, which are added where the book does not know them."""
-        with self.writing() as connection:
-            return [find_or_add(connection, record).key for record in records]
+        return self.write(lambda connection: [find_or_add(connection, record).key for record in records])
 
     def start_worker(self, name: str, service: str) -> int:
         """Register this process; its number stands in the entries it writes."""
         now = self.clock.now()
         row = (name, service, socket.gethostname(), os.getpid(), version("crossfoot"), now, now)
-        with self.writing() as connection:
-            return int(connection.execute(sql.INSERT_WORKER, row).fetchone()[0])
+        return self.write(lambda connection: int(connection.execute(sql.INSERT_WORKER, row).fetchone()[0]))
 
     def see_worker(self, number: int) -> None:
         """Say that the worker is alive."""
-        with self.writing() as connection:
-            connection.execute(sql.SEE_WORKER, (self.clock.now(), number))
+        self.write(lambda connection: connection.execute(sql.SEE_WORKER, (self.clock.now(), number)))
 
     def stop_worker(self, number: int) -> None:
         """Say that the worker stopped in order; one that is killed never gets here, which is how it is known."""
         now = self.clock.now()
-        with self.writing() as connection:
-            connection.execute(sql.STOP_WORKER, (now, now, number))
+        self.write(lambda connection: connection.execute(sql.STOP_WORKER, (now, now, number)))
 
     def tidy(self) -> bool:
-        """Give back room that is not needed any more. True when there was some."""
+        """Give back what is not needed any more, and have ready what will be. True when there was something."""
         with self._lock:
-            return self.place.tidy(self.connection)
+            return self.place.tidy(self.connection, self.clock.now())
 
     def identity(self) -> str:
         """This book's own id, made when it is first asked for."""
+
+        def find_or_make(connection: Connection) -> str:
+            connection.execute(
+                "INSERT INTO crossfoot_facts (name, value) VALUES ('book', ?) ON CONFLICT (name) DO NOTHING",
+                (str(uuid.uuid4()),),
+            )
+            return str(connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'book'").fetchone()[0])
+
         if not self._identity:
-            with self.writing() as connection:
-                connection.execute(
-                    "INSERT INTO crossfoot_facts (name, value) VALUES ('book', ?) ON CONFLICT (name) DO NOTHING",
-                    (str(uuid.uuid4()),),
-                )
-                row = connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'book'").fetchone()
-                self._identity = str(row[0])
+            self._identity = self.write(find_or_make)
         return self._identity
 
 

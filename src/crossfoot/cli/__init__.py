@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from crossfoot.cli.output import FAULT, complain, reader_left
+from crossfoot.connection import has_password
 from crossfoot.errors import CrossfootError, NotFound
 
 COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "discard", "metrics", "flow")
@@ -169,7 +171,7 @@ def _dispatch(arguments: list[str]) -> int:
         result = _laid_out(typer.main.get_command(app))(args=arguments, prog_name="crossfoot", standalone_mode=False)
     except WrongUse as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "crossfoot")
-        return complain(f"{_told(error)} See {where} --help.", code=WRONG)
+        return complain(f"{_told(error, arguments)} See {where} --help.", code=WRONG)
     except SystemExit as left:
         if isinstance(left.__context__, BrokenPipeError):  # Typer makes it an exit of its own
             raise left.__context__ from None
@@ -177,7 +179,7 @@ def _dispatch(arguments: list[str]) -> int:
     return result if isinstance(result, int) else WELL
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, arguments: Sequence[str]) -> str:
     """What was wrong, in a sentence, with the nearest command for one that is not there."""
     told = str(error.format_message()) if hasattr(error, "format_message") else str(error)
     context: Any = getattr(error, "ctx", None)
@@ -185,8 +187,20 @@ def _told(error: Exception) -> str:
     if found and context and (near := get_close_matches(found[1], context.command.list_commands(context), 1)):
         told = f"There is no command {found[1]!r}; did you mean {near[0]!r}?"
     if _NO_DATABASE.match(told) and context and context.command.name in ("worker", "publish"):
-        told = (
-            "There is no option --db: the service itself says where its book is, by Crossfoot(..., database=...), or else by "
-            "CROSSFOOT_DATABASE or crossfoot.toml."
-        )
+        told = _where_the_book_is(arguments)
     return told if told.rstrip().endswith((".", "?", "!")) else f"{told}."
+
+
+def _where_the_book_is(arguments: Sequence[str]) -> str:
+    """What to write in place of --db, to the commands that work for a service."""
+    rest = list(arguments)
+    place = next(index for index, word in enumerate(rest) if word.partition("=")[0] == "--db")
+    _, is_joined, named = rest.pop(place).partition("=")
+    if not is_joined and place < len(rest):
+        named = rest.pop(place)
+    if not named or has_password(named):  # which is for no log
+        named = "PATH|URL"
+    return (
+        "There is no option --db: the service itself says where its book is. Write Crossfoot(..., "
+        f"database={named!r}) in it; or, where it says nothing, CROSSFOOT_DATABASE={shlex.quote(named)} {shlex.join(['crossfoot', *rest])}."
+    )

@@ -13,11 +13,10 @@ import msgspec
 from crossfoot import settings
 from crossfoot.books.contents import MOST_COMPARED, Contents, Seen
 from crossfoot.books.custody import Depth
-from crossfoot.connection import is_postgres, without_driver
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
+from crossfoot.queues.choosing import queue_to_ask
 from crossfoot.queues.queue import DepthIs, Held, KeepsExpired, Queue
-from crossfoot.settings import Settings
 
 T = TypeVar("T")
 
@@ -49,7 +48,7 @@ def depth_of(queue: str, path: str) -> Depth | None:
 
 
 def _asked(queue: str, path: str, ask: Callable[[Queue], Awaitable[T]]) -> T | None:
-    found = _queue(queue, settings.load(database=path))
+    found = queue_to_ask(queue, settings.load(database=path))
     if found is None:
         return None
     with _quiet(logging.getLogger("crossfoot.queues")):
@@ -119,43 +118,3 @@ async def _list(queue: Queue) -> Contents | None:
     if len(aside) == MOST_ASIDE:
         return None
     return Contents(held, [seen(one) for one in aside], [seen(one) async for one in queue.dead_letters()])
-
-
-def _queue(name: str, chosen: Settings) -> Queue | None:
-    """The queue of that name, if the settings lead to it."""
-    kind, _, rest = chosen.queue.partition(":")
-    if kind in ("nats", "tls", "ws", "wss"):
-        from crossfoot.queues.nats import NatsQueue
-
-        durable = NatsQueue(chosen.queue, servers=chosen.endpoint, durable=name.rpartition("/")[2])
-        return durable if durable.name == name else None
-    queue: Queue
-    if kind in ("sqs", "https", "http"):
-        from crossfoot.queues.sqs import SqsQueue
-
-        queue = SqsQueue(
-            (rest or name) if kind == "sqs" else chosen.queue, endpoint_url=chosen.endpoint, region=chosen.region
-        )  # fmt: skip
-    elif kind in ("redis", "rediss"):
-        from crossfoot.queues.redis import RedisQueue
-
-        queue = RedisQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
-    elif kind in ("rabbitmq", "amqp", "amqps"):
-        from crossfoot.queues.rabbitmq import RabbitQueue
-
-        queue = RabbitQueue(chosen.queue if rest.startswith("//") else rest or name, url=chosen.endpoint)
-    elif kind in ("kafka", "kafkas"):
-        from crossfoot.queues.kafka import KafkaQueue
-
-        topic = chosen.queue if rest.startswith("//") else rest or name.partition("/")[0]
-        queue = KafkaQueue(topic, servers=chosen.endpoint, group=name.partition("/")[2])
-    elif kind in ("postgresql", "postgres") or (kind == "embedded" and is_postgres(chosen.database)):
-        from crossfoot.queues.postgres import PostgresQueue
-
-        whole = rest.startswith("//")
-        beside = without_driver(chosen.database) if is_postgres(chosen.database) else None
-        where = chosen.queue if whole else beside if kind == "embedded" else chosen.endpoint or beside
-        queue = PostgresQueue(name if whole else rest or name, url=where)  # no retention: who looks sets nothing aside
-    else:
-        return None
-    return queue if queue.name == name else None

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from crossfoot.app import Crossfoot
+from crossfoot.books import queries
 from crossfoot.cli.loading import book_to_name, load_app
 from crossfoot.cli.output import clean, complain, naming, note
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable, UsageError
@@ -34,6 +35,7 @@ def publish(
     source: Annotated[str | None, typer.Option(help="who sends it; the service's name unless given")] = None,
     message_id: Annotated[str | None, typer.Option("--id", help="its id; a new one unless given")] = None,
     correlation: Annotated[str | None, typer.Option(help="the flow it belongs to")] = None,
+    causation: Annotated[str | None, typer.Option(help="the id of what caused it")] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="CloudEvents in JSON, one a line; - for standard input")
     ] = None,
@@ -59,12 +61,15 @@ def publish(
     else:
         attributes = {
             "subject": subject, "sequence": sequence, "operation": operation, "correlationid": correlation,
-            "source": source,
+            "causationid": causation, "source": source,
         }  # fmt: skip
         stated: dict[str, Any] = {name: value for name, value in attributes.items() if value is not None}
         if message_id is not None:
             stated["id"] = message_id
-        groups = iter([[app.message(str(type_), data=_payload(data), **stated)]])
+        message = app.message(str(type_), data=_payload(data), **stated)
+        if message_id is not None:
+            _say_where_it_is(app, message)
+        groups = iter([[message]])
     try:
         answers = anyio.run(_publish, app, groups)
     except QueueUnavailable as error:
@@ -72,6 +77,18 @@ def publish(
     _report(answers, as_json)
     if not all(isinstance(answer, Accepted) for answer in answers):
         raise typer.Exit(1)
+
+
+def _say_where_it_is(app: Crossfoot, message: Message) -> None:
+    """Whoever means to send a message again, and names the wrong service, would make it a second one."""
+    app.book.open()
+    with app.book.reading() as connection:
+        queues = [row.queue for row in queries.named(connection, "message key", message.key, 10)]
+    if queues and app.queue.name not in queues:
+        note(
+            f"the book knows message {message.id} on queue {' and '.join(queues)} only, and this one goes to queue {app.queue.name} as a "
+            "message of its own: to send that one again, name the service that works its queue"
+        )
 
 
 def _say_kept(error: QueueUnavailable, app: Crossfoot) -> int:

@@ -18,6 +18,7 @@ from crossfoot import settings
 from crossfoot.app import Crossfoot
 from crossfoot.cli.loading import book_to_name
 from crossfoot.cli.output import note
+from crossfoot.cli.worker_leaving import end_at_last
 from crossfoot.cli.worker_probes import Pulse
 from crossfoot.connection import shown
 from crossfoot.recover.phrases import plural
@@ -107,6 +108,7 @@ async def _work(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, 
     async with _closing(app), anyio.create_task_group() as tasks:
         tasks.start_soon(_heed_signals, worker)
         tasks.start_soon(pulse.beat)
+        tasks.start_soon(end_at_last, worker)
         if line is not None:
             tasks.start_soon(_stop_with, line, worker)
         try:

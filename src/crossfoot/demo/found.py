@@ -1,6 +1,6 @@
 """Which faults the books tell of, each by a pattern of its own in the entries. Nothing else is looked at.
 
-publish refused            an entry `refused` or `put off`
+publish refused            an entry `refused` or `put off`, and not for one of its partition that must go first
 publish answer lost        an entry `publish in doubt`
 duplicate publication      intended twice under one id; or suppressed because another message did it
 redelivery while running   received again while the lease of an earlier delivery ran, and before that one's end
@@ -32,6 +32,7 @@ from crossfoot.books.store import Book
 from crossfoot.connection import Connection
 from crossfoot.demo.plan import GROUPS, Fault, faults_on
 from crossfoot.dialect import differs
+from crossfoot.effects.outbox import BEHIND
 
 ENDS = (*PROOFS, Kind.PARKED, Kind.FAILED, Kind.RELEASED, Kind.EXPIRED, Kind.COMMIT_IN_DOUBT)
 """Entries that end a delivery."""
@@ -78,7 +79,9 @@ _DEAD = f"EXISTS (SELECT 1 FROM crossfoot_entries d WHERE d.message = m.key AND 
 _PROVEN = f"EXISTS (SELECT 1 FROM crossfoot_entries d WHERE d.message = m.key AND d.kind IN ({_numbers(*PROOFS)}))"
 
 QUERIES: dict[Fault, str] = {
-    Fault.REFUSED: f"{_MESSAGES} WHERE e.kind IN ({_numbers(Kind.REFUSED, Kind.PUT_OFF)})",
+    Fault.REFUSED: f"""
+        {_MESSAGES} WHERE e.kind IN ({_numbers(Kind.REFUSED, Kind.PUT_OFF)})
+          AND coalesce(json_extract(e.details, '$.reason'), '') <> '{BEHIND}'""",
     Fault.ANSWER_LOST: f"""
         {_MESSAGES} WHERE e.kind = {Kind.PUBLISH_IN_DOUBT} AND json_extract(e.details, '$.lapsed') IS NULL""",
     Fault.DUPLICATE: f"""

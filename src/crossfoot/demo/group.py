@@ -98,7 +98,11 @@ class FaultyGroupReceive(FaultyReceive):
     def forget(self, receipt: str) -> None:
         id_ = self._ids.pop(receipt, "")
         if id_ and receipt not in self._ended:
-            self.record.note(Fault.REBALANCED if receipt in self._void else Fault.OVERRUN, id_)
+            overran = receipt in self.held and self.held[receipt].overran
+            taken_away = (
+                receipt in self._void and not overran
+            )  # what is taken away after it has failed of its lease is no loss
+            self.record.note(Fault.REBALANCED if taken_away else Fault.OVERRUN, id_)
         self._void.discard(receipt)
         self._ended.discard(receipt)
         self.shield.down(_name(receipt))

@@ -130,6 +130,7 @@ class Hooks:
             time.sleep(LOOK_AGAIN)
         if not self._queue.is_void(hold.delivery.receipt):
             self._record.note(Fault.OVERRUN, message.id)
+            hold.overran = True
         else:  # it did not run out, it was taken away: the next one is to be the one
             self._record.withdraw(_began(Fault.OVERRUN, message))
 

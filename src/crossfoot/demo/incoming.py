@@ -48,6 +48,8 @@ class Hold(msgspec.Struct):
     lease_until: Micros
     muted: bool = False
     """Whether what is asked about it gets lost."""
+    overran: bool = False
+    """Whether its lease ran out while its handler ran, whatever came after that."""
 
 
 class FaultyReceive(Delegate):

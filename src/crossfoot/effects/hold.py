@@ -34,6 +34,8 @@ class Hold(msgspec.Struct, kw_only=True):
     """Told when it is to begin anew, among others whose transaction was rolled back: no deadline runs until it does."""
     running: CancelScope | None = None
     """While an asynchronous handler runs for it: what ends that one handler, whatever else is in its transaction."""
+    until: float | None = None
+    """When the message is of no use any more, by the monotonic clock."""
     trace: Trace | None = None
     """What follows it for OpenTelemetry, where somebody does."""
     fence: Callable[[], None] | None = None

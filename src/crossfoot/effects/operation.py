@@ -22,6 +22,11 @@ FIELDS = ("id", "source", "type", "subject", "sequence", "correlationid", "causa
 OperationKey = Callable[[Message], str]
 
 
+def of_itself(message: Message, scope: str) -> str:
+    """The operation of a message that nobody named one for."""
+    return f"{scope}|{message.key}"
+
+
 def operation_key(template: str | None, *, handler: str, scope: str = "") -> OperationKey:
     """The function that names a message's operation.
 
@@ -33,7 +38,7 @@ def operation_key(template: str | None, *, handler: str, scope: str = "") -> Ope
         UsageError: the template names a field that messages do not have, or two fields that nothing tells apart.
     """
     if template is None:
-        return lambda message: message.operation or f"{scope or handler}|{message.key}"
+        return lambda message: message.operation or of_itself(message, scope or handler)
     parts = _parsed(template, handler)
     if not any(field is not None for _, field in parts):
         raise UsageError(

@@ -13,6 +13,7 @@ them, so that is booked as doubt, and the next one sends them.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from crossfoot.books.fate import FATE_OF_LATEST, Fate, fold, posted_fate
 from crossfoot.books.identity import find_or_publish
 from crossfoot.books.queries import entries_of
 from crossfoot.books.record import Record
-from crossfoot.books.store import Book, write_entries
+from crossfoot.books.store import Book, flat, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
@@ -165,23 +166,33 @@ class Outbox:
         """Letters for the outbox; those whose name is another message's are refused."""
         now = self._book.clock.now()
         claim, until = _token(), now + self._claim_for
-        letters: list[Letter | Refused] = []
-        with self._book.writing() as connection:
-            entries = []
+
+        def intend(connection: Connection) -> list[Letter | Refused]:
             found = find_or_publish(connection, [record for record, _ in records])
-            for (record, outgoing), place in zip(records, found, strict=True):
+            asked = list(zip(records, found, strict=True))
+            rows = [
+                (place[0], record.queue, outgoing.key, outgoing.body, outgoing.partition, place[1], until, claim)
+                for (record, outgoing), place in asked
+                if not isinstance(place, IdentityTaken)
+            ]
+            numbers = iter(_numbered(connection, rows))
+            letters: list[Letter | Refused] = []
+            entries = []
+            for (_, outgoing), place in asked:
                 if isinstance(place, IdentityTaken):
                     letters.append(Refused(outgoing.key, str(place), permanent=True))
                     continue
                 key, base = place
+                letters.append(
+                    Letter(next(numbers), key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim)
+                )
                 entries.append(
                     Entry(message=key, kind=Kind.INTENDED, at=now, attempt=base, due=now, worker=self._worker)
                 )
-                row = (key, record.queue, outgoing.key, outgoing.body, outgoing.partition, base, until, claim)
-                (number,) = connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()
-                letters.append(Letter(number, key, outgoing.key, outgoing.body, outgoing.partition, base, 1, claim))
             write_entries(connection, entries)
-        return letters
+            return letters
+
+        return self._book.write(intend)
 
     def _behind(self, letters: Sequence[Letter]) -> set[int]:
         """Numbers of letters whose partition has an earlier one, not of this call, that is still to be sent."""
@@ -206,12 +217,15 @@ class Outbox:
                 return []
         claim = _token()
         parameters |= {"claim": claim, "until": now + self._claim_for}
-        with self._book.writing() as connection:
+
+        def take_up(connection: Connection) -> list[Any]:
             connection.alone(f"claim of outbox {queue}")
             lapsed = connection.execute(sql.LAPSED_CLAIMS, parameters).fetchall()
             rows = connection.execute(take, parameters).fetchall()
             write_entries(connection, [self._doubt(message, base, now) for message, base in lapsed])
-        letters = [Letter(*(*row, claim)) for row in rows]
+            return rows
+
+        letters = [Letter(*(*row, claim)) for row in self._book.write(take_up)]
         return sorted(letters, key=lambda letter: letter.number)
 
     def _waits(self, queue: str) -> bool:
@@ -249,8 +263,9 @@ class Outbox:
         Others do not: who has published one before may have sent it, or may still do so.
         """
         now = self._book.clock.now()
-        refused: list[Letter] = []
-        with self._book.writing() as connection:
+
+        def refuse(connection: Connection) -> list[Letter]:
+            refused: list[Letter] = []
             for letter in letters:
                 if not connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim)).rowcount:
                     continue  # the claim was over, and somebody else sends it now
@@ -259,32 +274,46 @@ class Outbox:
                 if posted_fate(fold(entries_of(connection, letter.message))) in (Fate.INTENDED, Fate.REFUSED):
                     refused.append(letter)
             write_entries(connection, [self._entry(letter, Kind.REFUSED, now, now, reason) for letter in refused])
-        return tuple(letter.id for letter in refused)
+            return refused
+
+        return tuple(letter.id for letter in self._book.write(refuse))
 
     def _put_off(self, letters: Sequence[Letter], reason: str) -> None:
         """Nothing was sent: try all of them later."""
         now = self._book.clock.now()
-        with self._book.writing() as connection:
-            for letter in letters:
-                due = now + pause(letter.tries)
-                connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
-                write_entries(connection, [self._entry(letter, Kind.PUT_OFF, now, due, reason)])
+
+        dues = [now + pause(letter.tries) for letter in letters]
+
+        def put_off(connection: Connection) -> None:
+            later = [(due, letter.number, letter.claim) for letter, due in zip(letters, dues, strict=True)]
+            connection.executemany(sql.RETRY_OUTBOX, later)
+            entries = [
+                self._entry(letter, Kind.PUT_OFF, now, due, reason) for letter, due in zip(letters, dues, strict=True)
+            ]
+            write_entries(connection, entries)
+
+        self._book.write(put_off)
 
     def _book_answers(self, letters: Sequence[Letter], answers: Sequence[PublishAnswer]) -> None:
         now = self._book.clock.now()
-        entries = []
-        with self._book.writing() as connection:
+
+        def book(connection: Connection) -> None:
+            entries, over, later = [], [], []
             for letter, answer in zip(letters, answers, strict=True):
                 kind = kind_of(answer)
                 if kind is Kind.REFUSED and _was_parked(connection, letter):
                     kind = Kind.PUT_OFF  # the outbox holds its only copy, so no refusal is the last
                 due = now if kind in (Kind.PUBLISHED, Kind.REFUSED) else now + pause(letter.tries)
                 if kind in (Kind.PUBLISHED, Kind.REFUSED):
-                    connection.execute(sql.DROP_OUTBOX, (letter.number, letter.claim))
+                    over.append((letter.number, letter.claim))
                 else:
-                    connection.execute(sql.RETRY_OUTBOX, (due, letter.number, letter.claim))
+                    later.append((due, letter.number, letter.claim))
                 entries.append(self._entry(letter, kind, now, due, getattr(answer, "reason", "")))
+            connection.executemany(sql.DROP_OUTBOX, over)
+            connection.executemany(sql.RETRY_OUTBOX, later)
             write_entries(connection, entries)
+
+        self._book.write(book)
 
     def _doubt(self, message: int, base: int, now: Micros) -> Entry:
         """A sender took it up and was not heard of again: it may have been sent, and is sent once more."""
@@ -299,6 +328,19 @@ class Outbox:
         return Entry(
             message=letter.message, kind=kind, at=now, attempt=letter.base, due=due, worker=self._worker, details=details
         )  # fmt: skip
+
+
+def _numbered(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Put rows into the outbox. Returns their numbers, which rise in the order of the rows."""
+    whole = len(rows) - len(rows) % sql.GROUP
+    numbers: list[int] = []
+    for first in range(0, whole, sql.GROUP):
+        added = connection.execute(sql.INSERT_NUMBERED_OUTBOX_GROUP, flat(rows[first : first + sql.GROUP])).fetchall()
+        of: defaultdict[int, list[int]] = defaultdict(list)
+        for number, message in sorted(added, reverse=True):
+            of[message].append(number)
+        numbers += [of[row[0]].pop() for row in rows[first : first + sql.GROUP]]
+    return numbers + [connection.execute(sql.INSERT_NUMBERED_OUTBOX, row).fetchone()[0] for row in rows[whole:]]
 
 
 def _was_parked(connection: Connection, letter: Letter) -> bool:

@@ -7,9 +7,10 @@ disbelieved: the operation key is read again, over a new connection, and says wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn
 
 import anyio
@@ -18,14 +19,17 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
+from crossfoot.effects.bounds import deadline_of, told
 from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
 from crossfoot.effects.work import Decided, Work, enter, leave
-from crossfoot.errors import CommitInDoubt, DeadlineExceeded, HandlerQuit, LeaseLost, TransactionMisuse
+from crossfoot.errors import CommitInDoubt, HandlerQuit, LeaseLost, TransactionMisuse
 from crossfoot.message import Message
+
+logger = logging.getLogger("crossfoot.effects")
 
 AGAIN = 5
 """How often a delivery is begun anew because the database asks for that, before it counts as failed."""
@@ -81,6 +85,7 @@ def _perform(work: Work, session: Session, database: Database, following: Work |
         session.rollback()
         if session.asks_again(error) or not committed_after_all(work, database, error):
             raise
+        _tell_found(work, error)
     reach(Boundary.AFTER_COMMIT)
     return kind
 
@@ -124,6 +129,7 @@ async def _aperform(work: Work, session: AsyncSession, database: Database) -> Ki
             await session.rollback()
             if session.asks_again(error) or not await acommitted_after_all(work, database, error):
                 raise
+            _tell_found(work, error)
     reach(Boundary.AFTER_COMMIT)
     return kind
 
@@ -231,9 +237,13 @@ def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
         HandlerQuit: it raised what is not for one delivery to raise.
     """
     process = os.getpid()
+    deadline = deadline_of(work, given)
     try:
-        return work.handler.function(*work.handler.arguments(given, tx))
-    except (Exception, Decided):
+        with deadline or nullcontext():
+            return work.handler.function(*work.handler.arguments(given, tx))
+    except (Exception, Decided) as error:
+        if (late := told(work, deadline, error)) is not None:
+            raise late from error
         raise
     except BaseException as error:
         if _only_decided(error):
@@ -241,8 +251,7 @@ def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
         raise _quit(work, error) from error
     finally:
         tx.end()
-        if os.getpid() != process:  # a child that the handler forked and did not end: only one of us may go on
-            os._exit(70)
+        _only_here(process)
 
 
 async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransaction) -> Any:
@@ -250,20 +259,26 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
 
     Raises:
         DeadlineExceeded: it was cancelled at its deadline.
+        MessageExpired: it was cancelled when its message was of no use any more.
         LeaseLost: it was cancelled because somebody else may hold the message by now.
     """
-    seconds = work.handler.deadline
+    deadline, process = deadline_of(work, given), os.getpid()
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
     try:
-        with anyio.move_on_after(seconds) as work.hold.running:
-            result = await work.handler.function(*work.handler.arguments(given, tx))
+        with anyio.CancelScope() as work.hold.running, deadline or nullcontext():
+            try:
+                result = await work.handler.function(*work.handler.arguments(given, tx))
+            finally:
+                _only_here(process)
             if task.cancelling() > before and not is_cancelled():
                 await _take_back(task, before)
                 raise _quit(work, asyncio.CancelledError("by its own task.cancel()"))
             return result
-    except (Exception, Decided):
+    except (Exception, Decided) as error:
+        if (late := told(work, deadline, error)) is not None:
+            raise late from error
         raise
     except BaseException as error:
         if _only_decided(error):
@@ -276,12 +291,14 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
     finally:
         work.hold.running = None
         tx.end()
-    if work.hold.fence is not None:
-        with suppress(DeadlineExceeded):  # told below, by what the handler was given
-            work.hold.fence()
-    raise DeadlineExceeded(
-        f"{work.what}: handler {work.handler.name} was cancelled at its deadline of {seconds} s; nothing was kept"
-    )
+    raise LeaseLost(work.lost)  # which is what ends one handler and not its lane
+
+
+def _only_here(process: int) -> None:
+    """End a child that a handler forked and did not end: it has the connections and the event loop of this process, and only one of
+    us may go on with them."""
+    if os.getpid() != process:
+        os._exit(70)
 
 
 def is_cancelled() -> bool:
@@ -326,6 +343,16 @@ def _owner(work: Work) -> Steps[int | None]:
         if (yield Run(sql.INSERT_OPERATION, (work.operation, work.hold.key, int(Kind.COMMITTED), work.clock.now()))):
             return None
     raise CommitInDoubt(f"{work.what}: operation {work.operation!r} is claimed, and cannot be seen")
+
+
+def _tell_found(work: Work, error: Exception) -> None:
+    """The delivery goes on as committed; that something is wrong with the line would else be known to nobody."""
+    what = work.what if work.what.isprintable() else ascii(work.what)  # a publisher may write what it likes
+    logger.warning(
+        "%s: its commit gave no answer (%s), and its operation is complete: it was committed",
+        what,
+        type(error).__name__,
+    )
 
 
 def _doubt(work: Work, error: Exception, second: Exception) -> NoReturn:

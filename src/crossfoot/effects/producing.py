@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
@@ -18,11 +18,12 @@ from crossfoot.clock import Clock
 from crossfoot.connection import shown
 from crossfoot.dialect import numbered, translate
 from crossfoot.effects.awaited import Calls
+from crossfoot.effects.committing import commits_here, is_deliberate
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer, own_cursor
 from crossfoot.effects.letters import EntryRow, send
 from crossfoot.effects.sending import Sending, sending
-from crossfoot.errors import UsageError
+from crossfoot.errors import TransactionMisuse, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.queue import Queue
 
@@ -55,8 +56,18 @@ class _Producing:
         """The caller's own connection or session."""
         self._raw = raw or session
         self._service = service
+        self._over = False
+
+    def close(self) -> None:
+        """The block is over: what is sent from now on would be sent by nobody's commit."""
+        self._over = True
 
     def _steps(self, message: str | Message, to: str | None, attributes: dict[str, Any]) -> tuple[Message, Steps[None]]:
+        if self._over:
+            raise TransactionMisuse(
+                f"tx.send({message if isinstance(message, str) else message.id}): the block of app.transaction() is over, and with it "
+                "the transaction: nothing was sent. Send within the block, or open another one"
+            )
         if isinstance(message, str):
             attributes.setdefault("source", self._service.name)
             message = Message(type=message, **attributes)
@@ -108,33 +119,44 @@ class AsyncProducing(_Producing):
 
 
 @contextmanager
-def joined(session: Any, service: Sender) -> Iterator[Producing]:
-    """Join the caller's transaction, or begin and commit one where there is none."""
+def joined(session: Any, service: Sender, commit: bool | None = None) -> Iterator[Producing]:
+    """Join the caller's transaction, or begin and commit one where there is none.
+
+    Args:
+        commit: whether to commit at the end; told by how the transaction was begun, unless stated.
+    """
     if hasattr(session, "settings_dict"):
         from crossfoot.effects.databases.django import joined_block
 
+        if commit is not None:
+            raise UsageError("app.transaction(): Django's atomic() blocks say who commits; leave commit= out")
         with joined_block(session) as raw:
             check_place(_place_of(raw, service), service)
-            yield Producing(session, service, raw)
+            with closing(Producing(session, service, raw)) as producing:
+                yield producing
         return
+    begin: str | None = None
     if isinstance(session, sqlite3.Connection):
-        own = not session.in_transaction
-        if own:
-            session.execute("BEGIN IMMEDIATE")
+        is_open, begin = session.in_transaction, "BEGIN IMMEDIATE"
     elif _is_psycopg(session) and not _is_async(session):
-        own = _is_idle(session)
-        if own and session.autocommit:  # else its first statement begins one
-            session.execute("BEGIN")
+        is_open = not _is_idle(session)
+        begin = "BEGIN" if session.autocommit else None  # else its first statement begins one
     elif (hasattr(session, "exec_driver_sql") or hasattr(session, "connection")) and not _is_async(session):
-        own = not session.in_transaction()
+        is_open = session.in_transaction()
     else:
         raise UsageError(
             f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, a SQLAlchemy Session or Connection, or a "
             "connection of Django's"
         )
+    own = commits_here(
+        session, "app.transaction", commit, is_open=is_open, is_deliberate=is_open and is_deliberate(session)
+    )
+    if begin and not is_open:
+        session.execute(begin)
     try:
         check_place(_place_of(session, service), service)
-        yield Producing(session, service)
+        with closing(Producing(session, service)) as producing:
+            yield producing
     except BaseException:
         if own:
             session.rollback()
@@ -144,39 +166,60 @@ def joined(session: Any, service: Sender) -> Iterator[Producing]:
 
 
 @asynccontextmanager
-async def joined_async(session: Any, service: Sender) -> AsyncIterator[AsyncProducing]:
+async def joined_async(session: Any, service: Sender, commit: bool | None = None) -> AsyncIterator[AsyncProducing]:
     """The asynchronous twin."""
-    ending = session
+    begin: str | None = None
     if hasattr(session, "run_sync"):
-        own = not session.in_transaction()
+        is_open = session.in_transaction()
     elif _is_asyncpg(session):
-        if own := not session.is_in_transaction():
-            ending = session.transaction()
-            await ending.start()
+        async with _joined_asyncpg(session, service, commit) as producing:
+            yield producing
+        return
     elif _is_psycopg(session) and _is_async(session):
-        own = _is_idle(session)
-        if own and session.autocommit:
-            await session.execute("BEGIN")
-    elif hasattr(session, "in_transaction"):
-        own = not session.in_transaction
-        if own:
-            await session.execute("BEGIN IMMEDIATE")
+        is_open = not _is_idle(session)
+        begin = "BEGIN" if session.autocommit else None
+    elif hasattr(session, "in_transaction") and _is_async(session):
+        is_open, begin = session.in_transaction, "BEGIN IMMEDIATE"
     else:
         raise UsageError(
             f"app.atransaction({session!r}): give an aiosqlite.Connection, a psycopg.AsyncConnection, an asyncpg.Connection or a "
             "SQLAlchemy AsyncSession"
         )
-    producing = AsyncProducing(session, service)
+    own = commits_here(
+        session, "app.atransaction", commit, is_open=is_open, is_deliberate=is_open and is_deliberate(session)
+    )
+    if begin and not is_open:
+        await session.execute(begin)
     try:
+        async with _producing(session, service) as producing:
+            yield producing
+    except BaseException:
+        if own:
+            await session.rollback()
+        raise
+    if own:
+        await session.commit()
+
+
+@asynccontextmanager
+async def _joined_asyncpg(session: Any, service: Sender, commit: bool | None) -> AsyncIterator[AsyncProducing]:
+    """asyncpg begins nothing by itself: what is open was begun, and is ended, by a block of its own."""
+    if commit is not None:
+        raise UsageError("app.atransaction(): asyncpg's transaction() blocks say who commits; leave commit= out")
+    if session.is_in_transaction():
+        async with _producing(session, service) as producing:
+            yield producing
+        return
+    async with session.transaction(), _producing(session, service) as producing:
+        yield producing
+
+
+@asynccontextmanager
+async def _producing(session: Any, service: Sender) -> AsyncIterator[AsyncProducing]:
+    with closing(AsyncProducing(session, service)) as producing:
         await _check_place(session, service)
         yield producing
         producing.check()
-    except BaseException:
-        if own:
-            await ending.rollback()
-        raise
-    if own:
-        await ending.commit()
 
 
 def check_place(place: str, service: Sender) -> None:

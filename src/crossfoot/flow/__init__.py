@@ -6,8 +6,10 @@ limits.py           at most so many at once                 line.py       who go
 sizes.py            limits that find their size (pure)
 calling.py          one guarded call                        branches.py   what bounds it, and how it ended
 fanning.py          several at once                         fanning_threads.py, threads.py   the same in threads
+groups.py           tasks that end with their block         asgi.py, hanging_up.py   the edge towards callers
 retries.py          trying again                            budgets.py    how much of that (pure)
 fates.py            how things end (pure)                   ledgers.py    the books of requests
+metrics.py, spans.py    the same for Prometheus and OpenTelemetry
 places.py, reports.py   troubles, told with the place that caused them
 """
 

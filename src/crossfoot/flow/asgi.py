@@ -12,21 +12,22 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-import anyio
-
 from crossfoot.errors import FlowError, WireInvalid
 from crossfoot.flow import wire
+from crossfoot.flow.branches import Request
 from crossfoot.flow.deadlines import deadline as within
 from crossfoot.flow.deadlines import remaining
 from crossfoot.flow.fates import Fate, fate_of, http_meaning, leaves
-from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger, Waste
-from crossfoot.flow.limits import ORDINARY, Limit
+from crossfoot.flow.groups import group
+from crossfoot.flow.hanging_up import Line, Message, Receive
+from crossfoot.flow.ledgers import LEDGER, Ledger, Waste
+from crossfoot.flow.limits import ORDINARY, Limit, Permit
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+__all__ = ["PROBES", "App", "Bounded", "Message", "Receive", "Scope", "Send"]
 
 PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
 """Paths that are always answered: what refuses them is taken for dead, and restarted under its load."""
@@ -63,22 +64,21 @@ class Bounded:
         if scope["type"] != "http" or scope["method"] == "OPTIONS" or scope["path"] in self._probes:
             await self._app(scope, receive, send)
             return
-        arrival = self._ledger.arrive("request", self._name(scope))
+        request = Request(self._ledger, self._name(scope))
         answer = _Answer(send, self._header)
         try:
             with within(min(self._most, self._asked(scope))):
                 if self._limit is None:
-                    await self._serve(scope, receive, answer, arrival)
+                    await self._serve(scope, receive, answer, request)
                 else:
-                    async with self._limit.permit(self._priority(scope)):
-                        await self._serve(scope, receive, answer, arrival)
+                    await self._permitted(self._limit.permit(self._priority(scope)), scope, receive, answer, request)
         except BaseException as error:
-            arrival.end(fate_of(error))
+            request.end(fate_of(error), error)
             if answer.begun or not all(isinstance(one, FlowError) for one in leaves(error)):
                 raise
             await answer.refuse(*http_meaning(error))
         else:
-            arrival.end(Fate.FULL)
+            request.end(Fate.FULL)
 
     def _asked(self, scope: Scope) -> float:
         """Seconds the caller gives it."""
@@ -92,33 +92,36 @@ class Bounded:
             pass
         return math.inf
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, arrival: Arrival) -> None:
+    async def _permitted(
+        self, permit: Permit, scope: Scope, receive: Receive, answer: _Answer, request: Request
+    ) -> None:
+        if not permit.take():
+            await permit.__aenter__()
+        try:
+            await self._serve(scope, receive, answer, request)
+        except BaseException as error:
+            permit.give_back(error)
+            raise
+        permit.give_back()
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, request: Request) -> None:
         """Serve it, unless the caller hangs up first."""
-        began = anyio.current_time()
-        put, get = anyio.create_memory_object_stream[Message](1)
-
-        async def listen(serving: anyio.CancelScope) -> None:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect" and not answer.over:
-                    serving.cancel()
-                    return
-                await put.send(message)
-
-        with put, get:
-            try:
-                async with anyio.create_task_group() as group:
-                    with anyio.CancelScope() as serving:
-                        group.start_soon(listen, serving)
-                        await self._app(scope, get.receive, answer.send)
-                    if serving.cancelled_caught and arrival.end(Fate.CANCELLED):
-                        self._ledger.waste(Waste.LEFT, anyio.current_time() - began)
-                    group.cancel_scope.cancel()
-            except BaseExceptionGroup as group_of_one:
-                found = list(leaves(group_of_one))
-                if len(found) == 1:
-                    raise found[0] from found[0].__cause__
-                raise
+        line = Line(receive, answer)
+        try:
+            async with group() as tasks:
+                line.begin(tasks)
+                try:
+                    await self._app(scope, line.receive, answer.send)
+                finally:
+                    line.end()
+        except BaseExceptionGroup as errors:
+            found = list(leaves(errors))
+            if len(found) == 1:
+                raise found[0] from found[0].__cause__
+            raise
+        finally:
+            if line.hung_up is not None and request.end(Fate.CANCELLED):
+                self._ledger.waste(Waste.LEFT, line.hung_up)
 
 
 class _Answer:

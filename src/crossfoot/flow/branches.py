@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from crossfoot.errors import FlowError, UsageError
-from crossfoot.flow import places
+from crossfoot.flow import places, spans
 from crossfoot.flow.fates import ANSWERED, Fate, fate_of
 from crossfoot.flow.ledgers import Arrival, Kind, Ledger
 from crossfoot.flow.limits import ORDINARY, Limit
 from crossfoot.flow.retries import Retry
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 T = TypeVar("T")
 
@@ -78,22 +81,25 @@ class Branch(Generic[T]):
         error: what kept it from a full answer.
     """
 
+    # What it has not from the beginning is the class's, because one is made for every call.
+    error: BaseException | None = None
+    began: float | None = None
+    """When it had its permit and was called, by the clock of its deadline."""
+    task: asyncio.Task[Any] | None = None
+    span: Span | None = None
+    waiting: str | None = None
+    """Where it waited when its deadline passed."""
+    _value: T | None = None
+    _arrival: Arrival | None = None
+
     def __init__(
         self, name: str, function: Callable[..., object], args: tuple[object, ...], terms: Terms, taken: places.Taken
     ) -> None:
         if terms.retry is not None:
             terms.retry.allow(function, key=terms.key, idempotent=terms.idempotent)
         self.name, self.terms = name, terms
-        self.error: BaseException | None = None
-        self.began: float | None = None
-        """When it had its permit and was called, by the clock of its deadline."""
         self.function, self.args = function, args
         self.taken = taken
-        self._value: T | None = None
-        self._arrival: Arrival | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.waiting: str | None = None
-        """Where it waited when its deadline passed."""
 
     @property
     def fate(self) -> Fate | None:
@@ -134,6 +140,13 @@ class Branch(Generic[T]):
 
     def arrive(self, ledger: Ledger, kind: Kind = "branch") -> None:
         self._arrival = ledger.arrive(kind, self.name)
+        self.span = spans.begin(kind, self.name)
+
+    def begins(self, now: float) -> None:
+        """It has its permit, and is called."""
+        self.began = now
+        if self.span is not None:
+            spans.begun(self.span)
 
     def judged(self, error: BaseException) -> Fate:
         """The fate it has with that error."""
@@ -146,4 +159,24 @@ class Branch(Generic[T]):
             return False
         self._value = value
         self.error = error
+        if self.span is not None:
+            spans.end(self.span, fate, error)
+        return True
+
+
+class Request:
+    """A request of which branches are parts, from its arrival to its fate; what is done meanwhile in this task is within its span."""
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._arrival = ledger.arrive("request", name)
+        self._span = spans.begin("request", name)
+        self._within = None if self._span is None else spans.enter(self._span)
+
+    def end(self, fate: Fate, error: BaseException | None = None) -> bool:
+        """It ended so; whether that is so, as it ends once."""
+        if not self._arrival.end(fate):
+            return False
+        if self._span is not None:
+            spans.leave(self._within)
+            spans.end(self._span, fate, error)
         return True

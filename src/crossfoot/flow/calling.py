@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
 from crossfoot.errors import Expired
+from crossfoot.flow import spans
 from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
 from crossfoot.flow.deadlines import Deadline
 from crossfoot.flow.fates import Fate, fate_of
@@ -45,12 +46,16 @@ async def call(
     bounds = Terms(**terms) if terms else PLAIN
     branch: Branch[T] = Branch(name or getattr(function, "__qualname__", "?"), function, args, bounds, whole.taken)
     branch.arrive(ledger, "call")
+    within = None if branch.span is None else spans.enter(branch.span)
     try:
         with whole:
             await run(branch, ledger, whole)
     except Expired as error:
         if branch.fate is None:  # there was no time to begin
             await _degrade(branch, error, whole)
+    finally:
+        if within is not None:
+            spans.leave(within)
     return branch.value
 
 
@@ -62,7 +67,10 @@ async def run(branch: Branch[Any], ledger: Ledger, whole: Deadline, *, siblings:
         siblings: required ones that have failed so far; the rest is cancelled on their account.
     """
     try:
-        if branch.terms.share < 1:
+        if branch.terms is PLAIN:  # what most are, without a step in between
+            branch.begins(whole.clock())
+            value = await branch.function(*branch.args)  # type: ignore[misc] # it is one of coroutines
+        elif branch.terms.share < 1:
             with Deadline(max(0.0, whole.remaining()) * branch.terms.share, whole.taken):
                 value = await _answer(branch, ledger, whole)
         else:
@@ -80,18 +88,28 @@ async def run(branch: Branch[Any], ledger: Ledger, whole: Deadline, *, siblings:
 
 
 async def _answer(branch: Branch[Any], ledger: Ledger, whole: Deadline) -> Any:
-    async def once() -> Any:
-        if terms.limit is None:
-            branch.began = whole.clock()
-            return await branch.function(*branch.args)  # type: ignore[misc] # it is one of coroutines
-        async with terms.limit.permit(terms.priority):
-            branch.began = whole.clock()
-            return await branch.function(*branch.args)  # type: ignore[misc] # as above
+    retry = branch.terms.retry
+    if retry is None:
+        return await _once(branch, whole)
+    return await retry.run_at(branch.taken, ledger, _once, branch, whole)
 
-    terms = branch.terms
-    if terms.retry is None:
-        return await once()
-    return await terms.retry.run_at(branch.taken, ledger, once)
+
+async def _once(branch: Branch[Any], whole: Deadline) -> Any:
+    limit = branch.terms.limit
+    if limit is None:
+        branch.begins(whole.clock())
+        return await branch.function(*branch.args)  # type: ignore[misc] # it is one of coroutines
+    permit = limit.permit(branch.terms.priority)
+    if not permit.take():
+        await permit.__aenter__()
+    try:
+        branch.begins(whole.clock())
+        value = await branch.function(*branch.args)  # type: ignore[misc] # as above
+    except BaseException as error:
+        permit.give_back(error)
+        raise
+    permit.give_back()
+    return value
 
 
 async def _degrade(branch: Branch[Any], error: Exception, whole: Deadline) -> None:

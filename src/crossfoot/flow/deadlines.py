@@ -16,14 +16,14 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 
 from crossfoot.errors import Expired, UsageError
 from crossfoot.flow import places, watching
 from crossfoot.flow.reports import Report, Trouble, tell
-from crossfoot.flow.runtime import SYSTEM, Clock, Loop, running
+from crossfoot.flow.runtime import SYSTEM, Clock, Loop, running, scope
 
 TOLERANCE = 0.05
 """Seconds by which work may end after its deadline before that is reported."""
@@ -49,7 +49,7 @@ class Deadline:
     _token: Token[Deadline | None] | None = None
     _told = False
     _lag: float | None = None
-    _scope: anyio.CancelScope | None = None
+    _scope: Any = None
     _timer: asyncio.TimerHandle | None = None
     _task: asyncio.Task[object] | None = None
     _pressed = 0
@@ -98,26 +98,27 @@ class Deadline:
     def _fix(self, loop: Loop | None) -> None:
         """Reckon from now on, by the clock of this loop, and within the deadline that holds here; raise Expired if that is over."""
         outer = _current.get()
-        self.clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
-        now = self.clock()
-        self.at = now + self._seconds
+        self.clock = clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
+        now = clock()
+        at = now + self._seconds
         if outer is not None:
-            outer_at = outer.at_by(self.clock)
-            if outer_at <= self.at:
-                self.at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
+            outer_at = outer.at_by(clock)
+            if outer_at <= at:
+                at, self._seconds, self.taken = outer_at, outer._seconds, outer.taken
             self._within = outer
-        if self.at <= now:
+        self.at = at
+        if at <= now:
             raise self.expired()
 
     def __enter__(self) -> Self:
         return self.begin()
 
-    def begin(self, around: anyio.CancelScope | None = None) -> Self:
+    def begin(self, around: Any = None) -> Self:
         """Begin the block.
 
         Args:
-            around: a scope that was entered just now, as a task group's, to cancel everything in it and not only this task; whoever
-                entered it leaves it, after `finish`.
+            around: a scope that was entered just now, as a task group's, or what has its `cancel`: to cancel everything in it and not
+                only this task. Whoever entered it leaves it, after `finish`.
         """
         assert self._token is None, "a deadline is for one block"
         loop = running()
@@ -130,7 +131,7 @@ class Deadline:
         self._token = _current.set(self)
         return self
 
-    def _arm(self, loop: Loop, around: anyio.CancelScope | None) -> None:
+    def _arm(self, loop: Loop, around: Any) -> None:
         if loop.native is None:
             if around is None:
                 self._own = True
@@ -144,7 +145,7 @@ class Deadline:
             self._task, self._pressed = task, task.cancelling()
             if around is None:
                 self._own = True
-                self._scope = anyio.CancelScope()
+                self._scope = scope()
                 self._scope.__enter__()
             else:
                 self._scope = around
@@ -195,7 +196,9 @@ class Deadline:
 
     def disarm(self) -> None:
         """The scope around is left; nothing is to be cancelled any more."""
+        self.look = None  # which refers back to whoever has this one, as the scope does
         if self._timer is not None:
+            self._scope = None
             self._timer.cancel()
 
     def _look_back(self, over: float, swallowed: bool, trace: TracebackType | None) -> None:

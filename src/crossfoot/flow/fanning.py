@@ -18,15 +18,14 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-import anyio
-
 from crossfoot.errors import Expired, UsageError
-from crossfoot.flow import places
-from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
+from crossfoot.flow import places, spans
+from crossfoot.flow.branches import PLAIN, Asked, Branch, Request, Terms
 from crossfoot.flow.calling import run
 from crossfoot.flow.deadlines import Deadline, current
 from crossfoot.flow.fates import Fate, fate_of
-from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger
+from crossfoot.flow.groups import group
+from crossfoot.flow.ledgers import LEDGER, Ledger
 from crossfoot.flow.reports import Report, Trouble, tell
 
 T = TypeVar("T")
@@ -41,14 +40,14 @@ class FanOut:
         """That of the whole, once the block has ended."""
         self._name, self._ledger = name, ledger
         self._deadline = Deadline(seconds, taken)
-        self._arrival: Arrival | None = None
+        self._request: Request | None = None
         self._failed: list[Branch[Any]] = []
 
     async def __aenter__(self) -> Self:
         if self._name:
-            self._arrival = self._ledger.arrive("request", self._name)
+            self._request = Request(self._ledger, self._name)
         try:
-            self._group = anyio.create_task_group()
+            self._group = group()
             await self._group.__aenter__()
             try:
                 self._deadline.begin(self._group.cancel_scope)
@@ -75,17 +74,19 @@ class FanOut:
         branch: Branch[T] = Branch(name, function, args, bounds, taken)
         branch.arrive(self._ledger)
         self.branches.append(branch)
-        self._group.start_soon(self._run, branch)
+        task = self._group.start_soon(self._run, branch)
+        if isinstance(task, asyncio.Task):
+            branch.task = task
         return branch
 
     async def _run(self, branch: Branch[Any]) -> None:
-        if self._deadline.native:
-            branch.task = asyncio.current_task()
+        if branch.span is not None:
+            spans.enter(branch.span)
         await run(branch, self._ledger, self._deadline, siblings=self._failed)
         if branch.terms.required and not branch.answered:
             self._failed.append(branch)
             self._group.cancel_scope.cancel()
-        elif branch.fate is Fate.FULL and branch.task is not None and branch.task.cancelling() and not self._failed:
+        elif branch.task is not None and branch.task.cancelling() and branch.fate is Fate.FULL and not self._failed:
             over = max(0.0, -self._deadline.remaining())
             tell(Report(Trouble.SWALLOWED, branch.waiting or branch.name, self._deadline.place, over))
 
@@ -124,19 +125,22 @@ class FanOut:
     def _end(self, error: BaseException | None) -> None:
         for branch in self.branches:
             if branch.fate is None:  # its task was cancelled before it had begun
-                branch.end(Fate.CANCELLED)
+                branch.end(Fate.EXPIRED if self._deadline.fired and not self._failed else Fate.CANCELLED)
         self.fate = whole(self.branches, error)
-        if self._arrival is not None:
-            self._arrival.end(self.fate)
+        if self._request is not None:
+            self._request.end(self.fate, error)
 
 
 def whole(branches: list[Branch[Any]], error: BaseException | None) -> Fate:
     """The fate of a request, of how it ended and of its branches'. Effects in doubt leave all of it in doubt."""
-    if any(branch.fate is Fate.IN_DOUBT for branch in branches):
-        return Fate.IN_DOUBT
-    if error is not None:
-        return fate_of(error)
-    return Fate.FULL if all(branch.fate is Fate.FULL for branch in branches) else Fate.DEGRADED
+    found = Fate.FULL
+    for branch in branches:
+        fate = branch.fate
+        if fate is Fate.IN_DOUBT:
+            return Fate.IN_DOUBT
+        if fate is not Fate.FULL:
+            found = Fate.DEGRADED
+    return found if error is None else fate_of(error)
 
 
 def fan_out(deadline: float | None = None, *, name: str = "", ledger: Ledger = LEDGER) -> FanOut:

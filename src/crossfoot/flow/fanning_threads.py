@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from crossfoot.errors import Expired, UsageError
-from crossfoot.flow import places
-from crossfoot.flow.branches import Asked, Branch, Terms
+from crossfoot.flow import places, spans
+from crossfoot.flow.branches import Asked, Branch, Request, Terms
 from crossfoot.flow.calling import note_waste
 from crossfoot.flow.deadlines import Deadline, current
 from crossfoot.flow.fanning import whole
 from crossfoot.flow.fates import Fate
-from crossfoot.flow.ledgers import LEDGER, Arrival, Ledger
+from crossfoot.flow.ledgers import LEDGER, Ledger
 from crossfoot.flow.threads import Job, Threads
 
 T = TypeVar("T")
@@ -40,13 +40,13 @@ class ThreadFanOut:
         """That of the whole, once the block has ended."""
         self._name, self._threads, self._ledger = name, threads, ledger
         self._deadline = Deadline(seconds, taken)
-        self._arrival: Arrival | None = None
+        self._request: Request | None = None
         self._jobs: dict[Branch[Any], Job | None] = {}
         self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
         if self._name:
-            self._arrival = self._ledger.arrive("request", self._name)
+            self._request = Request(self._ledger, self._name)
         try:
             self._deadline.__enter__()
         except BaseException as error:
@@ -72,6 +72,8 @@ class ThreadFanOut:
 
     def _run(self, branch: Branch[Any]) -> None:
         """In the thread."""
+        if branch.span is not None:
+            spans.enter(branch.span)
         try:
             with Deadline(max(0.0, self._deadline.remaining()) * branch.terms.share, self._deadline.taken):
                 value = self._answer(branch)
@@ -85,10 +87,10 @@ class ThreadFanOut:
     def _answer(self, branch: Branch[Any]) -> Any:
         def once() -> Any:
             if terms.limit is None:
-                branch.began = self._deadline.clock()
+                branch.begins(self._deadline.clock())
                 return branch.function(*branch.args)
             with terms.limit.permit(terms.priority):
-                branch.began = self._deadline.clock()
+                branch.begins(self._deadline.clock())
                 return branch.function(*branch.args)
 
         terms = branch.terms
@@ -157,8 +159,8 @@ class ThreadFanOut:
 
     def _end(self, error: BaseException | None) -> None:
         self.fate = whole(self.branches, error)
-        if self._arrival is not None:
-            self._arrival.end(self.fate)
+        if self._request is not None:
+            self._request.end(self.fate, error)
 
 
 class Unwanted(BaseException):

@@ -227,6 +227,14 @@ class Permit:
         """Tell an adaptive limit that what was called had too much to do, as an answer of 429 or 503 says."""
         self._outcome = Outcome.OVERLOADED
 
+    def take(self) -> bool:
+        """Have it at once, if there is one and nobody waits for it; whether it is had."""
+        loop = running()
+        if not self._limit._take():
+            return False
+        self._start(SYSTEM if loop is None else loop.time)
+        return True
+
     async def __aenter__(self) -> Self:
         loop = running()
         assert loop is not None, "in a coroutine"

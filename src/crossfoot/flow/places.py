@@ -22,8 +22,8 @@ Taken = tuple[CodeType, int, str]
 
 def caller() -> Taken:
     """Who called into this package: cheap to take, and made into words only when it is to be told."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_ours(frame):
+    frame: FrameType | None = sys._getframe(2)  # whoever calls this one is of this package itself
+    while frame is not None and frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     assert frame is not None, "something called this package"
     return frame.f_code, frame.f_lineno, frame.f_globals.get("__name__", "?")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import anyio
+
 Clock = Callable[[], float]
 """Seconds that never step back."""
 
@@ -58,3 +60,16 @@ def clock() -> Clock:
     """The clock of the loop that runs here, or the machine's."""
     loop = running()
     return SYSTEM if loop is None else loop.time
+
+
+_scope: Callable[[], anyio.CancelScope] | None = None
+
+
+def scope() -> anyio.CancelScope:
+    """A cancel scope of asyncio's kind, without anyio's question which loop runs here: whoever calls this has asked it."""
+    global _scope  # noqa: PLW0603 - it is the same class for ever
+    if _scope is None:
+        made = anyio.CancelScope()
+        _scope = type(made)
+        return made
+    return _scope()

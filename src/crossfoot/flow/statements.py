@@ -1,12 +1,16 @@
 """Statements that end with the deadline, on PostgreSQL.
 
 A statement's own time limit is per statement: five of a quarter of a second pass a limit of 0.3 s. So each is given what is left. It
-matters most in threads, where nothing else stops it: a synchronous driver goes on until the server ends the statement.
+matters most in threads, where nothing else stops it: a synchronous driver goes on until the server ends the statement. An asynchronous
+one is cancelled at the deadline, and asks the server to stop; this is for the case that the server does not hear it.
+
+It is said with `SET LOCAL`, and so within transactions only: outside of one it would stay behind for whoever has the connection next.
 """
 
 from __future__ import annotations
 
 import math
+from functools import wraps
 from typing import Any
 
 from crossfoot.flow.deadlines import current
@@ -47,18 +51,51 @@ def bound_engine(engine: Any, *, margin: float = 0.0) -> None:
 
 
 def bound_psycopg(connection: Any, *, margin: float = 0.0) -> Any:
-    """Have the statements of a psycopg connection, synchronous, end with the deadline; returns the connection.
+    """Have the statements of a psycopg connection, synchronous or not, end with the deadline; returns the connection.
 
     Its `cursor_factory` is exchanged for one that says first what is left.
     """
     kind: Any = connection.cursor_factory
 
+    def said(cursor: Any) -> str | None:
+        text = limit_text(margin=margin)
+        alone = cursor.connection.autocommit and cursor.connection.info.transaction_status.name == "IDLE"
+        return None if alone else text
+
     class Cursor(kind):  # type: ignore[misc] # the connection's own kind of cursor
         def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-            text = limit_text(margin=margin)
-            if text is not None:
+            if (text := said(self)) is not None:
                 super().execute(text)
             return super().execute(query, params, **options)
 
-    connection.cursor_factory = Cursor
+    class AsyncCursor(kind):  # type: ignore[misc] # as above
+        async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            if (text := said(self)) is not None:
+                await super().execute(text)
+            return await super().execute(query, params, **options)
+
+    connection.cursor_factory = AsyncCursor if hasattr(connection, "__aenter__") else Cursor
     return connection
+
+
+def bound_asyncpg(*, margin: float = 0.0) -> Any:
+    """A `connection_class` for asyncpg's `connect` and `create_pool` whose statements end with the deadline.
+
+    Statements that were prepared, and cursors, say nothing themselves: what was said before them in their transaction holds.
+    """
+    import asyncpg
+
+    def bounded(name: str) -> Any:
+        method = getattr(asyncpg.Connection, name)
+
+        @wraps(method)
+        async def call(self: Any, *args: Any, **options: Any) -> Any:
+            text = limit_text(margin=margin)
+            if text is not None and self.is_in_transaction():
+                await asyncpg.Connection.execute(self, text)
+            return await method(self, *args, **options)
+
+        return call
+
+    names = ("execute", "executemany", "fetch", "fetchrow", "fetchval")
+    return type("Connection", (asyncpg.Connection,), {"__slots__": (), **{name: bounded(name) for name in names}})

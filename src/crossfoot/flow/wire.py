@@ -24,6 +24,9 @@ MARGIN = 0.005
 LONGEST = 366 * 86_400.0
 """Seconds of any deadline over the wire: more is nonsense."""
 
+SKEW = 5.0
+"""Seconds by which wall clocks of two machines may differ."""
+
 _DIGITS = re.compile(r"[0-9]{1,15}")
 
 _UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "S": 1.0, "M": 60.0, "H": 3600.0}
@@ -102,7 +105,7 @@ def to_expirytime(remaining: float, now: datetime) -> str | None:
 
 
 def of_expirytime(
-    expirytime: str, now: datetime, *, sent: str | None = None, queued: float | None = None, skew: float = 5.0
+    expirytime: str, now: datetime, *, sent: str | None = None, queued: float | None = None, skew: float = SKEW
 ) -> float:
     """Seconds an event is still of use for; 0 when it is not.
 
@@ -125,12 +128,20 @@ def of_expirytime(
     Raises:
         WireInvalid: a time that is not RFC 3339, with its zone.
     """
-    over = _moment("expirytime", expirytime)
-    life = math.inf if sent is None else max(0.0, (over - _moment("time", sent)).total_seconds())
+    since = None if sent is None else _moment("time", sent).timestamp()
+    return still_wanted(
+        _moment("expirytime", expirytime).timestamp(), now.timestamp(), sent=since, queued=queued, skew=skew
+    )
+
+
+def still_wanted(
+    over: float, now: float, *, sent: float | None = None, queued: float | None = None, skew: float = SKEW
+) -> float:
+    """The same of times in seconds since the epoch."""
+    life = math.inf if sent is None else max(0.0, over - sent)
     if queued is not None and life < math.inf:
         return max(0.0, life - max(0.0, queued))
-    left = (over - now).total_seconds() + skew
-    return max(0.0, min(left, life, LONGEST))
+    return max(0.0, min(over - now + skew, life, LONGEST))
 
 
 def retry_after(text: str, now: datetime) -> float:

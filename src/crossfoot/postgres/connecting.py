@@ -40,6 +40,15 @@ the server plans to read all, or to sort all that lies behind a cursor for the f
 statement until somebody analyzes the table, however it grows meanwhile. The plan is one for all parameters, or some statements would be
 planned at every execution. (JIT, because it is chosen by the cost of a plan, and what is avoided has an absurd one.)"""
 
+BOUNDS = """
+SELECT set_config(name, bound, false)
+FROM (VALUES ('statement_timeout', '5min'), ('idle_in_transaction_session_timeout', '1min')) AS own (name, bound)
+WHERE current_setting(name) = '0'
+"""
+"""Said on connections by which the book is written, where the server or the role says nothing else. No statement of the book's takes
+minutes, and no transaction of its stands still while the process runs: one that was frozen in the midst of it must not hold the rows that
+others write."""
+
 LOOK = b"""
 SELECT current_setting('server_version_num')::int, pg_backend_pid(), current_setting('synchronous_commit'),
   current_setting('lock_timeout')

@@ -19,8 +19,8 @@ from psycopg.rows import tuple_row
 
 from crossfoot.connection import Cursor, shown
 from crossfoot.dialect import translate
-from crossfoot.postgres.connecting import BY_INDEX, connect_raw
-from crossfoot.postgres.errors import AGAIN, explain, is_outside
+from crossfoot.postgres.connecting import BOUNDS, BY_INDEX, connect_raw
+from crossfoot.postgres.errors import AGAIN, explain, first_line, is_missing, is_outside
 from crossfoot.postgres.trips import Speaking, Trips, rows_changed, rows_of
 
 BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -199,7 +199,7 @@ class Connection:
         try:
             return call(*arguments, **named)
         except psycopg.Error as error:
-            if is_outside(error) or error.sqlstate in AGAIN:
+            if is_outside(error) or error.sqlstate in AGAIN or is_missing(error.sqlstate, first_line(error)):
                 raise explain(error, self.where) from error
             raise
 
@@ -208,7 +208,8 @@ def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> C
     """Open `url`; a commit is on the server's disk when it returns, unless `synchronous` is NORMAL.
 
     Args:
-        by_index: for who says the same for hours: see `BY_INDEX`. Where much is counted, the server chooses better by itself.
+        by_index: for who writes, and says the same for hours: see `BY_INDEX` and `BOUNDS`. Where much is counted, the server chooses
+            better by itself, and may take its time.
 
     Raises:
         DatabaseUnavailable: the server cannot be reached, refuses us, is too old or has no such database.
@@ -217,4 +218,5 @@ def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> C
     connection = Connection(raw, shown(url))
     if by_index and raw.prepare_threshold is not None:
         connection.execute(BY_INDEX)
+        connection.execute(BOUNDS)
     return connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from crossfoot.errors import Conflict, DatabaseUnavailable, DiskFull
+from crossfoot.errors import Conflict, DatabaseUnavailable, DiskFull, not_all_there
 
 AGAIN = ("40001", "40P01")
 """What the database asks to be tried again: a serialization failure, a deadlock."""
@@ -24,9 +24,14 @@ def is_transient(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) in AGAIN
 
 
+def is_missing(state: str | None, text: str) -> bool:
+    """Whether it is a table of the book's that is not there: a statement of crossfoot's may also have run a trigger of the user's."""
+    return state == "42P01" and "crossfoot_" in text
+
+
 def explain(error: psycopg.Error, where: str) -> DatabaseUnavailable:
     """The error a person can act on, for one that PostgreSQL or its client raised."""
-    return explained(error.sqlstate or "", _first_line(error), where)
+    return explained(error.sqlstate or "", first_line(error), where)
 
 
 def explained(state: str, text: str, where: str) -> DatabaseUnavailable:
@@ -37,9 +42,11 @@ def explained(state: str, text: str, where: str) -> DatabaseUnavailable:
         )
     if state in AGAIN:
         return Conflict(f"{where}: {text}: another transaction was in the way, nothing was kept: try again")
+    if is_missing(state, text):
+        return not_all_there(where, text)
     for states, remedy in _REMEDIES:
         if state.startswith(states):
-            kind = Conflict if state == "55P03" else DatabaseUnavailable
+            kind = Conflict if state in ("55P03", "25P03") else DatabaseUnavailable
             return kind(f"{where}: {text}: {remedy}")
     if not state:
         return DatabaseUnavailable(_without_server(text, where))
@@ -80,7 +87,7 @@ def _remedy(state: str) -> str:
     return next(remedy for states, remedy in _REMEDIES if state.startswith(states))
 
 
-def _first_line(error: psycopg.Error) -> str:
+def first_line(error: psycopg.Error) -> str:
     """What it said, without its detail, which may hold values."""
     if error.diag.message_primary:
         return error.diag.message_primary

@@ -21,7 +21,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 LOOK = "look at what it carried"
-AGAIN = "once that is mended, send it again under the same id, with its payload, mended if need be: what took effect before does not again"
+AGAIN = (
+    "once that is mended, have the service of queue {queue} send it again under the same id, with its payload, mended if need be: what "
+    "took effect before does not again"
+)
 
 
 def advise(facts: Facts, fate: Fate | None) -> list[Step]:
@@ -29,7 +32,7 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
     name, queue = shlex.quote(facts.row.id), shlex.quote(facts.row.queue)
     work = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
     payload = Step(LOOK, f"crossfoot why {name} --payload")
-    again = Step(AGAIN, _publish(facts))
+    again = Step(AGAIN.format(queue=facts.row.queue), _publish(facts))
     if fate is None:
         return [Step("rebuild the book from its entries and see what is missing", "crossfoot verify")]
     if fate is Fate.DEAD:
@@ -82,8 +85,11 @@ def _mend(facts: Facts) -> list[Step]:
 
 
 def _publish(facts: Facts) -> str:
+    """All that names the message, its operation, and the flow it belongs to; what it carries is left to a person."""
     row = facts.row
-    subject = f" --subject {shlex.quote(row.subject)}" if row.subject else ""
-    sequence = f" --sequence {row.sequence}" if row.sequence is not None else ""
-    identity = f" --source {shlex.quote(row.source)} --id {shlex.quote(row.id)}"
-    return f"crossfoot publish MODULE:NAME {shlex.quote(row.type)}{identity}{subject}{sequence} --data '...'"
+    options = {
+        "source": row.source, "id": row.id, "subject": row.subject, "sequence": row.sequence, "operation": facts.stated,
+        "correlation": row.correlation, "causation": row.causation,
+    }  # fmt: skip
+    stated = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
+    return f"crossfoot publish MODULE:NAME {shlex.quote(row.type)}{stated} --data '...'"

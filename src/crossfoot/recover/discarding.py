@@ -9,6 +9,8 @@ other, and a delivery outranks the decision in the fold: its fate is then what b
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 from crossfoot.books import sql
@@ -17,18 +19,20 @@ from crossfoot.books.fate import Fate, Summary, fold, posted_fate
 from crossfoot.books.queries import Row, entries_of
 from crossfoot.books.store import Book, write_entries
 from crossfoot.clock import SECOND
+from crossfoot.connection import Connection
 from crossfoot.errors import NotDiscarded
 
 OPEN_INTENTS = (Kind.INTENDED, Kind.PUT_OFF, Kind.PUBLISH_IN_DOUBT)
 """Latest facts of a message that no queue is known to have."""
 
 WHY_NOT = {
-    Fate.DEAD: "it lies in the dead letters, where nothing sends it",
-    Fate.PARKED: "it was received early, and waits for its predecessor",
+    Fate.DEAD: "it lies in the dead letters, from where nothing sends it, so there is nothing to take back: `crossfoot dead show {name}` "
+    "says why it died, and how it is sent again; one that need not happen is left there, and counted as dead",
+    Fate.PARKED: "it was received early, and waits for its predecessor: `crossfoot why {name}` names that",
     Fate.IN_DOUBT: "a worker had it, and its commit gave no answer: the next delivery finds out",
     Fate.PROCESSING: "a worker has it",
 }
-"""Beside those where it is the same for several."""
+"""Beside those where it is the same for several. `{name}` is the message's id, as a shell takes it."""
 
 
 def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
@@ -41,7 +45,8 @@ def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
         NotDiscarded: it has ended, the queue has it, or somebody is sending it just now. Nothing was changed.
     """
     now = book.clock.now()
-    with book.writing() as connection:
+
+    def take_back(connection: Connection) -> bool:
         # Before anything is read: it waits for a sender that is writing what the queue answered.
         connection.execute(sql.FREE_OUTBOX, (row.queue, row.key, now))
         (until,) = connection.execute(sql.HELD_OUTBOX, (row.queue, row.key)).fetchone()
@@ -54,14 +59,16 @@ def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
         if posted_fate(summary) is Fate.DISCARDED:
             return False
         if summary.kind not in OPEN_INTENTS or summary.marks & PROOF_MARKS:
-            raise NotDiscarded(f"{row.id} {_stands(summary)}")
+            raise NotDiscarded(f"{row.id} {_stands(summary, row.id)}")
         details = msgspec.json.encode({"reason": reason, "by": by}).decode()
         entry = Entry(message=row.key, kind=Kind.DISCARDED, at=now, attempt=summary.attempts, details=details)
         write_entries(connection, [entry])
-    return True
+        return True
+
+    return book.write(take_back)
 
 
-def _stands(summary: Summary) -> str:
+def _stands(summary: Summary, id_: str) -> str:
     """Why it cannot be taken back."""
     fate = posted_fate(summary)
     if fate is None:
@@ -69,4 +76,4 @@ def _stands(summary: Summary) -> str:
     told = WHY_NOT.get(fate)
     if told is None:
         told = "that is its end" if fate.closed else "its queue has it, and a worker will handle it"
-    return f"is {fate.label}: {told}"
+    return f"is {fate.label}: {told.replace('{name}', shlex.quote(id_))}"

@@ -13,6 +13,8 @@ from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
+from crossfoot.errors import EnvelopeInvalid
+from crossfoot.message import decode
 
 
 class Relative(msgspec.Struct, frozen=True):
@@ -28,6 +30,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         entries: in the order in which they were committed.
         operation: the record of its operation key, whichever message completed it.
+        stated: the operation that the message itself states; where its payload was not kept, the one it had.
         owner: that message, when it is another one.
         parents: the message that caused it, once per queue; `children` those it caused.
     """
@@ -37,6 +40,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     workers: dict[int, WorkerRow]
     causes: dict[str, CauseRow]
     operation: OperationRow | None
+    stated: str | None
     owner: Relative | None
     outcomes: tuple[OutcomeRow, ...]
     parents: tuple[Relative, ...]
@@ -95,11 +99,21 @@ def gather(connection: Connection, row: Row, now: Micros, patience: Patience) ->
         workers=queries.workers(connection, {entry.worker for entry in entries if entry.worker}),
         causes=queries.causes(connection, {entry.cause for entry in entries if entry.cause}),
         operation=operation,
+        stated=_stated(queries.body_of(connection, row.key), row),
         owner=relative(owner) if owner is not None and owner.key != row.key else None,
         outcomes=tuple(queries.outcomes_of(connection, row.key)),
         parents=tuple(map(relative, queries.parents_of(connection, row))),
         children=tuple(map(relative, queries.children_of(connection, row))),
     )
+
+
+def _stated(body: bytes | None, row: Row) -> str | None:
+    if body is None:
+        return row.operation
+    try:
+        return decode(body).operation
+    except EnvelopeInvalid:
+        return None
 
 
 def stand(connection: Connection, row: Row, now: Micros, patience: Patience) -> Fate | None:

@@ -10,9 +10,8 @@ import msgspec
 from crossfoot.books.cause import Cause, cause_of
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.clock import Micros, micros
-from crossfoot.errors import CommitInDoubt, LeaseLost
+from crossfoot.errors import CommitInDoubt, HandlerBusy, LeaseLost, MessageExpired, Rejected
 from crossfoot.worker.held import Held
-from crossfoot.worker.intake import Expired
 from crossfoot.worker.retry import LONGEST_UNKNOWN, Retry
 
 _json = msgspec.json.Encoder(enc_hook=str)
@@ -57,7 +56,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 def judge(held: Held, error: Exception, retry: Retry, now: Micros) -> Failure:
     """Decide what follows from a failure."""
-    if isinstance(error, Expired):
+    if isinstance(error, MessageExpired):
         return Failure(held, entry_of(held, Kind.EXPIRED, now, details={"reason": str(error)}), None, Step.ACK)
     cause = cause_of(error, held.handler.name if held.handler is not None else "")
     if isinstance(error, LeaseLost):
@@ -65,14 +64,20 @@ def judge(held: Held, error: Exception, retry: Retry, now: Micros) -> Failure:
         return Failure(held, entry_of(held, kind, now, due=now, cause=cause), cause, Step.NOTHING)
     last = retry.is_last(held.attempt)
     if retry.waits(error, held.waited) and not last:
-        pause = min(retry.pause(held.attempt), LONGEST_UNKNOWN)
+        pause = min(retry.pause(held.attempt), LONGEST_UNKNOWN) + _asked_for(error)
         due = now + micros(pause)
         return Failure(held, entry_of(held, Kind.RELEASED, now, due=due, cause=cause), cause, Step.RELEASE, pause)
     if (retry.gives_up(held.tried, error) or last) and not isinstance(error, CommitInDoubt):
         return Failure(held, entry_of(held, Kind.FAILED, now, due=now, cause=cause), cause, Step.BURY)
-    pause = retry.pause(held.tried)
+    pause = retry.pause(held.tried) + _asked_for(error)
     kind = Kind.COMMIT_IN_DOUBT if isinstance(error, CommitInDoubt) else Kind.FAILED
     return Failure(held, entry_of(held, kind, now, due=now + micros(pause), cause=cause), cause, Step.RELEASE, pause)
+
+
+def _asked_for(error: Exception) -> float:
+    """Seconds that a refusal asks one to wait for."""
+    hint = error.retry_after if isinstance(error, (Rejected, HandlerBusy)) else None
+    return min(hint or 0.0, LONGEST_UNKNOWN)
 
 
 def entry_of(

@@ -46,6 +46,8 @@ class Held(msgspec.Struct, eq=False):
     hold: Hold | None = None
     work: Work | None = None
     deadline: float | None = None
+    until: float | None = None
+    """When the message is of no use any more, by the monotonic clock."""
     cancel: anyio.CancelScope | None = None
     undone: bool = False
     """Whether its work was begun together with others', and all of it rolled back."""
@@ -81,7 +83,7 @@ class Held(msgspec.Struct, eq=False):
     def early(self) -> Work | None:
         """The work, if its transaction may begin as that of the delivery before it is committed."""
         work = self.work
-        if work is None or self.suspect or self.undone or self.lost or not work.may_begin_early():
+        if work is None or self.suspect or self.undone or self.lost or work.handler.limit or not work.may_begin_early():
             return None
         return work
 

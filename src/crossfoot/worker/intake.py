@@ -15,12 +15,13 @@ from crossfoot.books.entry import PROOF_MARKS, RANKS
 from crossfoot.books.identity import mend
 from crossfoot.books.record import Record, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
-from crossfoot.clock import Micros
-from crossfoot.connection import Connection
+from crossfoot.clock import SECOND, Micros
+from crossfoot.connection import Connection, is_postgres
 from crossfoot.effects.hold import Hold
+from crossfoot.effects.operation import of_itself
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
-from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageError, UnknownType, WornOut
-from crossfoot.message import decode
+from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageExpired, UnknownType, WornOut
+from crossfoot.message import Message, decode
 from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue, system_of
 from crossfoot.tracing.delivering import Origin
@@ -32,10 +33,6 @@ logger = logging.getLogger("crossfoot.worker")
 
 MOST_UNKNOWN = 100
 """Unknown types that are told of: a publisher may make up a new one each time."""
-
-
-class Expired(MessageError):
-    """The message's own time is over; nobody wants it any more."""
 
 
 class Intake:
@@ -55,6 +52,7 @@ class Intake:
         self._name = queue.name
         self._counts = queue.capabilities.counts
         self._local = local
+        self._one_clock = local is not None and not is_postgres(book.path)
         self._registry = registry
         self._retry = retry
         self._clock = book.clock
@@ -104,12 +102,23 @@ class Intake:
             held.problem = UnknownType(
                 f"{message.key}: no handler takes {message.type!r}: register one, or start the version that has it"
             )
-        elif message.expirytime is not None and message.expirytime <= now:
-            held.problem = Expired(f"{message.key}: its expirytime has passed")
+        elif message.expirytime is not None and (left := self._left(message, now)) <= 0:
+            held.problem = MessageExpired(f"{message.key}: its expirytime has passed")
         else:
             held.handler = handler
+            if message.expirytime is not None:
+                held.until = self._clock.monotonic() + left
         held.message = message
         return record
+
+    def _left(self, message: Message, now: Micros) -> float:
+        """Seconds for which it is still of use, as far as clocks can be believed."""
+        from crossfoot.flow.wire import SKEW, still_wanted  # most messages are of use for ever, and need none of it
+
+        assert message.expirytime is not None
+        sent = None if message.time is None else message.time / SECOND
+        skew = 0.0 if self._one_clock else SKEW
+        return still_wanted(message.expirytime / SECOND, now / SECOND, sent=sent, skew=skew)
 
     def _tell_unknown(self, type_: str) -> None:
         """Say once of each type that nobody here takes it."""
@@ -153,6 +162,8 @@ class Intake:
                 hold.attempt = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] + 1
             if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
                 self._recall(connection, held, key)
+            if held.work is not None and known.operation is not None:
+                self._keep_stated(held, known.operation)
             if held.work is not None and asked.setdefault(key, held.work.operation) != held.work.operation:
                 held.completed = asked[key]  # two copies in one receive ask for one operation
                 held.prepare()
@@ -177,6 +188,16 @@ class Intake:
             held.completed = found[0]
             held.prepare()
 
+    def _keep_stated(self, held: Held, operation: str) -> None:
+        """A copy that names no operation, nor its handler for it, asks for the one that the message stated the first time."""
+        assert held.work is not None
+        assert held.message is not None
+        if held.work.operation not in {operation, held.completed} and held.work.operation == of_itself(
+            held.message, self._name
+        ):
+            held.completed = operation
+            held.prepare()
+
     def _prepare(self, held: Held) -> None:
         """Give the delivery its number, and name its operation; what fails here fails like the handler would."""
         delivery, message = held.delivery, held.message
@@ -193,6 +214,7 @@ class Intake:
             begin=held.begin if held.handler is not None and held.handler.deadline is not None else None,
             rest=held.rest if held.handler is not None and held.handler.deadline is not None else None,
             fence=held.fence,
+            until=held.until,
             payloads=self._book.payloads,
             trace=self._origin.delivery(
                 message, id_=delivery.broker_id, size=len(delivery.body), attempt=delivery.attempt

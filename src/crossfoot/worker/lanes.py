@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from itertools import zip_longest
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from crossfoot.effects.together import aperform_batch, perform_batch
 from crossfoot.effects.work import Work
 from crossfoot.errors import LeaseLost, Unavailable
 from crossfoot.tracing.delivering import together
+from crossfoot.worker.admission import aadmit, aadmitted, admit, admitted
 from crossfoot.worker.alone import Alone
 from crossfoot.worker.held import Held
 
@@ -135,9 +136,11 @@ class ThreadLane(Lane):
             if self._stopping():
                 return None
             if held.suspect:
-                with self._alone.turn(held):
+                with self._alone.turn(held), admitted(held):
                     return perform(held.start(), session, self._database)
-            return perform(held.start(), session, self._database, after.early() if after is not None else None)
+            following = after.early() if after is not None else None
+            with admitted(held):
+                return perform(held.start(), session, self._database, following)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
         finally:
@@ -145,16 +148,18 @@ class ThreadLane(Lane):
             held.stamp()
 
     def _together(self, session: Session, chunk: Sequence[Held]) -> list[Result] | None:
-        ready, works, results = _ready(chunk)
-        try:
-            with together([held.trace for held in ready]):
-                kinds = perform_batch(works, session, self._optimism)
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
-            _tell_undone(chunk, error)
-            return None
-        return results + list(zip(ready, kinds, strict=True))
+        with ExitStack() as permits:
+            admissible, busy = admit(chunk, permits)
+            ready, works, results = _ready(admissible)
+            try:
+                with together([held.trace for held in ready]):
+                    kinds = perform_batch(works, session, self._optimism) if works else []
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - the transaction as a whole failed: one by one finds out who is to blame
+                _tell_undone(chunk, error)
+                return None
+        return [*busy, *results, *zip(ready, kinds, strict=True)]
 
 
 class LoopLane(Lane):
@@ -191,9 +196,10 @@ class LoopLane(Lane):
             work = held.start()
             with anyio.CancelScope() as held.cancel:
                 if held.suspect:
-                    async with self._alone.aturn(held):
+                    async with self._alone.aturn(held), aadmitted(held):
                         return await aperform(work, session, self._database)
-                return await aperform(work, session, self._database)
+                async with aadmitted(held):
+                    return await aperform(work, session, self._database)
         except Exception as error:  # noqa: BLE001 - a failed delivery is a result, booked with its cause
             return error
         finally:
@@ -204,16 +210,18 @@ class LoopLane(Lane):
         )
 
     async def _together(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result] | None:
-        ready, works, results = _ready(chunk)
-        try:
-            with together([held.trace for held in ready]):
-                kinds = await aperform_batch(works, session, self._optimism)
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - as above
-            _tell_undone(chunk, error)
-            return None
-        return results + list(zip(ready, kinds, strict=True))
+        async with AsyncExitStack() as permits:
+            admissible, busy = await aadmit(chunk, permits)
+            ready, works, results = _ready(admissible)
+            try:
+                with together([held.trace for held in ready]):
+                    kinds = await aperform_batch(works, session, self._optimism) if works else []
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                _tell_undone(chunk, error)
+                return None
+        return [*busy, *results, *zip(ready, kinds, strict=True)]
 
 
 def _tell_undone(chunk: Sequence[Held], error: Exception) -> None:

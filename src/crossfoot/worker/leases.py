@@ -46,6 +46,11 @@ class Leases:
         """Everything in hand."""
         return list(self._held.values())
 
+    @property
+    def running(self) -> list[str]:
+        """The deliveries whose asynchronous handlers run now."""
+        return [str(held.work) for held in self.held if held.work is not None and held.work.hold.running is not None]
+
     def hold(self, helds: Sequence[Held]) -> None:
         for held in helds:
             self._held[id(held)] = held

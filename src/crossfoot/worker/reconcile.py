@@ -202,9 +202,10 @@ class Reconciliation:
         post_all(self._book)
         now, retention = self._book.clock.now(), self._queue.retention
         forgot = self._queue.forgot_at if isinstance(self._queue, TellsForgotten) else None
-        counts = {Kind.EXPIRED: 0, Kind.VANISHED: 0}
         details = msgspec.json.encode({"reason": "not in the queue any more", "seen": how}).decode()
-        with self._book.writing() as connection:
+
+        def write(connection: Connection) -> dict[Kind, int]:
+            counts = {Kind.EXPIRED: 0, Kind.VANISHED: 0}
             for message in gone:
                 latest, sent = connection.execute(
                     f"""SELECT max(attempt * {RANKS} + kind), max(CASE WHEN kind IN ({_SENT}) THEN at END)
@@ -223,7 +224,9 @@ class Reconciliation:
                 write_entries(connection, [Entry(
                     message=message.key, kind=kind, at=now, attempt=message.latest // RANKS, worker=self._worker, details=details,
                 )])  # fmt: skip
-        return counts
+            return counts
+
+        return self._book.write(write)
 
     # ---- parts -----------------------------------------------------------------------------------------------------
 
@@ -239,8 +242,10 @@ class Reconciliation:
     def _write_seen(self, rows: Sequence[Held], kind: Kind, reason: str, gone: frozenset[int] = frozenset()) -> int:
         """Book what the queue showed, for messages whose book does not say so yet; `gone` are keys of those it does not hold."""
         post_all(self._book)
-        now, written = self._book.clock.now(), 0
-        with self._book.writing() as connection:
+        now = self._book.clock.now()
+
+        def write(connection: Connection) -> int:
+            written = 0
             for row in rows:
                 why = f"{reason}; {row.reason}" if row.reason else reason
                 details = msgspec.json.encode({"reason": why}).decode()
@@ -263,7 +268,9 @@ class Reconciliation:
                 )
                 write_entries(connection, [entry])
                 written += 1
-        return written
+            return written
+
+        return self._book.write(write)
 
     def _record(self, row: Held, now: Micros) -> Record:
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from crossfoot.effects.handler import Handler, matcher
-from crossfoot.errors import HandlerConflict
+from crossfoot.errors import HandlerConflict, UsageError
 
 
 class Registry:
@@ -16,13 +17,30 @@ class Registry:
         self._exact: dict[str, Handler] = {}
         self._patterns: list[tuple[re.Pattern[str], Handler]] = []
         self._found: dict[str, Handler | None] = {}
+        self._workers: list[str] = []
+
+    @contextmanager
+    def in_use(self, worker: str) -> Iterator[None]:
+        """Have no more handlers registered meanwhile: a worker is set up for those that there are when it begins. It starts lanes for
+        their kinds, and keeps lines where one of them takes its events in order."""
+        self._workers.append(worker)
+        try:
+            yield
+        finally:
+            self._workers.remove(worker)
 
     def add(self, handler: Handler) -> None:
         """Register.
 
         Raises:
             HandlerConflict: another handler has the same type, or the same name.
+            UsageError: a worker is at work already.
         """
+        if self._workers:
+            raise UsageError(
+                f"handler {handler.name} was registered while worker {self._workers[0]} is at work, which is set up for the handlers that "
+                "it found: register all of them before it begins, where the module of the service is imported"
+            )
         for other in self:
             if other.type == handler.type:
                 raise HandlerConflict(

@@ -6,7 +6,15 @@ import random
 
 import msgspec
 
-from crossfoot.errors import EnvelopeInvalid, IdentityTaken, PayloadInvalid, UnknownType, UsageError, WornOut
+from crossfoot.errors import (
+    EnvelopeInvalid,
+    HandlerBusy,
+    IdentityTaken,
+    PayloadInvalid,
+    UnknownType,
+    UsageError,
+    WornOut,
+)
 
 POISON = (EnvelopeInvalid, IdentityTaken, PayloadInvalid, WornOut)
 """Failures that no later delivery can mend: the bytes themselves are wrong, or have taken down enough workers."""
@@ -61,7 +69,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def waits(self, error: BaseException, waited: float) -> bool:
         """Whether a message that was first received `waited` seconds ago is handed back untried."""
-        return isinstance(error, UnknownType) and waited < self.unknown_for
+        return isinstance(error, HandlerBusy) or (isinstance(error, UnknownType) and waited < self.unknown_for)
 
     def suspects(self, unfinished: int) -> bool:
         """Whether a message is suspected that has so many deliveries without an end."""

@@ -116,7 +116,7 @@ class Member:
         """How it ended, in words."""
         code = self.process.returncode
         if code is not None and code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
+            return f"was ended by {_name(-code)}"
         return f"ended with code {code}"
 
     async def _listen(self) -> None:
@@ -327,6 +327,11 @@ def _closed_on_error(line: socket.socket) -> Iterator[None]:
     except BaseException:
         line.close()
         raise
+
+
+def _name(number: int) -> str:
+    """Most signals have one; of those for real time only the first and the last."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _pause(deaths: int) -> float:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -31,53 +31,15 @@ from crossfoot.worker.intake import Intake
 from crossfoot.worker.lanes import LoopLane, Result, ThreadLane
 from crossfoot.worker.leases import Leases
 from crossfoot.worker.parking import resume_overdue
+from crossfoot.worker.pattern import Pattern
 from crossfoot.worker.reconcile import Reconciliation
 from crossfoot.worker.registry import Registry
-from crossfoot.worker.retry import LONGEST, Retry
+from crossfoot.worker.retry import Retry
 from crossfoot.worker.settling import Settling
 from crossfoot.worker.standstill import Watch
+from crossfoot.worker.upkeep import Upkeep
 
 logger = logging.getLogger("crossfoot.worker")
-
-MOST = 10_000
-"""Of anything that is counted: more is a slip of the pen."""
-
-
-class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works. Times in seconds.
-
-    Attributes:
-        concurrency: handlers that run at once; on SQLite one writes at a time, so more help only handlers that wait.
-        batch: deliveries per transaction; 1 is the plain mode.
-        optimistic: batches begin without savepoints; if one delivery fails, the handlers of all the batch run again.
-        lease: how long a received message is ours before it must be extended.
-        wait: how long one receive waits for messages; a quarter of the lease at most.
-        grace: how long a stopping worker waits for handlers that run.
-        reconcile: how often the queue is compared with the book.
-        prefetch: deliveries taken in ahead of the handlers.
-    """
-
-    concurrency: int = 4
-    batch: int = 1
-    optimistic: bool = False
-    lease: float = 30.0
-    wait: float = 1.0
-    grace: float = 25.0
-    reconcile: float = 30.0
-    prefetch: int = 64
-    retry: Retry = Retry()
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "batch", "prefetch"):
-            if not 1 <= getattr(self, name) <= MOST:
-                raise UsageError(f"{name} must be from 1 to {MOST:,}, not {getattr(self, name)}")
-        if self.optimistic and self.batch == 1:
-            raise UsageError("optimistic is about batches: state a batch as well, as in batch=100")
-        for name in ("lease", "grace", "reconcile"):
-            if not 0 < getattr(self, name) <= LONGEST:
-                raise UsageError(f"{name} must be more than 0 seconds, and a year at most, not {getattr(self, name)}")
-        if not 0 <= self.wait <= LONGEST:
-            raise UsageError(f"wait must be 0 seconds or more, and a year at most, not {self.wait}")
 
 
 class Worker:
@@ -103,12 +65,15 @@ class Worker:
         self._database = database
         self._stopping = anyio.Event()
         self._receiving: anyio.CancelScope | None = None
-        self._to_send = anyio.Event()
         self._room = anyio.Event()
         self.ends: Counter[str] = Counter()
         """Deliveries that came to an end, by what it was: the kind of the entry, `failed`, or `handed back`."""
         self.trouble = ""
         """Why the queue could not be received from when it was last tried; empty when it could."""
+        self.leaves = anyio.Event()
+        """Set when it receives no more, and waits for what runs."""
+        self.upkeep: Upkeep | None = None
+        self.leases: Leases | None = None
         self.on_ready: Callable[[], None] | None = None
         """Called, in the event loop, when book and queues are open and it begins to receive."""
         self.on_settled: Callable[[Held], None] | None = None
@@ -141,6 +106,10 @@ class Worker:
         """
         if not len(self._registry):
             raise UsageError("there is no handler to run: register one with @app.handler(...)")
+        with self._registry.in_use(self.name):
+            await self._run(until_idle)
+
+    async def _run(self, until_idle: bool) -> None:
         for handler in self._registry:
             if handler.in_order is not None and handler.in_order.wait < self.pattern.lease:
                 logger.warning(
@@ -163,15 +132,17 @@ class Worker:
 
     async def _work(self, number: int, until_idle: bool) -> None:
         local = await anyio.to_thread.run_sync(self._local_queue)
-        leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
+        leases = self.leases = Leases(self._book, self._queue, self._clock, lease=self.pattern.lease)
         if isinstance(self._queue, LosesAtOnce):
             self._queue.on_lost(leases.lose)
         retry = self._retry(until_idle)
         intake = Intake(self._book, self._queue, self._registry, retry, number, local, self.name)
         outbox = Outbox(self._book, self._queues, worker=number, claim=self.pattern.lease)
+        upkeep = self.upkeep = Upkeep(self._book, self._ledger, self._queue, self._queues, outbox, number)
         watch = Watch(self.pattern.lease, self._clock, self._break_off)
         settling = Settling(
-            self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=self._wake_outbox, explain=watch.explain
+            self._book, self._queue, retry, local=local, forget=self._forgetter(leases), sent=upkeep.wake_outbox,
+            explain=watch.explain,
         )  # fmt: skip
         reconciliation = Reconciliation(self._book, self._queue, worker=number)
         ordered = self._queue.capabilities.order is Order.KEY
@@ -179,11 +150,14 @@ class Worker:
         dispatch = Dispatch(settling, ordered=ordered, in_order=in_order, settled=self._count)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run)
-            self._start_upkeep(tasks, leases, outbox, reconciliation, number)
+            upkeep.start(tasks, leases, reconciliation, self.pattern)
             async with anyio.create_task_group() as lanes:
                 self._start_lanes(lanes, dispatch)
                 with dispatch.threads, dispatch.loops:
-                    await self._receive(intake, leases, dispatch, outbox, reconciliation if until_idle else None)
+                    try:
+                        await self._receive(intake, leases, dispatch, outbox, reconciliation if until_idle else None)
+                    finally:
+                        self.leaves.set()
                 lanes.cancel_scope.deadline = anyio.current_time() + self.pattern.grace
             await settling.settle([(held, None) for held in leases.held])  # cut short when the grace was over
             tasks.cancel_scope.cancel()
@@ -192,16 +166,6 @@ class Worker:
         """The queue, if it lies in the effects' own file. Looks at the disk."""
         queue = self._queue
         return queue if isinstance(queue, LocalQueue) and queue.is_in(self._database.path) else None
-
-    def _start_upkeep(
-        self, tasks: TaskGroup, leases: Leases, outbox: Outbox, reconciliation: Reconciliation, number: int
-    ) -> None:
-        """Everything that goes on beside receiving and handling."""
-        self._start(tasks, leases.beat, self.pattern.lease / 6)
-        self._start(tasks, self._posting, 0.5)
-        self._start(tasks, lambda: self._tidy(number), 5.0)
-        self._start(tasks, reconciliation.run, self.pattern.reconcile)
-        tasks.start_soon(self._relay, outbox)
 
     def _start_lanes(self, lanes: TaskGroup, dispatch: Dispatch) -> None:
         """Start lanes for the kinds of handler there are."""
@@ -272,8 +236,8 @@ class Worker:
 
     def _retry(self, until_idle: bool) -> Retry:
         """Our patience, and the queue's. One who works until nothing is left waits for no newer version."""
-        retry = msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts)
-        return msgspec.structs.replace(retry, unknown_for=0.0) if until_idle else retry
+        waits = {"unknown_for": 0.0} if until_idle else {}
+        return msgspec.structs.replace(self.pattern.retry, most=self._queue.max_attempts, **waits)
 
     @property
     def _longest_wait(self) -> float:
@@ -316,48 +280,7 @@ class Worker:
             return False
         return True
 
-    # ---- small tasks -------------------------------------------------------------------------------------------
-
-    def _start(self, tasks: TaskGroup, job: Callable[[], Awaitable[Any]], every: float) -> None:
-        async def repeat() -> None:
-            while True:
-                await anyio.sleep(every)
-                try:
-                    await job()
-                except QueueUnavailable as error:
-                    if isinstance(error, DatabaseUnavailable):
-                        raise
-                    logger.warning("queue %s: %s", self._queue.name, error)
-
-        tasks.start_soon(repeat)
-
-    async def _posting(self) -> None:
-        while await anyio.to_thread.run_sync(post, self._ledger):
-            pass
-        if await anyio.to_thread.run_sync(resume_overdue, self._book):
-            self._wake_outbox()
-
-    async def _tidy(self, number: int) -> None:
-        await anyio.to_thread.run_sync(self._book.see_worker, number)
-        await anyio.to_thread.run_sync(self._book.tidy)
-
-    async def _relay(self, outbox: Outbox) -> None:
-        """Send what transactions put into the outbox: when told, and once a second in case nobody told."""
-        while True:
-            self._to_send = anyio.Event()
-            for queue in self._queues.values():
-                try:
-                    while await outbox.drain(queue):
-                        pass
-                except (QueueUnavailable, UsageError) as error:
-                    if isinstance(error, DatabaseUnavailable):
-                        raise
-                    logger.warning("queue %s cannot be sent to: %s", queue.name, error)
-            with anyio.move_on_after(1.0):
-                await self._to_send.wait()
-
-    def _wake_outbox(self) -> None:
-        self._to_send.set()
+    # ---- parts -----------------------------------------------------------------------------------------------------
 
     def _forgetter(self, leases: Leases) -> Callable[[Sequence[Held]], None]:
         def forget(helds: Sequence[Held]) -> None:

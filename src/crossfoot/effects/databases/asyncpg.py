@@ -133,9 +133,11 @@ class AsyncpgSession:
             return
         try:
             await steps.say(self.handle, ROLLBACK)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             # Its session has ended; or it is busy with a statement that the handler left running, and would take the open
             # transaction along to the next delivery, which would commit it.
+            if isinstance(error, asyncpg.InterfaceError):
+                await steps.cancel(self.handle)
             self.handle.terminate()
 
     async def mark(self) -> None:

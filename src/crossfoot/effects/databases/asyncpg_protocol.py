@@ -19,7 +19,7 @@ from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, m
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import DiskFull, TransactionMisuse
-from crossfoot.postgres import explained
+from crossfoot.postgres import explained, is_missing
 
 _own: ContextVar[bool] = ContextVar("own", default=False)
 
@@ -224,6 +224,18 @@ def tell_full_disk(error: BaseException, where: str) -> None:
     """
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "53100":
         raise DiskFull(str(explained("53100", first_line(error), where))) from error
+
+
+def tell_for_all(error: BaseException, where: str) -> None:
+    """Tell of a statement of crossfoot's own what is no matter of one delivery.
+
+    Raises:
+        DiskFull: the disk is full.
+        SchemaMismatch: a table of the book's is gone.
+    """
+    tell_full_disk(error, where)
+    if isinstance(error, asyncpg.PostgresError) and is_missing(error.sqlstate, first_line(error)):
+        raise explained(error.sqlstate, first_line(error), where) from error
 
 
 def first_line(error: BaseException) -> str:

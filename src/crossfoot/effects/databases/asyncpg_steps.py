@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+import anyio
 import asyncpg
 
 from crossfoot.dialect import numbered
-from crossfoot.effects.databases.asyncpg_protocol import Watched, rows_in, speaking, tell_full_disk
+from crossfoot.effects.databases.asyncpg_protocol import Watched, rows_in, speaking, tell_for_all
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Row, Run
 from crossfoot.postgres import AFTER_OTHERS, ALONE
+
+CANCEL_SECONDS = 5.0
+"""How long the server may take to hear of it."""
 
 _ALONE, _AFTER_OTHERS = (text.decode().replace("%s", "$1") for text in (ALONE, AFTER_OTHERS))
 
@@ -19,14 +25,14 @@ async def answer(connection: Any, ask: Ask, where: str = "PostgreSQL") -> Any:
     """Carry out one request of crossfoot's own.
 
     Raises:
-        DiskFull: the server's disk is full.
+        DiskFull, SchemaMismatch: the server's disk is full; a table of the book's is gone.
         asyncpg.PostgresError: as it comes; a session that ended is one delivery's failure, and not the worker's.
     """
     try:
         with speaking():
             return await _answer(connection, ask)
     except asyncpg.PostgresError as error:
-        tell_full_disk(error, where)
+        tell_for_all(error, where)
         raise
 
 
@@ -48,6 +54,13 @@ async def say(connection: Any, statement: str) -> None:
     """Execute a statement of crossfoot's own that has no parameters and gives nothing."""
     with speaking():
         await connection.execute(statement)
+
+
+async def cancel(connection: Any) -> None:
+    """Have the server cancel what something that a handler left running does, before the line is cut: it would hear of that when it next
+    writes. asyncpg does it by itself only where who waits for a statement is cancelled."""
+    with anyio.move_on_after(CANCEL_SECONDS, shield=True), suppress(asyncpg.PostgresError, OSError):
+        await connection._cancel(asyncio.get_running_loop().create_future())
 
 
 async def changed(connection: Any, watched: Watched) -> int:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, Protocol
 from crossfoot.errors import TransactionMisuse
 
 _CHANGES = (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE)
+_TEMPORARY = (sqlite3.SQLITE_CREATE_TEMP_TABLE, sqlite3.SQLITE_CREATE_TEMP_VIEW)
+"""What is found before the tables of the file, by whatever name it has."""
 
 _SPACE = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))*"
 _LEAD = rf"(?:\ufeff|;|{_SPACE[3:-2]})*"
@@ -63,8 +65,8 @@ def needs_watch(statement: str) -> bool:
 
 REFUSED = (
     "the handler wanted to begin, commit or roll back the transaction that crossfoot owns (an ORM session rolls back when a "
-    "flush fails), or to change by PRAGMA how its connection works for everybody after it, which was refused: let the error out, "
-    "and use a savepoint for what may fail"
+    "flush fails), to change by PRAGMA how its connection works for everybody after it, or to make a temporary table by the name of one "
+    "of crossfoot's, which was refused: let the error out, and use a savepoint for what may fail"
 )
 
 HARMLESS = frozenset((
@@ -148,6 +150,9 @@ class ChangeCounter:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_SAVEPOINT and not self.tracing:
             self._missed = True
+        if action in _TEMPORARY and (name or "").lower().startswith("crossfoot_"):
+            self._refused = True
+            return sqlite3.SQLITE_DENY
         if action in _CHANGES and not self._connection.in_transaction:  # by a cursor made around the connection
             self._lost = True
             return sqlite3.SQLITE_DENY

@@ -15,12 +15,14 @@ from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import chain
 from crossfoot.effects.databases.django_session import DjangoSession, Executor
 from crossfoot.effects.databases.postgres_changes import ChangeCounter, rows_told
-from crossfoot.effects.databases.psycopg_guarded import text_of
+from crossfoot.effects.databases.postgres_terms import LOOK, saying, terms_of
+from crossfoot.effects.databases.psycopg_giving_up import give_up
+from crossfoot.effects.databases.psycopg_guarded import BUSY, text_of
 from crossfoot.errors import TransactionMisuse
-from crossfoot.postgres import explain, needs_durability
+from crossfoot.postgres import explain
 
-_careless: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-"""Whether the session of a driver's connection confirms what it may lose; asked once in its life."""
+_terms: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
+"""What is said in each transaction on a driver's connection; asked once in its life."""
 
 
 class PostgresSession(DjangoSession):
@@ -45,11 +47,11 @@ class PostgresSession(DjangoSession):
         self._marked = False
         raw = self.handle.connection
         self._own = driver.own_cursor(raw)
-        if raw not in _careless:
-            look = self._own.execute(driver.DURABLE).fetchone()
-            _careless[raw] = needs_durability(driver.durability(self._own.connection, look), "FULL")
-        if _careless[raw]:
-            self._own.execute(driver.MAKE_DURABLE)
+        if raw not in _terms:
+            _terms[raw] = terms_of(self._own.connection, self._own.execute(LOOK).fetchone())
+        if _terms[raw]:
+            with raw.lock:
+                raw.wait(saying(raw, _terms[raw]))
 
     def _say_mark(self) -> None:
         self._own.execute(driver.NEXT_MARK if self._marked else port.MARK, prepare=False)
@@ -64,6 +66,21 @@ class PostgresSession(DjangoSession):
     def watch(self) -> None:
         self._counter.watch()
         super().watch()
+
+    def rollback(self) -> None:
+        if self._busy:
+            give_up(self._own.connection)
+        super().rollback()
+
+    def undo(self) -> None:
+        if self._busy:
+            raise TransactionMisuse(BUSY)
+        super().undo()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something that the handler left running is using the driver's connection."""
+        return self._block is not None and self._own is not None and self._own.connection.lock.locked()
 
     def asks_again(self, error: BaseException) -> bool:
         return driver.asks_again(error)

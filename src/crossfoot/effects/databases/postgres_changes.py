@@ -33,7 +33,15 @@ _SEARCH_PATH = re.compile(r"SET (SESSION |LOCAL )?(SEARCH_PATH|SCHEMA)\b", re.IG
 _DURABLE = re.compile(r"SET (SESSION |LOCAL )?SYNCHRONOUS_COMMIT\b", re.IGNORECASE)
 _WHILE_IT_LASTS = ("LOCAL", "CONSTRAINTS", "TRANSACTION")
 """What SET may be followed by, if it is to end with the transaction."""
-_CONFIG = re.compile(r"\bset_config\s*\(\s*'search_path'", re.IGNORECASE)
+_NO = ("false", "'false'", "'f'", "'off'", "'no'", "'n'", "'0'")
+"""How `set_config` is told that it is not for the transaction only."""
+_SHADOW = re.compile(
+    r"""\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+(?:RECURSIVE\s+)?\w+\s+(?:IF\s+NOT\s+EXISTS\s+)?"?crossfoot_
+    |\bINTO\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\s+(?:TABLE\s+)?"?crossfoot_
+    |\bpg_temp\s*\.\s*"?crossfoot_""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A temporary table is found before all others, whatever the search path."""
 
 _WRITING = ("INSERT", "UPDATE", "DELETE", "MERGE")
 _WRITE = re.compile(rf"\b(?:{'|'.join(_WRITING)})\b", re.IGNORECASE)
@@ -73,12 +81,18 @@ def look_at(statement: str) -> Look:
             f"the handler called for {verb} on the transaction that crossfoot owns: leave begin, commit and rollback to crossfoot, "
             "and use a savepoint for what may fail"
         )
-    if (verb == "SET" and _SEARCH_PATH.match(" ".join(words))) or _CONFIG.search(statement):
+    settings = _set_by_function(statement)
+    if _SHADOW.search(statement):
+        raise TransactionMisuse(
+            "the handler made a temporary table by the name of one of crossfoot's, for which it would be taken by all that follows on "
+            "its connection: names that begin with crossfoot_ are crossfoot's"
+        )
+    if (verb == "SET" and _SEARCH_PATH.match(" ".join(words))) or "'search_path'" in settings:
         raise TransactionMisuse(
             "the handler changed the search path, by which crossfoot finds its own tables in the same transaction: write the schema "
             "before the table's name, or state the path in the database's URL (?options=-csearch_path%3D...)"
         )
-    if verb == "SET" and _DURABLE.match(" ".join(words)):
+    if (verb == "SET" and _DURABLE.match(" ".join(words))) or "'synchronous_commit'" in settings:
         raise TransactionMisuse(
             "the handler set synchronous_commit, by which crossfoot knows that a commit outlives the server: leave it alone, or accept "
             "what may be lost for the whole service (synchronous = NORMAL)"
@@ -88,7 +102,37 @@ def look_at(statement: str) -> Look:
             f"the handler changed a setting by SET {words[1]}, which would hold for every delivery after it on its connection: write "
             "SET LOCAL, or set it for the role or in the database's URL (?options=-cNAME%3DVALUE)"
         )
+    if lasting := [name for name, local in settings.items() if local in _NO]:
+        raise TransactionMisuse(
+            f"the handler changed a setting by set_config({lasting[0]}, ..., false), which would hold for every delivery after it on its "
+            "connection: give true as the last argument, which is for the transaction"
+        )
     return PLAIN
+
+
+def _set_by_function(statement: str) -> dict[str, str]:
+    """What a statement sets by `set_config`: names, as they are written, and how the third argument begins."""
+    found: dict[str, str] = {}
+    if "set_config" not in statement.lower():
+        return found
+    depth, arguments, follows = 0, [""], False
+    for token in (match[0] for match in _TOKEN.finditer(statement) if not match["comment"]):
+        if token[0] in "'\"_" or token[0].isalnum() or (token[0] == "$" and len(token) > 1):
+            follows = depth == 0 and token.lower() == "set_config"
+            if depth == 1:
+                arguments[-1] = arguments[-1] or token.lower()
+            continue
+        for sign in token:
+            if depth == 0:
+                depth, arguments = int(sign == "(" and follows), [""]
+            elif sign == "," and depth == 1:
+                arguments.append("")
+            else:
+                depth += {"(": 1, ")": -1}.get(sign, 0)
+                if depth == 0:
+                    found[arguments[0]] = arguments[2] if len(arguments) > 2 else ""
+            follows = False
+    return found
 
 
 @lru_cache(maxsize=512)

@@ -13,6 +13,7 @@ from psycopg import pq
 
 from crossfoot.connection import shown
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
+from crossfoot.effects.databases.psycopg_giving_up import cancel
 from crossfoot.effects.databases.psycopg_guarded import BUSY, REFUSALS, Guarded, is_copy_in, text_of
 from crossfoot.effects.databases.psycopg_steps import (
     LAST,
@@ -23,6 +24,7 @@ from crossfoot.effects.databases.psycopg_steps import (
     read,
     take,
     take_ack,
+    tell_for_all,
     tell_full_disk,
     tell_lost_lease,
 )
@@ -35,24 +37,12 @@ T = TypeVar("T")
 BEGIN = b"BEGIN"
 """With the isolation that the user, the database or the URL set."""
 
-DURABLE = b"SELECT current_setting('synchronous_commit'), pg_backend_pid()"
-MAKE_DURABLE = b"SET LOCAL synchronous_commit = on"
-
 NEXT_MARK = f"{KEEP}; {MARK}".encode()
 """One savepoint is over, the next one begins."""
 
 SET_MARK, DROP_MARK, BACK_TO_MARK = MARK.encode(), KEEP.encode(), UNDO.encode()
 
 ENDING = (COMMIT,)
-
-
-def durability(raw: Any, look: tuple[str, int]) -> str:
-    """The answer to `DURABLE` on a connection of the user's. If there is a pooler in between, which makes up the process id that it
-    tells, nothing is prepared on that connection from now on: another session may be asked for it."""
-    durable, pid = look
-    if pid != raw.info.backend_pid:
-        raw.prepare_threshold = None
-    return durable
 
 
 class HandlerCursor(psycopg.Cursor[Any]):
@@ -235,6 +225,7 @@ class PsycopgSession:
         self.handle.guarded = self._begun = self._open = False
         self.handle.trips.forget()
         if self.handle.busy:
+            cancel(self.handle)
             self.handle.abandon()
         elif self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
@@ -339,7 +330,7 @@ class PsycopgSession:
                 return self.handle.wait(self.handle.trips.send(must))
         except psycopg.Error as error:
             tell_lost_lease(error)
-            tell_full_disk(error, self.handle)
+            tell_for_all(error, self.handle)
             raise
 
 

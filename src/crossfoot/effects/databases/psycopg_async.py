@@ -22,8 +22,17 @@ from crossfoot.effects.databases.psycopg import (
     asks_again,
     tell_full_disk,
 )
+from crossfoot.effects.databases.psycopg_giving_up import acancel
 from crossfoot.effects.databases.psycopg_guarded import BUSY, Guarded, is_copy_in, text_of
-from crossfoot.effects.databases.psycopg_steps import LAST, is_forgotten, read, take, take_ack, tell_lost_lease
+from crossfoot.effects.databases.psycopg_steps import (
+    LAST,
+    is_forgotten,
+    read,
+    take,
+    take_ack,
+    tell_for_all,
+    tell_lost_lease,
+)
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
@@ -202,6 +211,7 @@ class PsycopgAsyncSession:
         self._begun = self._open = False
         self.handle.trips.forget()
         if self.handle.busy:
+            await acancel(self.handle)
             self.handle.abandon()
         elif self.handle.info.transaction_status is not pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):  # a session that has ended took its transaction with it
@@ -301,7 +311,7 @@ class PsycopgAsyncSession:
                 return await self.handle.wait(self.handle.trips.send())
         except psycopg.Error as error:
             tell_lost_lease(error)
-            tell_full_disk(error, self.handle)
+            tell_for_all(error, self.handle)
             raise
 
 
@@ -317,7 +327,7 @@ async def answer(cursor: psycopg.AsyncCursor[Any], ask: Ask) -> Any:
     try:
         return await _answer(cursor, ask)
     except psycopg.Error as error:
-        tell_full_disk(error, cursor.connection)
+        tell_for_all(error, cursor.connection)
         raise
 
 

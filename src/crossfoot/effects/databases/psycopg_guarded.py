@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NoReturn
 
-import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 
 from crossfoot.effects.databases.postgres_changes import ChangeCounter
+from crossfoot.effects.databases.psycopg_giving_up import cut
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse
 from crossfoot.postgres import Speaking
@@ -72,10 +69,9 @@ class Guarded(Speaking):
         return bool(self.lock.locked())
 
     def abandon(self) -> None:
-        """Cut the line, which has the server undo what is open, and whoever uses it is told."""
+        """Cut the line; the next transaction needs another one."""
         self.abandoned = True
-        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
+        cut(self)
 
     def __del__(self, *rest: Any) -> None:
         if self.abandoned:

@@ -15,7 +15,18 @@ from crossfoot.dialect import translate
 from crossfoot.effects.databases.changes import chain
 from crossfoot.effects.databases.session import Acks, All, Alone, Ask, Many, One, Run
 from crossfoot.errors import DiskFull, LeaseLost
-from crossfoot.postgres import AFTER_OTHERS, ALONE, Trips, adapt, explain, is_transient, rows_changed, rows_of
+from crossfoot.postgres import (
+    AFTER_OTHERS,
+    ALONE,
+    Trips,
+    adapt,
+    explain,
+    first_line,
+    is_missing,
+    is_transient,
+    rows_changed,
+    rows_of,
+)
 
 LOST = b"crossfoot: the lease is lost"
 
@@ -36,13 +47,13 @@ def answer(cursor: psycopg.Cursor[Any], ask: Ask) -> Any:
     """Carry out one request of crossfoot's own.
 
     Raises:
-        DiskFull: the server's disk is full.
+        DiskFull, SchemaMismatch: the server's disk is full; a table of the book's is gone.
         psycopg.Error: as it comes; a session that ended is one delivery's failure, and not the worker's.
     """
     try:
         return _answer(cursor, ask)
     except psycopg.Error as error:
-        tell_full_disk(error, cursor.connection)
+        tell_for_all(error, cursor.connection)
         raise
 
 
@@ -118,6 +129,18 @@ def is_forgotten(error: BaseException) -> bool:
     return isinstance(error, psycopg.errors.InvalidSqlStatementName)
 
 
+def tell_for_all(error: psycopg.Error, connection: Any) -> None:
+    """Tell of a statement of crossfoot's own what is no matter of one delivery.
+
+    Raises:
+        DiskFull: the disk is full.
+        SchemaMismatch: a table of the book's is gone.
+    """
+    tell_full_disk(error, connection)
+    if is_missing(error.sqlstate, first_line(error)):
+        raise explain(error, _where(connection)) from error
+
+
 def tell_full_disk(error: psycopg.Error, connection: Any) -> None:
     """Tell that it is *our* disk which is full, and not that of another database that a handler writes to.
 
@@ -125,4 +148,8 @@ def tell_full_disk(error: psycopg.Error, connection: Any) -> None:
         DiskFull: it is.
     """
     if error.sqlstate == "53100":
-        raise DiskFull(str(explain(error, f"postgresql://{connection.info.host}/{connection.info.dbname}"))) from error
+        raise DiskFull(str(explain(error, _where(connection)))) from error
+
+
+def _where(connection: Any) -> str:
+    return f"postgresql://{connection.info.host}/{connection.info.dbname}"

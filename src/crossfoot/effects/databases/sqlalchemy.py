@@ -19,7 +19,7 @@ from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
 from crossfoot.effects.databases.sqlite import OVER, tell_full_disk
 from crossfoot.errors import TransactionMisuse, UsageError
-from crossfoot.sqlite import explain
+from crossfoot.sqlite import explain, is_missing
 from crossfoot.turnstile import TURN, Turnstile
 
 if TYPE_CHECKING:  # needs greenlet, which a synchronous engine does not
@@ -241,7 +241,20 @@ def _untrace(connection: Connection) -> None:
 
 
 def answer(connection: Connection, ask: port.Ask) -> Any:
-    """Carry out one request of crossfoot's own, beneath the ORM."""
+    """Carry out one request of crossfoot's own, beneath the ORM.
+
+    Raises:
+        SchemaMismatch: a table of the book's is gone.
+    """
+    try:
+        return _answer(connection, ask)
+    except DBAPIError as error:
+        if error.orig is not None and is_missing(error.orig):
+            raise explain(error.orig, connection.engine.url.database or "") from error
+        raise
+
+
+def _answer(connection: Connection, ask: port.Ask) -> Any:
     if isinstance(ask, port.Alone):
         return None
     if isinstance(ask, port.Many):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
@@ -12,15 +13,14 @@ from crossfoot.connection import shown
 from crossfoot.effects.databases import asyncpg_steps as steps
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.asyncpg_protocol import Uncancelled
+from crossfoot.effects.databases.postgres_terms import LOOK, said_in_each
 from crossfoot.effects.databases.psycopg_steps import asks_again
 from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
 from crossfoot.effects.databases.sqlalchemy_async import AsyncHandlerSession
 from crossfoot.effects.databases.sqlalchemy_postgres import Watch
 from crossfoot.errors import UsageError
-from crossfoot.postgres import needs_durability
 
-DURABLE = port.One("SELECT current_setting('synchronous_commit'), pg_backend_pid()")
-MAKE_DURABLE = "SET LOCAL synchronous_commit = on"
+logger = logging.getLogger("crossfoot.effects")
 
 
 class AsyncpgEngineSession:
@@ -51,7 +51,7 @@ class AsyncpgEngineSession:
                 await self._connection.begin()
                 await adapted._start_transaction()  # which SQLAlchemy leaves to the first statement of its own
                 self._marked = False
-                await self._be_durable(adapted)
+                await self._say_terms(adapted)
             except BaseException:
                 await self._connection.invalidate()  # nobody knows what state it is in
                 await self._let_go()
@@ -73,8 +73,13 @@ class AsyncpgEngineSession:
         try:
             if self._connection is not None:
                 await self._connection.rollback()
-        except Exception:  # noqa: BLE001 - a session that has ended took its transaction with it, and one that is given up does
+        except Exception as error:  # noqa: BLE001 - a session that has ended took its transaction with it, and one that is given up does
+            logger.info(
+                "a connection to %s is given up: it could not roll back (%s)", self._where, type(error).__name__
+            )
             assert self._connection is not None
+            if self._raw is not None and not self._raw.is_closed():
+                await steps.cancel(self._raw)
             await self._connection.invalidate()
         finally:
             await self._let_go()
@@ -126,20 +131,20 @@ class AsyncpgEngineSession:
         if self._watched is not None:
             self._watched.leave()
 
-    async def _be_durable(self, adapted: Any) -> None:
+    async def _say_terms(self, adapted: Any) -> None:
         assert self._connection is not None and self._connection.sync_connection is not None
         info = self._connection.sync_connection.info
         if OURS not in info:  # of the driver's connection: asked once in its life
-            durable, pid = await self.answer(DURABLE)
+            durable, patience, pid = await self.answer(port.One(LOOK))
             if pid != self._raw.get_server_pid() and adapted._prepared_statement_name_func() != "":
                 raise UsageError(
                     f"the engine for {self._where} keeps statements prepared, and a pooler in between gives each transaction another "
                     'session: create_async_engine(..., connect_args={"statement_cache_size": 0, "prepared_statement_cache_size": 0, '
                     '"prepared_statement_name_func": lambda: ""})'
                 )
-            info[OURS] = "careless" if needs_durability(durable, "FULL") else "sure"
-        if info[OURS] == "careless":
-            await steps.say(self._raw, MAKE_DURABLE)
+            info[OURS] = said_in_each(durable, patience).decode()
+        if info[OURS]:
+            await steps.say(self._raw, info[OURS])
 
     async def _let_go(self) -> None:
         connection, self._connection = self._connection, None

@@ -15,11 +15,13 @@ from sqlalchemy.exc import DBAPIError
 from crossfoot.effects.databases import psycopg as driver
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.postgres_changes import ChangeCounter, Look, rows_told
+from crossfoot.effects.databases.postgres_terms import LOOK, saying, terms_of
+from crossfoot.effects.databases.psycopg_giving_up import give_up
+from crossfoot.effects.databases.psycopg_guarded import BUSY
 from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.effects.work import in_handler
 from crossfoot.errors import TransactionMisuse, UsageError
-from crossfoot.postgres import needs_durability
 
 _LOOK = "crossfoot look"
 """In an execution context: what its statement does to savepoints."""
@@ -145,12 +147,10 @@ class PostgresSession:
         raw: Any = self._connection.connection.driver_connection
         self._own = driver.own_cursor(raw)
         if OURS not in self._connection.info:  # of the driver's connection: asked once in its life
-            look = self._own.execute(driver.DURABLE).fetchone()
-            self._connection.info[OURS] = (
-                "careless" if needs_durability(driver.durability(self._own.connection, look), "FULL") else "sure"
-            )
-        if self._connection.info[OURS] == "careless":
-            self._own.execute(driver.MAKE_DURABLE)
+            self._connection.info[OURS] = terms_of(self._own.connection, self._own.execute(LOOK).fetchone())
+        if terms := self._connection.info[OURS]:
+            with raw.lock:
+                raw.wait(saying(raw, terms))
 
     def commit_and_begin(self, ask: port.Run) -> None:
         self.commit()
@@ -169,7 +169,10 @@ class PostgresSession:
     def rollback(self) -> None:
         self._watch.watching = False
         try:
-            if self._connection is not None:
+            if self._connection is not None and self._busy:
+                give_up(self._own.connection)
+                self._connection.invalidate()
+            elif self._connection is not None:
                 self._connection.rollback()
         except DBAPIError as error:  # a session that has ended took its transaction with it
             assert self._connection is not None
@@ -184,6 +187,8 @@ class PostgresSession:
     def undo(self) -> None:
         self._watch.watching = False
         take_back(self)
+        if self._busy:
+            raise TransactionMisuse(BUSY)
         self._own.execute(port.UNDO)
         assert self._connection is not None
         if not self._connection.in_transaction():  # SQLAlchemy believes in the rollback that was refused
@@ -217,6 +222,11 @@ class PostgresSession:
 
     def close(self) -> None:
         self._let_go()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something that the handler left running is using it: to say anything would be to wait for that."""
+        return self._own is not None and self._own.connection.lock.locked()
 
     def _let_go(self) -> None:
         connection, self._connection, self._own = self._connection, None, None

@@ -12,11 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from crossfoot.effects.databases import psycopg as driver
 from crossfoot.effects.databases import psycopg_async
 from crossfoot.effects.databases import session as port
+from crossfoot.effects.databases.postgres_terms import LOOK, saying, terms_of
+from crossfoot.effects.databases.psycopg_giving_up import agive_up
+from crossfoot.effects.databases.psycopg_guarded import BUSY
 from crossfoot.effects.databases.sqlalchemy import OURS, HandlerSession, end, lend, take_back
 from crossfoot.effects.databases.sqlalchemy_async import AsyncHandlerSession, shielded
 from crossfoot.effects.databases.sqlalchemy_postgres import Watch, counted
 from crossfoot.effects.work import in_handler
-from crossfoot.postgres import needs_durability
+from crossfoot.errors import TransactionMisuse
 
 
 class AsyncPostgresSession:
@@ -43,7 +46,7 @@ class AsyncPostgresSession:
                 self._own = psycopg_async.own_cursor(self._raw)
                 await self._connection.begin()
                 self._marked = False
-                await self._be_durable()
+                await self._say_terms()
             except BaseException:
                 await self._let_go()
                 raise
@@ -62,7 +65,10 @@ class AsyncPostgresSession:
     async def rollback(self) -> None:
         self._watch.watching = False
         try:
-            if self._connection is not None:
+            if self._connection is not None and self._busy:
+                await agive_up(self._raw)
+                await self._connection.invalidate()
+            elif self._connection is not None:
                 await self._connection.rollback()
         except DBAPIError as error:  # a session that has ended took its transaction with it
             assert self._connection is not None
@@ -77,6 +83,8 @@ class AsyncPostgresSession:
     async def undo(self) -> None:
         self._watch.watching = False
         take_back(self)
+        if self._busy:
+            raise TransactionMisuse(BUSY)
         await self._own.execute(port.UNDO)
         assert self._connection is not None
         if not self._connection.in_transaction():  # SQLAlchemy believes in the rollback that was refused
@@ -113,16 +121,19 @@ class AsyncPostgresSession:
     async def close(self) -> None:
         await self._let_go()
 
-    async def _be_durable(self) -> None:
+    async def _say_terms(self) -> None:
         assert self._connection is not None and self._connection.sync_connection is not None
         info = self._connection.sync_connection.info
         if OURS not in info:  # of the driver's connection: asked once in its life
-            look = await (await self._own.execute(driver.DURABLE)).fetchone()
-            info[OURS] = (
-                "careless" if needs_durability(driver.durability(self._own.connection, look), "FULL") else "sure"
-            )
-        if info[OURS] == "careless":
-            await self._own.execute(driver.MAKE_DURABLE)
+            info[OURS] = terms_of(self._own.connection, await (await self._own.execute(LOOK)).fetchone())
+        if info[OURS]:
+            async with self._raw.lock:
+                await self._raw.wait(saying(self._raw, info[OURS]))
+
+    @property
+    def _busy(self) -> bool:
+        """As its synchronous twin."""
+        return self._raw is not None and self._raw.lock.locked()
 
     async def _let_go(self) -> None:
         connection, self._connection = self._connection, None

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Self
 
 from crossfoot.effects.databases.changes import LOST, ChangeCounter, chain
+from crossfoot.effects.databases.frames import forget_variables
 from crossfoot.effects.databases.session import KEEP, MARK, UNDO, All, Alone, Ask, AsyncSession, Many, One, Run, Session
 from crossfoot.errors import DiskFull, QueueUnavailable, TransactionMisuse
 from crossfoot.sqlite import Connection, connect_as, explain
@@ -20,6 +21,11 @@ _execute = sqlite3.Cursor.execute
 OVER = (
     "the connection was used by something that a handler left running after it returned: wait for all threads and tasks before "
     "returning"
+)
+
+STILL = (
+    "something of a handler that failed still has the connection of its batch (a thread that it left running, a variable of its module): "
+    "wait for all threads before raising, and keep no connection"
 )
 
 MOST_CURSORS = 1_000
@@ -185,6 +191,8 @@ class SqliteSession:
     by_columns = False
 
     handle: HandlerConnection
+    _failed: BaseException | None = None
+    """Why the last work of a batch was undone."""
 
     def __init__(self, connect: Callable[[], HandlerConnection]) -> None:
         self._connect = connect
@@ -198,21 +206,25 @@ class SqliteSession:
         self.handle.begin()
 
     def commit(self) -> None:
+        self._failed = None
         self.handle.finish()
 
     def commit_and_begin(self, ask: Run) -> None:
         self.commit()  # who writes next stands in line, and should have something to write by then
 
     def rollback(self) -> None:
+        self._failed = None
         self._unwatch()
         self.handle.abandon()
 
     def mark(self) -> None:
+        self._see_that_it_is_free()
         self._own.execute(MARK)
 
     def undo(self) -> None:
         self._unwatch()
         self._own.execute(UNDO)
+        self._failed = sys.exc_info()[1]
 
     def keep(self) -> None:
         self._own.execute(KEEP)
@@ -245,6 +257,20 @@ class SqliteSession:
         self._own = own_cursor(connection)
         del connection
         self._references = sys.getrefcount(self.handle)
+
+    def _see_that_it_is_free(self) -> None:
+        """See, before the next handler of a batch is given it, that nothing of one that failed has the connection still.
+
+        Raises:
+            TransactionMisuse: a thread perhaps that it left running, which could write into what its neighbours do. Begun anew one by
+                one, each transaction has a connection that nobody knows, see `begin`.
+        """
+        failed, self._failed = self._failed, None
+        if failed is None or sys.getrefcount(self.handle) <= self._references:
+            return
+        forget_variables(failed)
+        if sys.getrefcount(self.handle) > self._references:
+            raise TransactionMisuse(STILL)
 
     def _unwatch(self) -> None:
         self.handle.guarded = False

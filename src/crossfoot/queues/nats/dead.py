@@ -28,6 +28,7 @@ from crossfoot.queues.nats.messages import (
     size_of,
 )
 from crossfoot.queues.nats.publishing import Sender
+from crossfoot.queues.nats.receipts import broker_id, place_of
 from crossfoot.queues.nats.stream import Reader, Stored
 from crossfoot.queues.queue import Held, PublishAnswer
 
@@ -103,11 +104,12 @@ def limit_of(config: Mapping[str, Any]) -> int | None:
 
 
 def held_of(stream: str, stored: Stored, *, dead: bool, attempt: int = 0) -> Held:
-    """A message of a stream as it is seen there."""
+    """A message of a stream as it is seen there. A dead letter bears the broker's id of the message that died."""
+    place = place_of(stored.headers.get(MSG_ID, "")) if dead else None
     return Held(
         body=stored.body,
         attempt=attempts_told(unquote(stored.headers.get(ATTEMPT, "")), attempt),
         enqueued_at=stored.at,
-        broker_id=f"{stream}:{stored.sequence}",
+        broker_id=place or broker_id(stream, stored.sequence),
         dead=dead,
     )

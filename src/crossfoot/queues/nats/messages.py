@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from crossfoot.clock import Micros
-from crossfoot.queues.nats.receipts import receipt_of
+from crossfoot.queues.nats.receipts import broker_id, receipt_of
 from crossfoot.queues.queue import Delivery, Outgoing, Refused
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def delivery_of(msg: Msg, lease_until: Micros) -> NatsDelivery | None:
         attempt=receipt.attempt,
         lease_until=lease_until,
         enqueued_at=receipt.enqueued_at,
-        broker_id=f"{receipt.stream}:{receipt.sequence}",
+        broker_id=broker_id(receipt.stream, receipt.sequence),
         attributes={name: unquote(value) for name, value in native.items() if not is_servers_own(name)},
         native=native,
     )

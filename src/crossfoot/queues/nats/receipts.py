@@ -56,6 +56,19 @@ def receipt_of(subject: str) -> Receipt | None:
     )
 
 
+def place_of(dead_id: str) -> str | None:
+    """The broker's id of the message that a dead letter was; `None` where it does not bear what `dead_id` made."""
+    stream, *numbers = dead_id.split("|")
+    if not stream or len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+        return None
+    return broker_id(stream, int(numbers[0]))
+
+
+def broker_id(stream: str, sequence: int) -> str:
+    """How a message of a stream is called where it has no name of its own."""
+    return f"{stream}:{sequence}"
+
+
 def given_up_receipt(stream: str, durable: str, sequence: int) -> str:
     """A receipt for a message that no longer has a delivery: the server takes its ack, and removes it."""
     return f"{PREFIX}{stream}.{durable}.1.{sequence}.0.0.0"

@@ -82,4 +82,5 @@ class Counting:
         return [hold for hold in again if hold.receipt not in sent]
 
     def _anew(self, hold: Hold) -> Entry:
-        return copy_of(hold.message, key=hold.receipt, queue=self._queue, told={DELIVERIES: hold.attempt - 1})
+        told, frame = {DELIVERIES: hold.attempt - 1}, self._holding.frame
+        return copy_of(hold.message, key=hold.receipt, queue=self._queue, told=told, frame=frame)

@@ -29,6 +29,9 @@ from crossfoot.queues.rabbitmq.link import Link
 if TYPE_CHECKING:
     from aiormq.abc import DeliveredMessage
 
+FRAME = 131_072
+"""Bytes of a frame by default."""
+
 _log = logging.getLogger("crossfoot.queues.rabbitmq")
 
 
@@ -75,6 +78,11 @@ class Holding:
 
     def get(self, receipt: str) -> Hold | None:
         return self._holds.get(receipt)
+
+    @property
+    def frame(self) -> int:
+        """Bytes of one frame, of the link that things are held by."""
+        return self._link.frame if self._link is not None and self._link.up else FRAME
 
     def take(self, link: Link, message: DeliveredMessage) -> Hold:
         """It was delivered: nobody else has it from now on."""

@@ -19,6 +19,7 @@ from anyio import CancelScope
 
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.rabbitmq.answers import NoAnswer, answer_of, import_aiormq
+from crossfoot.queues.rabbitmq.frames import Reader
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -68,10 +69,15 @@ class Link:
         return self._channel
 
     @property
-    def longest_headers(self) -> int:
-        """Bytes; they travel in one frame."""
+    def frame(self) -> int:
+        """Bytes of one frame, in which all properties of a message travel."""
         assert self._client is not None
-        return int(self._client.connection_tune.frame_max or 131_072) - HEADERS_BYTES
+        return int(self._client.connection_tune.frame_max or 131_072)
+
+    @property
+    def longest_headers(self) -> int:
+        """Bytes of the headers of what is published."""
+        return self.frame - HEADERS_BYTES
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -160,7 +166,8 @@ class Link:
         self._lost(self, why)
 
     def _factory(self, aiormq: Any, encrypted: bool) -> Any:
-        """The client's own way to connect, and a hand on the socket: what is closed must not go on holding messages."""
+        """The client's own way to connect, with a reader that heeds what the client cannot read (`frames.py`), and a hand on the
+        socket: what is closed must not go on holding messages."""
         module = aiormq.connection
         inner = module.TLSTransportFactory() if encrypted else module.TCPTransportFactory()
         link = self
@@ -168,7 +175,7 @@ class Link:
         class Factory(module.TransportFactory):  # type: ignore[misc, name-defined] # the module is imported late
             async def create(self, url: Any, **options: Any) -> Any:
                 reader, link._writer = await inner.create(url, **options)
-                return reader, link._writer
+                return Reader(reader, link._label), link._writer
 
         return Factory()
 

@@ -8,6 +8,7 @@ the client matches what is returned by it.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -27,6 +28,8 @@ REASON, QUEUE = "x-crossfoot-reason", "x-crossfoot-queue"
 _COUNTED = "x-delivery-count"
 _DEATHS = "x-death"
 _PERSISTENT = 2
+_AROUND = 20
+"""Bytes of a frame around the properties in it."""
 _LONGEST_NAME = 255
 _MADE_BY_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", "x-opt-")
 _MOST_DELIVERIES = 10**6
@@ -88,25 +91,43 @@ def entry_of(
 
 
 def copy_of(
-    message: DeliveredMessage, *, key: str, queue: str, told: Mapping[str, str | int], expiration: str | None = None
+    message: DeliveredMessage,
+    *,
+    key: str,
+    queue: str,
+    told: Mapping[str, str | int],
+    frame: int,
+    expiration: str | None = None,
 ) -> Entry:
-    """The message anew, to be sent to a queue: its properties, and what is told about it.
+    """The message anew, to be sent to a queue: its properties, and what is told about it. Where these do not fit into one frame of
+    so many bytes, the longest headers are left out: the broker ends the connection of whoever sends more.
 
     What the broker wrote into its headers is left out: it would take a copy that died before for one that goes in a circle, and
     drop it. So is the user's name, which the broker would compare with ours.
     """
     old = message.header.properties
     headers = {name: value for name, value in (old.headers or {}).items() if not name.startswith(_MADE_BY_THE_BROKER)}
-    headers = {**_writable(headers), MESSAGE_ID: came_of(message).broker_id, **told}
+    headers, told = _writable(headers), {MESSAGE_ID: came_of(message).broker_id, **told}
     kept = {
         name: getattr(old, name)
         for name in ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "timestamp",
                      "message_type", "app_id")
     }  # fmt: skip
     properties = _properties(
-        headers=headers, message_id=_new_id(), delivery_mode=_PERSISTENT, expiration=expiration, **kept
+        headers={**headers, **told}, message_id=_new_id(), delivery_mode=_PERSISTENT, expiration=expiration, **kept
     )
+    while headers and _size(properties) > frame - _AROUND:
+        del headers[max(headers, key=lambda name: _size(_properties(headers={name: headers[name]})))]
+        properties.headers = {**headers, **told}
     return Entry(key=key, exchange="", routing_key=queue, body=message.body, properties=properties)
+
+
+def _size(properties: Any) -> int:
+    """Bytes of properties as they are sent; none of those that cannot be, which is found when it is tried."""
+    try:
+        return len(properties.marshal())
+    except (ValueError, TypeError, struct.error):
+        return 0
 
 
 def _writable(value: Any) -> Any:

@@ -35,7 +35,8 @@ class Mover:
 
         def waiting(receipt: str, hold: Hold) -> Entry:
             rung, told = rung_for(self._queue, seconds), {DELIVERIES: hold.attempt}
-            return copy_of(hold.message, key=receipt, queue=rung, told=told, expiration=expiration_of(seconds))
+            frame, expiration = self._holding.frame, expiration_of(seconds)
+            return copy_of(hold.message, key=receipt, queue=rung, told=told, frame=frame, expiration=expiration)
 
         return await self._move(receipts, waiting, "among those that wait")
 
@@ -45,7 +46,7 @@ class Mover:
         def buried(receipt: str, hold: Hold) -> Entry:
             told: dict[str, str | int] = {DELIVERIES: hold.attempt, QUEUE: self._queue}
             told[REASON] = reason[:_REASON_CHARACTERS] or "unknown"
-            return copy_of(hold.message, key=receipt, queue=self._dead, told=told)
+            return copy_of(hold.message, key=receipt, queue=self._dead, told=told, frame=self._holding.frame)
 
         return await self._move(receipts, buried, "among the dead letters")
 

@@ -19,6 +19,9 @@ BODY = "body"
 REASON, ATTEMPT, ORIGIN = "crossfoot-reason", "crossfoot-attempt", "crossfoot-id"
 """What a dead letter says beside the message: why, after how many deliveries, and under which id it was in the queue."""
 
+MOST_ATTRIBUTES = 1_000
+"""Of what is published: a script that moves an entry has room for a few thousand names and values."""
+
 Fields = Sequence[bytes]
 """An entry as the server tells it: name, value, name, value."""
 
@@ -40,6 +43,8 @@ def refusal(message: Outgoing, *, queue: str, max_bytes: int) -> Refused | None:
         return Refused(message.key, f"an attribute cannot be written as UTF-8: {error.reason}", permanent=True)
     if size > max_bytes:
         reason = f"{size} bytes, attributes included; queue {queue} takes at most {max_bytes}"
+    elif len(message.attributes) > MOST_ATTRIBUTES:
+        reason = f"{len(message.attributes):,} attributes; queue {queue} takes at most {MOST_ATTRIBUTES:,}"
     elif BODY in message.attributes:
         reason = f"an attribute cannot be called {BODY!r}: the entry's field of that name is the message"
     elif message.delay < 0:

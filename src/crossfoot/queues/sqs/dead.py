@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 REASON = "crossfoot-reason"
 ATTEMPT = "crossfoot-attempt"
+ORIGIN = "crossfoot-id"
+"""The id that the message had in its own queue: in the dead-letter queue it has another one."""
 _REASON_CHARACTERS = 500
 
 BROWSE_SECONDS, BROWSE_SECONDS_EACH, BROWSE_SECONDS_AT_MOST = 10, 0.05, 600
@@ -59,11 +61,14 @@ class DeadLetters:
         self._settler = Settler(client, url)
 
     def entry_of(self, delivery: Delivery, reason: str) -> Entry:
-        """The delivered message as it was, and, where there is room, why and after how many attempts it died."""
+        """The delivered message as it was, and, where there is room, what id it had, why it died and after how many attempts."""
         text = delivery.body.decode()
         native = dict(delivery.native) if isinstance(delivery, SqsDelivery) else _strings(delivery.attributes)
         size = len(delivery.body) + size_of(native)
-        told = _strings({REASON: legal(reason)[:_REASON_CHARACTERS] or "unknown", ATTEMPT: str(delivery.attempt)})
+        told = _strings({
+            ORIGIN: delivery.broker_id or "unknown", REASON: legal(reason)[:_REASON_CHARACTERS] or "unknown",
+            ATTEMPT: str(delivery.attempt),
+        })  # fmt: skip
         for name, attribute in told.items():
             extra = size_of({name: attribute})
             if len(native) < MAX_ATTRIBUTES and size + extra <= self._rules.max_bytes:
@@ -121,7 +126,7 @@ class DeadLetters:
                 VisibilityTimeout=hidden,
                 WaitTimeSeconds=1,
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-                MessageAttributeNames=[ATTEMPT],
+                MessageAttributeNames=[ATTEMPT, ORIGIN],
             )
             return list(response.get("Messages", ()))
 
@@ -150,13 +155,13 @@ class DeadLetters:
 
 def held_of(message: Mapping[str, Any]) -> Held:
     system = message.get("Attributes", {})
-    told = message.get("MessageAttributes", {}).get(ATTEMPT, {}).get("StringValue", "")
+    told = {name: one.get("StringValue", "") for name, one in message.get("MessageAttributes", {}).items()}
     looks = int(system.get("ApproximateReceiveCount", 1)) - 1
     return Held(
         body=message["Body"].encode(),
-        attempt=attempts_told(told, looks),
+        attempt=attempts_told(told.get(ATTEMPT, ""), looks),
         enqueued_at=sent_at(system),
-        broker_id=message["MessageId"],
+        broker_id=told.get(ORIGIN) or message["MessageId"],
         dead=True,
     )
 

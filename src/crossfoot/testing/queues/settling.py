@@ -153,6 +153,16 @@ class Settling(QueueSuite):
             assert dead[0].dead
             assert sorted([dying.body, living.body]) == sorted(bodies(sent))
 
+    async def test_a_dead_letter_is_known_by_the_id_that_its_message_had(self) -> None:
+        """What has no name of its own is booked under the broker's id, and would be booked twice under two."""
+        async with self.make_queue() as queue:
+            await self.put(queue, 3)
+            first, *dying = await self.take(queue, 3)
+            assert all_done(await queue.dead_letter(dying, reason="poison"), dying)
+            dead = [(held.body, held.broker_id) async for held in queue.dead_letters()]
+            assert sorted(dead) == sorted((one.body, one.broker_id) for one in dying)
+            assert all_done(await queue.ack([first.receipt]), [first])
+
     async def test_dead_lettering_a_long_list_answers_in_order(self) -> None:
         async with self.make_queue() as queue:
             sent = await self.put(queue, 13)

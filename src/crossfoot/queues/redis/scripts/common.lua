@@ -18,6 +18,7 @@ if redis.replicate_commands then
 end
 
 local CONSUMER = 'crossfoot' -- who holds what is in `holders`; so dead consumers never pile up
+local AT_ONCE = 7000 -- names and values that one command is given; Lua has no room for more than 8,000
 
 local function number(value)
   return string.format('%.0f', value)
@@ -119,9 +120,23 @@ local function told(fields, more)
   return all
 end
 
+-- The fields of an entry that has more than can be written: all of them as one, and its body.
+local function condensed(fields)
+  local few = { 'crossfoot-fields', packed(fields) }
+  for at = 1, #fields, 2 do
+    if fields[at] == 'body' then
+      few[3], few[4] = 'body', fields[at + 1]
+    end
+  end
+  return few
+end
+
 -- Into the dead letters and out of the queue.
 local function bury(id, fields, attempt, reason)
   let_go(id)
+  if #fields > AT_ONCE then
+    fields = condensed(fields)
+  end
   local all = told(fields, { 'crossfoot-reason', reason, 'crossfoot-attempt', number(attempt), 'crossfoot-id', id })
   redis.call('XADD', dead, '*', unpack(all))
   remove(id)
