@@ -9,7 +9,7 @@ import traceback
 
 from crossfoot import settings
 from crossfoot.app import Crossfoot
-from crossfoot.connection import without_driver
+from crossfoot.connection import is_postgres, without_driver
 from crossfoot.errors import CrossfootError, UsageError
 
 
@@ -65,7 +65,16 @@ def load_app(target: str) -> Crossfoot:
     return app
 
 
+def book_of(app: Crossfoot) -> str:
+    """Where the service's book is, as one would type it here: a file of the working folder by its name."""
+    path = app.book.path
+    near = path if is_postgres(path) else os.path.relpath(path)
+    return path if near.startswith(os.pardir) else near
+
+
 def book_to_name(app: Crossfoot) -> str | None:
     """The service's book, where a command typed here would look into another one unless it is told; `None` where it would not."""
-    found = settings.load().database
-    return None if without_driver(found) == without_driver(app.book.path) else app.book.path
+    found, place = settings.load().database, app.book.path
+    if is_postgres(found) or is_postgres(place):
+        return None if without_driver(found) == without_driver(place) else book_of(app)
+    return None if os.path.abspath(found) == os.path.abspath(place) else book_of(app)

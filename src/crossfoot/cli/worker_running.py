@@ -16,7 +16,7 @@ import typer
 
 from crossfoot import settings
 from crossfoot.app import Crossfoot
-from crossfoot.cli.loading import book_to_name
+from crossfoot.cli.loading import book_of, book_to_name
 from crossfoot.cli.output import note
 from crossfoot.cli.worker_leaving import end_at_last
 from crossfoot.cli.worker_probes import Pulse
@@ -85,7 +85,7 @@ def run_several(
 
 def told_book(app: Crossfoot) -> str:
     """Where the service's book is; and that commands look elsewhere, if they do."""
-    place = shown(app.book.path)
+    place = shown(book_of(app))
     if book_to_name(app) is None:
         return place
     return f"{place} (the program says so; commands look into {shown(settings.load().database)} unless --db names this one)"
