@@ -53,6 +53,7 @@ def advised(folder: Path) -> list[str]:
 
 def test_it_is_done_once_whoever_else_asks_for_the_same(folder: Path, advised: list[str]) -> None:
     crossfoot(folder, *[word.replace("MODULE:NAME", "pay:app") for word in advised])
+    crossfoot(folder, "worker", "pay:app", "--until-idle")
     crossfoot(
         folder, "publish", "pay:app", "charge.wanted", "-s", "anna", "-d", PAYLOAD, "--operation", "charge:order-1"
     )
