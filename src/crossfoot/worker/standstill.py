@@ -146,8 +146,9 @@ class Watch:
             self._looks.clear()
         if standstill.seconds > self._lease / 4:
             self._past.append(standstill)
+        if standstill.seconds > self._lease / 2:  # at least so much of each was left when it began
             self._resumed()
-        if standstill.seconds > (WORTH_TELLING if standstill.culprit.place else self._lease / 4):
+        if standstill.seconds > (WORTH_TELLING if standstill.culprit.place else self._lease / 2):
             self._tell(standstill, "stood still")
 
     def _tell(self, standstill: Standstill, how: str) -> None:
