@@ -39,6 +39,10 @@ QUIET = 60.0
 """Seconds for which a place is not told again."""
 
 
+MOST_LOOKS = 240
+"""Looks at one standstill that are kept, the last ones: two minutes of them, and it may never end."""
+
+
 class Seen(msgspec.Struct, frozen=True):
     """What the loop's thread was doing at one look.
 
@@ -105,7 +109,7 @@ class Watch:
         self._lock = threading.Lock()
         self._asked: float | None = None
         """Since when an answer is waited for."""
-        self._looks: list[Seen] = []
+        self._looks: deque[Seen] = deque(maxlen=MOST_LOOKS)
         self._past: deque[Standstill] = deque(maxlen=16)
         self._told: dict[str, float] = {}
 
