@@ -348,7 +348,8 @@ def test_dead_letters_are_listed_grouped_and_shown(terminal: Terminal) -> None:
 def test_what_is_not_dead_is_not_shown_as_dead(terminal: Terminal) -> None:
     told = terminal("dead", "show", "m-1")
 
-    assert (told.code, told.err) == (1, "crossfoot: message m-1 is not dead but settled: see crossfoot why m-1\n")
+    see = f"see crossfoot why m-1 --db {terminal.path}"
+    assert (told.code, told.err) == (1, f"crossfoot: message m-1 is not dead but settled: {see}\n")
     assert terminal("dead", "show", "m-99").code == 1
     assert "2 messages are called" in terminal("dead", "show", "case-1").err
 
