@@ -198,7 +198,9 @@ def main() -> int:
     found: dict[str, dict[str, list[float]]] = {label: {} for label in sources}
     with postgres_running(shared_buffers="128MB", max_wal_size="4GB", autovacuum="off") as server:
         for turn in range(asked.turns):
-            for label, source in sources.items():
+            for label, source in list(sources.items())[
+                :: 1 if turn % 2 == 0 else -1
+            ]:  # whoever is first has it no better
                 for step, figures in measured(server, f"{label}_book_{turn}", source, asked).items():
                     least = found[label].get(step, figures)
                     found[label][step] = [min(pair) for pair in zip(least, figures, strict=True)]
