@@ -26,7 +26,7 @@ from crossfoot.flow.asgi import Bounded
 
 GOAL = 0.9
 CONNECTIONS = 64
-REQUEST = b"GET /page HTTP/1.1\r\nhost: loopback\r\nx-deadline-ms: 2000\r\n\r\n"
+REQUEST = b"GET /page HTTP/1.1\r\nhost: loopback\r\nx-deadline-ms: 50000\r\n\r\n"
 ROWS = [{"case": f"case-{number}", "amount": number, "state": "released"} for number in range(20)]
 
 
@@ -51,7 +51,7 @@ APPLICATIONS = {"hello": hello, "page": page}
 def serve(name: str, bounded: bool, listener: socket.socket) -> None:
     application: Any = APPLICATIONS[name]
     if bounded:
-        application = Bounded(application, deadline=5.0, limit=flow.Limit(flow.Aimd(2 * CONNECTIONS), status=503))
+        application = Bounded(application, deadline=60.0, limit=flow.Limit(flow.Aimd(2 * CONNECTIONS), status=503))
     config = uvicorn.Config(application, loop="asyncio", http="httptools", log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 
