@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from crossfoot.message.envelope import is_uri
 from crossfoot.message.priority import priority_of
 from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.choosing import queue_of
+from crossfoot.queues.naming import by_name
 from crossfoot.queues.queue import LocalQueue, Outgoing, PublishAnswer, Queue, system_of
 from crossfoot.settings import Settings
 from crossfoot.tracing.producing import Place, Ready, publishing
@@ -89,23 +89,19 @@ class Crossfoot:
         self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
-        self.database: Database = database_of(
-            database, _located(self.settings.database), synchronous=self.settings.synchronous
-        )
+        self.database: Database = database_of(database, self.settings.database, synchronous=self.settings.synchronous)
         self.book = Book(
-            _located(self.database.path),
-            clock=self.clock,
-            synchronous=self.settings.synchronous,
-            payloads=self.settings.payloads,
+            self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
         )
         if queue is None or isinstance(queue, str):
-            queue = queue_of(name, self.database.path, self.settings, self.clock)
+            stated, queue = self.settings.queue, queue_of(name, self.database.path, self.settings, self.clock)
         self.queue: Queue = queue
-        others = (
-            queue_of(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
+        others = {
+            one: queue_of(name, self.database.path, msgspec.structs.replace(self.settings, queue=one), self.clock)
             for one in queues
-        )
-        self.queues: dict[str, Queue] = {one.name: one for one in (queue, *others)}
+            if one != stated
+        }
+        self.queues: dict[str, Queue] = by_name(queue, others.values())
 
     # ---- handlers ------------------------------------------------------------------------------------------------
 
@@ -289,11 +285,6 @@ class Crossfoot:
         assert isinstance(self.queue, LocalQueue)
         pairs = [(self._record(message, body), _outgoing(message, body)) for message, body in made]
         return publish_locally(self.book, self.queue, pairs)
-
-
-def _located(address: str) -> str:
-    """The same database wherever the process goes: a handler may change the working folder, and connections are made at any time."""
-    return address if is_postgres(address) or address == ":memory:" else os.path.abspath(address)
 
 
 def _pattern(s: Settings) -> Pattern:

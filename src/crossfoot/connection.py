@@ -6,6 +6,7 @@ is one by itself.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -76,6 +77,12 @@ class Connection(Protocol):
 def is_postgres(place: str) -> bool:
     """Whether it is the URL of a PostgreSQL database, and not the name of a file."""
     return _POSTGRES.match(place) is not None
+
+
+def located(place: str) -> str:
+    """The same place wherever the process goes: a handler may change the working folder, and connections are made at any time."""
+    elsewhere = is_postgres(place) or place.startswith("file:") or place == ":memory:"
+    return place if elsewhere else os.path.abspath(place)
 
 
 def driver_of(place: str) -> str:

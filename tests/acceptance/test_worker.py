@@ -717,6 +717,22 @@ class TestRegistering:
             @app.handler("case.released")
             def second(message: Message, tx: Any) -> None: ...
 
+    @pytest.mark.parametrize("other", ["embedded:letters", "rabbitmq:letters", "redis://127.0.0.2/letters"])
+    async def test_two_queues_of_one_name_are_refused_wherever_they_are(self, tmp_path: Path, other: str) -> None:
+        with pytest.raises(UsageError, match=r"two queues of this service are called 'letters"):
+            Crossfoot(
+                "billing",
+                database=tmp_path / "b.db",
+                queue="redis:letters",
+                queues=[other, "kafka:letters?group=letters"],
+            )
+
+    async def test_its_own_queue_may_be_named_among_those_it_sends_to(self, tmp_path: Path) -> None:
+        queues = ["embedded:letters", "embedded:invoices", "embedded:letters"]
+        app = Crossfoot("billing", database=tmp_path / "b.db", queue="embedded:letters", queues=queues)
+        assert app.queues["letters"] is app.queue
+        assert sorted(app.queues) == ["invoices", "letters"]
+
     async def test_a_service_without_handlers_has_nothing_to_run(self, tmp_path: Path) -> None:
         app = Crossfoot("billing", database=str(tmp_path / "billing.db"))
         with pytest.raises(UsageError, match="no handler to run"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from crossfoot.books.place import place_of
-from crossfoot.connection import driver_of, is_postgres, without_driver
+from crossfoot.connection import driver_of, is_postgres, located, without_driver
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.databases.sqlite import SqliteDatabase
 from crossfoot.errors import UsageError, missing_extra
@@ -28,7 +28,7 @@ def database_of(given: Any, address: str, *, synchronous: str) -> Database:
     if given is None or isinstance(given, (str, Path)):
         if is_postgres(address):
             return _postgres(address, synchronous)
-        return SqliteDatabase(address, synchronous=synchronous)
+        return SqliteDatabase(located(address), synchronous=synchronous)
     if hasattr(given, "aconnect"):
         return cast(Database, given)
     if hasattr(given, "dialect"):

@@ -15,6 +15,7 @@ from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.util import immutabledict
 
+from crossfoot.connection import located
 from crossfoot.effects.databases import session as port
 from crossfoot.effects.databases.changes import ChangeCounter, refuse_ending
 from crossfoot.effects.databases.sqlite import OVER, tell_full_disk
@@ -66,7 +67,7 @@ class SqlAlchemyDatabase:
             raise UsageError(
                 "the engine's database is in memory, where no book survives: name a file, sqlite:///app.db"
             )
-        self.path = engine.url.database
+        self.path = located(engine.url.database)
         if not event.contains(plain, "handle_error", _tell_full_disk):
             event.listen(plain, "handle_error", _tell_full_disk)
 
