@@ -52,7 +52,9 @@ def no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx("crossfoot") as blocking:
         for function in blocking.functions.values():  # asyncpg looks for ~/.pgpass when it connects
             function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
-            function.can_block_in("crossfoot/connection.py", "located")  # where the process is, the kernel knows, and no disk
+            function.can_block_in(
+                "crossfoot/connection.py", "located"
+            )  # where the process is, the kernel knows, and no disk
         yield
 
 
