@@ -207,7 +207,7 @@ def beside_whole(server: Postgres, messages: int, rounds: int) -> None:
     keys: dict[str, list[int]] = {}
     for number in range(rounds + 1):
         jobs: dict[str, Callable[[str], Any]] = {
-            "publishing": lambda label, first=number * messages: keys.update({label: steps[label].publish(first)}),  # type: ignore[misc]
+            "publishing": lambda label, first=number * messages: keys.update({label: steps[label].publish(first)}),  # type: ignore[misc]  # mypy infers no lambda with a default
             "posting what was published": lambda label: post_all(steps[label].book),
             "receiving": lambda label: steps[label].receive(keys[label]),
             "operation, closing and ack": lambda label: steps[label].handle(keys[label]),
