@@ -3,6 +3,7 @@
     python benchmarks/postgres_statements.py
     python benchmarks/postgres_statements.py --beside ../before/src      # and the same of another checkout, in turns
     python benchmarks/postgres_statements.py --weeks 50                  # in a book of so many ranges of keys
+    python benchmarks/postgres_statements.py --whole                     # beside tables that are not cut, step by step in turns
 
 One session says everything, group after group, and the time is that of the server's process which serves it (as Linux counts it), so a
 busy machine changes little. Two ways a message may go: published, posted, handled and posted again, as when much waits in the
@@ -18,7 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,54 @@ def measured(server: Postgres, name: str, source: Path, asked: argparse.Namespac
     return result
 
 
+WHOLE = """
+CREATE TABLE whole_entries (LIKE crossfoot_entries INCLUDING DEFAULTS INCLUDING IDENTITY, PRIMARY KEY (xid, id));
+CREATE INDEX ON whole_entries (message);
+CREATE TABLE whole_payloads (LIKE crossfoot_payloads, PRIMARY KEY (key));
+DROP TABLE crossfoot_entries, crossfoot_payloads CASCADE;
+ALTER TABLE whole_entries RENAME TO crossfoot_entries;
+ALTER TABLE whole_payloads RENAME TO crossfoot_payloads
+"""
+
+
+def beside_whole(server: Postgres, messages: int, rounds: int) -> None:
+    """Print what each step costs in ranges and in whole tables, by the same statements; what disturbs one disturbs the other."""
+    meters, steps = {}, {}
+    for label in ("ranges", "whole"):
+        server.run(f"CREATE DATABASE {label}")
+        book = Book(server.url(label)).open()
+        if label == "whole":
+            for statement in WHOLE.split(";"):
+                server.run(statement, database=label)
+        steps[label] = Steps(book, messages)
+        meters[label] = Meter(book.connection.raw, messages)  # type: ignore[attr-defined]  # it is PostgreSQL's
+    keys: dict[str, list[int]] = {}
+    for number in range(rounds + 1):
+        jobs: dict[str, Callable[[str], Any]] = {
+            "publishing": lambda label, first=number * messages: keys.update({label: steps[label].publish(first)}),  # type: ignore[misc]  # mypy infers no lambda with a default
+            "posting what was published": lambda label: post_all(steps[label].book),
+            "receiving": lambda label: steps[label].receive(keys[label]),
+            "operation, closing and ack": lambda label: steps[label].handle(keys[label]),
+            "posting what was handled": lambda label: post_all(steps[label].book),
+            "asking about it twice": lambda label: steps[label].ask(keys[label]),
+            "an entry by itself": lambda label: steps[label].write_singly(keys[label]),
+        }
+        for name, job in jobs.items():
+            for label in list(steps)[:: 1 if number % 2 else -1]:
+                with meters[label].of(name):
+                    job(label)
+        if number == 0:
+            for meter in meters.values():
+                meter.spent.clear()
+    print("| step | ranges, µs | whole, µs | ratio of pairs | bytes of log, both |\n|---|---:|---:|---:|---:|")
+    for name, told in meters["ranges"].spent.items():
+        other = meters["whole"].spent[name]
+        ratio = statistics.median(a[0] / b[0] for a, b in zip(told, other, strict=True))
+        figures = [statistics.median(one[0] for one in some) for some in (told, other)]
+        log = " / ".join(f"{statistics.median(one[1] for one in some):,.0f}" for some in (told, other))
+        print(f"| {name} | {figures[0]:.1f} | {figures[1]:.1f} | {ratio:.2f} | {log} |")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=5_000, help="of each round; hundreds")
@@ -189,10 +238,15 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=1, help="of each checkout; the least of them is told")
     parser.add_argument("--weeks", type=int, default=0, help="how old the book is")
     parser.add_argument("--beside", type=Path, metavar="SRC", help="the src folder of another checkout")
+    parser.add_argument("--whole", action="store_true", help="beside the same tables, not cut into ranges")
     parser.add_argument("--url", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.url:
         run(asked.url, asked.messages, asked.rounds, asked.weeks)
+        return 0
+    if asked.whole:
+        with postgres_running(shared_buffers="128MB", max_wal_size="4GB", autovacuum="off") as server:
+            beside_whole(server, asked.messages, asked.rounds)
         return 0
     sources = {"this": ROOT / "src", **({"other": asked.beside.resolve()} if asked.beside else {})}
     found: dict[str, dict[str, list[float]]] = {label: {} for label in sources}
