@@ -124,7 +124,10 @@ def work(url: str, batch: int, asked: argparse.Namespace) -> None:
 
 def watch_parts() -> dict[str, float]:
     """Processor seconds of the parts that run in threads; what is left of the process is its event loop."""
-    from crossfoot.worker import upkeep
+    try:
+        from crossfoot.worker import upkeep as posting
+    except ImportError:  # a checkout in which the worker itself posts
+        from crossfoot.worker import worker as posting  # type: ignore[no-redef]
     from crossfoot.worker.intake import Intake
     from crossfoot.worker.lanes import ThreadLane
 
@@ -142,7 +145,7 @@ def watch_parts() -> dict[str, float]:
 
     ThreadLane._work = watched("lanes", ThreadLane._work)  # type: ignore[method-assign]  # watched from outside
     Intake.take = watched("intake", Intake.take)  # type: ignore[method-assign]  # watched from outside
-    upkeep.post = watched("posting", upkeep.post)
+    posting.post = watched("posting", posting.post)
     return spent
 
 

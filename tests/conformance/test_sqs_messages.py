@@ -134,7 +134,7 @@ async def test_without_the_client_the_error_names_the_extra(monkeypatch: pytest.
 
 async def test_without_a_region_the_error_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     session = bare_session(monkeypatch, tmp_path)
-    with pytest.raises(UsageError, match="no region for queue orders: give one, or set AWS_DEFAULT_REGION"):
+    with pytest.raises(UsageError, match=r"no region for queue orders: set `region` .*or AWS_DEFAULT_REGION"):
         await SqsQueue("orders", session=session).open()
 
 
