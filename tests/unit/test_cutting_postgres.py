@@ -191,8 +191,8 @@ class TestQuiet:
         grow_old(desk, 6)
         connection = desk.book.connection
         assert isinstance(connection, PostgresConnection)
-        at = {**horizon.cursors(connection)._asdict(), "all": ranges.HIGHEST}
-        for statement in (horizon._POST.format(group=GROUP), horizon._WAITING, horizon._BACKLOG, horizon._LAST_NUMBER):
+        at = {**horizon.cursors(connection)._asdict(), "all": ranges.HIGHEST, "group": GROUP}
+        for statement in (horizon._POST, horizon._WAITING, horizon._BACKLOG, horizon._LAST_NUMBER):
             plan = generic_plan(connection.raw, translate(statement), at)
             scanned = [node for node in nodes(plan) if "crossfoot_entries_" in node.get("Relation Name", "")]
             assert len({node["Relation Name"] for node in scanned}) == 4

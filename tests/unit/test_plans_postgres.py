@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing as closing_of
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from crossfoot.books import closing, cutting, horizon, lines, opening, queries, 
 from crossfoot.books.custody import Depth
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import GROUP, backlog, post, tallies
-from crossfoot.books.ranges import HIGHEST
+from crossfoot.books.ranges import HIGHEST, LOWEST
 from crossfoot.books.stock import Part, take_stock
 from crossfoot.books.store import Book, completed, find_or_add_all
 from crossfoot.dialect import translate
@@ -63,7 +64,7 @@ MIDDLE, LAST = MESSAGES // 2 + 1, MESSAGES
 A_NAME = (identity(MIDDLE), "tests", "billing")
 DUE = {"now": NOW, "queue": "billing", "limit": 100, "claim": "me", "until": NOW + 1}
 LINE = {"limit": 100, "type": None, "subject": None, "queue": None, "kind": None}
-A_GROUP = horizon._POST.format(group=GROUP)
+A_GROUP = horizon._POST
 A_MESSAGE = ("billing", "tests", "new", "t", "s", "o", "c", None, 1, NOW, 60, 1, 1, b"")
 AN_ENTRY = (MIDDLE, 5, 1, 1, NOW, NOW, 1, None, None)
 
@@ -273,6 +274,23 @@ def _ask_everything(book: Book) -> None:
     cutting.look(connection)
 
 
+@pytest.mark.parametrize("messages", [1_000, 3_000, 6_000, 20_000])
+def test_posting_keeps_to_the_index_whatever_size_its_plan_was_made_for(messages: int) -> None:
+    """A plan is kept while the table grows: one that reads all of a small table would read all of a large one."""
+    with postgres_running(fsync="off", autovacuum="off") as server, closing_of(Book(server.url()).open()) as book:
+        anyio.run(lambda: ensure("orders", url=server.url()))
+        large_book.fill(server.url(), messages)
+        connection = book.connection
+        assert isinstance(connection, Connection)
+        given = {"entries": horizon.START, "floor": LOWEST, "all": HIGHEST, "group": GROUP}
+        at = horizon.cursors(connection)._asdict() | given
+        for statement in (horizon._POST, horizon._WAITING, horizon._BACKLOG, horizon._LAST_NUMBER):
+            plan = generic_plan(connection.raw, translate(statement), at)
+            scans = [node for node in nodes(plan) if "crossfoot_entries" in node.get("Relation Name", "")]
+            ways = {node.get("Index Name", node["Node Type"]) for node in scans}
+            assert not {way for way in ways if not way.endswith("_pkey")}, statement
+
+
 @pytest.fixture(scope="module")
 def plans(asked: Asked) -> dict[str, Plan]:
     """The plan of each statement."""
@@ -280,7 +298,7 @@ def plans(asked: Asked) -> dict[str, Plan]:
     entries, operations, floor, now = connection.execute(translate(horizon._CURSORS)).fetchone() or ("", "", 0, "")
     behind = {
         "entries": _before(entries, GROUP), "operations": _before(operations, GROUP), "after": _before(entries, GROUP),
-        "floor": floor, "horizon": now, "all": HIGHEST,
+        "floor": floor, "horizon": now, "all": HIGHEST, "group": GROUP,
     }  # fmt: skip
     asked.statements |= {
         A_GROUP: behind, horizon._BACKLOG: behind, horizon._WAITING: behind, horizon._LAST_NUMBER: behind,

@@ -107,10 +107,11 @@ _LAST_NUMBER = f"SELECT max(id) FROM {_behind('>=')}"
 
 
 def _taken(table: str, columns: str, number: str, fact: str, where: str = "") -> str:
-    """The next group of rows behind a cursor, below the horizon."""
+    """The next group of rows behind a cursor, below the horizon. How many is a parameter: a planner that knew, and believed that fewer
+    are left, would rather read the table and sort it, and keep to that while it grows."""
     return f"""
   SELECT xid, {number}, {columns} FROM {table}
-  WHERE {_after("", number, fact)} AND xid < CAST(:horizon AS xid8){where} ORDER BY xid, {number} LIMIT {{group}}"""
+  WHERE {_after("", number, fact)} AND xid < CAST(:horizon AS xid8){where} ORDER BY xid, {number} LIMIT :group"""
 
 
 def _end(taken: str, number: str) -> str:
@@ -222,7 +223,7 @@ def _see_that_it_was_not_moved(connection: Connection, at: Cursors) -> None:
 def _post(connection: Connection, group: int) -> int:
     at = cursors(connection)
     entry_count, entries_upto, operation_count, operations_upto, highest = connection.execute(
-        _POST.format(group=group), at._asdict()
+        _POST, {**at._asdict(), "group": group}
     ).fetchone()
     if not entry_count + operation_count:
         return 0
