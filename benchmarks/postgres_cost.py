@@ -127,7 +127,7 @@ def watch_parts() -> dict[str, float]:
     try:
         from crossfoot.worker import upkeep as posting
     except ImportError:  # a checkout in which the worker itself posts
-        from crossfoot.worker import worker as posting  # type: ignore[no-redef]
+        from crossfoot.worker import worker as posting  # type: ignore[no-redef]  # the same name, elsewhere
     from crossfoot.worker.intake import Intake
     from crossfoot.worker.lanes import ThreadLane
 
