@@ -10,7 +10,9 @@ import asyncio
 import logging
 import math
 import os
+import time
 from contextlib import nullcontext, suppress
+from random import uniform
 from typing import Any, NoReturn
 
 import anyio
@@ -49,14 +51,21 @@ def perform(work: Work, session: Session, database: Database, following: Work | 
         Exception: whatever the handler raised, `NoProof`, `LeaseLost`: nothing was kept.
         CommitInDoubt: nobody could tell whether the commit happened.
     """
-    for _ in range(AGAIN):
+    for tries in range(AGAIN):
         try:
             return _perform(work, session, database, following)
         except Exception as error:
             if not session.asks_again(error):
                 raise
             work.restart()
+        time.sleep(_apart(tries))
     return _perform(work, session, database, following)
+
+
+def _apart(tries: int) -> float:
+    """Seconds until a delivery is begun anew: none the first time, and then at random, so that those who stood in each other's way
+    do not meet again."""
+    return uniform(0, 0.005 * 2**tries) if tries else 0.0
 
 
 def forgo(work: Work | None, session: Session) -> None:
@@ -100,13 +109,14 @@ def _commit(session: Session, following: Work | None) -> None:
 
 async def aperform(work: Work, session: AsyncSession, database: Database) -> Kind:
     """The asynchronous twin of `perform`. Rollback and commit are shielded from cancellation."""
-    for _ in range(AGAIN):
+    for tries in range(AGAIN):
         try:
             return await _aperform(work, session, database)
         except Exception as error:
             if not session.asks_again(error):
                 raise
             work.restart()
+        await anyio.sleep(_apart(tries))
     return await _aperform(work, session, database)
 
 
