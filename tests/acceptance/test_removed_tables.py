@@ -113,7 +113,9 @@ def test_a_program_that_writes_names_it_too(removed: str, arguments: list[str], 
     check(done.stderr, removed)
 
 
-def test_a_worker_whose_tables_are_removed_while_it_runs_stops_and_says_so(address: str) -> None:
+def test_a_worker_whose_tables_are_removed_while_it_runs_stops_and_says_so(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = Crossfoot("billing", database=address)
 
     @app.handler("case.released")
@@ -127,7 +129,14 @@ def test_a_worker_whose_tables_are_removed_while_it_runs_stops_and_says_so(addre
         with closing(Book(address).open()) as book, book.writing() as connection:
             remove(connection)
 
+    ledgers: list[Book] = []
+
+    def another() -> Book:
+        ledgers.append(Book(address).open())
+        return ledgers[0]
+
     async def work() -> None:
+        monkeypatch.setattr(app.book, "another", another)
         worker = app.worker(wait=0.05)
         worker.on_ready = ready.set
         with anyio.fail_after(60):
@@ -142,3 +151,4 @@ def test_a_worker_whose_tables_are_removed_while_it_runs_stops_and_says_so(addre
         remover.join()
         anyio.run(app.aclose)
     check(str(told.value), address)
+    assert [ledger.is_open for ledger in ledgers] == [False], "its own connection to the book was left open"

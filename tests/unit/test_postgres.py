@@ -12,7 +12,7 @@ import pytest
 
 from crossfoot.connection import has_password, shown
 from crossfoot.errors import DatabaseUnavailable, DiskFull, UsageError
-from crossfoot.postgres import Connection, connect, explain
+from crossfoot.postgres import Connection, Raw, connect, connect_raw, explain
 from crossfoot.queues.postgres.address import address_of, shown_safely
 from tests.servers.postgres import Postgres, postgres_running
 
@@ -58,6 +58,19 @@ class TestConnecting:
             socket.fromfd(made.raw.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
         ):
             assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5_000
+
+    def test_what_cannot_be_settled_is_not_left_open(self, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("crossfoot.postgres.connection.BOUNDS", "SELECT 1 / 0")
+        made: list[Raw] = []
+
+        def connecting(kind: type[Raw], url: str, *, synchronous: str) -> Raw:
+            made.append(connect_raw(kind, url, synchronous=synchronous))
+            return made[-1]
+
+        monkeypatch.setattr("crossfoot.postgres.connection.connect_raw", connecting)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connect(postgres_url, by_index=True)
+        assert [raw.closed for raw in made] == [True]
 
 
 class TestTransactions:

@@ -84,6 +84,10 @@ class Book:
                 self._connection.close()
                 self._connection = None
 
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
     def another(self) -> Book:
         """The same book over a connection of its own, for what should not wait for this one, nor this one for it."""
         return Book(self.path, clock=self.clock, synchronous=self._synchronous, payloads=self.payloads)

@@ -215,8 +215,12 @@ def connect(url: str, *, synchronous: str = "FULL", by_index: bool = False) -> C
         DatabaseUnavailable: the server cannot be reached, refuses us, is too old or has no such database.
     """
     raw = connect_raw(Raw, url, synchronous=synchronous)
-    connection = Connection(raw, shown(url))
-    if by_index and raw.prepare_threshold is not None:
-        connection.execute(BY_INDEX)
-        connection.execute(BOUNDS)
+    try:
+        connection = Connection(raw, shown(url))
+        if by_index and raw.prepare_threshold is not None:
+            connection.execute(BY_INDEX)
+            connection.execute(BOUNDS)
+    except BaseException:  # such as a statement cancelled by an operator
+        raw.close()
+        raise
     return connection

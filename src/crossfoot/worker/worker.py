@@ -125,10 +125,12 @@ class Worker:
             self.on_ready()
         try:
             await self._work(number, until_idle)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._finish, number)
         except BaseExceptionGroup as group:
             raise _first(group) from group
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._finish, number)
+        finally:
+            self._ledger.close()
 
     async def _work(self, number: int, until_idle: bool) -> None:
         local = await anyio.to_thread.run_sync(self._local_queue)
@@ -311,7 +313,6 @@ class Worker:
         """Post what is left, and say that this worker stopped in order."""
         while post(self._ledger):
             pass
-        self._ledger.close()
         self._book.stop_worker(number)
 
 
