@@ -18,7 +18,7 @@ from tests.acceptance.pages import ROOT
 
 BIN = Path(sys.executable).parent
 QUICKSTART = ROOT / "examples" / "quickstart"
-SECONDS = 60.0
+SECONDS = 180.0
 
 TYPED = shutil.ignore_patterns("*.db*", "__pycache__")
 """What an example's folder holds when somebody has tried it by hand."""

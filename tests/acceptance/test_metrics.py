@@ -174,7 +174,7 @@ def test_served_they_are_fresh_and_the_probe_tells_when_the_book_is_gone(folder:
         (folder / "away.db").rename(folder / "crossfoot.db")
         eventually(port, "/metrics", 200)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("arguments", [["metrics"], ["worker", "billing:app"]])

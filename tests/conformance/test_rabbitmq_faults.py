@@ -52,11 +52,11 @@ async def test_a_publish_whose_answer_is_lost_is_in_doubt_at_once_and_was_stored
             assert isinstance((await queue.publish([outgoing()]))[0], Accepted)
             cable.lose_answers()
             began = time.monotonic()
-            answers = await queue.publish([outgoing(), outgoing()])
-            assert [type(answer) for answer in answers] == [Doubtful, Doubtful]
+            answers = await queue.publish([outgoing()])  # a second one might still be in the cable when it is cut
+            assert [type(answer) for answer in answers] == [Doubtful]
             assert time.monotonic() - began < 3.0, "the loss of the connection ends the wait"
             cable.heal()
-            assert await settled_at(direct, 3, 0) == (3, 0)
+            assert await settled_at(direct, 2, 0) == (2, 0)
             assert isinstance((await queue.publish([outgoing()]))[0], Accepted), "the next one has a new connection"
 
 
