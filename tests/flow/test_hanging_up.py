@@ -144,6 +144,18 @@ async def test_who_hangs_up_on_an_application_that_reads_nothing_has_its_work_ca
     assert fates(ledger) == {Fate.CANCELLED: 1}
 
 
+async def test_a_server_that_never_has_enough_to_say_is_not_listened_to_for_ever(ledger: flow.Ledger) -> None:
+    class Talkative(Caller):
+        async def receive(self) -> Any:
+            return {"type": "http.request", "body": b"more", "more_body": False}
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(1)
+        await answer(send, await read(receive))
+
+    assert (await Talkative().ask(Bounded(application, ledger=ledger))).body == b"more"
+
+
 async def test_who_hangs_up_in_line_leaves_it_and_nothing_is_wasted(ledger: flow.Ledger) -> None:
     limit, begun = flow.Limit(1, waiting=1, wait=60), []
 

@@ -43,7 +43,10 @@ class Line:
     listener: asyncio.Task[None] | None = None
     _asked = False
     _through = False
-    _left = False
+    _whole = False
+    """Whether the last part of the body has come."""
+    _silent = False
+    """Whether there is nothing to listen for any more."""
     _changed: anyio.Event | None = None
 
     def __init__(self, receive: Receive, answer: _Told, within: Deadline) -> None:
@@ -80,7 +83,7 @@ class Line:
     async def listen(self) -> None:
         """Listen until the caller leaves, or the application is through and this is cancelled."""
         try:
-            while not self._left:
+            while not self._silent:
                 if self._asked or (self._heard and self._heard[-1].get("more_body")):
                     await self._change()
                 else:  # of a body, one part is kept for the application at most; behind the last one comes that the caller left
@@ -100,8 +103,10 @@ class Line:
         finally:
             self._asked = False
             self._tell()
-        self._left = message["type"] == "http.disconnect"
-        if self._left and not self._answer.over and not self._through:
+        left = message["type"] == "http.disconnect"
+        self._silent = left or self._whole  # a server that sends more than the whole body would do so for ever
+        self._whole = not message.get("more_body")
+        if left and not self._answer.over and not self._through:
             self.hung_up = self._within.clock()
             self._within.call_off()
         return message
