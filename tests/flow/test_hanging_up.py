@@ -129,6 +129,54 @@ async def test_who_leaves_after_the_answer_has_had_it(ledger: flow.Ledger) -> No
     assert not ledger.wasted
 
 
+async def test_who_hangs_up_on_an_application_that_reads_nothing_has_its_work_cancelled(ledger: flow.Ledger) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(9)
+        await answer(send, b"answer")
+
+    caller = Caller()
+    async with anyio.create_task_group() as group:
+        group.start_soon(caller.ask, Bounded(application, ledger=ledger))
+        await anyio.sleep(1)
+        caller.hung_up.set()
+
+    assert caller.sent == []
+    assert fates(ledger) == {Fate.CANCELLED: 1}
+
+
+async def test_a_server_that_never_has_enough_to_say_is_not_listened_to_for_ever(ledger: flow.Ledger) -> None:
+    class Talkative(Caller):
+        async def receive(self) -> Any:
+            return {"type": "http.request", "body": b"more", "more_body": False}
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(1)
+        await answer(send, await read(receive))
+
+    assert (await Talkative().ask(Bounded(application, ledger=ledger))).body == b"more"
+
+
+async def test_who_hangs_up_in_line_leaves_it_and_nothing_is_wasted(ledger: flow.Ledger) -> None:
+    limit, begun = flow.Limit(1, waiting=1, wait=60), []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(scope["path"])
+        await answer(send, b"answer")
+
+    caller = Caller()
+    async with limit.permit(), anyio.create_task_group() as group:
+        group.start_soon(caller.ask, Bounded(application, limit=limit, ledger=ledger))
+        await anyio.sleep(3)
+        assert limit.waiting == 1
+        caller.hung_up.set()
+        await anyio.sleep(1)
+        assert limit.waiting == 0
+
+    assert (begun, caller.sent, limit.in_use) == ([], [], 0)
+    assert fates(ledger) == {Fate.CANCELLED: 1}
+    assert not ledger.wasted
+
+
 async def test_an_error_of_the_server_s_is_raised(ledger: flow.Ledger) -> None:
     class Broken(Caller):
         async def receive(self) -> Any:

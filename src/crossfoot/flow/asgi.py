@@ -12,16 +12,17 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+import anyio
+
 from crossfoot.errors import FlowError, WireInvalid
-from crossfoot.flow import wire
+from crossfoot.flow import places, wire
 from crossfoot.flow.branches import Request
-from crossfoot.flow.deadlines import deadline as within
-from crossfoot.flow.deadlines import remaining
+from crossfoot.flow.deadlines import Deadline
 from crossfoot.flow.fates import Fate, fate_of, http_meaning, leaves
-from crossfoot.flow.groups import group
 from crossfoot.flow.hanging_up import Line, Message, Receive
 from crossfoot.flow.ledgers import LEDGER, Ledger, Waste
 from crossfoot.flow.limits import ORDINARY, Limit, Permit
+from crossfoot.flow.runtime import running
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -59,19 +60,26 @@ class Bounded:
     ) -> None:
         self._app, self._most, self._limit, self._priority = app, deadline, limit, priority
         self._probes, self._header, self._name, self._ledger = frozenset(probes), header.lower().encode(), name, ledger
+        self._taken = places.caller()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] == "OPTIONS" or scope["path"] in self._probes:
             await self._app(scope, receive, send)
             return
         request = Request(self._ledger, self._name(scope))
-        answer = _Answer(send, self._header)
+        within = Deadline(min(self._most, self._asked(scope)), self._taken)
+        answer = _Answer(send, self._header, within)
+        line = Line(receive, answer, within)
         try:
-            with within(min(self._most, self._asked(scope))):
-                if self._limit is None:
-                    await self._serve(scope, receive, answer, request)
-                else:
-                    await self._permitted(self._limit.permit(self._priority(scope)), scope, receive, answer, request)
+            loop = running()
+            if loop is not None and loop.native is None:
+                await self._serve_on_trio(within, line, scope, answer, request)
+            else:
+                try:
+                    await self._serve(within, line, scope, answer, request)
+                finally:
+                    if line.listener is not None:
+                        await line.hush(line.listener)
         except BaseException as error:
             request.end(fate_of(error), error)
             if answer.begun or not all(isinstance(one, FlowError) for one in leaves(error)):
@@ -92,50 +100,67 @@ class Bounded:
             pass
         return math.inf
 
-    async def _permitted(
-        self, permit: Permit, scope: Scope, receive: Receive, answer: _Answer, request: Request
-    ) -> None:
-        if not permit.take():
-            await permit.__aenter__()
-        try:
-            await self._serve(scope, receive, answer, request)
-        except BaseException as error:
-            permit.give_back(error)
-            raise
-        permit.give_back()
-
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answer, request: Request) -> None:
+    async def _serve(self, within: Deadline, line: Line, scope: Scope, answer: _Answer, request: Request) -> None:
         """Serve it, unless the caller hangs up first."""
-        line = Line(receive, answer)
+        began = math.nan
         try:
-            async with group() as tasks:
-                line.begin(tasks)
+            within.begin()
+            try:
+                permit = None if self._limit is None else await _had(self._limit.permit(self._priority(scope)))
+                began = within.clock()
                 try:
                     await self._app(scope, line.receive, answer.send)
+                except BaseException as error:
+                    if permit is not None:
+                        permit.give_back(error)
+                    raise
+                if permit is not None:
+                    permit.give_back()
+            except BaseException as error:
+                if not within.finish(type(error), error, error.__traceback__):
+                    raise
+            else:
+                within.finish(None, None, None)
+        finally:
+            line.end()
+            if line.hung_up is not None and request.end(Fate.CANCELLED) and not math.isnan(began):
+                self._ledger.waste(Waste.LEFT, line.hung_up - began)
+
+    async def _serve_on_trio(
+        self, within: Deadline, line: Line, scope: Scope, answer: _Answer, request: Request
+    ) -> None:
+        """The same, where a task that listens needs a group around it."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(line.listen)
+                try:
+                    await self._serve(within, line, scope, answer, request)
                 finally:
-                    line.end()
+                    tasks.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             found = list(leaves(errors))
             if len(found) == 1:
                 raise found[0] from found[0].__cause__
             raise
-        finally:
-            if line.hung_up is not None and request.end(Fate.CANCELLED):
-                self._ledger.waste(Waste.LEFT, line.hung_up)
+
+
+async def _had(permit: Permit) -> Permit:
+    return permit if permit.take() else await permit.__aenter__()
 
 
 class _Answer:
     """What is sent to the caller."""
 
-    def __init__(self, send: Send, header: bytes) -> None:
-        self._send, self._header = send, header
-        self.begun = False
-        self.over = False
+    begun = False
+    over = False
+
+    def __init__(self, send: Send, header: bytes, within: Deadline) -> None:
+        self._send, self._header, self._within = send, header, within
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            if (left := remaining()) < math.inf:
+            if (left := self._within.remaining()) < math.inf:
                 message = {
                     **message,
                     "headers": [*message.get("headers", ()), (self._header, b"%d" % max(0, int(left * 1000)))],

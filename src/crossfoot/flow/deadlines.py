@@ -36,18 +36,24 @@ class Deadline:
 
     Attributes:
         at: when, by `clock`; infinite for never. Known once the block has begun.
+        began: when its block began.
         clock: of the loop in which it was set, or the machine's. Monotonic: a step of the wall clock moves nothing.
     """
 
     # What most of them never have is the class's, because a deadline is made for every call.
     at: float = math.inf
+    began: float = math.nan
     sample: str | None = None
     thread = 0
     waiting: str | None = None
     look: Callable[[], object] | None = None
+    """Called before it cancels what is in its block."""
+    soon: tuple[float, Callable[[], object]] | None = None
+    """Seconds, and what is called when the block has taken so long; on asyncio only. Set before the block."""
     _within: Deadline | None = None
     _token: Token[Deadline | None] | None = None
     _told = False
+    _called_off = False
     _lag: float | None = None
     _scope: Any = None
     _timer: asyncio.TimerHandle | None = None
@@ -99,7 +105,7 @@ class Deadline:
         """Reckon from now on, by the clock of this loop, and within the deadline that holds here; raise Expired if that is over."""
         outer = _current.get()
         self.clock = clock = loop.time if loop is not None else SYSTEM if outer is None else outer.clock
-        now = clock()
+        self.began = now = clock()
         at = now + self._seconds
         if outer is not None:
             outer_at = outer.at_by(clock)
@@ -123,7 +129,7 @@ class Deadline:
         assert self._token is None, "a deadline is for one block"
         loop = running()
         self._fix(loop)
-        if loop is not None and self.at != math.inf:
+        if loop is not None and (self.at != math.inf or self.soon is not None):
             self._arm(loop, around)
         if watching.running:
             self.thread = threading.get_ident()
@@ -149,7 +155,17 @@ class Deadline:
                 self._scope.__enter__()
             else:
                 self._scope = around
-            self._timer = loop.native.call_at(self.at, self._expire)
+            # One timer for both, as most blocks have ended before the first is due.
+            if self.soon is not None and (first := self.began + self.soon[0]) < self.at:
+                self._timer = loop.native.call_at(first, self._still_going, loop.native)
+            else:
+                self._timer = loop.native.call_at(self.at, self._expire)
+
+    def _still_going(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert self.soon is not None
+        if self.at != math.inf:
+            self._timer = loop.call_at(self.at, self._expire)
+        self.soon[1]()
 
     def _expire(self) -> None:
         assert self._scope is not None
@@ -158,6 +174,11 @@ class Deadline:
         self.waiting = places.awaited(self._task.get_coro())
         if self.look is not None:
             self.look()
+        self._scope.cancel()
+
+    def call_off(self) -> None:
+        """Cancel what is in its block because nobody wants it any more; that raises nothing at its end."""
+        self._called_off = True
         self._scope.cancel()
 
     @property
@@ -174,8 +195,12 @@ class Deadline:
 
     def finish(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the block; raises Expired where it was cancelled in a scope of its own."""
+    ) -> bool:
+        """End the block; raises Expired where it was cancelled in a scope of its own.
+
+        Returns:
+            Whether it was called off, and this ended it.
+        """
         assert self._token is not None, "the block has begun"
         _current.reset(self._token)
         if watching.running:
@@ -191,8 +216,9 @@ class Deadline:
         finally:
             if (over := -self.remaining()) >= 0:
                 self._look_back(over, pressed and error is None, trace)
-        if caught:
+        if caught and not self._called_off:
             raise self.expired() from None
+        return caught
 
     def disarm(self) -> None:
         """The scope around is left; nothing is to be cancelled any more."""

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from crossfoot.flow.groups import LoopGroup
-from crossfoot.flow.runtime import clock, running
+from crossfoot.flow.deadlines import Deadline
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -32,62 +31,69 @@ class Line:
     Args:
         receive: the server's.
         answer: says whether the answer is over; who leaves then has had it.
+        within: the deadline of the work, in whose block `receive` is called; called off when the caller leaves.
 
     Attributes:
-        hung_up: seconds the work had taken when the caller left, if it did.
+        hung_up: when the caller left, by the deadline's clock, if it did.
+        listener: the task that listens, on asyncio, if one was begun.
     """
 
-    def __init__(self, receive: Receive, answer: _Told) -> None:
-        self._receive, self._answer = receive, answer
-        self.hung_up: float | None = None
-        self._clock = clock()
-        self._began = self._clock()
-        self._listening = self._asked = False
-        self._heard: Message | None = None
-        self._changed: anyio.Event | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._tasks: Any = None
+    # What few of them ever have is the class's, because a line is made for every request.
+    hung_up: float | None = None
+    listener: asyncio.Task[None] | None = None
+    _asked = False
+    _through = False
+    _whole = False
+    """Whether the last part of the body has come."""
+    _silent = False
+    """Whether there is nothing to listen for any more."""
+    _changed: anyio.Event | None = None
 
-    def begin(self, tasks: Any) -> None:
-        """The application begins, in the block of this group."""
-        self._tasks = tasks
-        loop = running()
-        if isinstance(tasks, LoopGroup) and loop is not None and loop.native is not None:
-            self._timer = loop.native.call_later(MOMENT, self._listens)
-        else:
-            self._listens()
+    def __init__(self, receive: Receive, answer: _Told, within: Deadline) -> None:
+        self._receive, self._answer, self._within = receive, answer, within
+        self._heard: list[Message] = []
+        within.soon = (MOMENT, self._begin_to_listen)
+
+    def _begin_to_listen(self) -> None:
+        self.listener = asyncio.get_running_loop().create_task(self.listen())
 
     def end(self) -> None:
         """The application is through."""
-        tasks, self._tasks = self._tasks, None
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._listening:
-            tasks.cancel_scope.cancel()
+        self._through = True
+        self._within.soon = None  # which refers back to this
+
+    async def hush(self, listener: asyncio.Task[None]) -> None:
+        """Have the listener end; raises what the server has raised in it."""
+        listener.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait((listener,))
+        if not listener.cancelled() and (error := listener.exception()) is not None:
+            raise error
 
     async def receive(self) -> Message:
         """For the application."""
-        while self._heard is None:
+        while not self._heard:
             if not self._asked:
                 return await self._ask()
             await self._change()
-        message, self._heard = self._heard, None
+        message = self._heard.pop(0)
         self._tell()
         return message
 
-    def _listens(self) -> None:
-        if self._tasks is not None:
-            self._listening = True
-            self._tasks.start_soon(self._listen)
-
-    async def _listen(self) -> None:
-        while self.hung_up is None:
-            if self._asked or self._heard is not None:
-                await self._change()
-            else:
-                message = await self._ask()
-                self._heard = message
-                self._tell()
+    async def listen(self) -> None:
+        """Listen until the caller leaves, or the application is through and this is cancelled."""
+        try:
+            while not self._silent:
+                if self._asked or (self._heard and self._heard[-1].get("more_body")):
+                    await self._change()
+                else:  # of a body, one part is kept for the application at most; behind the last one comes that the caller left
+                    message = await self._ask()
+                    self._heard.append(message)
+                    self._tell()
+        except Exception:
+            if not self._through:
+                self._within.call_off()
+            raise
 
     async def _ask(self) -> Message:
         """Ask the server; one at a time."""
@@ -97,9 +103,12 @@ class Line:
         finally:
             self._asked = False
             self._tell()
-        if message["type"] == "http.disconnect" and not self._answer.over and self._tasks is not None:
-            self.hung_up = self._clock() - self._began
-            self._tasks.cancel_scope.cancel()
+        left = message["type"] == "http.disconnect"
+        self._silent = left or self._whole  # a server that sends more than the whole body would do so for ever
+        self._whole = not message.get("more_body")
+        if left and not self._answer.over and not self._through:
+            self.hung_up = self._within.clock()
+            self._within.call_off()
         return message
 
     async def _change(self) -> None:
