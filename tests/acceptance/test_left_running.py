@@ -90,7 +90,7 @@ async def test_a_thread_left_running_proves_nothing_and_writes_nothing(thread_se
 
         def late() -> None:
             with suppress(Exception):
-                over.wait(60)
+                over.wait(10)
                 tx.execute(INSERT, {"id": message.id})
 
         over = threading.Event()

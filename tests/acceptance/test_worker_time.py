@@ -226,7 +226,7 @@ class TestLeases:
             @service.app.handler("case.released")
             def slow(message: Message, tx: Any) -> None:
                 running.set()
-                go_on.wait(60)
+                go_on.wait(10)
                 tx.execute(INSERT, {"id": message.id})
 
             (message,) = await service.publish("case.released", "case-1")
