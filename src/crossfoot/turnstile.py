@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from queue import SimpleQueue
 
 from crossfoot.errors import DatabaseUnavailable
@@ -24,6 +25,10 @@ PATIENCE = 30.0
 
 TURN = "-turn"
 """Added to a database's name: the turnstile's file."""
+
+
+_through: dict[str, tuple[Turnstile, float]] = {}
+"""Which turnstile of a file a connection of this process has passed, and since when."""
 
 
 class Turnstile:
@@ -47,23 +52,44 @@ class Turnstile:
         if self._line is None or not self._line.under_way:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._passed()
                 return
             except BlockingIOError:
                 self._line = self._line or _Line(self._fd)
         if not self._line.wait(PATIENCE):
-            raise DatabaseUnavailable(
-                f"{self._path.removesuffix(TURN)} stayed locked by another writer for {PATIENCE:.0f} s: find the "
-                "process that is frozen, or in a long transaction, and end it"
-            )
+            raise DatabaseUnavailable(self._why())
+        self._passed()
+
+    def _passed(self) -> None:
+        _through[self._path] = self, time.monotonic()
 
     def leave(self) -> None:
         if self._fd >= 0:
+            self._forget()
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _forget(self) -> None:
+        if _through.get(self._path, (None, 0.0))[0] is self:
+            del _through[self._path]
+
+    def _why(self) -> str:
+        file, (turnstile, since) = self._path.removesuffix(TURN), _through.get(self._path, (None, 0.0))
+        if turnstile is None:
+            return (
+                f"{file} stayed locked by another writer for {PATIENCE:.0f} s: find the process that is frozen, or in a long "
+                "transaction, and end it"
+            )
+        return (
+            f"{file} has been locked for {time.monotonic() - since:.0f} s by a transaction of this very process, as of a handler "
+            "that takes so long after its first statement: SQLite has one writer at a time, so do what is slow before that "
+            "statement, or use PostgreSQL"
+        )
 
     def close(self) -> None:
         if self._line is not None:
             self._line.close()
         if self._fd >= 0:
+            self._forget()
             os.close(self._fd)
             self._fd = -1
 

@@ -214,6 +214,8 @@ class TestOthers:
         assert fields[b"crossfoot-reason"] == b"no envelope"
         assert fields[b"crossfoot-attempt"] == b"1"
         assert fields[b"crossfoot-id"].decode() == delivery.broker_id
+        (dead,) = await scene.dead()
+        assert (dead.body, dead.broker_id) == (delivery.body, delivery.broker_id), "and is known again"
 
     @pytest.mark.parametrize("most", [None, 1], ids=["by the worker", "by the queue"])
     async def test_an_entry_of_more_fields_than_a_script_can_write_is_buried_all_the_same(

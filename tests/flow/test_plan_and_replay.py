@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,11 @@ def test_a_replay_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["pricing", "pricing:1", "pricing:a:b"])
 def test_an_outage_that_cannot_be_read_is_wrong_use(text: str, tmp_path: Path) -> None:
     assert "NAME:FROM:TO" in crossfoot(tmp_path, "flow", "replay", str(PAGE), "--outage", text, code=2).stderr
+
+
+def test_the_guide_names_every_key_of_a_plan_and_no_other() -> None:
+    guide = (ROOT / "docs" / "guides" / "flow.md").read_text(encoding="utf-8")
+    for table, kind in (("[service]", Service), ("[[dependency]]", Dependency)):
+        rows = guide.partition(f"| `{table}` | |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+        named = {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+        assert named == {field.name for field in dataclasses.fields(kind)} - {"dependencies"}

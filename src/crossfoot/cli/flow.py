@@ -21,7 +21,10 @@ app = typer.Typer(help="Bounded work: what a plan of limits and times comes to."
 
 STYLES = {Weight.WRONG: "red", Weight.OUTAGE: "yellow", Weight.NOTE: ""}
 
-Plan = Annotated[Path, typer.Argument(metavar="PLAN", help="a TOML file with [service] and [[dependency]]")]
+Plan = Annotated[
+    Path,
+    typer.Argument(metavar="PLAN", help="a TOML file with the tables service and dependency, see docs/guides/flow.md"),
+]
 
 BAR = 30
 """Characters of the longest bar."""

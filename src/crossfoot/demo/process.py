@@ -32,6 +32,8 @@ from crossfoot.demo.messages import SOURCE
 from crossfoot.demo.plan import Act
 from crossfoot.demo.record import Record
 from crossfoot.demo.shield import Shield
+from crossfoot.errors import CrossfootError
+from crossfoot.flow.fates import leaves
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import KeepsExpired, LocalQueue
 from crossfoot.worker.registry import Registry
@@ -146,8 +148,12 @@ def main() -> None:
     code = 0
     try:
         anyio.run(work, orders)
-    except BaseException:
-        logger.exception("the worker broke")
+    except BaseException as error:
+        causes = list(leaves(error))
+        if all(isinstance(one, CrossfootError) for one in causes):  # which say what happened, and need no traceback
+            logger.error("%s", "; ".join(map(str, causes)))
+        else:
+            logger.exception("the worker broke")
         code = 1
     finally:
         logging.shutdown()

@@ -24,6 +24,10 @@ STOPPING_SECONDS = 40.0
 """A worker that stops finishes what it has begun, which may be a handler that outlasts its lease."""
 
 
+MOST_WORDS = 1500
+"""Characters of a worker's last words that are told, in whole lines."""
+
+
 class DemoBroken(CrossfootError):
     """The demo itself did not work as it should: a finding about crossfoot, or about this machine."""
 
@@ -145,4 +149,5 @@ class Crew:
 
     def _words(self, member: Member) -> str:
         text = (self._folder / f"{member.label}.log").read_text(encoding="utf-8", errors="replace").strip()
-        return text[-1500:] or "it said nothing"
+        last = text[-MOST_WORDS:]
+        return (last.partition("\n")[2] if len(text) > MOST_WORDS else last) or last or "it said nothing"

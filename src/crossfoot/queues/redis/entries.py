@@ -19,6 +19,8 @@ BODY = "body"
 REASON, ATTEMPT, ORIGIN = "crossfoot-reason", "crossfoot-attempt", "crossfoot-id"
 """What a dead letter says beside the message: why, after how many deliveries, and under which id it was in the queue."""
 
+OURS = frozenset(name.encode() for name in (REASON, ATTEMPT, ORIGIN))
+
 MOST_ATTRIBUTES = 1_000
 """Of what is published: a script that moves an entry has room for a few thousand names and values."""
 
@@ -81,11 +83,19 @@ def body_and_attributes(fields: Fields) -> tuple[bytes, dict[str, str]]:
 
 
 def held_of(fields: Fields, *, broker_id: str, attempt: int, dead: bool = False) -> Held:
-    """What browsing shows."""
-    body, attributes = body_and_attributes(fields)
-    origin = attributes.get(ORIGIN, broker_id)
+    """What browsing shows: of a dead letter, the entry as it was delivered."""
+    said = {name: text_of(value) for name, value in zip(fields[::2], fields[1::2], strict=True) if name in OURS}
+    if dead:  # an entry without a body is its fields, of which these were none
+        fields = [
+            one
+            for name, value in zip(fields[::2], fields[1::2], strict=True)
+            if name not in OURS
+            for one in (name, value)
+        ]
+    body, _ = body_and_attributes(fields)
+    origin = said.get(ORIGIN.encode(), broker_id)
     return Held(
-        body=body, attempt=attempts_told(attributes.get(ATTEMPT), attempt), enqueued_at=entered_at(origin), broker_id=origin,
+        body=body, attempt=attempts_told(said.get(ATTEMPT.encode()), attempt), enqueued_at=entered_at(origin), broker_id=origin,
         dead=dead,
     )  # fmt: skip
 
