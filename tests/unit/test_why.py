@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from crossfoot.books import queries, sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import PATIENCE, Fate
+from crossfoot.books.record import UNREADABLE
 from crossfoot.cli import COMMANDS
 from crossfoot.cli.output import Output, When
 from crossfoot.cli.pages import show_page
@@ -156,6 +157,28 @@ def test_who_needs_somebody_is_told_what_to_do(desk: Desk, fate: Fate) -> None:
 @pytest.mark.parametrize("fate", [Fate.SETTLED, Fate.NOOP, Fate.SUPERSEDED, Fate.DISCARDED])
 def test_there_is_nothing_to_do_about_what_is_closed_well(desk: Desk, fate: Fate) -> None:
     assert tell(desk, fate).next == ()
+
+
+@pytest.mark.parametrize("fate", [Fate.DEAD, Fate.EXPIRED, Fate.VANISHED])
+def test_what_was_sent_again_after_its_end_is_not_to_be_sent_again(desk: Desk, fate: Fate) -> None:
+    steps, wait, _ = STORIES[fate]
+    desk.story("one", *steps)
+    desk.clock.advance(wait)
+    before = page(desk, "one")
+    desk.publish("one")
+    desk.clock.advance(4.0)
+    told = page(desk, "one")
+
+    assert before.next[-1].command is not None
+    assert before.next[-1].command.startswith("crossfoot publish")
+    assert "It was sent again 4 s ago, and no worker has received that copy yet." in told.reason
+    assert told.next[-1].command == "crossfoot worker MODULE:NAME"
+
+
+def test_what_nobody_could_read_is_for_its_sender_to_send_again(desk: Desk) -> None:
+    desk.story("one", *STORIES[Fate.DEAD][0], type=UNREADABLE)
+
+    assert page(desk, "one").next[-1].command is None
 
 
 def test_commands_in_advice_exist(desk: Desk) -> None:
@@ -321,6 +344,21 @@ def test_a_duplicate_names_the_message_that_completed_its_operation(desk: Desk) 
     assert (told.operation.key, told.operation.completed_by, told.operation.by_this) == ("bill:case-1", "first", False)
     assert "had been completed by message first" in told.reason
     assert told.next[0].command == "crossfoot why first"
+
+
+def test_an_operation_was_completed_by_the_commit_and_not_when_the_handler_began(desk: Desk) -> None:
+    desk.story("first", PUBLISHED, RECEIVED)
+    desk.complete("bill:case-1", "first")
+    desk.clock.advance(15.0)
+    desk.write("first", COMMITTED)
+    committed = desk.now
+    desk.clock.advance(15.0)
+    desk.story("second", PUBLISHED, RECEIVED, (Kind.SUPPRESSED, 1, {"details": {"operation": "bill:case-1", "by": 1}}))
+
+    for name in ("first", "second"):
+        operation = page(desk, name).operation
+        assert operation is not None
+        assert operation.at == committed
 
 
 def test_an_operation_that_nobody_completed_is_told_as_such(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
+from crossfoot.books.record import UNREADABLE
 from crossfoot.recover.discarding import OPEN_INTENTS
 from crossfoot.recover.facts import Facts, details
 
@@ -32,7 +33,7 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
     name, queue = shlex.quote(facts.row.id), shlex.quote(facts.row.queue)
     work = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
     payload = Step(LOOK, f"crossfoot why {name} --payload")
-    again = Step(AGAIN.format(queue=facts.row.queue), _publish(facts))
+    again = _again(facts)
     if fate is None:
         return [Step("rebuild the book from its entries and see what is missing", "crossfoot verify")]
     if fate is Fate.DEAD:
@@ -70,6 +71,18 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
         subject = shlex.quote(facts.row.subject or "")
         return [Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")]
     return []
+
+
+def _again(facts: Facts) -> Step:
+    if facts.sent_again is not None:
+        return Step(
+            "start a worker of its service: it was sent again, and that copy waits", "crossfoot worker MODULE:NAME"
+        )
+    if facts.row.type == UNREADABLE:
+        return Step(
+            "once its sender is mended, have it sent anew: nothing could be read of this one, not even what to call a copy"
+        )
+    return Step(AGAIN.format(queue=facts.row.queue), _publish(facts))
 
 
 def beyond_looking(steps: Iterable[Step]) -> tuple[Step, ...]:

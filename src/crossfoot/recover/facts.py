@@ -55,6 +55,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         found = [entry for entry in self.entries if entry.kind in kinds or not kinds]
         return max(found, key=lambda entry: (entry.rank, entry.number), default=None)
 
+    @property
+    def sent_again(self) -> Fact | None:
+        """The publication that came after its end, if one did, and nothing is known of that copy yet."""
+        latest = self.last()
+        later = [entry for entry in self.entries if latest and entry.number > latest.number]
+        return next((entry for entry in reversed(later) if entry.kind is Kind.PUBLISHED), None)
+
     def worker(self, entry: Fact | None) -> WorkerRow | None:
         return self.workers.get(entry.worker) if entry is not None else None
 
@@ -125,9 +132,15 @@ def _operation(connection: Connection, row: Row, entries: list[Fact]) -> Operati
     """The operation it completed; or else the one it asked for, which another message may have completed."""
     own = queries.operation_of(connection, row.key)
     if own is not None:
-        return own
+        return _completed(own, entries)
     named = [str(told["operation"]) for entry in entries if (told := details(entry)).get("operation")]
     for key in (*named, row.operation):
         if key and (found := queries.operation(connection, key)) is not None:
-            return found
+            return _completed(found, queries.entries_of(connection, found.message))
     return None
+
+
+def _completed(operation: OperationRow, entries: list[Fact]) -> OperationRow:
+    """As of its completion: the key itself is written when the handler begins."""
+    ends = [entry.at for entry in entries if entry.kind == operation.kind]
+    return msgspec.structs.replace(operation, at=max(ends)) if ends else operation

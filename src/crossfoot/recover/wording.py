@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
+from crossfoot.books.identity import CAME_TO_NOTHING
 from crossfoot.books.queries import Fact
 from crossfoot.clock import Micros
 from crossfoot.recover.facts import Facts, details
@@ -20,7 +21,10 @@ def reason(facts: Facts, fate: Fate | None, now: Micros) -> str:
     latest = facts.last()
     if fate is None or latest is None:
         return "The book has a row for it, and no entry says what became of it: it is unaccounted."
-    return WORDINGS[fate](facts, latest, now)
+    text = WORDINGS[fate](facts, latest, now)
+    if fate in CAME_TO_NOTHING and (again := facts.sent_again) is not None:
+        text += f" It was sent again {span(now - again.at)} ago, and no worker has received that copy yet."
+    return text
 
 
 def _settled(facts: Facts, latest: Fact, now: Micros) -> str:
