@@ -292,7 +292,7 @@ class TestProof:
                 return
 
         work = scene.work(scene.handler(swallow))
-        with pytest.raises(NoProof):
+        with pytest.raises(NoProof, match=r"(?i)it went on: \w+: .*unique"):
             await scene.perform(work)
         scene.assert_nothing_was_kept(of=work)
 

@@ -10,6 +10,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from crossfoot.cli.output import naming
 from crossfoot.connection import has_password, shown
 from crossfoot.errors import DatabaseUnavailable, DiskFull, UsageError
 from crossfoot.postgres import Connection, Raw, connect, connect_raw, explain
@@ -175,6 +176,11 @@ class TestErrors:
     def test_nor_is_one_that_stands_behind_the_question_mark(self, url: str) -> None:
         assert "cret" not in shown(url) + shown_safely(url)
         assert has_password(url)
+
+    def test_a_command_that_is_to_be_copied_names_the_place_and_no_password(self) -> None:
+        assert naming("postgresql://ada:secret@one:1/billing") == " --db postgresql://one:1/billing"
+        assert naming("postgresql://ada@one:1/billing") == " --db postgresql://ada@one:1/billing"
+        assert naming(None) == ""
 
     def test_a_place_is_told_as_it_was_named(self) -> None:
         assert shown("postgres://ada@one:1,two:2/billing?sslmode=require") == "postgresql://one:1,two:2/billing"

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.connection import has_password
+from crossfoot.connection import has_password, shown
 from crossfoot.recover.phrases import stamp
 
 TIMES = frozenset(
@@ -49,8 +49,8 @@ class When(StrEnum):
 
 
 def naming(db: str | None) -> str:
-    """The option that names the book in a command that is to be copied. Not a URL with a password: where that is shown, it is kept."""
-    return f" --db {shlex.quote(db)}" if db is not None and not has_password(db) else ""
+    """The option that names the book in a command that is to be copied. Of a URL with a password only the place: what is shown is kept."""
+    return f" --db {shlex.quote(shown(db) if has_password(db) else db)}" if db is not None else ""
 
 
 class Output:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crossfoot.books.entry import Kind
-from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Session, Steps, adrive, drive
 from crossfoot.effects.perform import acalled, begin, called
 from crossfoot.effects.several import AsyncManyTransaction, ManyTransaction
@@ -39,8 +38,8 @@ def perform_many(works: Sequence[Work], session: Session) -> list[Kind]:
             drive(_close(ready, result, rows), session)
         return drive(_settle(works), session)
     except Exception as error:
-        if misuse := misuse_behind(error):
-            raise misuse from error
+        if (told := _teller(works).explained(error)) is not error:
+            raise told from told.__cause__
         raise
     finally:
         _leave(works, entered)
@@ -63,11 +62,16 @@ async def aperform_many(works: Sequence[Work], session: AsyncSession) -> list[Ki
             await adrive(_close(ready, result, rows), session)
         return await adrive(_settle(works), session)
     except Exception as error:
-        if misuse := misuse_behind(error):
-            raise misuse from error
+        if (told := _teller(works).explained(error)) is not error:
+            raise told from told.__cause__
         raise
     finally:
         _leave(works, entered)
+
+
+def _teller(works: Sequence[Work]) -> Work:
+    """The one that knows of an error that the handler caught."""
+    return next((work for work in works if work.caught), works[0])
 
 
 def _open(works: Iterable[Work]) -> Steps[list[Work]]:

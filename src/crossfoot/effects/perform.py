@@ -22,7 +22,6 @@ from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
 from crossfoot.effects.bounds import deadline_of, told
-from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
 from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
@@ -194,8 +193,8 @@ def inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kin
     except Decided:
         pass
     except Exception as error:
-        if misuse := misuse_behind(error):
-            raise misuse from error
+        if (told := work.explained(error)) is not error:
+            raise told from told.__cause__
         raise
     finally:
         leave(work, entered)
@@ -221,8 +220,8 @@ async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, ea
     except Decided:
         pass
     except Exception as error:
-        if misuse := misuse_behind(error):
-            raise misuse from error
+        if (told := work.explained(error)) is not error:
+            raise told from told.__cause__
         raise
     finally:
         leave(work, entered)

@@ -147,6 +147,7 @@ def joined(session: Any, service: Sender, commit: bool | None = None) -> Iterato
         raise UsageError(
             f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, a SQLAlchemy Session or Connection, or a "
             "connection of Django's"
+            + ("; this one is asynchronous: async with app.atransaction(...)" if _is_async(session) else "")
         )
     own = commits_here(
         session, "app.transaction", commit, is_open=is_open, is_deliberate=is_open and is_deliberate(session)
@@ -184,6 +185,7 @@ async def joined_async(session: Any, service: Sender, commit: bool | None = None
         raise UsageError(
             f"app.atransaction({session!r}): give an aiosqlite.Connection, a psycopg.AsyncConnection, an asyncpg.Connection or a "
             "SQLAlchemy AsyncSession"
+            + ("" if _is_async(session) else "; for a synchronous one there is: with app.transaction(...)")
         )
     own = commits_here(
         session, "app.atransaction", commit, is_open=is_open, is_deliberate=is_open and is_deliberate(session)

@@ -20,6 +20,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros
 from crossfoot.effects import in_order
+from crossfoot.effects.databases.changes import misuse_behind
 from crossfoot.effects.databases.session import Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
@@ -185,12 +186,17 @@ class Work(msgspec.Struct, eq=False):
         self.evidence = self._evidence(result, rows)
         if self.beside:
             self.evidence = msgspec.structs.replace(self.evidence, of=self.beside + 1)
-        try:
-            return judge(result, self.evidence, self.handler.proves, what=self)
-        except NoProof as error:
-            if self.caught:
-                raise NoProof(f"{error}. A statement of it had raised, and it went on: {self.caught}") from None
-            raise
+        return judge(result, self.evidence, self.handler.proves, what=self)
+
+    def explained(self, error: Exception) -> Exception:
+        """What its handler's failure comes from, as far as that is known here; or the failure itself."""
+        if misuse := misuse_behind(error):
+            return misuse
+        if isinstance(error, NoProof) and self.caught:
+            told = NoProof(f"{error}. A statement of it had raised, and it went on: {self.caught}")
+            told.__cause__ = error.__cause__
+            return told
+        return error
 
     def asks_no_more(self, kind: Kind) -> bool:
         """Whether nothing but its entries and its ack is left to be written, and these with its batch's or by the queue."""

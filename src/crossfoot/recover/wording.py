@@ -97,7 +97,8 @@ def _queued(facts: Facts, latest: Fact, now: Micros) -> str:
     how = {
         Kind.RELEASED: "Handed back unhandled", Kind.RESUMED: "Sent on after its wait", Kind.REPLAYED: "Sent again",
     }.get(latest.kind, "Published")  # fmt: skip
-    return f"{how} {span(now - latest.at)} ago; it waits in queue {facts.row.queue} for a worker."
+    why = f" {_sentence(facts.cause(latest))}" if latest.kind is Kind.RELEASED and facts.cause(latest) else ""
+    return f"{how} {span(now - latest.at)} ago; it waits in queue {facts.row.queue} for a worker.{why}"
 
 
 def _stranded(facts: Facts, latest: Fact, now: Micros) -> str:
