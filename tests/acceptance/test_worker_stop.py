@@ -109,7 +109,7 @@ async def test_when_its_grace_is_over_a_running_asynchronous_handler_is_cancelle
 
 async def test_a_stop_does_not_wait_for_a_long_poll(service: Service) -> None:
     register(service, Gate())
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with service.working(wait=60.0):
             await eventually(lambda: has_begun(service), "the worker to begin")
 
