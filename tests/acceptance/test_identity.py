@@ -129,6 +129,26 @@ async def test_one_that_died_is_mended_under_its_own_name(service: Service) -> N
     assert b'"fee":42' in body
 
 
+async def test_one_that_is_mended_is_not_mended_again_while_its_copy_is_on_its_way(service: Service) -> None:
+    service.handle("case.released", only_with_number)
+    await service.app.publish(message(service, data={"fee": "two"}))
+    await service.work(attempts=1)
+
+    first, second, same = [
+        (await service.app.publish(message(service, data={"fee": fee})))[0] for fee in ("three", 4, "three")
+    ]
+    assert isinstance(first, Accepted)
+    assert isinstance(second, Refused)
+    assert isinstance(same, Accepted)
+
+    await service.work(attempts=1)
+    (again,) = await service.app.publish(message(service, data={"fee": 4}))
+    assert isinstance(again, Accepted)
+    await service.work(attempts=1)
+    assert len(service.effects) == 1
+    assert balance(service).balanced
+
+
 async def test_one_that_is_sent_again_may_not_forget_the_operation_it_stated(service: Service) -> None:
     """What took effect under that key, by whichever message, must not happen again under another."""
     service.handle("case.released", only_with_number)

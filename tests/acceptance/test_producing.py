@@ -328,3 +328,69 @@ async def test_a_synchronous_session_is_refused_with_what_to_give(tmp_path: Path
         with pytest.raises(UsageError, match="give an aiosqlite"):
             async with app.atransaction(session):
                 pass
+
+
+# ---- whose commit would not be one -----------------------------------------------------------------------------------
+
+
+async def test_a_session_whose_commit_does_not_reach_its_connection_s_transaction_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer("sqlite3", path) as (app, _):
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.connect() as connection, OrmSession(connection) as session:
+            connection.execute(text("SELECT 1"))
+            for commit in (None, True):
+                with pytest.raises(UsageError, match="does not reach"), app.transaction(session, commit=commit):
+                    pass
+            with app.transaction(session, commit=False) as tx:
+                tx.send("case.released", subject="case-1")
+            connection.commit()
+        engine.dispose()
+    assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", ["sqlalchemy", "sqlalchemy-async"])
+async def test_a_session_whose_every_statement_commits_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer(kind, path) as (app, session):
+        session.bind = session.bind.execution_options(isolation_level="AUTOCOMMIT")
+        if kind == "sqlalchemy-async":
+            session.sync_session.bind = session.bind.sync_engine
+        with pytest.raises(UsageError, match="AUTOCOMMIT"):
+            await _produce(app, session)
+    for table in ("cases", "crossfoot_outbox", "crossfoot_messages"):
+        assert rows(path, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
+async def test_a_transaction_that_was_begun_on_the_wrong_file_is_not_left_open(tmp_path: Path) -> None:
+    async with (
+        a_producer("sqlite3", tmp_path / "shop.db") as (_, session),
+        a_producer("sqlite3", tmp_path / "billing.db") as (app, _),
+    ):
+        with pytest.raises(UsageError, match=r"shop\.db"), app.transaction(session, commit=False):
+            pass
+        assert not session.in_transaction
+
+
+class Autocommitting(sqlite3.Connection):
+    """What `sqlite3.connect(path, autocommit=True)` gives from Python 3.12 on."""
+
+    autocommit = True
+
+    def commit(self) -> None:
+        """Nothing."""
+
+    def rollback(self) -> None:
+        """Nothing."""
+
+
+async def test_a_connection_whose_commit_does_nothing_is_committed_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "billing.db"
+    async with a_producer("sqlite3", path) as (app, _):
+        with closing(sqlite3.connect(path, isolation_level=None, factory=Autocommitting)) as session:
+            with pytest.raises(RuntimeError, match="after the send"):
+                await _produce(app, session, fail=True)
+            assert not session.in_transaction
+            await _produce(app, session)
+            assert not session.in_transaction
+    assert rows(path, "SELECT count(*) FROM crossfoot_outbox") == [(1,)]

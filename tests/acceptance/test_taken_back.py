@@ -24,7 +24,7 @@ from crossfoot.effects.outbox import CLAIM_SECONDS, Outbox
 from crossfoot.errors import NotDiscarded, PublishRefused, QueueMissing, QueueUnavailable, UsageError
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
-from crossfoot.queues.queue import Doubtful, Outgoing, PublishAnswer
+from crossfoot.queues.queue import Doubtful, Outgoing, PublishAnswer, Refused
 from crossfoot.queues.sqs import SqsQueue, ensure
 from crossfoot.recover.discarding import discard
 from tests.acceptance.service_rig import eventually
@@ -50,6 +50,7 @@ class Line(EmbeddedQueue):
 
     opening: list[Turn]
     silent = False
+    refuses = False
 
     async def open(self) -> None:
         error = self.opening.pop(0)() if self.opening else None
@@ -58,6 +59,8 @@ class Line(EmbeddedQueue):
         await super().open()
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishAnswer]:
+        if self.refuses:
+            return [Refused(message.key, "too large", permanent=True) for message in messages]
         answers = await super().publish(messages)
         return [Doubtful(message.key, "no answer") for message in messages] if self.silent else answers
 
@@ -232,6 +235,42 @@ class TestAQueueThatCannotBeUsedAsItIsSet:
         scene.clock.advance(1)
         assert await scene.drain() == 1
         assert scene.kinds()[-1] is Kind.PUBLISHED
+
+
+class TestOneThatATransactionSendsAgain:
+    """What was taken back, and is sent again by a transaction, is open again, as when it is published again."""
+
+    async def send(self, scene: Scene) -> None:
+        with closing(sqlite3.connect(scene.app.book.path)) as connection, scene.app.transaction(connection) as tx:
+            tx.send(Message(type="case.released", source="billing", subject="case-1", id="m-1"))
+
+    async def test_it_is_intended_and_handled(self, scene: Scene) -> None:
+        await self.send(scene)
+        assert scene.discard()
+        await self.send(scene)
+        assert (scene.fate(), scene.letters()) == (Fate.INTENDED, 1)
+
+        await scene.work()
+        assert scene.fate() is Fate.SETTLED
+
+    async def test_it_can_be_taken_back_again_and_the_book_says_so(self, scene: Scene) -> None:
+        await self.send(scene)
+        assert scene.discard()
+        await self.send(scene)
+
+        assert scene.discard()
+        assert (scene.fate(), scene.letters()) == (Fate.DISCARDED, 0)
+        assert scene.kinds() == [Kind.INTENDED, Kind.DISCARDED, Kind.INTENDED, Kind.DISCARDED]
+        assert not scene.discard()
+
+    async def test_what_its_queue_refuses_is_refused(self, scene: Scene) -> None:
+        await self.send(scene)
+        assert scene.discard()
+        await self.send(scene)
+        scene.queue.refuses = True
+        await scene.drain()
+
+        assert scene.fate() is Fate.REFUSED
 
 
 async def test_a_worker_goes_on_while_it_cannot_send_to_another_queue(tmp_path: Path) -> None:

@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from crossfoot.books import schema, sql, tables
+from crossfoot.books import queries, schema, sql, tables
 from crossfoot.books.entry import Entry, Kind
+from crossfoot.books.identity import find_or_publish
 from crossfoot.books.lines import Place, last_lines, lines_after
 from crossfoot.books.posting import backlog, post, post_all
-from crossfoot.books.record import unreadable
+from crossfoot.books.record import Record, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.books.verify import Verification, verify
-from crossfoot.errors import Conflict, DatabaseUnavailable, SchemaMismatch
+from crossfoot.errors import Conflict, DatabaseUnavailable, IdentityTaken, SchemaMismatch
+from crossfoot.message import Message, encode
 from crossfoot.postgres import Connection, connect
 from crossfoot.recover.lookup import look_up
 from tests.servers.postgres import Databases, Postgres
-from tests.unit.book_rig import CAUSE, Lectern, broken, counted
+from tests.unit.book_rig import CAUSE, QUEUE, SOURCE, Lectern, broken, counted
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
 pytestmark = pytest.mark.server
@@ -514,3 +519,35 @@ class TestAServerThatRestarts:
         postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'crossfoot'")
         desk.write("one", (Kind.PUBLISHED, 0))
         assert counted(desk.balance(depth_of=None).fates) == {"queued": 1}
+
+
+def test_of_two_that_mend_a_dead_message_at_once_one_is_told_that_the_name_is_taken(
+    desk: Lectern, place: str, elsewhere: Connection
+) -> None:
+    """Else the book would hold what one of them carries, and the queue both."""
+    key = desk.story("one", *HAPPY[:3], (Kind.DEAD_LETTERED, 1), body=body(1))
+
+    def mended(amount: int) -> Record:
+        return Record(QUEUE, SOURCE, "one", "case.released", None, None, None, None, None, desk.now, body(amount))
+
+    def second() -> tuple[int, int] | IdentityTaken:
+        with closing(Book(place).open()) as book:
+            return book.write(lambda connection: find_or_publish(connection, [mended(3)]))[0]
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(1) as pool:
+        with desk.book.writing() as connection:
+            assert find_or_publish(connection, [mended(2)]) == [(key, 1)]
+            other = pool.submit(second)
+            until = time.monotonic() + 30
+            while not elsewhere.execute(waiting).fetchone()[0]:
+                assert time.monotonic() < until, "it did not wait for the first"
+                time.sleep(0.01)
+            write_entries(connection, [Entry(message=key, kind=Kind.INTENDED, at=desk.now, attempt=1)])
+        assert isinstance(other.result(30), IdentityTaken)
+    with desk.book.reading() as connection:
+        assert queries.body_of(connection, key) == body(2)
+
+
+def body(amount: int) -> bytes:
+    return encode(Message(type="case.released", source=SOURCE, id="one", data={"amount": amount}))

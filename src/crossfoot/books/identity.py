@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from crossfoot.books import queries, sql
-from crossfoot.books.fate import Fate, fold, posted_fate
+from crossfoot.books.entry import Kind
+from crossfoot.books.fate import Fate, Summary, fold, posted_fate
 from crossfoot.books.record import Record, ask_otherwise
 from crossfoot.books.store import Known, find_or_add_all
 from crossfoot.connection import Connection
@@ -20,6 +21,9 @@ from crossfoot.errors import EnvelopeInvalid, IdentityTaken
 from crossfoot.message import decode
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
+
+SENT = (Kind.INTENDED, Kind.PUT_OFF, Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED)
+"""What says that a copy is on its way, or about to be."""
 
 CAME_TO_NOTHING = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.DISCARDED)
 
@@ -46,11 +50,15 @@ def _publishable(connection: Connection, known: Known, record: Record) -> tuple[
             mend(connection, known, record)
         except IdentityTaken as error:
             return error
-    summary = fold(queries.entries_of(connection, known.key))
+    return known.key, goes_on_from(fold(queries.entries_of(connection, known.key)))
+
+
+def goes_on_from(summary: Summary) -> int:
+    """The attempt that the deliveries of a message go on from which is published again: see `find_or_publish`."""
     fate = posted_fate(summary)
     if fate is Fate.DISCARDED:
-        return known.key, summary.attempts + 1
-    return known.key, summary.attempts if fate in CAME_TO_NOTHING else 0
+        return summary.attempts + 1
+    return summary.attempts if fate in CAME_TO_NOTHING else 0
 
 
 def mend(connection: Connection, known: Known, record: Record) -> None:
@@ -62,6 +70,9 @@ def mend(connection: Connection, known: Known, record: Record) -> None:
         IdentityTaken: they did not, or may not yet; or it is of another type, and no longer the same message in any sense; or it
             forgets the operation, which is what keeps an effect from happening twice.
     """
+    connection.execute(
+        sql.LOCK_RECORD, (known.key,)
+    )  # somebody else may be mending it, and this one must see what that one did
     if known.type != record.type or not _came_to_nothing(connection, known):
         raise taken(known, record)
     if record.operation is None and (stated := _stated(connection, known)) is not None:
@@ -121,4 +132,12 @@ def was(connection: Connection, known: Known, record: Record) -> bool:
 
 
 def _came_to_nothing(connection: Connection, known: Known) -> bool:
-    return posted_fate(fold(queries.entries_of(connection, known.key))) in CAME_TO_NOTHING
+    """Whether it did, and has not been published again since: what that copy carries must not be changed beneath it."""
+    entries = queries.entries_of(connection, known.key)
+    summary = fold(entries)
+    if posted_fate(summary) not in CAME_TO_NOTHING:
+        return False
+    ended = max(entries, key=lambda entry: (entry.rank, entry.number)).number
+    # A publication that was booked late, of the first copy, is of an earlier attempt.
+    since = [entry.kind for entry in entries if entry.number > ended and entry.attempt >= summary.attempts]
+    return not since or since[-1] not in SENT

@@ -134,10 +134,18 @@ def rows_of(connection: Connection, keys: Iterable[int]) -> dict[int, Row]:
     return {row[0]: Row(*row) for row in found if row}
 
 
+ENTRIES_OF = f"SELECT {_ENTRY} FROM crossfoot_entries WHERE message = ? ORDER BY id"
+"""All entries of one message, in the order in which they were committed."""
+
+
+def facts(rows: Iterable[Sequence[Any]]) -> list[Fact]:
+    """The rows of `ENTRIES_OF`."""
+    return [_fact(row) for row in rows]
+
+
 def entries_of(connection: Connection, message: int) -> list[Fact]:
     """All entries of one message, in the order in which they were committed."""
-    rows = connection.execute(f"SELECT {_ENTRY} FROM crossfoot_entries WHERE message = ? ORDER BY id", (message,))
-    return [_fact(row) for row in rows]
+    return facts(connection.execute(ENTRIES_OF, (message,)))
 
 
 def body_of(connection: Connection, message: int) -> bytes | None:

@@ -16,6 +16,11 @@ FIND_MESSAGE = """
 SELECT key, type, subject, operation, latest, marks FROM crossfoot_messages WHERE id = ? AND source = ? AND queue = ?
 """
 
+LOCK_RECORD = differs(
+    "SELECT 1 WHERE ? IS NOT NULL", postgres="SELECT 1 FROM crossfoot_records WHERE key = ? FOR UPDATE"
+)
+"""In SQLite whoever writes is alone."""
+
 FIND_CONTENT = differs(
     "SELECT sequence, operation, body FROM crossfoot_messages WHERE key = ?",
     postgres="""

@@ -28,8 +28,9 @@ def commits_here(session: Any, call: str, commit: bool | None, *, is_open: bool,
     if is_deliberate:
         return False
     raise UsageError(
-        f"{call}({type(session).__name__}): it has a transaction open already, begun by an earlier statement, and nobody has said who "
-        f"commits: say {call}(session, commit=True) to commit all of it when the block ends, or commit=False if you commit it yourself"
+        f"{call}({type(session).__name__}): it has a transaction open already, and nothing tells whether an earlier statement began it "
+        f"by itself, so that nobody may commit it: say {call}(session, commit=True) to commit all of it when the block ends, or "
+        "commit=False if you commit it yourself"
     )
 
 
@@ -48,6 +49,35 @@ def is_deliberate(session: Any) -> bool:
     transaction = session.get_transaction()
     origin = getattr(transaction, "origin", None)
     return origin is not None and origin.name != "AUTOBEGIN"
+
+
+def reaches_no_commit(session: Any) -> str:
+    """Why a commit or rollback of this SQLAlchemy session or connection would not be one; empty where it is."""
+    synchronous = getattr(session, "sync_session", session)
+    bind: Any = getattr(synchronous, "bind", None)
+    if not hasattr(bind, "exec_driver_sql") or synchronous.in_transaction() or not bind.in_transaction():
+        return ""
+    # In the other modes the session ends that transaction itself, or has said that a savepoint within it will do.
+    if synchronous.join_transaction_mode not in ("conditional_savepoint", "rollback_only"):
+        return ""
+    return (
+        "it is bound to a connection that has a transaction open, which the session's commit does not reach: say commit=False if you "
+        "commit that one, or give the connection itself"
+    )
+
+
+def autocommits(connection: Any) -> bool:
+    """Whether each statement on this SQLAlchemy connection commits by itself, so that there is no transaction to be part of."""
+    pooled = connection.connection
+    if connection.dialect.name == "sqlite":
+        driver = pooled.driver_connection
+        return driver.isolation_level is None and not driver.in_transaction
+    return bool(getattr(pooled.dbapi_connection, "autocommit", False))
+
+
+def ends_by_statement(connection: Any) -> bool:
+    """Whether a connection of sqlite3's has a `commit` and a `rollback` that do nothing, as with `autocommit=True` (Python 3.12)."""
+    return getattr(connection, "autocommit", _LEGACY) is True
 
 
 _LEGACY = -1

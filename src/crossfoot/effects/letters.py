@@ -8,11 +8,13 @@ import msgspec
 
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
-from crossfoot.books.identity import differ, taken
+from crossfoot.books.fate import fold
+from crossfoot.books.identity import differ, goes_on_from, taken
+from crossfoot.books.queries import ENTRIES_OF, facts
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Known
 from crossfoot.clock import Micros
-from crossfoot.effects.databases.session import One, Run, Steps
+from crossfoot.effects.databases.session import All, One, Run, Steps
 from crossfoot.effects.sending import Sending
 
 EntryRow = tuple[Any, ...]
@@ -29,6 +31,7 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
     message, body = sending.message, sending.body
     record = record_of(message, sending.queue, now=now, body=body if payloads else None)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
+    base = 0
     added = None if found is not None else (yield One(sql.INSERT_MESSAGE, record.row()))
     if found is None and added is None:  # somebody else has added it meanwhile
         found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
@@ -36,10 +39,12 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
         found = added
     elif (known := Known(*found)).is_other(record) or differ(record, *(yield One(sql.FIND_CONTENT, (known.key,)))):
         raise taken(known, record)
+    else:
+        base = goes_on_from(fold(facts((yield All(ENTRIES_OF, (known.key,))))))
     key = int(found[0])
-    rows.append((key, int(Kind.INTENDED), 0, 0, now, now, worker, None, None))
+    rows.append((key, int(Kind.INTENDED), base, 0, now, now, worker, None, None))
     partition = message.partitionkey or message.subject
-    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, 0, now, None))
+    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, base, now, None))
 
 
 class Waiting(NamedTuple):

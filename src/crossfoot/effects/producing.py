@@ -18,7 +18,13 @@ from crossfoot.clock import Clock
 from crossfoot.connection import shown
 from crossfoot.dialect import numbered, translate
 from crossfoot.effects.awaited import Calls
-from crossfoot.effects.committing import commits_here, is_deliberate
+from crossfoot.effects.committing import (
+    autocommits,
+    commits_here,
+    ends_by_statement,
+    is_deliberate,
+    reaches_no_commit,
+)
 from crossfoot.effects.databases.session import Alone, Ask, Many, One, Run, Steps
 from crossfoot.effects.databases.sqlite import answer, own_cursor
 from crossfoot.effects.letters import EntryRow, send
@@ -143,6 +149,8 @@ def joined(session: Any, service: Sender, commit: bool | None = None) -> Iterato
         begin = "BEGIN" if session.autocommit else None  # else its first statement begins one
     elif (hasattr(session, "exec_driver_sql") or hasattr(session, "connection")) and not _is_async(session):
         is_open = session.in_transaction()
+        if commit is not False and (why := reaches_no_commit(session)):
+            raise UsageError(f"app.transaction({type(session).__name__}): {why}")
     else:
         raise UsageError(
             f"app.transaction({session!r}): give a sqlite3.Connection, a psycopg.Connection, a SQLAlchemy Session or Connection, or a "
@@ -154,16 +162,18 @@ def joined(session: Any, service: Sender, commit: bool | None = None) -> Iterato
     )
     if begin and not is_open:
         session.execute(begin)
+    undone = own or (begin is not None and not is_open)  # until the block runs, who commits it knows of nothing to undo
     try:
         check_place(_place_of(session, service), service)
         with closing(Producing(session, service)) as producing:
+            undone = own
             yield producing
     except BaseException:
-        if own:
-            session.rollback()
+        if undone:
+            _end(session, "rollback")
         raise
     if own:
-        session.commit()
+        _end(session, "commit")
 
 
 @asynccontextmanager
@@ -172,6 +182,8 @@ async def joined_async(session: Any, service: Sender, commit: bool | None = None
     begin: str | None = None
     if hasattr(session, "run_sync"):
         is_open = session.in_transaction()
+        if commit is not False and (why := reaches_no_commit(session)):
+            raise UsageError(f"app.atransaction({type(session).__name__}): {why}")
     elif _is_asyncpg(session):
         async with _joined_asyncpg(session, service, commit) as producing:
             yield producing
@@ -192,15 +204,31 @@ async def joined_async(session: Any, service: Sender, commit: bool | None = None
     )
     if begin and not is_open:
         await session.execute(begin)
+    undone = own or (begin is not None and not is_open)
     try:
         async with _producing(session, service) as producing:
+            undone = own
             yield producing
     except BaseException:
-        if own:
-            await session.rollback()
+        if undone:
+            await _aend(session, "rollback")
         raise
     if own:
-        await session.commit()
+        await _aend(session, "commit")
+
+
+def _end(session: Any, how: str) -> None:
+    if isinstance(session, sqlite3.Connection) and ends_by_statement(session):
+        session.execute(how)
+    else:
+        getattr(session, how)()
+
+
+async def _aend(session: Any, how: str) -> None:
+    if ends_by_statement(getattr(session, "_conn", None)):
+        await session.execute(how)
+    else:
+        await getattr(session, how)()
 
 
 @asynccontextmanager
@@ -255,6 +283,11 @@ def _place(service: Sender) -> Steps[str]:
 
 
 def _place_of(session: Any, service: Sender) -> str:
+    if (hasattr(session, "exec_driver_sql") or hasattr(session, "connection")) and autocommits(_connection_of(session)):
+        raise UsageError(
+            f"{type(session).__name__} commits each statement by itself (isolation_level AUTOCOMMIT), so that what is sent could not be "
+            "taken back with the rest: give one that has transactions"
+        )
     if _is_postgres(session) is not bool(service.book):
         return ""
     return _run(_place(service), session)

@@ -48,7 +48,7 @@ def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
 
     def take_back(connection: Connection) -> bool:
         # Before anything is read: it waits for a sender that is writing what the queue answered.
-        connection.execute(sql.FREE_OUTBOX, (row.queue, row.key, now))
+        removed = connection.execute(sql.FREE_OUTBOX, (row.queue, row.key, now)).rowcount
         (until,) = connection.execute(sql.HELD_OUTBOX, (row.queue, row.key)).fetchone()
         if until is not None:
             left = max(1, -(-(until - now) // SECOND))
@@ -57,8 +57,9 @@ def discard(book: Book, row: Row, *, reason: str, by: str) -> bool:
             )
         summary = fold(entries_of(connection, row.key))
         if posted_fate(summary) is Fate.DISCARDED:
-            return False
-        if summary.kind not in OPEN_INTENTS or summary.marks & PROOF_MARKS:
+            if not removed:
+                return False
+        elif summary.kind not in OPEN_INTENTS or summary.marks & PROOF_MARKS:
             raise NotDiscarded(f"{row.id} {_stands(summary, row.id)}")
         details = msgspec.json.encode({"reason": reason, "by": by}).decode()
         entry = Entry(message=row.key, kind=Kind.DISCARDED, at=now, attempt=summary.attempts, details=details)
