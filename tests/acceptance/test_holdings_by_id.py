@@ -229,7 +229,7 @@ async def test_looking_sets_nothing_aside_that_workers_keep_for_longer_than_queu
         done = await connection.execute("UPDATE crossfoot_queue SET enqueued_at = enqueued_at - interval '20 days'")
         assert done.rowcount == 1
     variables = {"CROSSFOOT_DATABASE": postgres_url, "CROSSFOOT_QUEUE": queue, "CROSSFOOT_RETENTION": month}
-    await anyio.to_thread.run_sync(lambda: crossfoot(tmp_path, "balance", **variables))
+    await anyio.to_thread.run_sync(lambda: crossfoot(tmp_path, "balance", code=0, **variables))
 
     await app.worker().run(until_idle=True)
     await app.aclose()
