@@ -47,9 +47,9 @@ class Lifetime:
         Raises:
             QueueUnavailable: it cannot be told.
         """
-        link = await self._connection.link()
-        if link is self._known_on:
+        if self._known_on is not None and self._connection.standing is self._known_on:  # at each ack: so without a wait
             return
+        link = await self._connection.link()
         async with self._looking:
             if link is self._known_on:
                 return
