@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from crossfoot.queues.queue import KeepsExpired
 from crossfoot.queues.redis import ensure as make_stream
 from tests.acceptance.service_rig import eventually
 from tests.acceptance.shell import crossfoot
+from tests.servers.postgres import Postgres
 from tests.servers.valkey import Valkey
 
 pytest_plugins = ["tests.servers.postgres_fixtures", "tests.servers.valkey_fixtures"]
@@ -84,13 +86,11 @@ async def publish(app: Crossfoot, *ids: str) -> None:
     await app.publish(*(app.message("case.released", subject=f"case-{id_}", id=id_) for id_ in ids))
 
 
-async def told(folder: Path, place: Place, code: int) -> Any:
+async def told(folder: Path, place: Place, code: int, book: str = "book.db") -> Any:
     """What `crossfoot balance` says of the queue's holdings."""
 
     def ask() -> Any:
-        return json.loads(
-            crossfoot(folder, "balance", "--db", "book.db", "--json", code=code, **place.variables).stdout
-        )
+        return json.loads(crossfoot(folder, "balance", "--db", book, "--json", code=code, **place.variables).stdout)
 
     return (await anyio.to_thread.run_sync(ask))["identities"]["holdings"]
 
@@ -208,3 +208,47 @@ async def test_looking_sets_nothing_aside_and_what_is_set_aside_is_not_missed(pl
 
     assert (await told(tmp_path, place, 0))["holds"], "it was set aside, and no worker has booked it yet"
     await app.aclose()
+
+
+@pytest.mark.parametrize("queue", ["embedded", "postgres:billing"])
+async def test_looking_sets_nothing_aside_that_workers_keep_for_longer_than_queues_do_by_themselves(
+    postgres_url: str, tmp_path: Path, queue: str
+) -> None:
+    await make_table("billing", url=postgres_url)
+    month = str(30 * 86_400)
+    app = Crossfoot("billing", database=postgres_url, queue=queue, retention=float(month), wait=0.05)
+    handled: list[str] = []
+
+    @app.handler("case.released")
+    def bill(message: Message, tx: Any) -> None:
+        handled.append(message.id)
+        tx.outcome("invoice.issued")
+
+    await publish(app, "old-1")
+    async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+        done = await connection.execute("UPDATE crossfoot_queue SET enqueued_at = enqueued_at - interval '20 days'")
+        assert done.rowcount == 1
+    variables = {"CROSSFOOT_DATABASE": postgres_url, "CROSSFOOT_QUEUE": queue, "CROSSFOOT_RETENTION": month}
+    await anyio.to_thread.run_sync(lambda: crossfoot(tmp_path, "balance", code=0, **variables))
+
+    await app.worker().run(until_idle=True)
+    await app.aclose()
+    assert handled == ["old-1"]
+
+
+async def test_who_may_only_read_can_compare_them(postgres_url: str, postgres: Postgres, tmp_path: Path) -> None:
+    app = Crossfoot("billing", database=postgres_url, wait=0.05)
+    await publish(app, "kept-1")
+    await anyio.to_thread.run_sync(post_all, app.book)
+    await app.aclose()
+    reader = f"reader_{uuid4().hex[:12]}"
+    name = postgres_url.rpartition("/")[2]
+    postgres.run(f"CREATE ROLE {reader} LOGIN")
+    try:
+        postgres.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}", database=name)
+        beside_the_book = Place("billing", {}, lambda _: anyio.lowlevel.checkpoint())
+        found = await told(tmp_path, beside_the_book, 0, postgres.url(name, user=reader))
+    finally:
+        postgres.run(f"DROP OWNED BY {reader}", database=name)
+        postgres.run(f"DROP ROLE {reader}")
+    assert found["notes"] == ["billing: 1 open and 0 dead, compared by id"]

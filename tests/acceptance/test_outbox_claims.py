@@ -16,12 +16,14 @@ from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.store import write_entries
-from crossfoot.clock import SECOND, ManualClock
+from crossfoot.clock import SECOND
 from crossfoot.effects.outbox import BASE_ATTRIBUTE, CLAIM_SECONDS, Outbox
+from crossfoot.effects.overlong import CHECK_SECONDS, FURTHEST
 from crossfoot.errors import QueueUnavailable
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Accepted, Doubtful, Outgoing, PublishAnswer, Refused
+from tests.unit.embedded_rig import SteppingClock
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +38,7 @@ class Killed(Exception):
 class Line(EmbeddedQueue):
     """A queue in another file. Its publishes can be scripted, and each notes what the book knew by then."""
 
-    def __init__(self, path: Path, book: Path, clock: ManualClock) -> None:
+    def __init__(self, path: Path, book: Path, clock: SteppingClock) -> None:
         super().__init__(path, "letters", ordered=False, clock=clock)
         self._book = book
         self.turns: list[Turn] = []
@@ -51,12 +53,12 @@ class Line(EmbeddedQueue):
 class Scene:
     """One message in the outbox, and relays that would send it."""
 
-    def __init__(self, app: Crossfoot, clock: ManualClock, queue: Line) -> None:
+    def __init__(self, app: Crossfoot, clock: SteppingClock, queue: Line) -> None:
         self.app, self.clock, self.queue = app, clock, queue
 
-    def relay(self) -> Outbox:
+    def relay(self, claim: float = CLAIM_SECONDS) -> Outbox:
         """In a process of its own, as it were."""
-        return Outbox(self.app.book, {self.queue.name: self.queue})
+        return Outbox(self.app.book, {self.queue.name: self.queue}, claim=claim)
 
     async def drain(self) -> int:
         return await self.relay().drain(self.queue)
@@ -64,11 +66,21 @@ class Scene:
     async def die(self, _: Sequence[Outgoing]) -> None:
         raise Killed
 
-    async def dead_relay(self) -> None:
+    async def dead_relay(self, claim: float = CLAIM_SECONDS) -> None:
         """One that claimed the row and was never heard of again."""
         self.queue.turns.append(self.die)
         with pytest.raises(Killed):
-            await self.drain()
+            await self.relay(claim).drain(self.queue)
+
+    async def put_off(self, relay: Outbox) -> None:
+        """The queue could not be reached: it is sent after a pause."""
+
+        async def unreachable(_: Sequence[Outgoing]) -> None:
+            raise QueueUnavailable("no connection")
+
+        self.queue.turns.append(unreachable)
+        with pytest.raises(QueueUnavailable):
+            await relay.drain(self.queue)
 
     @property
     def kinds(self) -> list[Kind]:
@@ -97,7 +109,7 @@ def kinds(path: Path) -> list[Kind]:
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    clock = ManualClock()
+    clock = SteppingClock()
     Crossfoot("other", database=tmp_path / "queue.db").book.open().close()
     queue = Line(tmp_path / "queue.db", tmp_path / "billing.db", clock)
     app = Crossfoot("billing", database=tmp_path / "billing.db", queue=queue, clock=clock, synchronous="NORMAL")
@@ -145,12 +157,7 @@ class TestARelayThatDied:
         assert await scene.relay().waits(scene.queue)
 
     async def test_what_was_never_claimed_or_was_put_off_is_not_in_doubt(self, scene: Scene) -> None:
-        async def unreachable(_: Sequence[Outgoing]) -> None:
-            raise QueueUnavailable("no connection")
-
-        scene.queue.turns.append(unreachable)
-        with pytest.raises(QueueUnavailable):
-            await scene.drain()
+        await scene.put_off(scene.relay())
         scene.clock.advance(3_600)
         await scene.drain()
         assert scene.kinds == [Kind.INTENDED, Kind.PUT_OFF, Kind.PUBLISHED]
@@ -196,6 +203,57 @@ def answer_of(what: str, key: str) -> PublishAnswer:
     if what == "no answer":
         return Doubtful(key, "timed out")
     return Refused(key, "no", permanent=what == "refused for good")
+
+
+class TestAClockSetBack:
+    """By an hour, say: nothing waits an hour longer for it, and no claim is cut short."""
+
+    HOUR = 3_600.0
+
+    @pytest.mark.parametrize("seconds", [FURTHEST / SECOND / 2, HOUR])
+    async def test_what_waited_for_nothing_is_sent_at_once(self, scene: Scene, seconds: float) -> None:
+        scene.clock.step(-seconds)
+        assert await scene.drain() == 1
+        assert scene.kinds == [Kind.INTENDED, Kind.PUBLISHED]
+
+    @pytest.mark.parametrize("same", [True, False], ids=["the same relay", "another one"])
+    async def test_nor_does_what_was_put_off_wait(self, scene: Scene, same: bool) -> None:
+        relay = scene.relay()
+        await scene.put_off(relay)
+        scene.clock.step(-self.HOUR)
+        assert await (relay if same else scene.relay()).drain(scene.queue) == 1
+        assert scene.kinds == [Kind.INTENDED, Kind.PUT_OFF, Kind.PUBLISHED]
+
+    async def test_a_relay_whose_own_clock_was_right_notices_within_a_minute(self, scene: Scene) -> None:
+        relay = scene.relay()
+        await scene.put_off(relay)
+        with scene.app.book.writing() as connection:  # as one whose clock was not
+            connection.execute("UPDATE crossfoot_outbox SET due = due + ?", (round(self.HOUR * SECOND),))
+        assert await relay.drain(scene.queue) == 0
+        scene.clock.advance(CHECK_SECONDS)
+        assert await relay.drain(scene.queue) == 1
+
+    @pytest.mark.parametrize("claim", [CLAIM_SECONDS, 2 * FURTHEST / SECOND])
+    async def test_a_claim_begins_anew_and_is_no_shorter(self, scene: Scene, claim: float) -> None:
+        relay = scene.relay(claim)
+        await scene.dead_relay(claim)
+        assert await relay.drain(scene.queue) == 0
+        scene.clock.step(-self.HOUR)
+        assert await relay.drain(scene.queue) == 0
+        scene.clock.advance(claim - 0.001)
+        assert await relay.drain(scene.queue) == 0
+        assert scene.kinds == [Kind.INTENDED]
+        scene.clock.advance(0.001)
+        assert await relay.drain(scene.queue) == 1
+        assert scene.kinds == [Kind.INTENDED, Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED]
+
+    async def test_a_long_claim_of_a_clock_that_is_right_is_left_alone(self, scene: Scene) -> None:
+        claim = 2 * FURTHEST / SECOND
+        await scene.dead_relay(claim)
+        row = scene.row()
+        scene.clock.advance(1)
+        assert await scene.relay(claim).drain(scene.queue) == 0
+        assert scene.row() == row
 
 
 class TestAnswers:

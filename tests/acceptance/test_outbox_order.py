@@ -13,7 +13,9 @@ from crossfoot import Crossfoot
 from crossfoot.books.entry import Kind
 from crossfoot.books.sql import GROUP
 from crossfoot.books.store import Book
+from crossfoot.clock import SystemClock
 from crossfoot.effects.outbox import Outbox
+from crossfoot.effects.overlong import FURTHEST
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Accepted, Doubtful, Outgoing, PublishAnswer, Refused
 from tests.servers.postgres import Databases, Postgres
@@ -51,7 +53,7 @@ async def test_nothing_overtakes_what_was_put_off(tmp_path: Path, ordered: bool)
         tx.send("case.changed", id="other", subject="case-2", sequence=1)
 
     outbox = Outbox(app.book, {"billing": queue})
-    due(app, "m1", 9_000_000_000_000_000)
+    due(app, "m1", SystemClock().now() + FURTHEST)
     await outbox.drain(queue)
     assert queue.sent == (["other"] if ordered else ["m2", "m3", "other"])
     for id_ in ("m1", "m2"):

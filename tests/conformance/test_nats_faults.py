@@ -314,7 +314,7 @@ authorization {{ users = [
   {{ user: worker, password: {SECRET}, permissions: {{
     publish: ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.API.STREAM.MSG.GET.*",
               "$JS.ACK.>", "ORDERS", "ORDERS-dead.billing"],
-    subscribe: ["_INBOX.>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"] }} }}
+    subscribe: ["_INBOX.>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "$JS.EVENT.ADVISORY.STREAM.DELETED.*"] }} }}
   {{ user: nobody, password: {SECRET}, permissions: {{ publish: ["nothing"], subscribe: ["_INBOX.>"] }} }}
 ] }}
 """

@@ -119,6 +119,8 @@ BY_HAND: Mapping[str, Any] = {
     sql.OUTBOX_OF: ("billing", MIDDLE),
     sql.FREE_OUTBOX: ("billing", MIDDLE, NOW),
     sql.HELD_OUTBOX: ("billing", MIDDLE),
+    sql.OUTBOX_AHEAD: ("billing", 2 * NOW),
+    sql.BEGIN_OUTBOX_ANEW: (NOW, NOW, "billing", 2 * NOW),
     sql.DROP_OUTBOX: (500, "claimed"),
     sql.RETRY_OUTBOX: (NOW, 500, "claimed"),
     sql.FIND_SEQUENCE: ("bill", "case-7"),

@@ -231,6 +231,9 @@ class TestErrors:
 
     def test_too_many_connections(self, postgres: Postgres) -> None:
         with postgres_running(max_connections="5", superuser_reserved_connections="0", max_wal_senders="0") as small:
+            small.run("CREATE ROLE no_more LOGIN CONNECTION LIMIT 0")
+            with pytest.raises(DatabaseUnavailable, match=r"too many connections for role .* the limit of the role"):
+                connect(small.url(user="no_more"))
             held = [connect(small.url()) for _ in range(5)]
             with pytest.raises(DatabaseUnavailable, match="raise max_connections"):
                 connect(small.url())

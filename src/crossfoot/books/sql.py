@@ -293,6 +293,12 @@ WHERE queue = ? AND measure IN ('{entry_measure(Kind.PUBLISHED)}', '{entry_measu
 """
 """Whether a queue has ever taken or delivered a message, as far as is posted."""
 
+OUTBOX_AHEAD = "SELECT 1 FROM crossfoot_outbox WHERE queue = ? AND due > ? ORDER BY due LIMIT 1"
+
+BEGIN_OUTBOX_ANEW = """
+UPDATE crossfoot_outbox SET due = CASE WHEN claim IS NOT NULL THEN CAST(? AS BIGINT) ELSE ? END WHERE queue = ? AND due > ?
+"""
+
 DROP_OUTBOX = "DELETE FROM crossfoot_outbox WHERE number = ? AND claim = ?"
 
 RETRY_OUTBOX = "UPDATE crossfoot_outbox SET due = ?, claim = NULL WHERE number = ? AND claim = ?"

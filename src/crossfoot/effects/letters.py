@@ -21,6 +21,10 @@ EntryRow = tuple[Any, ...]
 """The parameters of `sql.INSERT_ENTRY`."""
 
 
+AT_ONCE: Micros = 0
+"""When a row is due that waits for nothing: whatever a clock reads that is set back, or another machine's."""
+
+
 def details_of(**facts: Any) -> str:
     """The details of an entry."""
     return msgspec.json.encode(facts).decode()
@@ -44,7 +48,7 @@ def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, pa
     key = int(found[0])
     rows.append((key, int(Kind.INTENDED), base, 0, now, now, worker, None, None))
     partition = message.partitionkey or message.subject
-    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, base, now, None))
+    yield Run(sql.INSERT_OUTBOX, (key, sending.queue, message.key, body, partition, base, AT_ONCE, None))
 
 
 class Waiting(NamedTuple):
@@ -61,5 +65,5 @@ class Waiting(NamedTuple):
 def resume(rows: list[EntryRow], parked: Waiting, worker: int, now: Micros) -> Steps[None]:
     """Send a parked message to its queue again; its deliveries go on counting from where they were."""
     rows.append((parked.message, int(Kind.RESUMED), parked.attempt, 0, now, now, worker, None, None))
-    row = (parked.message, parked.queue, parked.identity, parked.body, parked.partition, parked.attempt, now, None)
+    row = (parked.message, parked.queue, parked.identity, parked.body, parked.partition, parked.attempt, AT_ONCE, None)
     yield Run(sql.INSERT_OUTBOX, row)

@@ -30,6 +30,7 @@ from crossfoot.books.store import Book, flat, write_entries
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
+from crossfoot.effects.overlong import Overlong
 from crossfoot.errors import IdentityTaken, PublishRefused, QueueMissing, QueueUnavailable, UsageError
 from crossfoot.message.priority import priority_of
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused, system_of
@@ -92,6 +93,7 @@ class Outbox:
         self._queues = queues
         self._worker = worker
         self._claim_for = micros(claim)
+        self._overlong = Overlong(book, claim_for=self._claim_for)
 
     async def publish(self, records: Sequence[tuple[Record, Outgoing]], queue: Queue) -> list[PublishAnswer]:
         """Write the intention, send, book the answers.
@@ -211,6 +213,7 @@ class Outbox:
         if in_order:
             due, take = (sql.OUTBOX_DUE_IN_ORDER, sql.CLAIM_OUTBOX_IN_ORDER)
         now = self._book.clock.now()
+        self._overlong.end(queue, now)
         parameters: dict[str, Any] = {"queue": queue, "now": now, "limit": limit}
         with self._book.reading() as connection:  # no write lock is taken while there is nothing to send
             if connection.execute(due, parameters).fetchone() is None:

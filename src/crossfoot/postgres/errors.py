@@ -59,7 +59,8 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
                                   "the handler that holds a transaction open while it waits"),
     (("28", "42501"), "check the user, its password and its rights (GRANT), and pg_hba.conf"),
     (("3D000",), "create it (CREATE DATABASE), or name another one"),
-    (("53300",), "lower `concurrency` or the number of workers, raise max_connections, or put a pooler in between"),
+    (("53300",), "lower `concurrency` or the number of workers, raise max_connections or the limit of the role or the database, or "
+                "put a pooler in between"),
     (("53",), "the server lacks memory or other resources: look at its log"),
     (("55P03",), "somebody holds a lock for too long: find the long transaction in pg_stat_activity and end it"),
     (("57014",), "it was cancelled, by a person or by statement_timeout: raise that for this user, or find what it waited for"),
@@ -68,9 +69,13 @@ _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
 )  # fmt: skip
 
 
+_FULL = ("too many clients", "too many connections", "remaining connection slots", "no more connections allowed")
+"""What servers, and PgBouncer last, say to who is one too many: of all, of a role's, or of a database's."""
+
+
 def _without_server(text: str, where: str) -> str:
     """For what the client says by itself: it has no state, and only its words tell what happened."""
-    if "too many clients" in text or "remaining connection slots" in text:
+    if any(words in text for words in _FULL):
         return f"{where}: {text}: {_remedy('53300')}"
     if "does not exist" in text:
         return f"{where}: {text}: create it, or name another one"

@@ -55,7 +55,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     def bounds(self, *names: str) -> dict[str, Any]:
         """Those of the settings, which are for who works it: who looks sets nothing aside, and sends nothing."""
-        return {name: getattr(self.settings, name) for name in names} if self.works else {}
+        if self.works:
+            return {name: getattr(self.settings, name) for name in names}
+        return {"retention": None} if "retention" in names else {}  # a queue's own would set aside what workers keep
 
 
 def queue_of(name: str, path: str, settings: Settings, clock: Clock) -> Queue:
@@ -96,7 +98,7 @@ def _embedded(w: Wanted) -> Queue:
         if not w.works:
             from crossfoot.queues.postgres import PostgresQueue
 
-            return PostgresQueue(w.rest or w.name, url=without_driver(w.path))
+            return PostgresQueue(w.rest or w.name, url=without_driver(w.path), **w.bounds("retention"))
         from crossfoot.queues.postgres.beside import QueueBesideTheBook
 
         return QueueBesideTheBook(

@@ -50,6 +50,11 @@ class Connection:
         self._failed: tuple[float, str] = (0.0, "")
         """Until when no other attempt is made, and why the last one failed."""
 
+    @property
+    def standing(self) -> Link | None:
+        """The connection there is, if it is up."""
+        return self._link if self._link is not None and self._link.up else None
+
     async def link(self) -> Link:
         """A connection that is up.
 

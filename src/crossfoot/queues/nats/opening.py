@@ -25,13 +25,15 @@ _log = logging.getLogger("crossfoot.queues.nats")
 class Parts:
     """What an open queue consists of."""
 
-    def __init__(self, connection: Connection, place: Address, settings: Found, *, clock: Clock, poll: float) -> None:
+    def __init__(
+        self, connection: Connection, place: Address, settings: Found, *, made: str, clock: Clock, poll: float
+    ) -> None:
         stream, durable, wait = place.stream, place.durable, settings.ack_wait
         self.found = settings
         self.warned = False
         """Whether it was said that there is no place for dead letters."""
         self.reader = Reader(connection, stream, durable, settings.subjects)
-        self.settler = Settler(connection, stream, durable, ack_wait=wait, clock=clock)
+        self.settler = Settler(connection, stream, durable, made=made, ack_wait=wait, clock=clock)
         self.receiver = Receiver(
             connection, self.settler, f"{stream}.{durable}", ack_wait=wait, clock=clock,
             poll=min(poll, settings.longest_pull or poll),
@@ -57,7 +59,7 @@ async def open_parts(connection: Connection, place: Address, *, clock: Clock, po
         _log.warning("queue %s: %s", place.name, warning)
     limit = (await connection.link()).client.max_payload
     settings = found(stream, consumer, subject=place.subject, max_payload=limit)
-    return Parts(connection, place, settings, clock=clock, poll=poll)
+    return Parts(connection, place, settings, made=str(stream["created"]), clock=clock, poll=poll)
 
 
 async def _info(connection: Connection, place: Address, what: str, name: str) -> dict[str, Any]:

@@ -162,6 +162,7 @@ class NatsQueue:
         parts = self._open_parts()
         if lease <= 0:
             raise UsageError(f"a lease of {lease:g} s on queue {self.name}: it must be longer than 0 s")
+        await parts.settler.lifetime.see()
         link = await self._connection.link()
         if parts.found.max_attempts is not None and not link.watched:
             await self._dead_letters()
