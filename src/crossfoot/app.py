@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -249,9 +249,10 @@ class Crossfoot:
     async def aclose(self) -> None:
         """Close the queue and the book."""
         with anyio.CancelScope(shield=True):
-            for queue in self.queues.values():
-                await queue.close()
-            await anyio.to_thread.run_sync(self.book.close)
+            async with AsyncExitStack() as stack:  # what cannot be closed keeps nothing else open
+                stack.push_async_callback(anyio.to_thread.run_sync, self.book.close)
+                for queue in reversed(self.queues.values()):
+                    stack.push_async_callback(queue.close)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import closing
@@ -506,6 +507,35 @@ def _begun(service: Service, delivery: Delivery) -> None:
         if held.suspect:
             with Alone(service.app.book).turn(held):
                 pass
+
+
+async def test_a_suspect_of_one_kind_of_lane_waits_for_one_of_the_other(service: Service) -> None:
+    """Two at once would both be blamed for the death of their worker."""
+    service.handle("case.released", bill)
+    await service.publish("case.released", "case-1", "case-2")
+    deliveries = await service.app.queue.receive(2, lease=60)
+    one, other = await anyio.to_thread.run_sync(lambda: [held for each in deliveries for held in _taken(service, each)])
+    alone, order = Alone(service.app.book), list[str]()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with alone.turn(one):
+            begun.set()
+            assert go_on.wait(60)
+            order.append("first")
+
+    async def second() -> None:
+        async with alone.aturn(other):
+            order.append("second")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, first)
+        await anyio.to_thread.run_sync(begun.wait, 60)
+        tasks.start_soon(second)
+        await anyio.sleep(0.2)
+        go_on.set()
+
+    assert order == ["first", "second"]
 
 
 class TestPoison:

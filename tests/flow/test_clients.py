@@ -279,3 +279,36 @@ async def test_answers_that_are_no_refusals_or_are_not_to_be_raised_are_answers(
     async with httpx_client.Client(refusals=False) as client:
         assert (await client.get(service.url + "/busy")).status_code == 429
     assert isinstance(client, httpx.AsyncClient)
+
+
+async def test_what_a_transport_is_made_with_reaches_it_and_every_way_has_a_limit(
+    monkeypatch: pytest.MonkeyPatch, service: Service
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    class Transport(httpx.AsyncHTTPTransport):
+        def __init__(self, **options: Any) -> None:
+            made.append(options)
+            super().__init__(limits=options["limits"])
+
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", Transport)
+    limit = flow.Limit(1, waiting=0)
+    elsewhere = Transport(limits=httpx.Limits())
+    client = httpx_client.Client(
+        limit=limit, verify=False, cert="client.pem", http2=True, trust_env=False, mounts={"all://127.0.0.1": elsewhere}
+    )
+    async with client, limit.permit():
+        with pytest.raises(flow.Rejected):
+            await client.get(service.url)
+
+    _, own = made
+    assert (own["verify"], own["cert"], own["http2"], own["trust_env"]) == (False, "client.pem", True, False)
+
+
+async def test_headers_may_be_pairs_and_repeat(service: Service) -> None:
+    async with aiohttp.ClientSession() as session:
+        pairs = [("x-tag", "one"), ("accept", "text/plain")]
+        async with aiohttp_client.request(session, "GET", service.url, total=30, headers=pairs) as response:
+            assert response.status == 200
+
+    assert (service.asked[-1]["x-tag"], service.asked[-1]["accept"]) == ("one", "text/plain")

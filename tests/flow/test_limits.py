@@ -376,3 +376,31 @@ async def test_a_permit_is_given_back_once() -> None:
         permit.give_back()
         assert limit.in_use == 0
     assert limit.in_use == 0
+
+
+async def test_a_limit_without_an_end_to_its_wait_says_when_to_come_again() -> None:
+    limit = flow.Limit(1, waiting=0, wait=math.inf)
+
+    async with limit.permit():
+        with pytest.raises(flow.Rejected) as refused:
+            await limit.permit().__aenter__()
+
+    assert refused.value.retry_after == 1.0
+
+
+def test_a_thread_may_wait_without_an_end() -> None:
+    limit = flow.Limit(1, wait=math.inf)
+    had: list[bool] = []
+
+    def wait() -> None:
+        with limit.permit():
+            had.append(True)
+
+    thread = threading.Thread(target=wait)
+    with limit.permit():
+        thread.start()
+        while not limit.waiting and thread.is_alive():
+            threading.Event().wait(0.001)
+    thread.join(60)
+
+    assert had == [True]

@@ -262,3 +262,24 @@ def test_threads_inherit_what_is_left(ledger: flow.Ledger) -> None:
         branch = group.branch("look", look, share=0.5)
 
     assert 0 < branch.value <= 250
+
+
+def test_a_fallback_that_answered_is_not_asked_again_by_a_thread_that_was_left(ledger: flow.Ledger, gate: Gate) -> None:
+    asked: list[str] = []
+
+    def fails() -> str:
+        gate.call()
+        raise ConnectionError("no route")
+
+    def last_known() -> str:
+        asked.append("asked")
+        return "last known"
+
+    threads = Threads(1)
+    with flow.fan_out_threads(deadline=0.05, threads=threads, ledger=ledger) as group:
+        price = group.branch("price", fails, fallback=last_known)
+    ended, told = price.fate, list(asked)
+    gate.open.set()
+    settle(threads)
+
+    assert (price.fate, asked) == (ended, told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import anyio
 import pytest
 
 from crossfoot.worker import supervisor
-from crossfoot.worker.supervisor import Supervisor
+from crossfoot.worker.supervisor import Line, Supervisor, Trouble
 
 pytestmark = pytest.mark.anyio
 
@@ -206,3 +207,22 @@ async def test_who_dies_again_and_again_is_followed_after_longer_and_longer_paus
         await made.until(lambda: len(pauses) == 4 and made.pids("works"))
         assert pauses[3] == 0.5
     assert [supervisor._pause(deaths) for deaths in (6, 7, 1_000)] == [16.0, 30.0, 30.0]
+
+
+def test_a_process_does_not_wait_for_a_supervisor_that_does_not_listen_and_is_heard_later() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        line = Line(theirs.detach())
+        for _ in range(100_000):  # more than the line holds
+            line.beat()
+        line.say(Trouble("the book is away"))
+        ours.setblocking(False)
+        heard = b""
+        while b"the book is away" not in heard:
+            try:
+                heard += ours.recv(1 << 20)
+            except BlockingIOError:
+                line.beat()
+        line._line.close()
+    words = [word for word in heard.split(b"\n") if word]
+    assert len(words) == 1

@@ -126,9 +126,12 @@ def tend(
     Raises:
         DatabaseUnavailable: the book's connection does not answer.
     """
-    connection.execute(_QUIET)
-    connection.execute(_FORGET)
-    found = look(connection)
+    try:
+        connection.execute(_QUIET)
+        connection.execute(_FORGET)
+        found = look(connection)
+    except Conflict:  # somebody is moving the rest into a range: at the next turn
+        return False
     if not found.may:
         if found.cut.following is None:
             complain(

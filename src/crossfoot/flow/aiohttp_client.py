@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 
 from crossfoot.flow.answers import header, refusal
 from crossfoot.flow.deadlines import deadline
@@ -46,7 +47,8 @@ async def request(
     with deadline(total):
         async with AsyncExitStack() as held:
             permit = None if limit is None else await held.enter_async_context(limit.permit(priority))
-            headers = {**(options.pop("headers", None) or {}), **header()}
+            headers = CIMultiDict(options.pop("headers", None) or {})
+            headers.update(header())
             response = await held.enter_async_context(
                 session.request(method, url, headers=headers, timeout=FOREVER, **options)
             )

@@ -98,6 +98,8 @@ class ThreadFanOut:
 
     def _conclude(self, branch: Branch[Any], error: BaseException) -> None:
         """A branch has no full answer: its fallback answers, or nothing does."""
+        if branch.fate is not None:  # the block has ended without it
+            return
         fate, value, fallback = branch.judged(error), None, branch.terms.fallback
         if fallback is not None and isinstance(error, Exception):
             try:

@@ -24,6 +24,9 @@ from crossfoot.flow.limits import Limit, Permit
 
 CONNECTIONS = 100
 
+OF_A_TRANSPORT = ("verify", "cert", "http1", "http2", "proxy")
+"""Options that a client hands to the transport it makes, and ignores where it is given one."""
+
 
 class Client(httpx.AsyncClient):
     """An AsyncClient whose requests are bounded.
@@ -32,7 +35,7 @@ class Client(httpx.AsyncClient):
         total: seconds for a request in all; the deadline that holds where it is made counts, too.
         limit: what each request needs a permit of; 100, unless given. Its size, at most, is the number of connections.
         refusals: whether answers of 429, 503 and 504 are raised as Rejected, Overloaded and Expired.
-        options: AsyncClient's own, but for `limits` and `timeout`.
+        options: AsyncClient's own, but for `limits` and `timeout`. A proxy is the one that is given: the environment names none.
     """
 
     def __init__(
@@ -42,8 +45,13 @@ class Client(httpx.AsyncClient):
         bound = limit or Limit(CONNECTIONS, name="httpx", waiting=10 * CONNECTIONS, wait=math.inf)
         if "transport" not in options:
             # Without a line of its own: whoever has a permit has a connection.
-            options["transport"] = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
+            own = {name: options.pop(name) for name in OF_A_TRANSPORT if name in options}
+            options["transport"] = httpx.AsyncHTTPTransport(
+                limits=httpx.Limits(max_connections=None), trust_env=options.get("trust_env", True), **own
+            )
         options["transport"] = _Transport(options["transport"], bound)
+        if mounts := options.get("mounts"):
+            options["mounts"] = {url: inner and _Transport(inner, bound) for url, inner in mounts.items()}
         super().__init__(timeout=None, **options)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:

@@ -10,6 +10,7 @@ A permit is waited for until `wait` or the deadline is over, whichever is first,
 
 from __future__ import annotations
 
+import math
 import threading
 from enum import Enum, auto
 from types import TracebackType
@@ -178,7 +179,7 @@ class Limit:
 
     def _refused(self, why: str) -> Rejected:
         text = f"{self.name}: all {self.size} permits are in use, and {why}; ask again later"
-        return self._refusal(text, retry_after=max(1.0, self.wait))
+        return self._refusal(text, retry_after=max(1.0, self.wait) if self.wait < math.inf else 1.0)
 
 
 class Counts:
@@ -263,7 +264,7 @@ class Permit:
             waiter = self._turn(None)
             self._limit._join(waiter)
             try:
-                waiter.event.wait(max(0.0, waiter.until - SYSTEM()))  # type: ignore[call-arg] # a thread's event
+                waiter.event.wait(min(max(0.0, waiter.until - SYSTEM()), threading.TIMEOUT_MAX))  # type: ignore[call-arg] # a thread's event
             except BaseException:
                 self._limit._leave(waiter)
                 raise

@@ -23,7 +23,7 @@ BEGINS = {"reason": "its handler begins, with no other of which deliveries have 
 
 
 class Alone:
-    """One turn at a time, in a worker of either kind of lane."""
+    """One turn at a time, whichever kinds of lane a worker has."""
 
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -40,9 +40,13 @@ class Alone:
     @asynccontextmanager
     async def aturn(self, held: Held) -> AsyncIterator[None]:
         """For a lane in the event loop."""
-        async with self._task:
-            await anyio.to_thread.run_sync(self._begin, held)
-            yield
+        async with self._task:  # so that one of them at most waits in a thread
+            await anyio.to_thread.run_sync(self._thread.acquire)
+            try:
+                await anyio.to_thread.run_sync(self._begin, held)
+                yield
+            finally:
+                self._thread.release()
 
     def _begin(self, held: Held) -> None:
         now, until = self._book.clock.now(), held.delivery.lease_until

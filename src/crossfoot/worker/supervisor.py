@@ -345,15 +345,22 @@ class Line:
     def __init__(self, descriptor: int) -> None:
         self._line = socket.socket(fileno=descriptor)
         self._line.set_inheritable(False)
+        self._unsaid = b""
 
     def say(self, word: Word) -> None:
-        with suppress(OSError):  # nobody hears it
-            self._line.sendall(msgspec.json.encode(word) + b"\n")
+        """Tell the supervisor; when it listens again, if it does not now."""
+        self._unsaid += msgspec.json.encode(word) + b"\n"
+        self._speak()
 
     def beat(self) -> None:
         """Say that the event loop turns. Where the supervisor does not listen for hours, that is not said rather than waited for."""
-        with suppress(OSError):
-            self._line.send(b"\n", socket.MSG_DONTWAIT)
+        self._unsaid = self._unsaid or b"\n"
+        self._speak()
+
+    def _speak(self) -> None:
+        """Never waits: the event loop that speaks here has leases to extend."""
+        with suppress(OSError):  # nobody hears it, or not now
+            self._unsaid = self._unsaid[self._line.send(self._unsaid, socket.MSG_DONTWAIT) :]
 
     async def closed(self) -> None:
         """Wait until the supervisor is gone."""

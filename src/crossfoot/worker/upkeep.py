@@ -85,15 +85,22 @@ class Upkeep:
 
     async def _relay(self) -> None:
         """Send what transactions put into the outbox: when told, and once a second in case nobody told."""
+        resting: dict[str, float] = {}
         while True:
             self._to_send = anyio.Event()
-            for queue in self._queues.values():
+            more = False
+            for (
+                queue
+            ) in self._queues.values():  # by turns: one that is sent to all the time does not hold up the others
+                if anyio.current_time() < resting.get(queue.name, 0.0):
+                    continue
                 try:
-                    while await self._outbox.drain(queue):
-                        pass
+                    more = bool(await self._outbox.drain(queue)) or more
                 except (QueueUnavailable, UsageError) as error:
                     if isinstance(error, DatabaseUnavailable):
                         raise
                     logger.warning("queue %s cannot be sent to: %s", queue.name, error)
-            with anyio.move_on_after(1.0):
-                await self._to_send.wait()
+                    resting[queue.name] = anyio.current_time() + 1.0
+            if not more:
+                with anyio.move_on_after(1.0):
+                    await self._to_send.wait()
