@@ -286,6 +286,21 @@ class TestProducing:
                 async with app.atransaction(synchronous):
                     pass
 
+    @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+    async def test_an_engine_whose_every_statement_commits_is_refused(
+        self, service_of: ServiceOf, url: str, driver: str
+    ) -> None:
+        async with service_of() as service:
+            app: Crossfoot = service.app
+            address = url.replace("postgresql:", f"postgresql+{driver}:")
+            engine = create_async_engine(address, isolation_level="AUTOCOMMIT")
+            async with AsyncSession(engine) as session:
+                with pytest.raises(UsageError, match="AUTOCOMMIT"):
+                    async with app.atransaction(session) as tx:
+                        await tx.send("case.released", subject="case-1")
+            await engine.dispose()
+            assert service.rows("SELECT count(*) FROM crossfoot_outbox") == [0]
+
     async def test_a_transaction_is_not_begun_twice_which_the_server_would_warn_of(
         self, service_of: ServiceOf, url: str
     ) -> None:

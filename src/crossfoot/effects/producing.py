@@ -283,7 +283,8 @@ def _place(service: Sender) -> Steps[str]:
 
 
 def _place_of(session: Any, service: Sender) -> str:
-    if (hasattr(session, "exec_driver_sql") or hasattr(session, "connection")) and autocommits(_connection_of(session)):
+    is_driver_s = isinstance(session, sqlite3.Connection) or _is_psycopg(session)
+    if not is_driver_s and autocommits(_connection_of(session)):
         raise UsageError(
             f"{type(session).__name__} commits each statement by itself (isolation_level AUTOCOMMIT), so that what is sent could not be "
             "taken back with the rest: give one that has transactions"
