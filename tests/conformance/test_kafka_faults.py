@@ -103,7 +103,7 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) 
 
 async def take(queue: KafkaQueue, count: int, *, lease: float = 1.0) -> list[Delivery]:
     taken: list[Delivery] = []
-    with anyio.move_on_after(10):
+    with anyio.move_on_after(60):
         while len(taken) < count:
             taken += await queue.receive(count - len(taken), lease=lease, wait=1.0)
     assert len(taken) == count
@@ -694,7 +694,8 @@ class TestDeadLetters:
     async def test_one_that_cannot_be_confirmed_among_the_dead_holds_the_offset_back(self, scene_of: SceneOf) -> None:
         scene = await scene_of()
         async with scene.queue(timeout=1.0) as queue:
-            await queue.publish([outgoing()])
+            async with scene.queue() as publisher:  # which has time for an answer
+                await publisher.publish([outgoing()])
             (delivery,) = await take(queue, 1)
             await anyio.to_thread.run_sync(scene.server.fail_next, PRODUCE, TOO_LARGE)
             (answer,) = await queue.dead_letter([delivery], reason="too large for the dead")
