@@ -263,6 +263,19 @@ class TestOneThatATransactionSendsAgain:
         assert scene.kinds() == [Kind.INTENDED, Kind.DISCARDED, Kind.INTENDED, Kind.DISCARDED]
         assert not scene.discard()
 
+    async def test_an_intent_that_an_older_version_hid_behind_the_decision_is_taken_back_in_the_book_too(
+        self, scene: Scene
+    ) -> None:
+        await self.send(scene)
+        with scene.app.book.reading() as connection:
+            letter = connection.execute("SELECT * FROM crossfoot_outbox").fetchone()
+        assert scene.discard()
+        with scene.app.book.writing() as connection:
+            connection.execute(f"INSERT INTO crossfoot_outbox VALUES ({','.join('?' * len(letter))})", tuple(letter))
+
+        assert scene.discard()
+        assert (scene.kinds().count(Kind.DISCARDED), scene.letters()) == (2, 0)
+
     async def test_what_its_queue_refuses_is_refused(self, scene: Scene) -> None:
         await self.send(scene)
         assert scene.discard()
