@@ -25,6 +25,15 @@ TABLES = (
 )
 
 
+app.expect("invoice.issued", after="billing.billed", within="1h", by="subject")
+app.invariant(
+    "no case is billed twice and never reversed",
+    """select case_id from invoices group by case_id
+       having sum(case what when 'issued' then 1 else 0 end) > 1 and sum(case what when 'reversed' then 1 else 0 end) = 0""",
+    ids="case_id",
+)
+
+
 class Event(msgspec.Struct):
     activity: Activity
     at: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,9 @@ from crossfoot.errors import UsageError
 from crossfoot.message import Message
 from crossfoot.message.envelope import is_uri
 from crossfoot.message.priority import priority_of
+from crossfoot.outcomes.expectation import expect
+from crossfoot.outcomes.invariant import invariant
+from crossfoot.outcomes.promises import Keeping, Promises
 from crossfoot.payload import Payload, payload_type_of
 from crossfoot.queues.choosing import queue_of
 from crossfoot.queues.naming import by_name
@@ -89,6 +93,7 @@ class Crossfoot:
         self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
+        self.promises = Promises()
         self.database: Database = database_of(database, self.settings.database, synchronous=self.settings.synchronous)
         self.book = Book(
             self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
@@ -155,6 +160,45 @@ class Crossfoot:
             return function
 
         return register
+
+    # ---- what the business is promised -----------------------------------------------------------------------------
+
+    def expect(
+        self, outcome: str, *, after: str, within: str | float | timedelta, name: str | None = None, **more: Any
+    ) -> None:
+        """Expect an outcome after every message of a type, within a time. `crossfoot outcomes` names those without.
+
+        Args:
+            outcome: as `tx.outcome` names it.
+            after: a message's type.
+            within: from when the message was published until the outcome was recorded: `30s`, `5m`, `2h`, `1d`.
+            name: what pages and alerts call it.
+            by: what both have in common: `subject`, `correlation` (the flow), or `message` (its own handler recorded it).
+            skew: by how much the clocks of those who write may differ; nothing unless given.
+            since: messages published before are not looked at: a time with its zone, or its text (RFC 3339).
+            excused: fates of which nothing more is expected: `noop`, `duplicate`, `superseded` and `discarded` unless given.
+
+        Raises:
+            UsageError: one of the words will not do, or the name is taken.
+        """
+        self.promises.add(expect(outcome, after=after, within=within, name=name, **more))
+
+    def invariant(
+        self, name: str, sql: str, *, ids: str | Sequence[str] = (), timeout: str | float | timedelta = "5s",
+        every: str | float | timedelta = "1m",
+    ) -> None:  # fmt: skip
+        """State what must always be true of the business tables: a question that must find no row.
+
+        Args:
+            sql: a SELECT in the database's own words; it can only read.
+            ids: columns that name what is wrong; all of them unless given.
+            timeout: how long it may take; what is cut short counts as not known.
+            every: how often a worker asks.
+
+        Raises:
+            UsageError: one of these will not do, or the name is taken.
+        """
+        self.promises.add(invariant(name, sql, ids=ids, timeout=timeout, every=every))
 
     # ---- producing -----------------------------------------------------------------------------------------------
 
@@ -232,7 +276,7 @@ class Crossfoot:
         """
         return Worker(
             self.name, self.book, self.queue, self.registry, self.database, queues=self.queues,
-            pattern=msgspec.structs.replace(self.pattern, **pattern),
+            pattern=msgspec.structs.replace(self.pattern, **pattern), chores=(Keeping(self.book, self.promises),),
         )  # fmt: skip
 
     def run(self, *, until_idle: bool = False, **pattern: Any) -> None:

@@ -100,6 +100,10 @@ def test_a_book_of_the_first_version_is_brought_to_the_newest(path: Path) -> Non
                 connection.execute(f"DROP TRIGGER {name}")
         connection.execute("DROP TABLE crossfoot_removed")
         connection.execute("DROP INDEX crossfoot_outbox_line")
+        for table in ("expectations", "expected", "invariants", "alerts", "episodes", "notices"):
+            connection.execute(f"DROP TABLE crossfoot_{table}")
+        connection.execute("DROP INDEX crossfoot_outcomes_about")
+        connection.execute("CREATE INDEX crossfoot_outcomes_name ON crossfoot_outcomes (name, at)")
     set_version(path, "0001")
 
     make(path)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from crossfoot.books import cutting
+from crossfoot.books.asking import TOO_LONG, Found, NotAnswered, gathered
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection, shown
 from crossfoot.postgres import Connection as PostgresConnection
-from crossfoot.postgres import Raw, connect, connect_raw, explain, is_outside
+from crossfoot.postgres import Raw, connect, connect_raw, explain, first_line, is_outside
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SharedConnection
@@ -32,6 +34,25 @@ class PostgresDatabase:
 
     def look_in(self) -> PostgresConnection:
         return connect(self._url, synchronous=self._synchronous)
+
+    def ask(self, statement: str, seconds: float) -> Found:
+        with closing(connect_raw(psycopg.Connection[Any], self._url)) as raw:
+            until, limit = time.monotonic() + seconds, f"{max(1, round(seconds * 1000))}ms"
+            try:
+                raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                for bound in ("statement_timeout", "lock_timeout"):
+                    raw.execute("SELECT set_config(%s, %s, true)", (bound, limit))
+                with raw.cursor("crossfoot_question") as cursor:
+                    cursor.execute(statement.encode())
+                    return gathered([column.name for column in cursor.description or ()], cursor, until)
+            except psycopg.Error as error:
+                if error.sqlstate in ("57014", "55P03"):
+                    raise NotAnswered(TOO_LONG) from error
+                if error.sqlstate == "25006":
+                    raise NotAnswered(f"it does more than read ({first_line(error)})") from error
+                if error.sqlstate is None or is_outside(error):
+                    raise explain(error, self.name) from error
+                raise NotAnswered(first_line(error)) from error
 
     @contextmanager
     def migrating(self) -> Iterator[_Migration]:

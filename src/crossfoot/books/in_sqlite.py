@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from crossfoot.books.asking import TOO_LONG, Found, NotAnswered, gathered
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import DatabaseUnavailable
@@ -18,6 +20,10 @@ from crossfoot.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SharedConnection
+
+
+_EVERY = 10_000
+"""Instructions of SQLite's between two looks at the clock: a fraction of a millisecond."""
 
 
 class SqliteFile:
@@ -49,6 +55,24 @@ class SqliteFile:
                 return self._unchanging()
             raise explain(error, path) from error
         return connection
+
+    def ask(self, statement: str, seconds: float) -> Found:
+        connection = self.look_in()
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.set_authorizer(_only_reading)
+            until = time.monotonic() + seconds
+            connection.set_progress_handler(lambda: time.monotonic() > until, _EVERY)
+            cursor = connection.execute(statement)
+            return gathered([column[0] for column in cursor.description or ()], cursor, until)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+                raise NotAnswered(TOO_LONG) from error
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_AUTH":
+                raise NotAnswered(f"it does more than read ({error})") from error
+            raise NotAnswered(str(error)) from error
+        finally:
+            connection.close()
 
     @contextmanager
     def migrating(self) -> Iterator[_Migration]:
@@ -85,6 +109,14 @@ class SqliteFile:
         connection = sqlite3.connect(target, uri=True, isolation_level=None, factory=SqliteConnection)
         connection.turnstile = Turnstile("")
         return connection
+
+
+_READING = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE))
+
+
+def _only_reading(action: int, *_: str | None) -> int:
+    """An authorizer: neither writes, nor attaches other files, nor settings."""
+    return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
 
 
 class _Migration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
+from crossfoot.books.asking import Found
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection, is_postgres, without_driver
 from crossfoot.errors import missing_extra
@@ -34,6 +35,15 @@ class Place(Protocol):
 
         Raises:
             DatabaseUnavailable: there is nothing to read.
+        """
+        ...
+
+    def ask(self, statement: str, seconds: float) -> Found:
+        """Ask a question in the user's own SQL, over a connection of its own that can only read.
+
+        Raises:
+            NotAnswered: the statement is wrong, does more than read, or takes longer.
+            DatabaseUnavailable: the place cannot be reached.
         """
         ...
 

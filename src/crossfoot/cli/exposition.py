@@ -7,17 +7,37 @@ exporter beside the database serves a whole service.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from crossfoot.books.balance import Balance
+from crossfoot.books.episodes import Episode
 from crossfoot.books.queries import WorkerRow
 from crossfoot.clock import SECOND
+from crossfoot.outcomes.alerts.rules import ALERTS, Level
+from crossfoot.outcomes.alerts.signs import Sign
+from crossfoot.outcomes.summary import Summary
 from crossfoot.recover.timeline import SILENT
 
 FORGOTTEN = 24 * 3600 * SECOND
 """A worker that has been silent for so long is no longer counted."""
+
+
+class Drawn(NamedTuple):
+    """What is read of the book at once.
+
+    Attributes:
+        signs: what alerts look at.
+        episodes: those that are open.
+    """
+
+    balance: Balance
+    workers: list[WorkerRow]
+    summary: Summary
+    signs: list[Sign]
+    episodes: list[Episode]
 
 
 class Books(Collector):
@@ -27,12 +47,14 @@ class Books(Collector):
         draw: draws up the balance, and reads who works.
     """
 
-    def __init__(self, draw: Callable[[], tuple[Balance, list[WorkerRow]]]) -> None:
+    def __init__(self, draw: Callable[[], Drawn]) -> None:
         self._draw = draw
 
     def collect(self) -> Iterable[Metric]:
-        balance, workers = self._draw()
-        yield from families(balance, workers)
+        drawn = self._draw()
+        yield from families(drawn.balance, drawn.workers)
+        yield from promises(drawn.summary)
+        yield from alerts(drawn.signs, drawn.episodes)
 
 
 def families(balance: Balance, workers: Iterable[WorkerRow]) -> Iterable[Metric]:
@@ -84,3 +106,57 @@ def families(balance: Balance, workers: Iterable[WorkerRow]) -> Iterable[Metric]
     for state, count in counts.items():
         states.add_metric((state,), count)
     yield states
+
+
+def promises(summary: Summary) -> Iterable[Metric]:
+    """How expectations and invariants stand."""
+    expected = GaugeMetricFamily(
+        "crossfoot_expected",
+        "Messages of which an outcome is expected, by how they stand.",
+        labels=("expectation", "standing"),
+    )
+    for one in summary.expectations:
+        for standing in ("met", "waiting", "excused", "late", "missing"):
+            expected.add_metric((one.name, standing), getattr(one, standing))
+    yield expected
+    holds = GaugeMetricFamily(
+        "crossfoot_invariant_holds",
+        "1 where an invariant held when it was asked last, 0 where not.",
+        labels=("invariant",),
+    )
+    rows = GaugeMetricFamily("crossfoot_invariant_rows", "Rows that break an invariant.", labels=("invariant",))
+    known = GaugeMetricFamily(
+        "crossfoot_invariant_known", "1 where it could be told, 0 where not.", labels=("invariant",)
+    )
+    for statement in summary.invariants:
+        result = statement.result
+        if result is None:
+            continue
+        known.add_metric((statement.name,), int(result.holds is not None))
+        if result.holds is not None:
+            holds.add_metric((statement.name,), int(result.holds))
+            rows.add_metric((statement.name,), result.count)
+    yield from (holds, rows, known)
+
+
+def alerts(signs: Iterable[Sign], episodes: Iterable[Episode]) -> Iterable[Metric]:
+    """What alerts look at, and the episodes that are open: the rules of `crossfoot alerts rules` are over these."""
+    levels = GaugeMetricFamily("crossfoot_sign", "What an alert compares with its bounds.", labels=("alert", "about"))
+    bad = CounterMetricFamily("crossfoot_sign_bad", "Bad events, for alerts by their share.", labels=("alert", "about"))
+    everything = CounterMetricFamily("crossfoot_sign_events", "All events, good and bad.", labels=("alert", "about"))
+    for sign in signs:
+        if isinstance(ALERTS[sign.alert].rule, Level):
+            if sign.seen.value is not None:
+                levels.add_metric((sign.alert, sign.about), sign.seen.value)
+            continue
+        bad.add_metric((sign.alert, sign.about), sign.seen.bad)
+        everything.add_metric((sign.alert, sign.about), sign.seen.all)
+    yield from (levels, bad, everything)
+    fired = GaugeMetricFamily(
+        "crossfoot_episode",
+        "Open episodes of alerts, as `crossfoot alerts watch` finds them.",
+        labels=("alert", "about"),
+    )
+    for one in episodes:
+        fired.add_metric((one.alert, one.about), 1)
+    yield fired

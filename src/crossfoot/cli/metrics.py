@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from crossfoot.books import queries
-from crossfoot.books.balance import Balance
-from crossfoot.books.queries import WorkerRow
+from crossfoot.books import episodes, queries
 from crossfoot.books.stock import take_stock
 from crossfoot.cli.depths import depth_of
 from crossfoot.cli.options import Database, Json
+from crossfoot.cli.outcomes_up_to_date import bring_up_to_date, retention_known
 from crossfoot.cli.output import note, print_json
-from crossfoot.cli.reading import catch_up, reading
+from crossfoot.cli.reading import reading
 from crossfoot.cli.serving import Pages, probe, say
 from crossfoot.errors import CrossfootError, QueueUnavailable, missing_extra
+from crossfoot.outcomes.alerts.watching import observe
+from crossfoot.outcomes.summary import summarize
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from crossfoot.cli.exposition import Drawn
 
 ENDINGS = {signal.SIGINT, signal.SIGTERM}
 
@@ -71,13 +74,13 @@ def metrics(
 class _Lately:
     """Draws a balance, and gives the last one again to those who ask at the same time."""
 
-    def __init__(self, draw: Callable[[], tuple[Balance, list[WorkerRow]]]) -> None:
+    def __init__(self, draw: Callable[[], Drawn]) -> None:
         self._draw = draw
         self._lock = Lock()
-        self._last: tuple[Balance, list[WorkerRow]] | None = None
+        self._last: Drawn | None = None
         self._at = 0.0
 
-    def __call__(self) -> tuple[Balance, list[WorkerRow]]:
+    def __call__(self) -> Drawn:
         with self._lock:
             if self._last is None or time.monotonic() - self._at > AT_LEAST:
                 self._last = self._draw()
@@ -93,9 +96,11 @@ class _Lately:
         return ""
 
 
-def _draw(db: str | None, no_queue: bool) -> tuple[Balance, list[WorkerRow]]:
+def _draw(db: str | None, no_queue: bool) -> Drawn:
+    from crossfoot.cli.exposition import Drawn
+
     with reading(db) as (connection, path):
-        behind = catch_up(path, connection)
+        behind = bring_up_to_date(path, connection)
         ask = None if no_queue else partial(depth_of, path=path)
         try:
             balance = take_stock(connection, time.time_ns() // 1000, depth_of=ask)
@@ -104,10 +109,13 @@ def _draw(db: str | None, no_queue: bool) -> tuple[Balance, list[WorkerRow]]:
             balance = take_stock(connection, time.time_ns() // 1000, depth_of=None)
         if behind:
             balance = msgspec.structs.replace(balance, problems=(*balance.problems, behind))
-        return balance, queries.at_work(connection)
+        summary = summarize(connection, balance.as_of)
+        found, _ = observe(connection, balance, summary, retention=retention_known())
+        workers, open_now = queries.at_work(connection), episodes.episodes(connection, limit=1_000, only_open=True)
+        return Drawn(balance, workers, summary, found, open_now)
 
 
-def _registry(draw: Callable[[], tuple[Balance, list[WorkerRow]]]) -> CollectorRegistry:
+def _registry(draw: Callable[[], Drawn]) -> CollectorRegistry:
     try:
         from prometheus_client import CollectorRegistry
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -21,6 +22,35 @@ from crossfoot.worker.pattern import Pattern
 from crossfoot.worker.reconcile import Reconciliation
 
 logger = logging.getLogger("crossfoot.worker")
+
+
+class Chore(Protocol):
+    """Something else that a worker does for the book every few seconds, in a thread, over a connection of its own."""
+
+    @property
+    def every(self) -> float:
+        """Seconds between two turns."""
+        ...
+
+    def begin(self) -> None:
+        """Before the first turn.
+
+        Raises:
+            DatabaseUnavailable: the book cannot be used.
+        """
+        ...
+
+    def turn(self) -> None:
+        """Do what there is to do.
+
+        Raises:
+            DatabaseUnavailable: the book cannot be used.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
 
 
 class Upkeep:
@@ -47,13 +77,17 @@ class Upkeep:
         self.failure = ""
         """Why it has ended the worker, if it has."""
 
-    def start(self, tasks: TaskGroup, leases: Leases, reconciliation: Reconciliation, pattern: Pattern) -> None:
+    def start(
+        self, tasks: TaskGroup, leases: Leases, reconciliation: Reconciliation, pattern: Pattern, chores: Sequence[Chore]
+    ) -> None:  # fmt: skip
         """Start all of it, until the group is cancelled."""
         self._start(tasks, leases.beat, pattern.lease / 6)
         self._start(tasks, self._posting, 0.5)
         self._start(tasks, self._tidy, 5.0)
         self._start(tasks, reconciliation.run, pattern.reconcile)
         tasks.start_soon(self._relay)
+        for chore in chores:
+            self._start(tasks, partial(anyio.to_thread.run_sync, chore.turn), chore.every)
 
     def wake_outbox(self) -> None:
         """Something was put into it."""

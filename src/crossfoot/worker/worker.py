@@ -37,7 +37,7 @@ from crossfoot.worker.registry import Registry
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.settling import Settling
 from crossfoot.worker.standstill import Watch
-from crossfoot.worker.upkeep import Upkeep
+from crossfoot.worker.upkeep import Chore, Upkeep
 
 logger = logging.getLogger("crossfoot.worker")
 
@@ -47,11 +47,12 @@ class Worker:
 
     Args:
         queues: where the outbox may have to send to, by name; holds the worked queue too.
+        chores: what else is done for the book every few seconds.
     """
 
     def __init__(
         self, service: str, book: Book, queue: Queue, registry: Registry, database: Database, *,
-        queues: Mapping[str, Queue] | None = None, pattern: Pattern | None = None,
+        queues: Mapping[str, Queue] | None = None, pattern: Pattern | None = None, chores: Sequence[Chore] = (),
     ) -> None:  # fmt: skip
         self.pattern = pattern or Pattern()
         self.name = f"{service}-{socket.gethostname()}-{os.getpid()}"
@@ -62,6 +63,7 @@ class Worker:
         self._queue = queue
         self._queues = {**(queues or {}), queue.name: queue}
         self._registry = registry
+        self._chores = tuple(chores)
         self._database = database
         self._stopping = anyio.Event()
         self._receiving: anyio.CancelScope | None = None
@@ -119,6 +121,8 @@ class Worker:
         await anyio.to_thread.run_sync(self._book.open)
         for queue in self._queues.values():
             await queue.open()
+        for chore in self._chores:
+            await anyio.to_thread.run_sync(chore.begin)
         number = await anyio.to_thread.run_sync(self._book.start_worker, self.name, self._service)
         logger.info("worker %s works queue %s, book %s", self.name, self._queue.name, self._book.place.name)
         if self.on_ready is not None:
@@ -130,6 +134,8 @@ class Worker:
         except BaseExceptionGroup as group:
             raise _first(group) from group
         finally:
+            for chore in self._chores:
+                chore.close()
             self._ledger.close()
 
     async def _work(self, number: int, until_idle: bool) -> None:
@@ -152,7 +158,7 @@ class Worker:
         dispatch = Dispatch(settling, ordered=ordered, in_order=in_order, settled=self._count)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run)
-            upkeep.start(tasks, leases, reconciliation, self.pattern)
+            upkeep.start(tasks, leases, reconciliation, self.pattern, self._chores)
             async with anyio.create_task_group() as lanes:
                 self._start_lanes(lanes, dispatch)
                 with dispatch.threads, dispatch.loops:
@@ -313,6 +319,8 @@ class Worker:
         """Post what is left, and say that this worker stopped in order."""
         while post(self._ledger):
             pass
+        for chore in self._chores:
+            chore.turn()
         self._book.stop_worker(number)
 
 

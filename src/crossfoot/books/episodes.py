@@ -1,0 +1,146 @@
+"""What alerts remember, the episodes there were, and who was told of them: the statements.
+
+A notice is written with its episode, in one transaction, before anybody is told. Who tells it claims it first, and notes afterwards what
+came of it. So a notice that is claimed and not noted is one of which nobody knows whether it was heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from crossfoot.clock import Micros
+from crossfoot.connection import Connection
+
+TURN = "alerts"
+"""What those who look do one after the other."""
+
+DECIDED, SENDING, SENT, REFUSED, IN_DOUBT, GIVEN_UP = "decided", "sending", "sent", "refused", "in doubt", "given up"
+"""What may be said of a notice: to be sent; being sent; heard; not heard, and to be sent again; nobody knows; not heard, and left."""
+
+
+class Episode(NamedTuple):
+    """From when an alert fired until it was over. `told` is a JSON object."""
+
+    number: int
+    alert: str
+    about: str
+    opened_at: Micros
+    closed_at: Micros | None
+    told: str
+
+
+class Notice(NamedTuple):
+    """That somebody is to be told."""
+
+    episode: int
+    what: str
+    target: str
+    state: str
+    at: Micros
+    tries: int
+    answer: str | None
+
+
+def states(connection: Connection) -> dict[tuple[str, str], str]:
+    """What is remembered, by alert and what it is about."""
+    return {(row[0], row[1]): row[2] for row in connection.execute("SELECT alert, about, state FROM crossfoot_alerts")}
+
+
+def remember(connection: Connection, rows: Iterable[tuple[str, str, str]]) -> None:
+    connection.executemany(
+        "INSERT INTO crossfoot_alerts (alert, about, state) VALUES (?, ?, ?) "
+        "ON CONFLICT (alert, about) DO UPDATE SET state = excluded.state",
+        list(rows),
+    )
+
+
+def open_episode(connection: Connection, alert: str, about: str, now: Micros, told: str) -> int:
+    """A new episode; the number of the one that is open already, if there is one."""
+    row = connection.execute(
+        "INSERT INTO crossfoot_episodes (alert, about, opened_at, told) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (alert, about) WHERE closed_at IS NULL DO UPDATE SET told = excluded.told RETURNING number",
+        (alert, about, now, told),
+    ).fetchone()
+    return int(row[0])
+
+
+def retell(connection: Connection, alert: str, about: str, told: str) -> None:
+    """What is told of an open episode now."""
+    connection.execute(
+        "UPDATE crossfoot_episodes SET told = ? WHERE alert = ? AND about = ? AND closed_at IS NULL",
+        (told, alert, about),
+    )
+
+
+def close_episode(connection: Connection, alert: str, about: str, now: Micros) -> int | None:
+    """It is over. Returns its number."""
+    row = connection.execute(
+        "UPDATE crossfoot_episodes SET closed_at = ? WHERE alert = ? AND about = ? AND closed_at IS NULL RETURNING number",
+        (now, alert, about),
+    ).fetchone()
+    return int(row[0]) if row else None
+
+
+def decide(connection: Connection, episode: int, what: str, targets: Iterable[str], now: Micros) -> None:
+    """Decide that they are told."""
+    connection.executemany(
+        "INSERT INTO crossfoot_notices (episode, what, target, state, at, tries) VALUES (?, ?, ?, ?, ?, 0) "
+        "ON CONFLICT (episode, what, target) DO NOTHING",
+        [(episode, what, target, DECIDED, now) for target in targets],
+    )
+
+
+_COLUMNS = "episode, what, target, state, at, tries, answer"
+
+_WAITING = f"""
+SELECT {_COLUMNS} FROM crossfoot_notices
+WHERE target = :target AND (state IN ('{DECIDED}', '{REFUSED}', '{IN_DOUBT}') AND at <= :now OR state = '{SENDING}' AND at <= :lost)
+ORDER BY episode, what DESC
+"""
+
+
+def waiting(connection: Connection, target: str, now: Micros, lost: Micros) -> list[Notice]:
+    """Notices for a target that are to be sent by now; and those claimed before `lost`, by somebody who has died since."""
+    return [Notice(*row) for row in connection.execute(_WAITING, {"target": target, "now": now, "lost": lost})]
+
+
+def claim(connection: Connection, notice: Notice, now: Micros) -> bool:
+    """Whether it is ours to send: nobody else has claimed it since it was read."""
+    changed = connection.execute(
+        "UPDATE crossfoot_notices SET state = ?, at = ?, tries = tries + 1 "
+        "WHERE episode = ? AND what = ? AND target = ? AND state = ? AND tries = ?",
+        (SENDING, now, notice.episode, notice.what, notice.target, notice.state, notice.tries),
+    )
+    return changed.rowcount == 1
+
+
+def note(connection: Connection, notice: Notice, state: str, at: Micros, answer: str) -> None:
+    """What came of it; `at` is when it is sent again, if it is to be."""
+    connection.execute(
+        "UPDATE crossfoot_notices SET state = ?, at = ?, answer = ? WHERE episode = ? AND what = ? AND target = ?",
+        (state, at, answer, notice.episode, notice.what, notice.target),
+    )
+
+
+def episode(connection: Connection, number: int) -> Episode:
+    return Episode(
+        *connection.execute(
+            "SELECT number, alert, about, opened_at, closed_at, told FROM crossfoot_episodes WHERE number = ?",
+            (number,),
+        ).fetchone()
+    )
+
+
+def episodes(connection: Connection, *, limit: int, only_open: bool = False) -> list[Episode]:
+    """The newest first."""
+    where = "WHERE closed_at IS NULL" if only_open else ""
+    sql = f"SELECT number, alert, about, opened_at, closed_at, told FROM crossfoot_episodes {where} ORDER BY number DESC LIMIT ?"
+    return [Episode(*row) for row in connection.execute(sql, (limit,))]
+
+
+def notices_of(connection: Connection, number: int) -> list[Notice]:
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM crossfoot_notices WHERE episode = ? ORDER BY what DESC, target", (number,)
+    )
+    return [Notice(*row) for row in rows]

@@ -1,0 +1,174 @@
+"""`crossfoot outcomes`: whether the business got what it was promised, and who did not."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Annotated, Any
+
+import typer
+
+from crossfoot.books.store import Book
+from crossfoot.cli.loading import load_app
+from crossfoot.cli.options import Color, Database, Json
+from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
+from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
+from crossfoot.cli.reading import reading
+from crossfoot.errors import NotFound, UsageError
+from crossfoot.outcomes import evaluating
+from crossfoot.outcomes import invariant as invariants
+from crossfoot.outcomes.evaluating import Breach, Report
+from crossfoot.outcomes.invariant import Statement
+from crossfoot.outcomes.summary import Summary, summarize
+from crossfoot.recover.phrases import moment, plural, span
+
+
+def outcomes(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:NAME",
+            help="a service whose expectations and invariants the book is to keep first",
+            show_default=False,
+        ),
+    ] = None,
+    db: Database = None,
+    limit: Annotated[int, typer.Option(min=1, help="messages that are named of each expectation")] = 100,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="only show what was found last; evaluate and ask nothing")
+    ] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="forget that expectation or invariant, and what it found", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+    color: Color = When.auto,
+) -> None:
+    """Whether every outcome that is expected has come, and every invariant holds; with the ids of those without.
+
+        crossfoot outcomes
+        crossfoot outcomes billing:app
+        crossfoot outcomes --db billing.db --json
+
+    A worker has the book keep what its program states, and evaluates it. This command reads what is new as well, and asks the
+    invariants, over a connection that can only read. What a program no longer states is kept until it is forgotten.
+
+    Exits with 1 when something is missing or came late, or an invariant does not hold or could not be told.
+    """
+    if target is not None:
+        app = load_app(target)
+        if db is not None:
+            raise UsageError(f"{target} says itself where its book is: leave --db out")
+        db = app.book.path
+        try:
+            app.promises.register(app.book)
+        finally:
+            app.book.close()
+    if forget is not None:
+        _forget(db, forget)
+    with reading(db) as (connection, path):
+        if not stored and (behind := bring_up_to_date(path, connection, ask_all=True)):
+            note(f"not everything could be posted and evaluated: {behind}")
+        found = summarize(connection, time.time_ns() // 1000, limit=limit)
+    if as_json:
+        print_json(document(found))
+    else:
+        show(Output(color, db=db), found, limit)
+    if not found.kept:
+        raise typer.Exit(1)
+
+
+def _forget(db: str | None, name: str) -> None:
+    with reading(db) as (_, path):
+        book = Book(path)
+        try:
+            evaluating.forget(book, name)
+        except NotFound:
+            invariants.forget(book, name)
+        finally:
+            book.close()
+    note(f"{name} is forgotten; a worker whose program states it has the book keep it again")
+
+
+def document(found: Summary) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "kept": found.kept,
+        "breached": found.breached,
+        **jsonable(found),
+    }
+
+
+def show(out: Output, found: Summary, limit: int) -> None:
+    """The page."""
+    if not found.expectations and not found.invariants:
+        out.heading("NOTHING IS STATED", "the book keeps neither expectations nor invariants", style="yellow")
+        out.gap()
+        out.commands(
+            [("have it keep what a program states with app.expect and app.invariant", "crossfoot outcomes MODULE:NAME")]
+        )
+        return
+    told = f"{plural(len(found.expectations), 'expectation')} and {plural(len(found.invariants), 'invariant')}"
+    if found.kept:
+        out.heading("KEPT", f"{told}: everything that was promised has come, or has time", style="green")
+    else:
+        out.heading("BREACHED", f"{len(found.breached):,} of {told}: {', '.join(found.breached)}", style="red")
+    out.gap()
+    _show_expectations(out, found)
+    for one in found.expectations:
+        _show_breaches(out, "missing", one, one.missing_messages, one.missing, found.as_of, limit)
+        _show_breaches(out, "late", one, one.late_messages, one.late, found.as_of, limit)
+    for statement in found.invariants:
+        _show_invariant(out, statement)
+    first = next((breach for one in found.expectations for breach in (*one.missing_messages, *one.late_messages)), None)
+    if first is not None:
+        out.gap()
+        out.commands([("see what happened to the first", f"crossfoot why {shlex.quote(first.id)}")])
+
+
+def _show_expectations(out: Output, found: Summary) -> None:
+    rows: list[list[Cell]] = [
+        [
+            f"{one.opened:,}", f"{one.met:,}", f"{one.waiting:,}", f"{one.excused:,}",
+            (f"{one.late:,}", "red" if one.late else ""), (f"{one.missing:,}", "red" if one.missing else ""),
+            one.text if one.is_unnamed else f"{one.name}: {one.text}",
+        ]
+        for one in found.expectations
+    ]  # fmt: skip
+    out.table((">messages", ">met", ">waiting", ">excused", ">late", ">missing", "expectation"), rows)
+
+
+def _show_breaches(
+    out: Output, what: str, one: Report, breaches: tuple[Breach, ...], count: int, now: int, limit: int
+) -> None:
+    if not count:
+        return
+    out.gap()
+    rows: list[list[Cell]] = [
+        [breach.id, breach.subject or "", breach.fate, (_since(breach, now), "red")] for breach in breaches
+    ]
+    out.table(("message", "subject", "fate", what), rows, title=f"{what}: {one.name}")
+    if count > len(breaches):
+        out.line(f"... and {count - len(breaches):,} more (--limit {limit})")
+
+
+def _since(breach: Breach, now: int) -> str:
+    if breach.answered_at is not None:
+        return f"came {span(breach.answered_at - breach.due)} late"
+    return f"due {span(now - breach.due)} ago, at {moment(breach.due)}"
+
+
+def _show_invariant(out: Output, one: Statement) -> None:
+    out.gap()
+    if one.result is None:
+        out.line(f"invariant {one.name}: not asked yet")
+    elif one.result.holds is None:
+        out.line(f"invariant {one.name}: cannot be told: {one.result.error}", "yellow")
+    elif one.result.holds:
+        out.line(f"invariant {one.name}: holds", "green")
+    else:
+        more = "at least " if one.result.at_least else ""
+        out.line(f"invariant {one.name}: broken by {more}{one.result.count:,}", "red")
+        out.labelled("ids", [", ".join(one.result.ids) + (", ..." if one.result.count > len(one.result.ids) else "")])

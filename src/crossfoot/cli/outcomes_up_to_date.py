@@ -1,0 +1,48 @@
+"""What commands do before they tell of outcomes and alerts: post, evaluate, and ask the invariants."""
+
+from __future__ import annotations
+
+from crossfoot import settings
+from crossfoot.books import expected, held
+from crossfoot.books.store import Book
+from crossfoot.cli.reading import Progress, catch_up
+from crossfoot.connection import Connection
+from crossfoot.errors import DatabaseUnavailable
+from crossfoot.outcomes import evaluating
+from crossfoot.outcomes import invariant as invariants
+
+FORGETFUL = ("embedded", "postgres", "redis")
+"""Kinds of queues whose retention the settings say."""
+
+
+def bring_up_to_date(path: str, connection: Connection, *, ask_all: bool = False) -> str:
+    """Post what is new, evaluate the expectations, and ask the invariants.
+
+    Args:
+        ask_all: all of them, and not only those whose time has come.
+
+    Returns:
+        Why it was not possible; empty when it was.
+    """
+    if behind := catch_up(path, connection):
+        return behind
+    if not expected.kept(connection) and not held.kept(connection):
+        return ""
+    book = Book(path)
+    progress = Progress("evaluating", "steps")
+    try:
+        evaluating.evaluate(book.open(), progress=lambda steps: progress(steps, steps + 1))
+        invariants.check(book, only_due=not ask_all)
+    except DatabaseUnavailable as error:
+        return str(error)
+    finally:
+        progress.close()
+        book.close()
+    return ""
+
+
+def retention_known() -> float | None:
+    """Seconds after which this service's queue forgets, as the settings say; `None` where they do not."""
+    found = settings.load()
+    kind = found.queue.partition(":")[0].partition("+")[0]
+    return found.retention if kind in FORGETFUL or kind in ("postgresql", "rediss") else None

@@ -1,0 +1,1 @@
+"""Alerts worth waking for: what is read, when it is an episode, and who is told of it."""

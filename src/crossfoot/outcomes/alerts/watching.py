@@ -1,0 +1,170 @@
+"""A look at the book: what alerts see is compared with what they remember, and what begins or ends by that is written down.
+
+All of a look is one transaction, and those who look take turns. So an episode is opened once, however many look; and who is told of it
+is decided with it, before anybody is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from crossfoot.books import episodes
+from crossfoot.books.balance import Balance
+from crossfoot.books.fate import Fate
+from crossfoot.books.stock import take_stock
+from crossfoot.books.store import Book
+from crossfoot.clock import Micros
+from crossfoot.connection import Connection
+from crossfoot.outcomes.alerts import machine
+from crossfoot.outcomes.alerts.machine import IDLE, Change, Sample, Seen, State
+from crossfoot.outcomes.alerts.rules import ALERTS, HOUR, MINUTE, Alert, Arrivals, Burn, said
+from crossfoot.outcomes.alerts.signs import Sign, read, signs_of
+from crossfoot.outcomes.summary import Summary, summarize
+
+DRAIN = "drain"
+"""Under this name is remembered how many messages each queue had finished, and when."""
+
+OVER: Micros = 10 * MINUTE
+"""What a queue finishes a second is measured over that."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of an episode: the book keeps it, as of the last look while it was open.
+
+    Attributes:
+        step: the command that shows more.
+    """
+
+    severity: str
+    text: str
+    count: int
+    ids: tuple[str, ...]
+    step: str
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """An episode that began or ended by a look."""
+
+    episode: int
+    alert: str
+    about: str
+    change: Change
+    told: Told
+
+
+def look(
+    book: Book, *, targets: Sequence[str] = (), retention: float | None = None, alerts: Mapping[str, Alert] = ALERTS
+) -> list[Turn]:
+    """Look once. What is new should be posted and evaluated before.
+
+    Args:
+        targets: who is to be told of what begins and ends.
+        retention: seconds after which queues forget.
+
+    Returns:
+        What began, and what ended.
+    """
+    now = book.clock.now()
+    with book.reading() as connection:
+        found, remembered = observe(
+            connection, take_stock(connection, now), summarize(connection, now), retention=retention
+        )
+
+    def write(connection: Connection) -> list[Turn]:
+        connection.alone(episodes.TURN)
+        states = {at: msgspec.json.decode(text, type=State) for at, text in episodes.states(connection).items()}
+        turns = []
+        for sign in [*found, *_gone(states, found, alerts)]:
+            if sign.alert in alerts:
+                turns += _step(connection, alerts[sign.alert], sign, states, now)
+        for queue, samples in remembered.items():
+            states[DRAIN, queue] = State(samples=samples)
+        episodes.remember(connection, [(*at, msgspec.json.encode(state).decode()) for at, state in states.items()])
+        for turn in turns:
+            episodes.decide(connection, turn.episode, turn.change.value, targets, now)
+        return turns
+
+    return book.write(write)
+
+
+def observe(
+    connection: Connection, balance: Balance, summary: Summary, *, retention: float | None
+) -> tuple[list[Sign], dict[str, tuple[Sample, ...]]]:
+    """What alerts see.
+
+    Args:
+        balance, summary: drawn up just before.
+
+    Returns:
+        The signs, and what each queue had finished, when.
+    """
+    now, drained = balance.as_of, _drained(episodes.states(connection))
+    finished = {
+        queue: sum(count for fate, count in one.fates.items() if fate in _CLOSED) for queue, one in balance.queues.items()
+    }  # fmt: skip
+    remembered = {
+        queue: machine.remembered(drained.get(queue, ()), Seen(all=count), now, HOUR)
+        for queue, count in finished.items()
+    }
+    rates = {queue: machine.rate(samples, OVER, now) for queue, samples in remembered.items()}
+    looked = read(connection, balance, summary, now, retention=retention, rate=rates)
+    return list(signs_of(looked)), remembered
+
+
+_CLOSED = frozenset(fate.label for fate in Fate if fate.closed)
+
+
+def _drained(states: Mapping[tuple[str, str], str]) -> dict[str, tuple[Sample, ...]]:
+    return {
+        about: msgspec.json.decode(text, type=State).samples
+        for (alert, about), text in states.items()
+        if alert == DRAIN
+    }
+
+
+def _gone(states: Mapping[tuple[str, str], State], found: Iterable[Sign], alerts: Mapping[str, Alert]) -> list[Sign]:
+    """What was seen before and is not there any more: a queue where nothing waits, an expectation that was forgotten."""
+    there = {(sign.alert, sign.about) for sign in found}
+    return [
+        Sign(alert=alert, about=about, seen=Seen()) for alert, about in states if alert in alerts and (alert, about) not in there
+    ]  # fmt: skip
+
+
+def _step(
+    connection: Connection, alert: Alert, sign: Sign, states: dict[tuple[str, str], State], now: Micros
+) -> list[Turn]:
+    at = (sign.alert, sign.about)
+    is_there = sign.seen != Seen() or not isinstance(alert.rule, Burn)
+    state, change = machine.step(alert.rule, states.get(at, IDLE), sign.seen if is_there else None, now)
+    states[at] = state
+    if not state.firing and change is None:
+        return []
+    told = told_of(alert, sign, state, now)
+    text = msgspec.json.encode(told).decode()
+    if change is Change.opened:
+        number: int | None = episodes.open_episode(connection, *at, now, text)
+    elif change is Change.closed:
+        number = episodes.close_episode(connection, *at, now)
+    else:
+        if sign.count:  # what was the matter is told while it is over, too
+            episodes.retell(connection, *at, text)
+        return []
+    return [Turn(episode=number, alert=alert.name, about=sign.about, change=change, told=told)] if number else []
+
+
+def told_of(alert: Alert, sign: Sign, state: State, now: Micros) -> Told:
+    """What is the matter, in words."""
+    value: Any = sign.seen.value or 0.0
+    if isinstance(alert.rule, Burn):
+        value = max(machine.share(state.samples, window.long, now)[1] for window in alert.rule.windows)
+    elif isinstance(alert.rule, Arrivals):
+        value = sign.seen.bad
+    first = sign.ids[0] if sign.ids else None
+    step = alert.step.format(id=first) if first or "{id}" not in alert.step else "crossfoot balance"
+    return Told(
+        severity=alert.severity, text=said(alert, about=sign.about, count=sign.count, value=value),
+        count=sign.count, ids=sign.ids, step=step,
+    )  # fmt: skip

@@ -1,0 +1,231 @@
+"""Outcomes and alerts as somebody types them; and the hospital's log, whose invariant names the cases that were billed twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import jsonschema
+import pytest
+import yaml
+
+from crossfoot.books.store import Book
+from crossfoot.clock import SECOND
+from crossfoot.demo import log
+from crossfoot.demo.messages import id_of, message_of
+from crossfoot.demo.process import example
+from crossfoot.outcomes import invariant as invariants
+from crossfoot.outcomes.alerts.prometheus import TEXTS, rules_file
+from crossfoot.outcomes.alerts.rules import ALERTS
+from crossfoot.outcomes.evaluating import evaluate, reports
+from crossfoot.outcomes.invariant import statements
+from tests.acceptance.pages import DOCS, ROOT, python_of
+from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows
+
+GUIDE = DOCS / "guides" / "outcomes.md"
+SCHEMAS = ROOT / "src/crossfoot/cli/schemas"
+
+
+def schema(name: str) -> Any:
+    return json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The guide's service, with three cases handled, of which one has no outcome."""
+    (tmp_path / "billing.py").write_text(python_of(GUIDE), encoding="utf-8")
+    for case, amount in (("4711", 100), ("4712", 200), ("4713", 5_000)):
+        crossfoot(
+            tmp_path, "publish", "billing:app", "case.released", "--subject", case, "--data", f'{{"amount": {amount}}}'
+        )
+    crossfoot(tmp_path, "worker", "billing:app", "--until-idle")
+    return tmp_path
+
+
+def pass_time(folder: Path, seconds: float) -> None:
+    """As if the messages had been published so much earlier."""
+    with closing(sqlite3.connect(folder / "billing.db")) as connection, connection:
+        connection.execute(
+            "UPDATE crossfoot_expected SET at = at - ?, due = due - ?", (seconds * SECOND, seconds * SECOND)
+        )
+
+
+class TestTheGuide:
+    def test_what_has_time_is_kept(self, folder: Path) -> None:
+        document = json.loads(crossfoot(folder, "outcomes", "--db", "billing.db", "--json").stdout)
+        jsonschema.validate(document, schema("outcomes"))
+        (one,) = document["expectations"]
+        assert (document["kept"], one["opened"], one["met"], one["waiting"]) == (True, 3, 2, 1)
+
+    def test_what_is_missing_is_named_with_its_fate_and_the_next_command(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        done = crossfoot(folder, "outcomes", "--db", "billing.db", code=1)
+        (id_,) = rows(folder / "billing.db", "SELECT id FROM crossfoot_messages WHERE subject = '4713'")[0]
+        assert done.stdout.startswith(
+            "BREACHED: 1 of 1 expectation and 1 invariant: invoice.issued after case.released"
+        )
+        assert f"{id_}  4713     settled  due" in done.stdout
+        assert "invariant no case is billed twice: holds" in done.stdout
+        assert f"  $ crossfoot why {id_} --db billing.db" in done.stdout
+        document = json.loads(crossfoot(folder, "outcomes", "billing:app", "--json", code=1).stdout)
+        jsonschema.validate(document, schema("outcomes"))
+        assert [breach["id"] for breach in document["expectations"][0]["missing_messages"]] == [id_]
+
+    def test_a_broken_invariant_is_named(self, folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "billing.db")) as connection, connection:
+            connection.execute("INSERT INTO invoices VALUES ('4711', 100)")
+        done = crossfoot(folder, "outcomes", "--db", "billing.db", code=1)
+        assert "invariant no case is billed twice: broken by 1" in done.stdout
+        assert "ids: 4711" in done.stdout
+
+    def test_one_that_is_forgotten_comes_back_with_the_program(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        name = "invoice.issued after case.released"
+        crossfoot(folder, "outcomes", "--db", "billing.db", "--forget", name)
+        crossfoot(folder, "outcomes", "--db", "billing.db", "--forget", name, code=1)
+        document = json.loads(crossfoot(folder, "outcomes", "billing:app", "--json").stdout)
+        assert document["expectations"][0]["waiting"] == 1
+
+    def test_the_pages_of_alerts_fit_their_schema(self, folder: Path) -> None:
+        quiet = json.loads(crossfoot(folder, "alerts", "check", "--db", "billing.db", "--json").stdout)
+        assert quiet == {"episodes": []}
+        pass_time(folder, 600)
+        for command in ("check", "list"):
+            document = json.loads(crossfoot(folder, "alerts", command, "--db", "billing.db", "--json", code=1).stdout)
+            jsonschema.validate(document, schema("alerts"))
+            (episode,) = document["episodes"]
+            assert (episode["alert"], episode["step"], len(episode["ids"])) == (
+                "expectation breach",
+                "crossfoot outcomes",
+                1,
+            )
+        page = crossfoot(folder, "alerts", "list", "--db", "billing.db", code=1).stdout
+        assert page.startswith("FIRING: 1 alert")
+        assert "crossfoot outcomes --db billing.db" in page
+
+    def test_its_letter_and_its_table_of_alerts_are_those_of_the_code(self) -> None:
+        text = GUIDE.read_text(encoding="utf-8")
+        assert [name for name in ALERTS if f"`{name}`" not in text] == []
+
+
+def test_the_watch_tells_a_command_once_and_ends_when_told(folder: Path) -> None:
+    pass_time(folder, 600)
+    (folder / "tell.sh").write_text("#!/bin/sh\ncat >> letters\necho >> letters\n", encoding="utf-8")
+    os.chmod(folder / "tell.sh", 0o700)
+    command = [
+        str(BIN / "crossfoot"),
+        "alerts",
+        "watch",
+        "--db",
+        "billing.db",
+        "--command",
+        "./tell.sh",
+        "--every",
+        "1",
+        "--json",
+    ]
+    for _ in range(2):  # a watch that is started again tells nothing again
+        process = subprocess.Popen(
+            command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        until = time.monotonic() + 60
+        while not (folder / "letters").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 0, told
+    letters = [json.loads(line) for line in (folder / "letters").read_text(encoding="utf-8").splitlines() if line]
+    assert [(letter["event"], letter["alert"], letter["repeat"]) for letter in letters] == [
+        ("opened", "expectation breach", False)
+    ]
+    assert rows(folder / "billing.db", "SELECT what, state, tries FROM crossfoot_notices") == [("opened", "sent", 1)]
+
+
+def test_what_cannot_be_told_to_anybody_is_refused_at_once(folder: Path) -> None:
+    done = crossfoot(folder, "alerts", "watch", "--db", "billing.db", "--webhook", "example.com", code=2)
+    assert "http://" in done.stderr
+
+
+def test_the_rules_for_prometheus_are_yaml_over_metrics_that_there_are(folder: Path) -> None:
+    text = crossfoot(folder, "alerts", "rules").stdout
+    assert text == rules_file()
+    document = yaml.safe_load(text)
+    assert document == json.loads(crossfoot(folder, "alerts", "rules", "--json").stdout)
+    rules = {rule["alert"]: rule for rule in document["groups"][0]["rules"]}
+    assert len(rules) == len(ALERTS) + 1 == len(TEXTS) + 1
+    assert rules["CrossfootStranded"]["for"] == "5m"
+    assert rules["CrossfootStranded"]["keep_firing_for"] == "10m"
+    assert "crossfoot_sign_events_total" in rules["CrossfootDeadLetters"]["expr"]
+    exposed = crossfoot(folder, "metrics", "--db", "billing.db").stdout
+    for rule in rules.values():
+        used = {
+            word for word in rule["expr"].replace("(", " ").replace("{", " ").split() if word.startswith("crossfoot_")
+        }
+        assert used
+        assert all(f"# TYPE {word}".removesuffix(")") in exposed for word in used), used
+    assert 'crossfoot_expected{expectation="invoice.issued after case.released",standing="met"} 2.0' in exposed
+    assert 'crossfoot_invariant_holds{invariant="no case is billed twice"} 1.0' in exposed
+    assert 'crossfoot_sign{about="",alert="unaccounted"} 0.0' in exposed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_hospitals_invariant_names_the_cases_billed_twice_and_its_expectation_what_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole log, 49,951 events of 10,000 cases, through the example's own handler."""
+    monkeypatch.setenv("CROSSFOOT_DATABASE", str(tmp_path / "hospital.db"))
+    monkeypatch.setenv("CROSSFOOT_SYNCHRONOUS", "NORMAL")
+    events = log.choose(log.read(log.folder() / log.FILE), 60_000)
+    app = example().app
+
+    async def work() -> None:
+        for first in range(0, len(events), 1_000):
+            await app.publish(*map(message_of, events[first : first + 1_000]))
+        await app.worker(batch=250).run(until_idle=True)
+
+    anyio.run(work)
+    issued, taken_back = Counter[str](), Counter[str]()
+    for event in events:
+        issued[event.case] += event.activity == "BILLED"
+        taken_back[event.case] += event.activity == "STORNO"
+    twice = sorted(case for case, count in issued.items() if count > 1 and not taken_back[case])
+    assert (len(events), len(twice)) == (49_951, 8), "what the example's README says of the log"
+
+    book = Book(tmp_path / "hospital.db").open()
+    invariants.check(book)
+    evaluate(book)
+    hour = 3_600 * SECOND
+    with book.reading() as connection:
+        (invariant,) = statements(connection)
+        (report,) = reports(connection, book.clock.now() + 2 * hour)
+    assert invariant.result is not None
+    assert (invariant.result.count, sorted(invariant.result.ids)) == (8, twice)
+    assert (report.opened, report.met, report.missing) == (7_421, 7_421, 0)
+
+    # Injected breaches: as if a handler had forgotten the outcome of some of the cases that are billed once.
+    once = [event for event in events if event.activity == "BILLED" and issued[event.case] == 1]
+    forgotten = Random(7).sample(once, 25)
+    with book.writing() as connection:
+        connection.executemany(
+            "DELETE FROM crossfoot_outcomes WHERE name = 'invoice.issued' AND subject = ?",
+            [(event.case,) for event in forgotten],
+        )
+        connection.execute("UPDATE crossfoot_expectations SET place = '0', opened = 0, met = 0")
+    evaluate(book)
+    with book.reading() as connection:
+        (report,) = reports(connection, book.clock.now() + 2 * hour)
+    book.close()
+    assert sorted(breach.id for breach in report.missing_messages) == sorted(map(id_of, forgotten))
+    assert (report.opened, report.met, report.missing) == (7_421, 7_396, 25)
