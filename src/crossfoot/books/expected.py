@@ -33,14 +33,15 @@ def _behind(name: str) -> str:
     return f"(split_part(:{name}, ':', 1)::xid8, split_part(:{name}, ':', 2)::bigint)"
 
 
-_HERE = f"(xid, id) > {_behind('begin')} AND (xid, id) <= {_behind('upto')}"
-_THERE = "id > CAST(:begin AS INTEGER) AND id <= CAST(:upto AS INTEGER)"
+AFTER_POSTGRES = f"(xid, id) > {_behind('begin')} AND (xid, id) <= {_behind('upto')}"
+AFTER = "id > CAST(:begin AS INTEGER) AND id <= CAST(:upto AS INTEGER)"
+"""Entries of a group: after one place, up to another one."""
 
 _UPTO = differs(
-    "SELECT max(id) FROM (SELECT id FROM crossfoot_entries WHERE " + _THERE + " ORDER BY id LIMIT :size) /* a group */",
+    "SELECT max(id) FROM (SELECT id FROM crossfoot_entries WHERE " + AFTER + " ORDER BY id LIMIT :size) /* a group */",
     postgres=f"""
 SELECT xid::text || ':' || id FROM (
-  SELECT xid, id FROM crossfoot_entries WHERE {_HERE} ORDER BY xid, id LIMIT :size) AS taken
+  SELECT xid, id FROM crossfoot_entries WHERE {AFTER_POSTGRES} ORDER BY xid, id LIMIT :size) AS taken
 ORDER BY xid DESC, id DESC LIMIT 1
 """,
 )
@@ -78,13 +79,13 @@ WHERE m.type = :after AND m.at >= :since AND NOT EXISTS (SELECT 1 FROM crossfoot
     common = {"about": _ABOUT[by], "found": _FOUND[by]}
     return differs(
         taken.format(
-            first=f"SELECT message, min(id) AS id FROM crossfoot_entries WHERE {_THERE} GROUP BY message",
+            first=f"SELECT message, min(id) AS id FROM crossfoot_entries WHERE {AFTER} GROUP BY message",
             before="f.id < g.id",
             **common,
         ),
         postgres=taken.format(
             first=f"""
-SELECT DISTINCT ON (message) message, xid, id FROM (SELECT message, xid, id FROM crossfoot_entries WHERE {_HERE}) AS taken
+SELECT DISTINCT ON (message) message, xid, id FROM (SELECT message, xid, id FROM crossfoot_entries WHERE {AFTER_POSTGRES}) AS taken
 ORDER BY message, xid, id""",
             before="(f.xid, f.id) < (g.xid, g.id)",
             **common,
@@ -111,7 +112,7 @@ WHERE o.at >= e.at - :skew OR o.message = e.message
 GROUP BY e.number, e.due
 """
     common = {"proven": _PROVEN, "joined": _JOINED[by]}
-    return differs(taken.format(within=_THERE, **common), postgres=taken.format(within=_HERE, **common))
+    return differs(taken.format(within=AFTER, **common), postgres=taken.format(within=AFTER_POSTGRES, **common))
 
 
 OPENING = {by: _opening(by) for by in _ABOUT}

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from crossfoot.books import horizon
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
-from crossfoot.books.measures import entry_measure
 from crossfoot.books.posting import fact
 from crossfoot.books.ranges import HIGHEST
 from crossfoot.clock import Micros
@@ -30,12 +29,6 @@ _IDS = {
 _DEAD = f"""
 SELECT m.queue, count(*), min((SELECT max(e.at) FROM crossfoot_entries e WHERE e.message = m.key AND e.kind = {Kind.DEAD_LETTERED.value}))
 {_UNSETTLED} GROUP BY 1
-"""
-
-_COUNTED = (Kind.RECEIVED, Kind.FAILED, Kind.DEAD_LETTERED)
-_PASSED = f"""
-SELECT queue, measure, sum(count) FROM crossfoot_tallies
-WHERE measure IN ({", ".join(f"'{entry_measure(kind)}'" for kind in _COUNTED)}) GROUP BY 1, 2
 """
 
 _UNPOSTED = "SELECT count(*), min(at) FROM crossfoot_entries WHERE id > CAST(:entries AS INTEGER)"
@@ -66,14 +59,6 @@ class Lying(NamedTuple):
     since: Micros | None
 
 
-class Passed(NamedTuple):
-    """Messages of one queue that ever were received, failed, and became dead letters; each once."""
-
-    received: int
-    failed: int
-    dead: int
-
-
 def waiting(connection: Connection, fate: Fate, now: Micros) -> list[Waiting]:
     """What could be delivered, and is not."""
     return [Waiting(*row) for row in connection.execute(_OLDEST, {"fate": fate.value, "now": now})]
@@ -87,15 +72,6 @@ def lying(connection: Connection) -> list[Lying]:
 def ids_of(connection: Connection, fate: Fate, queue: str, order: str = "oldest") -> tuple[str, ...]:
     """The first ids of a fate: the `oldest`, the `newest`, or those with the `most tries`."""
     return tuple(row[0] for row in connection.execute(_IDS[order], {"fate": fate.value, "queue": queue}))
-
-
-def passed(connection: Connection) -> dict[str, Passed]:
-    """By queue."""
-    counts: dict[str, dict[str, int]] = {}
-    for queue, measure, count in connection.execute(_PASSED):
-        counts.setdefault(queue, {})[measure] = int(count)
-    names = [entry_measure(kind) for kind in _COUNTED]
-    return {queue: Passed(*(found.get(name, 0) for name in names)) for queue, found in counts.items()}
 
 
 def unposted(connection: Connection) -> tuple[int, Micros | None]:

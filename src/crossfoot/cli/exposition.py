@@ -145,6 +145,8 @@ def alerts(signs: Iterable[Sign], episodes: Iterable[Episode]) -> Iterable[Metri
     bad = CounterMetricFamily("crossfoot_sign_bad", "Bad events, for alerts by their share.", labels=("alert", "about"))
     everything = CounterMetricFamily("crossfoot_sign_events", "All events, good and bad.", labels=("alert", "about"))
     for sign in signs:
+        if sign.seen is None:
+            continue
         if isinstance(ALERTS[sign.alert].rule, Level):
             if sign.seen.value is not None:
                 levels.add_metric((sign.alert, sign.about), sign.seen.value)

@@ -100,7 +100,7 @@ def _draw(db: str | None, no_queue: bool) -> Drawn:
     from crossfoot.cli.exposition import Drawn
 
     with reading(db) as (connection, path):
-        behind = bring_up_to_date(path, connection)
+        behind = bring_up_to_date(path, connection, counting=True)
         ask = None if no_queue else partial(depth_of, path=path)
         try:
             balance = take_stock(connection, time.time_ns() // 1000, depth_of=ask)

@@ -10,29 +10,34 @@ from crossfoot.connection import Connection
 from crossfoot.errors import DatabaseUnavailable
 from crossfoot.outcomes import evaluating
 from crossfoot.outcomes import invariant as invariants
+from crossfoot.outcomes.alerts.watching import count_new
 
 FORGETFUL = ("embedded", "postgres", "redis")
 """Kinds of queues whose retention the settings say."""
 
 
-def bring_up_to_date(path: str, connection: Connection, *, ask_all: bool = False) -> str:
+def bring_up_to_date(path: str, connection: Connection, *, ask_all: bool = False, counting: bool = False) -> str:
     """Post what is new, evaluate the expectations, and ask the invariants.
 
     Args:
         ask_all: all of them, and not only those whose time has come.
+        counting: count deliveries, too.
 
     Returns:
         Why it was not possible; empty when it was.
     """
     if behind := catch_up(path, connection):
         return behind
-    if not expected.kept(connection) and not held.kept(connection):
+    stated = expected.kept(connection) or held.kept(connection)
+    if not stated and not counting:
         return ""
     book = Book(path)
     progress = Progress("evaluating", "steps")
     try:
         evaluating.evaluate(book.open(), progress=lambda steps: progress(steps, steps + 1))
         invariants.check(book, only_due=not ask_all)
+        if counting:
+            count_new(book)
     except DatabaseUnavailable as error:
         return str(error)
     finally:

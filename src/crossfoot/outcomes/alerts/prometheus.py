@@ -26,7 +26,7 @@ TEXTS = {
     "expectation breach": "Messages are without what was expected of them: {{ $labels.about }}",
     "expectation late": "Too much of what was expected comes late: {{ $labels.about }}",
     "invariant broken": "Rows break an invariant: {{ $labels.about }}",
-    "retry explosion": "Too much of what queue {{ $labels.about }} receives fails at least once",
+    "retry explosion": "Too many deliveries of queue {{ $labels.about }} fail",
     "worker saturation": "Workers are at work, and messages wait in queue {{ $labels.about }}",
     "balance lag": "Entries cannot be posted: look for a transaction that stays open",
 }
@@ -57,7 +57,7 @@ def _in_yaml(rule: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, value in rule.items():
         if name == "expr":
-            lines += [f"{name}: |", *(f"  {line}" for line in value.splitlines())]
+            lines += [f"{name}: |-", *(f"  {line}" for line in value.splitlines())]
         elif isinstance(value, dict):
             lines += [f"{name}:", *(f"  {key}: {msgspec.json.encode(text).decode()}" for key, text in value.items())]
         else:

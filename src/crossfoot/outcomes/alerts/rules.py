@@ -135,7 +135,7 @@ ALERTS: Mapping[str, Alert] = {
         Alert(
             name="retry explosion",
             rule=Burn(allowed=0.02, windows=(Window(30 * MINUTE, 5 * MINUTE, 10.0),), least=20, calm=10 * MINUTE), severity="page",
-            text="{value:.0%} of what queue {about} received in the last half hour failed at least once", step="crossfoot why {id}",
+            text="{value:.0%} of the deliveries of queue {about} in the last half hour failed", step="crossfoot why {id}",
         ),
         Alert(
             name="worker saturation", rule=Level(fire=120, clear=30, sustain=10 * MINUTE, calm=5 * MINUTE), severity="ticket",

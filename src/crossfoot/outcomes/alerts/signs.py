@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from crossfoot.books import queries, signs
+from crossfoot.books import counted, queries, signs
 from crossfoot.books.balance import Balance
 from crossfoot.books.fate import OVERDUE, Fate
 from crossfoot.clock import SECOND, Micros
@@ -22,11 +22,16 @@ WITHIN: Micros = 3_600 * SECOND
 
 
 class Sign(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of one alert, about one queue, expectation or invariant; `about` is empty for the whole book."""
+    """What was seen of one alert, about one queue, expectation or invariant.
+
+    Attributes:
+        about: empty for the whole book.
+        seen: `None` where there is nothing of it any more.
+    """
 
     alert: str
     about: str = ""
-    seen: Seen
+    seen: Seen | None
     count: int = 0
     ids: tuple[str, ...] = ()
 
@@ -37,7 +42,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         balance: the books; only its fates, overdue messages and unaccounted ones are used.
         retention: seconds after which queues forget; `None` where nobody knows.
-        waits, retries: messages that could be delivered, at first and again.
+        waits: messages that could be delivered.
+        passed: deliveries, failures and dead letters, as far as they are counted.
         rate: messages that each queue finished a second, lately.
         at_work: workers that gave a sign of life lately.
     """
@@ -48,7 +54,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     retention: float | None
     waits: Mapping[str, signs.Waiting]
     dead: Mapping[str, signs.Lying]
-    passed: Mapping[str, signs.Passed]
+    passed: Mapping[str, counted.Passed]
     rate: Mapping[str, float]
     unposted: tuple[int, Micros | None]
     at_work: int
@@ -79,9 +85,14 @@ def read(
         }
         return Looked(
             as_of=now, balance=balance, summary=summary, retention=retention, waits=waits, dead=dead,
-            passed=signs.passed(connection), rate=rate, unposted=signs.unposted(connection),
+            passed=_passed(connection), rate=rate, unposted=signs.unposted(connection),
             at_work=sum(now - worker.seen_at < QUIET for worker in queries.at_work(connection)), ids=ids,
         )  # fmt: skip
+
+
+def _passed(connection: Connection) -> Mapping[str, counted.Passed]:
+    found = counted.counts(connection)
+    return found.queues if found is not None else {}
 
 
 def signs_of(looked: Looked) -> Iterator[Sign]:
@@ -125,8 +136,8 @@ def _overdue(looked: Looked) -> Iterator[Sign]:
 
 
 def _dead(looked: Looked) -> Iterator[Sign]:
-    for queue, counts in looked.passed.items():
-        lying = looked.dead.get(queue)
+    for queue in sorted({*looked.passed, *looked.dead}):
+        counts, lying = looked.passed.get(queue, counted.Passed()), looked.dead.get(queue)
         count, ids = (lying.number if lying else 0), looked.ids.get((Fate.DEAD, queue), ())
         yield Sign(
             alert="dead letters", about=queue, seen=Seen(bad=counts.dead, all=counts.received), count=count, ids=ids

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.books import episodes
+from crossfoot.books import counted, episodes
 from crossfoot.books.balance import Balance
 from crossfoot.books.fate import Fate
 from crossfoot.books.stock import take_stock
@@ -25,7 +25,7 @@ from crossfoot.outcomes.alerts.signs import Sign, read, signs_of
 from crossfoot.outcomes.summary import Summary, summarize
 
 DRAIN = "drain"
-"""Under this name is remembered how many messages each queue had finished, and when."""
+"""Under this name is remembered how many messages each queue had finished, and when; about nothing, when the last look was."""
 
 OVER: Micros = 10 * MINUTE
 """What a queue finishes a second is measured over that."""
@@ -67,6 +67,7 @@ def look(
     Returns:
         What began, and what ended.
     """
+    count_new(book)
     now = book.clock.now()
     with book.reading() as connection:
         found, remembered = observe(
@@ -82,12 +83,19 @@ def look(
                 turns += _step(connection, alerts[sign.alert], sign, states, now)
         for queue, samples in remembered.items():
             states[DRAIN, queue] = State(samples=samples)
+        states[DRAIN, ""] = State(samples=(Sample(now, 0, 0),))
         episodes.remember(connection, [(*at, msgspec.json.encode(state).decode()) for at, state in states.items()])
         for turn in turns:
             episodes.decide(connection, turn.episode, turn.change.value, targets, now)
         return turns
 
     return book.write(write)
+
+
+def count_new(book: Book) -> None:
+    """Count the deliveries that are new."""
+    while book.write(counted.count):
+        pass
 
 
 def observe(
@@ -129,7 +137,7 @@ def _gone(states: Mapping[tuple[str, str], State], found: Iterable[Sign], alerts
     """What was seen before and is not there any more: a queue where nothing waits, an expectation that was forgotten."""
     there = {(sign.alert, sign.about) for sign in found}
     return [
-        Sign(alert=alert, about=about, seen=Seen()) for alert, about in states if alert in alerts and (alert, about) not in there
+        Sign(alert=alert, about=about, seen=None) for alert, about in states if alert in alerts and (alert, about) not in there
     ]  # fmt: skip
 
 
@@ -137,8 +145,8 @@ def _step(
     connection: Connection, alert: Alert, sign: Sign, states: dict[tuple[str, str], State], now: Micros
 ) -> list[Turn]:
     at = (sign.alert, sign.about)
-    is_there = sign.seen != Seen() or not isinstance(alert.rule, Burn)
-    state, change = machine.step(alert.rule, states.get(at, IDLE), sign.seen if is_there else None, now)
+    before = states.get(at) or _beginning(alert, states)
+    state, change = machine.step(alert.rule, before, sign.seen, now)
     states[at] = state
     if not state.firing and change is None:
         return []
@@ -155,13 +163,21 @@ def _step(
     return [Turn(episode=number, alert=alert.name, about=sign.about, change=change, told=told)] if number else []
 
 
+def _beginning(alert: Alert, states: Mapping[tuple[str, str], State]) -> State:
+    """What is remembered of what was not there at the last look: of a share, that there was nothing then."""
+    if isinstance(alert.rule, Burn) and (DRAIN, "") in states:
+        return State(samples=states[DRAIN, ""].samples)
+    return IDLE
+
+
 def told_of(alert: Alert, sign: Sign, state: State, now: Micros) -> Told:
     """What is the matter, in words."""
-    value: Any = sign.seen.value or 0.0
+    seen = sign.seen or Seen()
+    value: Any = seen.value or 0.0
     if isinstance(alert.rule, Burn):
         value = max(machine.share(state.samples, window.long, now)[1] for window in alert.rule.windows)
     elif isinstance(alert.rule, Arrivals):
-        value = sign.seen.bad
+        value = seen.bad
     first = sign.ids[0] if sign.ids else None
     step = alert.step.format(id=first) if first or "{id}" not in alert.step else "crossfoot balance"
     return Told(

@@ -98,6 +98,7 @@ BEGIN
   WHERE name = 'posted entries';
   UPDATE crossfoot_facts SET value = '3:' || (SELECT coalesce(max(number), 0) FROM crossfoot_operations WHERE xid = '3'::xid8)
   WHERE name = 'posted operations';
+  DELETE FROM crossfoot_facts WHERE name = 'counted entries';
   DELETE FROM crossfoot_expected;
   UPDATE crossfoot_expectations SET place = '0:0', opened = 0, met = 0, excused = 0;
 END $$
