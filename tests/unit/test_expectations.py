@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from crossfoot.connection import Connection
 from crossfoot.errors import NotFound, UsageError
 from crossfoot.outcomes import evaluating
 from crossfoot.outcomes.durations import duration, written
-from crossfoot.outcomes.evaluating import Report, evaluate, forget, register, reports
+from crossfoot.outcomes.evaluating import Report, accept, evaluate, forget, register, reports
 from crossfoot.outcomes.expectation import Expectation, expect
 from tests.servers.postgres import Databases, Postgres
 from tests.unit.book_rig import QUEUE, SOURCE, Lectern
@@ -278,6 +279,43 @@ class TestExcuses:
         scene.release("a")
         scene.issue("a", kind=Kind.NOOP)
         assert scene.report().met == 1
+
+
+class TestAccepting:
+    def test_what_a_person_accepts_is_excused_and_the_book_keeps_who_and_why(self, desk: Lectern) -> None:
+        scene = Scene(desk)
+        scene.release("a", "b", "waits")
+        desk.clock.advance(301)
+        scene.release("young")
+        scene.issue("b")
+        scene.report()
+        accept(desk.book, ["a", "b"], by="anna", reason="sent by hand")
+        report = scene.report()
+        assert (report.excused, missing(report), report.late, report.waiting) == (2, ["waits"], 0, 1)
+        with desk.book.reading() as connection:
+            (kept,) = connection.execute(
+                "SELECT DISTINCT accepted FROM crossfoot_expected WHERE id IN ('a', 'b')"
+            ).fetchall()
+        assert json.loads(kept[0]) == {"by": "anna", "reason": "sent by hand", "at": desk.now}
+
+    def test_nothing_is_accepted_where_one_of_them_is_not_missing(self, desk: Lectern) -> None:
+        scene = Scene(desk)
+        scene.release("a")
+        desk.clock.advance(301)
+        scene.release("young")
+        scene.report()
+        with pytest.raises(NotFound, match="expected of young"):
+            accept(desk.book, ["a", "young"], by="anna", reason="sent by hand")
+        assert missing(scene.report()) == ["a"]
+
+    def test_a_message_that_left_the_book_is_still_named(self, desk: Lectern) -> None:
+        scene = Scene(desk)
+        scene.release("a")
+        desk.clock.advance(301)
+        scene.report()
+        desk.execute("DELETE FROM crossfoot_messages WHERE id = 'a'")
+        (breach,) = told(desk.book).missing_messages
+        assert (breach.id, breach.fate, breach.queue) == ("a", "no longer in the book", None)
 
 
 class TestAnyOrder:

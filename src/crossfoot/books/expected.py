@@ -72,7 +72,7 @@ SELECT min(f.at) FROM (
 def _opening(by: str) -> str:
     """Messages whose first entry is in the group: a message is opened once, however often it is delivered."""
     taken = """
-SELECT m.key, {about}, m.at, ({found}) FROM ({first}) AS g
+SELECT m.key, m.id, {about}, m.at, ({found}) FROM ({first}) AS g
 CROSS JOIN crossfoot_messages m ON m.key = g.message
 WHERE m.type = :after AND m.at >= :since AND NOT EXISTS (SELECT 1 FROM crossfoot_entries f WHERE f.message = g.message AND {before})
 """
@@ -119,7 +119,7 @@ OPENING = {by: _opening(by) for by in _ABOUT}
 ANSWERING = {by: _answering(by) for by in _ABOUT}
 
 _ADD = """
-INSERT INTO crossfoot_expected (expectation, message, name, at, due, answered) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO crossfoot_expected (expectation, message, id, name, at, due, answered) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (expectation, message) DO NOTHING
 """
 _MET = "DELETE FROM crossfoot_expected WHERE number = ?"
@@ -131,7 +131,7 @@ _EXCUSED = "UPDATE crossfoot_expectations SET excused = excused + ?, evaluated_a
 
 _OVER = """
 SELECT e.number, m.fate FROM crossfoot_expected e CROSS JOIN crossfoot_messages m ON m.key = e.message
-WHERE e.expectation = ? AND e.answered IS NULL AND e.due < ? AND m.fate > 0
+WHERE e.expectation = ? AND e.answered IS NULL AND e.accepted IS NULL AND e.due < ? AND m.fate > 0
 """
 
 
@@ -207,7 +207,7 @@ def group_after(connection: Connection, begin: str, end: str, size: int) -> Grou
 
 
 def opening(connection: Connection, by: str, group: Group, parameters: Mapping[str, Any]) -> list[Any]:
-    """Messages that came in the group: key, what they are looked for by, when, and the earliest outcome that answers them."""
+    """Messages that came in the group: key, id, what they are looked for by, when, and the earliest outcome that answers them."""
     return connection.execute(OPENING[by], {**parameters, **group._asdict()}).fetchall()
 
 
@@ -246,24 +246,22 @@ def count_excused(connection: Connection, name: str, count: int, now: Micros) ->
 
 
 class OpenRow(NamedTuple):
-    """A message that is not met, with what it is and how it stands in the book."""
+    """A message that is not met, with what it is and how it stands in the book: nothing where the book has it no more."""
 
-    message: int
-    queue: str
-    source: str
     id: str
-    type: str
-    subject: str | None
     at: Micros
     due: Micros
     answered: Micros | None
-    fate: int
+    queue: str | None
+    source: str | None
+    subject: str | None
+    fate: int | None
 
 
 _OPEN = """
-SELECT e.message, m.queue, m.source, m.id, m.type, m.subject, e.at, e.due, e.answered, m.fate
-FROM crossfoot_expected e CROSS JOIN crossfoot_messages m ON m.key = e.message
-WHERE e.expectation = :name AND {which} ORDER BY e.due, e.number LIMIT :limit
+SELECT e.id, e.at, e.due, e.answered, m.queue, m.source, m.subject, m.fate
+FROM crossfoot_expected e LEFT JOIN crossfoot_messages m ON m.key = e.message
+WHERE e.expectation = :name AND e.accepted IS NULL AND {which} ORDER BY e.due, e.number LIMIT :limit
 """
 
 _WHICH = {
@@ -273,8 +271,9 @@ _WHICH = {
 }
 
 _STANDING = """
-SELECT sum(CASE WHEN answered IS NULL AND due >= :now THEN 1 ELSE 0 END),
-  sum(CASE WHEN answered IS NULL AND due < :now THEN 1 ELSE 0 END), sum(CASE WHEN answered IS NOT NULL THEN 1 ELSE 0 END)
+SELECT sum(CASE WHEN accepted IS NULL AND answered IS NULL AND due >= :now THEN 1 ELSE 0 END),
+  sum(CASE WHEN accepted IS NULL AND answered IS NULL AND due < :now THEN 1 ELSE 0 END),
+  sum(CASE WHEN accepted IS NULL AND answered IS NOT NULL THEN 1 ELSE 0 END), sum(CASE WHEN accepted IS NULL THEN 0 ELSE 1 END)
 FROM crossfoot_expected WHERE expectation = :name
 """
 
@@ -286,7 +285,22 @@ def open_rows(connection: Connection, name: str, which: str, now: Micros, limit:
     return [OpenRow(*row) for row in connection.execute(sql, parameters)]
 
 
-def standing(connection: Connection, name: str, now: Micros) -> tuple[int, int, int]:
-    """How many are waiting, missing, and late."""
+def standing(connection: Connection, name: str, now: Micros) -> tuple[int, int, int, int]:
+    """How many are waiting, missing, late, and accepted."""
     row = connection.execute(_STANDING, {"name": name, "now": now}).fetchone()
-    return int(row[0] or 0), int(row[1] or 0), int(row[2] or 0)
+    return int(row[0] or 0), int(row[1] or 0), int(row[2] or 0), int(row[3] or 0)
+
+
+_ACCEPT = """
+UPDATE crossfoot_expected SET accepted = ? WHERE id = ? AND accepted IS NULL AND (answered IS NOT NULL OR due < ?)
+"""
+
+
+def accept(connection: Connection, id_: str, now: Micros, told: str) -> int:
+    """Note that somebody accepts that a message is missing or late. In the caller's transaction.
+
+    Returns:
+        Of how many expectations it was.
+    """
+    connection.alone(TURN)
+    return connection.execute(_ACCEPT, (told, id_, now)).rowcount

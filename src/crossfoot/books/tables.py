@@ -241,13 +241,15 @@ expected = Table(
     Column("number", Key, primary_key=True),
     Column("expectation", Text, nullable=False),
     Column("message", BigInteger, nullable=False),
+    Column("id", Text, nullable=False),
     Column("name", Text),
     Column("at", BigInteger, nullable=False),
     Column("due", BigInteger, nullable=False),
     Column("answered", BigInteger),
+    Column("accepted", Text),
     UniqueConstraint("expectation", "message", name="crossfoot_expected_once"),
 )
-"""Messages whose outcome has not come, or came late; the others are only counted."""
+"""Messages whose outcome has not come, or came late; the others are only counted. `accepted` says who accepted that, and why."""
 Index("crossfoot_expected_name", expected.c.expectation, expected.c.name)
 Index(
     "crossfoot_expected_due",

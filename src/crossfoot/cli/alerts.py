@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from threading import Event
 from typing import Annotated, Any
 
 import msgspec
@@ -35,7 +36,6 @@ Retention = Annotated[
         show_default=False,
     ),
 ]
-ENDINGS = {signal.SIGINT, signal.SIGTERM}
 
 
 @app.command("check")
@@ -122,17 +122,18 @@ def watch_alerts(
     Until interrupted. A database that cannot be reached is told on standard error, and asked again.
     """
     targets: list[Target] = [*map(Webhook, webhook or ()), *map(Command, command or ())]
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    ended = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())  # what is being sent is noted before it leaves
     note(
         f"looking every {every:g} s, and telling {', '.join(one.name for one in targets) or 'nobody but this terminal'}; Ctrl-C ends it"
     )
-    while True:
+    while not ended.is_set():
         try:
             _watch_once(db, targets, retention, as_json)
         except (DatabaseUnavailable, Conflict) as error:
             note(f"not looked: {error}")
-        if signal.sigtimedwait(ENDINGS, every) is not None:
-            return
+        ended.wait(every)
 
 
 def _watch_once(db: str | None, targets: list[Target], retention: float | None, as_json: bool) -> None:

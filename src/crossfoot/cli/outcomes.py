@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from crossfoot.books.store import Book
+from crossfoot.cli.discard import this_user
 from crossfoot.cli.loading import load_app
 from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
@@ -43,6 +44,19 @@ def outcomes(
             metavar="NAME", help="forget that expectation or invariant, and what it found", show_default=False
         ),
     ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="accept that this message is missing or late; may be repeated", show_default=False
+        ),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="why it is accepted; the book keeps it", show_default=False)
+    ] = "",
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="who accepts it; the user of this machine unless given", show_default=False),
+    ] = None,
     as_json: Json = False,
     color: Color = When.auto,
 ) -> None:
@@ -51,9 +65,11 @@ def outcomes(
         crossfoot outcomes
         crossfoot outcomes billing:app
         crossfoot outcomes --db billing.db --json
+        crossfoot outcomes --accept $ID --reason "sent by hand"
 
     A worker has the book keep what its program states, and evaluates it. This command reads what is new as well, and asks the
-    invariants, over a connection that can only read. What a program no longer states is kept until it is forgotten.
+    invariants, over a connection that can only read. What a program no longer states is kept until it is forgotten. What is accepted
+    counts as excused.
 
     Exits with 1 when something is missing or came late, or an invariant does not hold or could not be told.
     """
@@ -69,6 +85,8 @@ def outcomes(
     if forget is not None:
         _forget(db, forget)
     with reading(db) as (connection, path):
+        if accept:
+            _accept(path, accept, reason.strip(), by or this_user())
         if not stored and (behind := bring_up_to_date(path, connection, ask_all=True)):
             note(f"not everything could be posted and evaluated: {behind}")
         found = summarize(connection, time.time_ns() // 1000, limit=limit)
@@ -78,6 +96,16 @@ def outcomes(
         show(Output(color, db=db), found, limit)
     if not found.kept:
         raise typer.Exit(1)
+
+
+def _accept(path: str, ids: list[str], reason: str, by: str) -> None:
+    if not reason:
+        raise UsageError("--accept wants a --reason: write why, for whoever asks the book later")
+    book = Book(path)
+    try:
+        evaluating.accept(book.open(), ids, by=by, reason=reason)
+    finally:
+        book.close()
 
 
 def _forget(db: str | None, name: str) -> None:

@@ -35,14 +35,14 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """A message of which something was expected that has not come, or came late.
 
     Attributes:
+        queue, source, subject: of the message, as long as the book has it.
         fate: as of the last posting.
         answered_at: when the outcome came, for a late one.
     """
 
     id: str
-    source: str
-    queue: str
-    type: str
+    queue: str | None
+    source: str | None
     subject: str | None
     published_at: Micros
     due: Micros
@@ -75,7 +75,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def breached(self) -> bool:
-        """Whether something that was expected did not come, or not in time."""
+        """Whether something that was expected did not come, or not in time, and nobody has accepted that."""
         return bool(self.missing or self.late)
 
 
@@ -95,6 +95,25 @@ def forget(book: Book, name: str) -> None:
     """
     if not book.write(lambda connection: expected.forget(connection, name)):
         raise NotFound(f"the book keeps no expectation {name!r}: crossfoot outcomes names those that it keeps")
+
+
+def accept(book: Book, ids: Iterable[str], *, by: str, reason: str) -> None:
+    """Accept that messages are missing or late: they count as excused from now on, and the book keeps who decided that, and why.
+
+    Raises:
+        NotFound: one of them is neither, and none is accepted.
+    """
+    now = book.clock.now()
+    told = msgspec.json.encode({"by": by, "reason": reason, "at": now}).decode()
+
+    def accept_all(connection: Connection) -> None:
+        for id_ in ids:
+            if not expected.accept(connection, id_, now, told):
+                raise NotFound(
+                    f"nothing that is expected of {id_} is missing or late: crossfoot outcomes names those of which it is"
+                )
+
+    book.write(accept_all)
 
 
 def evaluate(book: Book, *, group: int = GROUP, progress: Callable[[int], None] | None = None) -> int:
@@ -120,7 +139,7 @@ def reports(connection: Connection, now: Micros, *, limit: int = 100) -> list[Re
     """
     found = []
     for one in expected.kept(connection):
-        waiting, missing, late = expected.standing(connection, one.name, now)
+        waiting, missing, late, accepted = expected.standing(connection, one.name, now)
         named = {
             which: tuple(_breach(row) for row in expected.open_rows(connection, one.name, which, now, limit))
             for which, count in (("missing", missing), ("late", late))
@@ -129,7 +148,8 @@ def reports(connection: Connection, now: Micros, *, limit: int = 100) -> list[Re
         stated = expectation_of(one.definition)
         found.append(
             Report(
-                name=one.name, text=stated.text, is_unnamed=stated.is_unnamed, opened=one.opened, met=one.met, excused=one.excused,
+                name=one.name, text=stated.text, is_unnamed=stated.is_unnamed, opened=one.opened, met=one.met,
+                excused=one.excused + accepted,
                 waiting=waiting, late=late, missing=missing, evaluated_at=one.evaluated_at,
                 missing_messages=named.get("missing", ()), late_messages=named.get("late", ()),
             )
@@ -138,9 +158,10 @@ def reports(connection: Connection, now: Micros, *, limit: int = 100) -> list[Re
 
 
 def _breach(row: OpenRow) -> Breach:
+    fate = "no longer in the book" if row.fate is None else Fate(row.fate).label if row.fate else "not posted"
     return Breach(
-        id=row.id, source=row.source, queue=row.queue, type=row.type, subject=row.subject, published_at=row.at, due=row.due,
-        answered_at=row.answered, fate=Fate(row.fate).label if row.fate else "not posted",
+        id=row.id, queue=row.queue, source=row.source, subject=row.subject, published_at=row.at, due=row.due,
+        answered_at=row.answered, fate=fate,
     )  # fmt: skip
 
 

@@ -150,6 +150,7 @@ class Trigger(NamedTuple):
     """A message of which something is expected, and the earliest outcome that answers it so far."""
 
     message: int
+    id: str
     name: str | None
     at: Micros
     answered: Micros | None
@@ -169,8 +170,8 @@ class Opened(NamedTuple):
 
     opened: int
     met: int
-    rows: list[tuple[int, str | None, Micros, Micros, Micros | None]]
-    """Message, name, at, due, answered: of those that are not met."""
+    rows: list[tuple[int, str, str | None, Micros, Micros, Micros | None]]
+    """Message, id, name, at, due, answered: of those that are not met."""
 
 
 class Answered(NamedTuple):
@@ -184,7 +185,7 @@ class Answered(NamedTuple):
 def open_all(expectation: Expectation, triggers: Sequence[Trigger]) -> Opened:
     """Messages are looked at for the first time."""
     rows = [
-        (one.message, one.name, one.at, one.at + expectation.within, one.answered)
+        (one.message, one.id, one.name, one.at, one.at + expectation.within, one.answered)
         for one in triggers
         if one.answered is None or one.answered > one.at + expectation.within
     ]

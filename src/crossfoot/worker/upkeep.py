@@ -40,8 +40,8 @@ class Chore(Protocol):
         """
         ...
 
-    def turn(self) -> None:
-        """Do what there is to do.
+    def turn(self, *, last: bool = False) -> None:
+        """Do what there is to do; the last time, only what is quick.
 
         Raises:
             DatabaseUnavailable: the book cannot be used.

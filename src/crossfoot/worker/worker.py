@@ -320,7 +320,7 @@ class Worker:
         while post(self._ledger):
             pass
         for chore in self._chores:
-            chore.turn()
+            chore.turn(last=True)
         self._book.stop_worker(number)
 
 

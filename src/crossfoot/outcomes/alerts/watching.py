@@ -7,6 +7,7 @@ is decided with it, before anybody is told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -69,10 +70,9 @@ def look(
     """
     count_new(book)
     now = book.clock.now()
-    with book.reading() as connection:
-        found, remembered = observe(
-            connection, take_stock(connection, now), summarize(connection, now), retention=retention
-        )
+    with closing(book.place.look_in()) as connection:
+        balance = take_stock(connection, now, depth_of=None)
+        found, remembered = observe(connection, balance, summarize(connection, now), retention=retention)
 
     def write(connection: Connection) -> list[Turn]:
         connection.alone(episodes.TURN)

@@ -22,10 +22,12 @@ CREATE TABLE crossfoot_expected (
   number {number} NOT NULL,
   expectation TEXT NOT NULL,
   message BIGINT NOT NULL,
+  id TEXT NOT NULL,
   name TEXT,
   at BIGINT NOT NULL,
   due BIGINT NOT NULL,
   answered BIGINT,
+  accepted TEXT,
   PRIMARY KEY (number),
   CONSTRAINT crossfoot_expected_once UNIQUE (expectation, message)
 );
