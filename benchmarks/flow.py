@@ -203,13 +203,14 @@ def main() -> int:
     parser.add_argument("--ill", type=float, default=10)
     parser.add_argument("--after", type=float, default=6)
     parser.add_argument("--share", type=float, default=0.3, help="of pricing calls that are slow in the partial outage")
-    parser.add_argument("--variants", default="", help="only those whose name has this in it")
+    parser.add_argument("--variants", default="", help="only those whose name has one of these in it, with commas")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="draw the incident without bounds and with them, as SVG")
     asked = parser.parse_args()
     process, url = services.begin()
-    chosen = {name: variant for name, variant in VARIANTS.items() if asked.variants in name}
+    wanted = asked.variants.split(",")
+    chosen = {name: variant for name, variant in VARIANTS.items() if any(part.strip() in name for part in wanted)}
     found: dict[str, dict[str, dict[str, Any]]] = {"outage": {}, "partial outage": {}}
     ended: dict[str, list[Ended]] = {}
     try:
