@@ -86,9 +86,10 @@ class TestLevel:
     def test_a_short_excess_does_not_fire(self) -> None:
         assert played(LEVEL, values((0, 11), (59, 11), (59.5, 10), (61, 11), (120, 11))) == []
 
-    def test_what_swings_between_the_bounds_neither_fires_again_nor_is_over(self) -> None:
-        story = values((0, 11), (60, 11), *((70 + 10 * n, 6 + 5 * (n % 2)) for n in range(100)))
-        assert played(LEVEL, story) == [(60, Change.opened)]
+    def test_what_swings_or_stays_between_the_bounds_neither_fires_again_nor_is_over(self) -> None:
+        swings = [(70.0 + 10 * n, 6.0 + 5 * (n % 2)) for n in range(100)]
+        stays = [(1100.0 + 10 * n, 7.0) for n in range(200)]
+        assert played(LEVEL, values((0, 11), (60, 11), *swings, *stays)) == [(60, Change.opened)]
 
     def test_a_short_calm_does_not_end_it(self) -> None:
         assert played(LEVEL, values((0, 11), (60, 11), (70, 0), (180, 0), (185, 11), (190, 0), (300, 0))) == [
@@ -608,9 +609,19 @@ class TestTelling:
         assert len(set(hook.keys)) == 1
         assert deliver(desk.book, [target]) == []
 
-    def test_two_watches_tell_once_together(self, desk: Lectern, hook: Hook) -> None:
+    def test_several_watches_tell_once_together(
+        self, desk: Lectern, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         target = Webhook(hook.url)
         vanish(desk, target)
+        waiting, all_have_read = episodes.waiting, threading.Barrier(4, timeout=60)
+
+        def read_together(*arguments: Any) -> list[episodes.Notice]:
+            found = waiting(*arguments)
+            all_have_read.wait()
+            return found
+
+        monkeypatch.setattr(episodes, "waiting", read_together)
 
         def tell() -> None:
             book = desk.book.another()

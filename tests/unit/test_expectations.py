@@ -321,7 +321,29 @@ class TestAccepting:
 class TestAnyOrder:
     """However the book is written and evaluated, what comes of it is what all of it together says."""
 
-    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_the_earliest_of_several_counts(self, desk: Lectern) -> None:
+        scene = Scene(desk)
+        scene.release("a")
+        scene.release("other", type="case.reopened")
+        desk.clock.advance(400)
+        scene.issue("a")
+        scene.report()
+        desk.clock.advance(10)
+        scene.issue("other", subject="a")
+        (breach,) = scene.report().late_messages
+        assert breach.answered_at is not None
+        assert breach.answered_at - breach.due == 100 * SECOND
+
+    def test_an_outcome_that_was_read_before_its_message_is_found(self, desk: Lectern) -> None:
+        scene = Scene(desk)
+        scene.release("other")
+        scene.issue("other", subject="case")
+        evaluate(desk.book)
+        scene.release("case")
+        desk.clock.advance(301)
+        assert missing(scene.report()) == ["other"]
+
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_evaluating_as_it_comes_equals_evaluating_at_the_end(self, tmp_path: Path, data: st.DataObject) -> None:
         by = data.draw(st.sampled_from(["subject", "correlation", "message"]))
@@ -332,7 +354,7 @@ class TestAnyOrder:
             ids = [f"m{number}" for number in range(data.draw(st.integers(1, 6)))]
             subjects = st.sampled_from(["s1", "s2"])
             waiting = list(ids)
-            for _ in range(data.draw(st.integers(1, 14))):
+            for _ in range(data.draw(st.integers(8, 40))):
                 act = data.draw(st.sampled_from(["release", "issue", "evaluate", "again", "wait"]))
                 if act == "release" and waiting:
                     scene.release(
