@@ -49,6 +49,12 @@ PLANS: dict[Boundary, Plan] = {
     Boundary.DURING_POSTING: Plan(times=1, times_in_batches=1),
     Boundary.BEFORE_DEAD_LETTER: Plan(mostly=BROKEN),
     Boundary.AFTER_DEAD_LETTER: Plan(mostly=BROKEN),
+    Boundary.PLANNING_REPLAY: Plan(times=1, times_in_batches=1, mostly=BROKEN, role="replay"),
+    Boundary.BEFORE_MOVE: Plan(times=3, mostly=BROKEN, role="replay"),
+    Boundary.AFTER_MOVE: Plan(times=3, mostly=BROKEN, role="replay"),
+    Boundary.BETWEEN_STAGES: Plan(times=2, mostly=BROKEN, role="replay"),
+    Boundary.BEFORE_FORGET: Plan(times=1, mostly=BROKEN, role="replay"),
+    Boundary.AFTER_FORGET: Plan(times=1, mostly=BROKEN, role="replay"),
 }
 
 

@@ -27,6 +27,14 @@ GROUPS = {
     "sending": (Boundary.BEFORE_SEND, Boundary.AFTER_SEND),
     "burying": (Boundary.BEFORE_DEAD_LETTER, Boundary.AFTER_DEAD_LETTER),
     "migrating": (Boundary.DURING_MIGRATION,),
+    "replaying": (
+        Boundary.PLANNING_REPLAY,
+        Boundary.BEFORE_MOVE,
+        Boundary.AFTER_MOVE,
+        Boundary.BETWEEN_STAGES,
+        Boundary.BEFORE_FORGET,
+        Boundary.AFTER_FORGET,
+    ),
 }
 
 

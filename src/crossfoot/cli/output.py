@@ -24,7 +24,20 @@ from crossfoot.connection import has_password, shown
 from crossfoot.recover.phrases import stamp
 
 TIMES = frozenset(
-    ("at", "due", "as_of", "received_at", "ended_at", "lease_until", "first_at", "last_at", "published_at", "dead_at")
+    (
+        "at",
+        "due",
+        "as_of",
+        "received_at",
+        "ended_at",
+        "lease_until",
+        "first_at",
+        "last_at",
+        "published_at",
+        "dead_at",
+        "planned_at",
+        "started_at",
+    )
 )
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""
 

@@ -277,6 +277,15 @@ class EmbeddedStore:
         with self._file.writing() as (connection, _):
             return connection.executemany(sql.PURGE, keys).rowcount if keys else 0
 
+    def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """Delete dead letters by their keys, a group at a time; the number that were still there."""
+        keys = [(int(one), self.name) for one in broker_ids if one.isascii() and one.isdecimal()]
+        gone = 0
+        for first in range(0, len(keys), SWEEP):
+            with self._file.writing() as (connection, _):
+                gone += connection.executemany(sql.FORGET_DEAD, keys[first : first + SWEEP]).rowcount
+        return gone
+
     def counts(self) -> Counts:
         with self._file.reading() as (connection, _):
             rows = connection.execute(sql.READ_COUNTS, (self.name,)).fetchall()
