@@ -20,6 +20,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, Replay
 from crossfoot.books.stock import take_stock
+from crossfoot.books.store import Book
 from crossfoot.effects.sequence import InOrder
 from crossfoot.errors import ReplayRefused
 from crossfoot.message import Message
@@ -73,12 +74,16 @@ class Clinic:
 
     async def run(self, number: int, policy: Policy = QUICK, *, work: bool = True, **pattern: Any) -> Replay:
         """With a worker beside it."""
-        runner = Runner(self.app.book.another(), self.app.queue, number, policy, hold=1.0)
-        if not work:
-            return await runner.run()
-        async with self.service.working(attempts=1, **pattern):
-            with anyio.fail_after(60):
+        book = self.app.book.another()
+        runner = Runner(book, self.app.queue, number, policy, hold=1.0)
+        try:
+            if not work:
                 return await runner.run()
+            async with self.service.working(attempts=1, **pattern):
+                with anyio.fail_after(60):
+                    return await runner.run()
+        finally:
+            book.close()
 
     async def report(self, number: int) -> Report:
         def read() -> Report:
@@ -115,6 +120,7 @@ async def a_clinic(kind: str, folder: Path, url: str, **settings: Any) -> AsyncI
     form = POSTGRES_FORMS[0] if kind == "postgres" else FORMS[0]
     place: dict[str, Any] = {"url": url, "queue": "postgres:billing", "endpoint": url} if kind == "postgres" else {}
     if kind == "elsewhere":
+        Book(folder / "queue.db").open().close()
         place = {"queue": EmbeddedQueue(folder / "queue.db", "billing", ordered=False)}
     if kind == "postgres":
         from crossfoot.queues.postgres import ensure
@@ -230,7 +236,7 @@ class TestItStopsItself:
 
         await anyio.to_thread.run_sync(halt, clinic.app.book, number, ABORTED, "no more")
         with pytest.raises(ReplayRefused, match="that is its end"):
-            await clinic.run(number)
+            await clinic.run(number, work=False)
 
 
 class TestThePlan:

@@ -56,7 +56,7 @@ def test_killed_while(
     endpoint = request.getfixturevalue(server).url if server is not None else None
     chance = random.Random(f"{seed} {group} {batch} {queue}")
     form = chance.choice(FORMS)
-    places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1)] * KILLS
+    places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1, queue=queue)] * KILLS
     chance.shuffle(places)
     scene = Scene(nursery, tmp_path, seed=chance.randrange(2**32), endpoint=endpoint, batch=batch, form=form)
 

@@ -311,13 +311,19 @@ SELECT m.source, m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m 
 WHERE r.replay = ? AND r.state = '{WAITING}'
 """
 
+COUNT_MOVED = "SELECT count(*) FROM crossfoot_replay_members WHERE replay = ? AND base IS NOT NULL"
+
+WHO = "SELECT claim FROM crossfoot_replays WHERE number = ?"
+
 OF_STAGE = """
 SELECT state, ended, count(*), max(ended_at - moved_at) FROM crossfoot_replay_members WHERE replay = ? AND stage = ? GROUP BY state, ended
 """
 
 LETTERS = """
-SELECT message, letters FROM crossfoot_replay_members WHERE replay = ? AND letters IS NOT NULL
+SELECT r.message, r.letters FROM crossfoot_replay_members r WHERE r.replay = ? AND r.letters IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM crossfoot_outbox o WHERE o.message = r.message)
 """
+"""Dead letters of members that were sent: what waits in the outbox was not, and they may be all that the broker has of it."""
 
 FORGOT = "UPDATE crossfoot_replay_members SET letters = NULL WHERE replay = ? AND message = ?"
 
@@ -336,6 +342,21 @@ TYPES = f"""
 SELECT m.type, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message
 WHERE r.replay = ? AND r.class = '{READY}' GROUP BY m.type
 """
+
+ANY_FATE = (
+    "SELECT r.class, r.state, m.fate, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
+    "WHERE r.replay = ? GROUP BY r.class, r.state, m.fate"
+)
+
+IDS_OF_CLASS = (
+    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
+    "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
+)
+
+IDS_OF_FATE = (
+    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
+    "WHERE r.replay = ? AND r.base IS NOT NULL AND m.fate = ? ORDER BY r.message LIMIT ?"
+)
 
 HANDLING_TIMES = f"""
 SELECT count(*), avg(took) FROM (

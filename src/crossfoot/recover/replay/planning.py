@@ -187,12 +187,10 @@ class Planner:
         return self._bodies.get(candidate.identity) if candidate.body is None else None
 
     def _learn_turns(self, connection: Connection, candidates: Sequence[Candidate], asked: Mapping[str, Any]) -> None:
-        handlers = {
-            handler.name for one in candidates if (handler := self._registry.find(one.type)) and handler.in_order
-        }
-        for handler in handlers:
-            rows = connection.execute(replays.SEQUENCES, {**asked, "handler": handler})
-            self._turns.learn({(handler, subject): int(last) for subject, last in rows})
+        found = (self._registry.find(one.type) for one in candidates)
+        for name in {handler.name for handler in found if handler is not None and handler.in_order is not None}:
+            rows = connection.execute(replays.SEQUENCES, {**asked, "handler": name})
+            self._turns.learn({(name, subject): int(last) for subject, last in rows})
 
     def _freeze(self, connection: Connection, number: int) -> None:
         connection.execute(replays.LEAVE, (number,))

@@ -46,7 +46,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def size_of(self, stage: int) -> int:
         """Members of a stage, which are counted from 1."""
-        return min(self.stage, self.canary * 2 ** min(stage - 1, 40))
+        return min(self.stage, self.canary << min(stage - 1, 40))
 
 
 class Tally(msgspec.Struct):
@@ -68,7 +68,7 @@ class Tally(msgspec.Struct):
 def reason_to_abort(policy: Policy, stage: int, tally: Tally) -> str | None:
     """Why a replay is not to go on, `None` when it may. Shares are of the whole stage, so that the first failure of a long one is
     no reason yet."""
-    size = max(1, min(policy.size_of(stage), max(tally.moved, policy.canary)))
+    size = policy.size_of(stage)
     if tally.bad > policy.max_errors * size:
         return f"stage {stage}: {tally.bad:,} of {tally.moved:,} ended badly, more than {policy.max_errors:.0%}"
     for cause, count in sorted(tally.again.items(), key=lambda item: -item[1]):

@@ -15,21 +15,6 @@ from crossfoot.connection import Connection
 MOST_IDS = 20
 """Ids that are told of each class and each bad end."""
 
-ANY_FATE = (
-    "SELECT r.class, r.state, m.fate, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? GROUP BY r.class, r.state, m.fate"
-)
-
-IDS_OF_CLASS = (
-    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
-)
-
-IDS_OF_FATE = (
-    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? AND r.base IS NOT NULL AND m.fate = ? ORDER BY r.message LIMIT ?"
-)
-
 
 class ClassLine(msgspec.Struct, frozen=True):
     """Members of one class and reason."""
@@ -104,7 +89,7 @@ def report(connection: Connection, replay: Replay) -> Report:
     number = replay.number
     ended: dict[str, int] = {}
     counts = dict.fromkeys((WAITING, LEFT, CHANGED), 0)
-    for _, state, fate, count in connection.execute(ANY_FATE, (number,)):
+    for _, state, fate, count in connection.execute(replays.ANY_FATE, (number,)):
         if state in counts:
             counts[state] += count
         else:
@@ -134,10 +119,12 @@ def _ids(
 ) -> dict[str, tuple[str, ...]]:
     told: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(line.name for line in lines if not line.moves):
-        told[name] = tuple(id_ for (id_,) in connection.execute(IDS_OF_CLASS, (number, name, MOST_IDS)))
+        told[name] = tuple(id_ for (id_,) in connection.execute(replays.IDS_OF_CLASS, (number, name, MOST_IDS)))
     for fate in BAD:
         if ended.get(fate.label):
-            told[fate.label] = tuple(id_ for (id_,) in connection.execute(IDS_OF_FATE, (number, int(fate), MOST_IDS)))
+            told[fate.label] = tuple(
+                id_ for (id_,) in connection.execute(replays.IDS_OF_FATE, (number, int(fate), MOST_IDS))
+            )
     return told
 
 

@@ -93,7 +93,7 @@ class Runner:
             mover = await self._prepare(replay)
             await self._stages(replay, mover)
         except Halted:
-            pass
+            await self._forget()  # of what was sent
         except (QueueUnavailable, UsageError) as error:
             await self._stop(PAUSED, str(error))
             raise
@@ -167,9 +167,7 @@ class Runner:
         with self._book.reading() as connection, connection.snapshot():
             waiting = {f"{source}|{id_}" for source, id_ in connection.execute(replays.WAITING_IDS, (self._number,))}
             rows = connection.execute(replays.OUTSTANDING, (self._number,)).fetchall()
-            (self._moved,) = connection.execute(
-                "SELECT count(*) FROM crossfoot_replay_members WHERE replay = ? AND base IS NOT NULL", (self._number,)
-            ).fetchone()
+            (self._moved,) = connection.execute(replays.COUNT_MOVED, (self._number,)).fetchone()
         return waiting, [Moved(message, base, cause, at) for message, base, _, cause, at in rows]
 
     # ---- stages --------------------------------------------------------------------------------------------------
@@ -313,9 +311,7 @@ class Runner:
         now = self._book.clock.now()
 
         def stop(connection: Connection) -> bool:
-            (claim,) = connection.execute(
-                "SELECT claim FROM crossfoot_replays WHERE number = ?", (self._number,)
-            ).fetchone()
+            (claim,) = connection.execute(replays.WHO, (self._number,)).fetchone()
             return claim == self._claim and replays.stop(connection, self._number, state, note, now, of=(RUNNING,))
 
         await anyio.to_thread.run_sync(self._book.write, stop)

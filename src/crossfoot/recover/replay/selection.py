@@ -63,8 +63,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     def kept(self) -> str:
         """As the book keeps it. Ids are not repeated there: they are the members."""
-        shown = msgspec.structs.replace(self, ids=(), fates=()) if self.ids else self
-        document = msgspec.to_builtins(shown) | ({"ids": len(self.ids)} if self.ids else {})
+        document = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
         return msgspec.json.encode(document).decode()
 
 
