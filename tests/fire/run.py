@@ -85,7 +85,9 @@ class Fire:
         self.folder, self.plan, self.say = folder, plan, say
         self.chance = random.Random(plan.seed)
         self.path = folder / "fire.db"
-        self.crew = Crew(folder, {"FIRE_FOLDER": str(folder), "FIRE_DATABASE": str(self.path)})
+        self.crew = Crew(
+            folder, {"FIRE_FOLDER": str(folder), "FIRE_DATABASE": str(self.path), "CROSSFOOT_DATABASE": str(self.path)}
+        )
         self.outcome = Outcome(problems=[])
 
     def run(self) -> Outcome:

@@ -100,6 +100,8 @@ def test_a_book_of_the_first_version_is_brought_to_the_newest(path: Path) -> Non
                 connection.execute(f"DROP TRIGGER {name}")
         connection.execute("DROP TABLE crossfoot_removed")
         connection.execute("DROP INDEX crossfoot_outbox_line")
+        connection.execute("DROP TABLE crossfoot_replays")
+        connection.execute("DROP TABLE crossfoot_replay_members")
     set_version(path, "0001")
 
     make(path)
