@@ -1,4 +1,4 @@
-"""`crossfoot replay`, as it is typed: its documents fit their schema, its exit codes are those of the guide, its complaints say what to do."""
+"""`crossfoot replay`, as it is typed: its documents fit their schema, its exit codes and complaints are those of the guide."""
 
 from __future__ import annotations
 

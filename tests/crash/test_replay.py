@@ -102,7 +102,8 @@ SENDING = (Boundary.BEFORE_SEND, Boundary.AFTER_SEND)
 
 def play(folder: Path, role: str, where: str, at: str = "", nth: int = 0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, role, where, at, str(nth), str(MEMBERS)], cwd=folder, capture_output=True, text=True, timeout=90, check=False,
+        [sys.executable, "-c", PROGRAM, role, where, at, str(nth), str(MEMBERS)],
+        cwd=folder, capture_output=True, text=True, timeout=90, check=False,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
     )  # fmt: skip
 

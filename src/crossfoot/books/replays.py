@@ -204,14 +204,14 @@ CLASSIFY = (
     ),
     _classify(
         COMPLETED, "'its operation was completed by another message'",
-        "(EXISTS (SELECT 1 FROM {messages} m JOIN crossfoot_operations o ON o.key = m.operation "
+        "(EXISTS (SELECT 1 FROM {messages} m CROSS JOIN crossfoot_operations o ON o.key = m.operation "
         "WHERE m.key = crossfoot_replay_members.message) "
         "OR EXISTS (SELECT 1 FROM crossfoot_operations o WHERE o.message = crossfoot_replay_members.message))",
     ),
     _classify(
         COMPLETED, "'another member asks for the same operation, and goes before it'",
-        "EXISTS (SELECT 1 FROM {messages} m JOIN {messages} f ON f.operation = m.operation AND f.key < m.key "
-        "JOIN crossfoot_replay_members r ON r.replay = :replay AND r.message = f.key AND r.class = '" + READY + "' "
+        "EXISTS (SELECT 1 FROM {messages} m CROSS JOIN {messages} f ON f.operation = m.operation AND f.key < m.key "
+        "CROSS JOIN crossfoot_replay_members r ON r.replay = :replay AND r.message = f.key AND r.class = '" + READY + "' "
         "WHERE m.key = crossfoot_replay_members.message AND m.operation IS NOT NULL)",
     ),
 )  # fmt: skip
@@ -279,13 +279,13 @@ NEXT = differs(
 SELECT r.message, r.cause, r.fate, r.latest, r.before, r.after, m.source, m.id, m.type, m.subject, m.operation, m.correlation,
   m.causation, m.sequence, m.body
 FROM crossfoot_replay_members r CROSS JOIN crossfoot_messages m ON m.key = r.message
-WHERE r.replay = ? AND r.state = '{WAITING}' AND r.message > ? ORDER BY r.message LIMIT ?
+WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND r.message > ? ORDER BY r.message LIMIT ?
 """,
     postgres=f"""
 SELECT r.message, r.cause, r.fate, r.latest, r.before, r.after, m.source, m.id, m.type, m.subject, m.operation, m.correlation,
   m.causation, m.sequence, (SELECT p.body FROM crossfoot_payloads p WHERE p.key = r.message)
 FROM crossfoot_replay_members r JOIN crossfoot_records m ON m.key = r.message
-WHERE r.replay = ? AND r.state = '{WAITING}' AND r.message > ? ORDER BY r.message LIMIT ?
+WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND r.message > ? ORDER BY r.message LIMIT ?
 """,
 )
 
@@ -321,7 +321,7 @@ SELECT state, ended, count(*), max(ended_at - moved_at) FROM crossfoot_replay_me
 
 LETTERS = """
 SELECT r.message, r.letters FROM crossfoot_replay_members r WHERE r.replay = ? AND r.letters IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM crossfoot_outbox o WHERE o.message = r.message)
+  AND r.message NOT IN (SELECT message FROM crossfoot_outbox)
 """
 """Dead letters of members that were sent: what waits in the outbox was not, and they may be all that the broker has of it."""
 

@@ -276,4 +276,10 @@ replay_members = Table(
 )
 """`fate` and `latest` are those of the plan: a member to which something happened since is left alone. `base` is the attempt that
 its deliveries go on from; `letters` are the broker's ids of the dead letters that its move makes void."""
-Index("crossfoot_replay_members_stage", replay_members.c.replay, replay_members.c.state, replay_members.c.stage)
+Index(
+    "crossfoot_replay_members_stage",
+    replay_members.c.replay,
+    replay_members.c.state,
+    replay_members.c.stage,
+    replay_members.c.message,
+)

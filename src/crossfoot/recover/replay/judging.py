@@ -97,6 +97,8 @@ def judge(
         return Verdict(PAYLOAD_GONE, "neither the book nor the dead letters have what it carried")
     if handler is None:
         return Verdict(NO_HANDLER, f"no handler of this version takes {candidate.type}")
+    if transform is None and not _needs_reading(candidate, body, handler):
+        return Verdict(READY)
     try:
         message = decode(body)
     except EnvelopeInvalid as error:
@@ -114,6 +116,13 @@ def judge(
     except Exception as error:  # noqa: BLE001 - the user's types may raise anything: then the payload does not fit them
         return Verdict(SCHEMA, f"the handler's payload type raised {type(error).__name__}", after)
     return turns.take(handler, message)._replace(after=after, operation=operation)
+
+
+def _needs_reading(candidate: Candidate, body: bytes, handler: Handler) -> bool:
+    """Whether what it carries can make a difference. Its envelope was read when it was booked."""
+    return (
+        handler.payload is not None or handler.in_order is not None or candidate.operation is None or b'"expirytime"' in body
+    )  # fmt: skip
 
 
 def _mended(message: Message, body: bytes, transform: Transform) -> tuple[Message, bytes | None]:

@@ -24,13 +24,16 @@ from crossfoot.books.identity import CAME_TO_NOTHING
 from crossfoot.books.queries import entries_of
 from crossfoot.books.replays import Member, Replay
 from crossfoot.books.store import Book, write_entries
-from crossfoot.clock import Micros, micros
+from crossfoot.clock import SECOND, Micros, micros
 from crossfoot.connection import Connection
-from crossfoot.effects.outbox import BASE_ATTRIBUTE, CLAIM_SECONDS, Letter, numbered, token
+from crossfoot.effects.outbox import BASE_ATTRIBUTE, Letter, numbered, token
 from crossfoot.errors import EnvelopeInvalid, MessageTooLarge, UsageError
 from crossfoot.message import decode
 from crossfoot.message.priority import priority_of
 from crossfoot.queues.queue import LocalQueue, Outgoing
+
+LEAST_CLAIM: Micros = 5 * SECOND
+"""For how long a runner's letters are its own to send: as long as it has the replay, and at least so long. Then any relay sends them."""
 
 
 class Halted(Exception):
@@ -183,7 +186,7 @@ class Mover:
         message = decode(body)
         partition = message.partitionkey or message.subject
         if self._local is None:
-            until = now + micros(CLAIM_SECONDS)
+            until = now + max(self._hold, LEAST_CLAIM)
             posts.append(
                 (member.message, self._replay.queue, member.identity, body, partition, base, until, self._token)
             )

@@ -14,6 +14,7 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -292,10 +293,9 @@ class Runner:
         names = [name for _, letters in rows for name in msgspec.json.decode(letters, type=list[str])]
         await self._queue.forget_dead(names)
         reach(Boundary.AFTER_FORGET)
-        done = [(self._number, message) for message, _ in rows]
-        await anyio.to_thread.run_sync(
-            self._book.write, lambda connection: connection.executemany(replays.FORGOT, done)
-        )
+        for first in range(0, len(rows), 4 * MOST_MOVED):
+            done = [(self._number, message) for message, _ in rows[first : first + 4 * MOST_MOVED]]
+            await anyio.to_thread.run_sync(self._book.write, partial(_note_forgotten, done))
 
     def _to_forget(self) -> list[tuple[int, str]]:
         with self._book.reading() as connection:
@@ -315,6 +315,10 @@ class Runner:
             return claim == self._claim and replays.stop(connection, self._number, state, note, now, of=(RUNNING,))
 
         await anyio.to_thread.run_sync(self._book.write, stop)
+
+
+def _note_forgotten(rows: Sequence[tuple[int, int]], connection: Connection) -> None:
+    connection.executemany(replays.FORGOT, rows)
 
 
 class _Budget:

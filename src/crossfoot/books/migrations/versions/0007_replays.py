@@ -51,7 +51,7 @@ CREATE TABLE crossfoot_replay_members (
 """
 
 _STAGE = """
-CREATE INDEX crossfoot_replay_members_stage ON crossfoot_replay_members (replay, state, stage)
+CREATE INDEX crossfoot_replay_members_stage ON crossfoot_replay_members (replay, state, stage, message)
 """
 
 SQLITE = (
