@@ -16,12 +16,11 @@ import pytest
 
 from crossfoot.books import replays
 from crossfoot.books.entry import Kind
-from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, Replay
 from crossfoot.books.stock import take_stock
 from crossfoot.books.store import Book
-from crossfoot.effects.sequence import InOrder
+from crossfoot.clock import SECOND
 from crossfoot.errors import ReplayRefused
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
@@ -30,7 +29,7 @@ from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
 from crossfoot.recover.replay.running import Runner, halt
 from crossfoot.recover.replay.selection import Selection
-from tests.acceptance.service_rig import FORMS, PATIENCE, Service, a_service, eventually
+from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
 from tests.conformance.database_forms import POSTGRES_FORMS
 from tests.conformance.database_rig import Sql, insert
 
@@ -315,6 +314,21 @@ class TestThePlan:
         with pytest.raises(ReplayRefused, match="before the horizon"):
             await runner.run()
 
+    async def test_what_the_horizon_has_passed_since_the_plan_is_not_moved(self, clinic: Clinic) -> None:
+        (old,) = await clinic.kill("case.released", "case-1")
+        clinic.broken.clear()
+        number = await clinic.plan(horizon=3600.0)
+        assert clinic.classes(number) == {old.id: replays.READY}
+        clinic.app.book.write(
+            lambda connection: connection.execute("UPDATE crossfoot_messages SET at = at - ?", (3_601 * SECOND,))
+        )
+
+        await clinic.run(number)
+
+        told = await clinic.report(number)
+        assert (told.changed, told.moved) == (1, 0)
+        assert clinic.service.effects == []
+
     async def test_members_that_were_changed_by_hand_are_not_run(self, clinic: Clinic) -> None:
         await clinic.kill("case.released", "case-1", "case-2")
         number = await clinic.plan()
@@ -367,6 +381,3 @@ class TestTransformations:
 
         with pytest.raises(Exception, match="changed operation"):
             await clinic.plan(transform=lambda old: msgspec.structs.replace(old, operation="another"))
-
-
-__all__ = ["PATIENCE", "Fate", "InOrder"]

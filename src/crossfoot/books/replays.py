@@ -88,6 +88,7 @@ class Member(msgspec.Struct, frozen=True):
     correlation: str | None
     causation: str | None
     sequence: int | None
+    at: Micros
     body: bytes | None
 
     @property
@@ -226,16 +227,10 @@ UPDATE crossfoot_replay_members SET state = '{LEFT}'
 WHERE replay = ? AND state = '{WAITING}' AND class NOT IN ({", ".join(f"'{one}'" for one in MOVES)})
 """
 
-MEMBERSHIP = differs(
-    """
-SELECT count(*), coalesce(sum(m.d0), 0), coalesce(sum(m.d1), 0) FROM crossfoot_replay_members r
-JOIN crossfoot_messages m ON m.key = r.message WHERE r.replay = ?
-""",
-    postgres="""
-SELECT count(*), coalesce(sum(m.d0), 0)::bigint, coalesce(sum(m.d1), 0)::bigint FROM crossfoot_replay_members r
-JOIN crossfoot_records m ON m.key = r.message WHERE r.replay = ?
-""",
-)
+MEMBERSHIP = _both("""
+SELECT count(*), CAST(coalesce(sum(m.d0), 0) AS BIGINT), CAST(coalesce(sum(m.d1), 0) AS BIGINT) FROM crossfoot_replay_members r
+JOIN {messages} m ON m.key = r.message WHERE r.replay = ?
+""")
 
 BY_CLASS = """
 SELECT class, reason, count(*), min(message) FROM crossfoot_replay_members WHERE replay = ? GROUP BY class, reason
@@ -277,13 +272,13 @@ WHERE number = ? AND state IN ({{states}})
 NEXT = differs(
     f"""
 SELECT r.message, r.cause, r.fate, r.latest, r.before, r.after, m.source, m.id, m.type, m.subject, m.operation, m.correlation,
-  m.causation, m.sequence, m.body
+  m.causation, m.sequence, m.at, m.body
 FROM crossfoot_replay_members r CROSS JOIN crossfoot_messages m ON m.key = r.message
 WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND r.message > ? ORDER BY r.message LIMIT ?
 """,
     postgres=f"""
 SELECT r.message, r.cause, r.fate, r.latest, r.before, r.after, m.source, m.id, m.type, m.subject, m.operation, m.correlation,
-  m.causation, m.sequence, (SELECT p.body FROM crossfoot_payloads p WHERE p.key = r.message)
+  m.causation, m.sequence, m.at, (SELECT p.body FROM crossfoot_payloads p WHERE p.key = r.message)
 FROM crossfoot_replay_members r JOIN crossfoot_records m ON m.key = r.message
 WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND r.message > ? ORDER BY r.message LIMIT ?
 """,

@@ -70,11 +70,12 @@ class Mover:
         claim: names this runner; `hold` is for how many seconds nobody else runs it.
         local: the queue, if it is a table beside the book.
         buried: the broker's ids of dead letters, by `source|id`.
+        horizon: seconds since its publication after which a member's operation may be forgotten.
     """
 
     def __init__(
         self, book: Book, replay: Replay, claim: str, *, hold: float, local: LocalQueue | None,
-        buried: Mapping[str, Sequence[str]],
+        buried: Mapping[str, Sequence[str]], horizon: float | None = None,
     ) -> None:  # fmt: skip
         self._book = book
         self._replay = replay
@@ -82,6 +83,7 @@ class Mover:
         self._hold = micros(hold)
         self._local = local
         self._buried = buried
+        self._horizon = None if horizon is None else micros(horizon)
         self._token = token()  # of its letters, which no other sender has
 
     def hold(self, connection: Connection, stage: int, now: Micros) -> None:
@@ -111,7 +113,7 @@ class Mover:
             entries: list[Entry] = []
             for member in (Member(*row) for row in rows):
                 group.upto = member.message
-                summary_now = self._still(connection, member)
+                summary_now = self._still(connection, member, now)
                 if isinstance(summary_now, str):
                     group.changed += 1
                     connection.execute(replays.CHANGE_MEMBER, (stage, summary_now, self._replay.number, member.message))
@@ -140,13 +142,15 @@ class Mover:
             self._local.wake()
         return done
 
-    def _still(self, connection: Connection, member: Member) -> int | str:
+    def _still(self, connection: Connection, member: Member, now: Micros) -> int | str:
         """Its attempts, if it stands as the plan found it; or what is otherwise."""
         connection.execute(sql.LOCK_RECORD, (member.message,))
         summary = fold(entries_of(connection, member.message))
         fate = posted_fate(summary)
         if fate not in CAME_TO_NOTHING or summary.latest != member.latest:
             return f"it is {fate.label if fate is not None else 'unaccounted'}, and something happened to it since the plan"
+        if self._horizon is not None and member.at < now - self._horizon:
+            return "the horizon of deduplication has passed it since the plan: whether it was completed cannot be known any more"
         body = member.after or member.body
         if body is None:
             return "what it carried is gone since the plan"

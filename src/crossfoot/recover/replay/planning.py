@@ -130,7 +130,7 @@ class Planner:
                 f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
                 "--by-cause shows what there is"
             )
-        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept())
+        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept(asked.horizon))
         number = int(self._book.write(lambda connection: connection.execute(replays.ADD, row).fetchone()[0]))
         for first in range(0, len(keys), PART):
             self._part(number, keys[first : first + PART])

@@ -57,7 +57,8 @@ class Runner:
     Args:
         queue: the queue that its members belong to.
         policy: the bounds; those that it was run with last, unless given.
-        horizon: seconds after which a message's operation may be forgotten: what passed it since the plan is not moved.
+        horizon: seconds since its publication after which a message's operation may be forgotten: what passed it since the plan is
+            not moved. The plan's, unless given.
         hold: seconds for which this runner has the replay without renewing it.
     """
 
@@ -143,6 +144,8 @@ class Runner:
                 f"replay {replay.number} was planned with {replay.count:,} members, and there are others now ({members[0]:,}): "
                 "somebody has changed them, or removed messages; plan it again"
             )
+        if self._horizon is None:
+            self._horizon = msgspec.json.decode(replay.selection).get("horizon")
         if self._horizon is not None and self._book.clock.now() - replay.at > micros(self._horizon):
             raise ReplayRefused(
                 f"replay {replay.number} was planned before the horizon of deduplication ({self._horizon:g} s): what was completed "
@@ -162,7 +165,15 @@ class Runner:
         local = self._queue if isinstance(self._queue, LocalQueue) else None
         if local is not None and not await anyio.to_thread.run_sync(local.is_in, self._book.path):
             local = None
-        return Mover(self._book, replay, self._claim, hold=self._hold_for, local=local, buried=buried)
+        return Mover(
+            self._book,
+            replay,
+            self._claim,
+            hold=self._hold_for,
+            local=local,
+            buried=buried,
+            horizon=self._horizon,
+        )
 
     def _left(self) -> tuple[set[str], list[Moved]]:
         with self._book.reading() as connection, connection.snapshot():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import msgspec
 
@@ -61,9 +62,10 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             parts += [f"{name} {' or '.join(values)}"] if values else []
         return ", ".join(parts)
 
-    def kept(self) -> str:
-        """As the book keeps it. Ids are not repeated there: they are the members."""
-        document = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
+    def kept(self, horizon: float | None = None) -> str:
+        """As the book keeps it, with the horizon of the plan. Ids are not repeated there: they are the members."""
+        document: dict[str, Any] = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
+        document["horizon"] = horizon
         return msgspec.json.encode(document).decode()
 
 
