@@ -12,7 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.acceptance.shell import ROOT, crossfoot
+from tests.acceptance.pages import ROOT
+from tests.acceptance.shell import crossfoot
 
 SCHEMA = json.loads((ROOT / "src/crossfoot/cli/schemas/replay.json").read_text(encoding="utf-8"))
 
