@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demos test crash chaos lint format types contracts check bench bench-peers build lock lock-check clean
+.PHONY: help setup demo demos test crash chaos fire lint format types contracts check bench bench-peers build lock lock-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ crash: .venv/.ready-dev ## the crash matrix in full: 20 kills at every boundary;
 
 chaos: .venv/.ready-dev ## everything around a service breaks, on every pair of book and queue; options in ARGS='--minutes 30 --pair postgres/postgres --seed 7'
 	nice -n 19 $(BIN)/python -m tests.chaos $(ARGS)
+
+fire: .venv/.ready-dev ## a replay of 20,000 dead letters while everything is killed; options in ARGS='--dead 2000 --seed 7'
+	$(BIN)/python -m tests.fire $(ARGS)
 
 demos: .venv/.ready-dev ## the demo at full size, over seeds and queues; options in ARGS='--seeds 1,2,3'
 	$(BIN)/python -m tests.demos $(ARGS)

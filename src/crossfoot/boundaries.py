@@ -27,6 +27,12 @@ class Boundary(StrEnum):
     DURING_POSTING = "during posting"
     BEFORE_DEAD_LETTER = "before dead-lettering"
     AFTER_DEAD_LETTER = "after dead-lettering, before its entry"
+    PLANNING_REPLAY = "between two parts of a replay's plan"
+    BEFORE_MOVE = "in a replay, before some are moved"
+    AFTER_MOVE = "in a replay, after some were moved"
+    BETWEEN_STAGES = "in a replay, between two stages"
+    BEFORE_FORGET = "in a replay, before dead letters are forgotten"
+    AFTER_FORGET = "in a replay, after dead letters were forgotten"
 
 
 _hook: Callable[[Boundary], None] | None = None

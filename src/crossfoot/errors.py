@@ -5,7 +5,8 @@ CrossfootError
 │   ├── UnknownSetting
 │   ├── HandlerConflict
 │   ├── TransactionMisuse
-│   └── PublishRefused
+│   ├── PublishRefused
+│   └── ReplayRefused
 ├── Unavailable                a server, file or disk that cannot be used right now
 │   ├── QueueUnavailable
 │   │   └── QueueMissing
@@ -76,6 +77,10 @@ class PublishRefused(UsageError):
     """
 
     refused: tuple[str, ...] = ()
+
+
+class ReplayRefused(UsageError):
+    """A replay that cannot be planned or run as it stands; nothing was moved."""
 
 
 class Unavailable(CrossfootError):

@@ -178,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
         cells = [
             Cell(boundary, queue, batch)
             for batch, queue in product((1, 4), queues)
-            for boundary in boundaries(batch=batch > 1)
+            for boundary in boundaries(batch=batch > 1, queue=queue)
             if asked.at in (None, boundary)
         ]
         matrix = Matrix(Path(folder), endpoints, asked.seed, asked.kills)

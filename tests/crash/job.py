@@ -27,7 +27,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         role: `publish` publishes `messages`, `open` opens the book, `work` works until there is nothing left to do, and
-            `settle` works until the books are closed, or for `patience` seconds at most.
+            `settle` works until the books are closed, or for `patience` seconds at most. `replay` works, too, and meanwhile brings
+            back what died, first by the plans that others left behind.
         boundary, nth: where to die: the boundary's name, and at which time of reaching it. Without a name: not at all.
         mark: the file in which the victim says where it dies, before it does.
         noted: the file in which a publisher notes what it asks for and what was answered.

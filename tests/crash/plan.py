@@ -49,6 +49,12 @@ PLANS: dict[Boundary, Plan] = {
     Boundary.DURING_POSTING: Plan(times=1, times_in_batches=1),
     Boundary.BEFORE_DEAD_LETTER: Plan(mostly=BROKEN),
     Boundary.AFTER_DEAD_LETTER: Plan(mostly=BROKEN),
+    Boundary.PLANNING_REPLAY: Plan(times=1, times_in_batches=1, mostly=BROKEN, role="replay"),
+    Boundary.BEFORE_MOVE: Plan(times=3, mostly=BROKEN, role="replay"),
+    Boundary.AFTER_MOVE: Plan(times=3, mostly=BROKEN, role="replay"),
+    Boundary.BETWEEN_STAGES: Plan(times=2, mostly=BROKEN, role="replay"),
+    Boundary.BEFORE_FORGET: Plan(times=1, mostly=BROKEN, role="replay"),
+    Boundary.AFTER_FORGET: Plan(times=1, mostly=BROKEN, role="replay"),
 }
 
 
@@ -63,6 +69,10 @@ def plan_of(boundary: Boundary) -> Plan:
     return PLANS[boundary]
 
 
-def boundaries(*, batch: bool) -> list[Boundary]:
-    """All there are in this mode. Only a batch has a middle."""
-    return [boundary for boundary in Boundary if batch or boundary is not Boundary.INSIDE_BATCH]
+FORGETTING = (Boundary.BEFORE_FORGET, Boundary.AFTER_FORGET)
+
+
+def boundaries(*, batch: bool, queue: str = "") -> list[Boundary]:
+    """All there are in this mode. Only a batch has a middle, and Kafka forgets no single dead letter."""
+    left_out = {*(() if batch else (Boundary.INSIDE_BATCH,)), *(FORGETTING if queue == "kafka" else ())}
+    return [boundary for boundary in Boundary if boundary not in left_out]

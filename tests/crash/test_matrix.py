@@ -27,6 +27,14 @@ GROUPS = {
     "sending": (Boundary.BEFORE_SEND, Boundary.AFTER_SEND),
     "burying": (Boundary.BEFORE_DEAD_LETTER, Boundary.AFTER_DEAD_LETTER),
     "migrating": (Boundary.DURING_MIGRATION,),
+    "replaying": (
+        Boundary.PLANNING_REPLAY,
+        Boundary.BEFORE_MOVE,
+        Boundary.AFTER_MOVE,
+        Boundary.BETWEEN_STAGES,
+        Boundary.BEFORE_FORGET,
+        Boundary.AFTER_FORGET,
+    ),
 }
 
 
@@ -48,7 +56,7 @@ def test_killed_while(
     endpoint = request.getfixturevalue(server).url if server is not None else None
     chance = random.Random(f"{seed} {group} {batch} {queue}")
     form = chance.choice(FORMS)
-    places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1)] * KILLS
+    places = [place for place in GROUPS[group] if place in boundaries(batch=batch > 1, queue=queue)] * KILLS
     chance.shuffle(places)
     scene = Scene(nursery, tmp_path, seed=chance.randrange(2**32), endpoint=endpoint, batch=batch, form=form)
 

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,19 @@ import msgspec
 
 import crossfoot.app
 from crossfoot import Crossfoot, boundaries
+from crossfoot.books.replays import FINISHED, PAUSED, PLANNED, RUNNING, newest
 from crossfoot.boundaries import Boundary
 from crossfoot.effects.outbox import Outbox
+from crossfoot.errors import ReplayRefused
 from crossfoot.queues.kafka.answers import import_client
 from crossfoot.queues.postgres import PostgresQueue
 from crossfoot.queues.rabbitmq.answers import import_aiormq
 from crossfoot.queues.redis.answers import import_redis
 from crossfoot.queues.sqs.client import default_session
+from crossfoot.recover.replay.planning import Asked, plan
+from crossfoot.recover.replay.policy import Policy
+from crossfoot.recover.replay.running import Runner
+from crossfoot.recover.replay.selection import Selection
 from crossfoot.worker.retry import Retry
 from crossfoot.worker.worker import Worker
 from tests.crash import audit, sabotage
@@ -124,6 +130,31 @@ async def _settle(app: Crossfoot, job: Job) -> int:
     return 0 if closed else 3
 
 
+async def _replay(app: Crossfoot, job: Job) -> int:
+    """Go on with the replays that others left, and then have one of its own; what died dies again, and nothing else happens."""
+    await _worker(app).run(until_idle=True)
+    worker = _worker(app)
+    policy = Policy(canary=1, stage=16, rate=10_000.0, window=8, max_errors=1.0, max_again=1.0, patience=20.0)
+    asked = Asked(selection=Selection(), by="tests", why="crash")
+    ends = set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        for number in await anyio.to_thread.run_sync(_unfinished, app):
+            replay = await Runner(app.book.another(), app.queue, number, policy, hold=0.5).run()
+            ends.add(replay.state)
+        with suppress(ReplayRefused):  # nothing has died yet
+            number, _ = await plan(app.book, app.queue, app.registry, asked)
+            ends.add((await Runner(app.book.another(), app.queue, number, policy, hold=0.5).run()).state)
+        worker.stop()
+    await app.aclose()
+    return 0 if ends <= {FINISHED} else 4
+
+
+def _unfinished(app: Crossfoot) -> list[int]:
+    with app.book.reading() as connection:
+        return [one.number for one in newest(connection, 100) if one.state in (PLANNED, RUNNING, PAUSED)]
+
+
 def _worker(app: Crossfoot) -> Worker:
     """A message may be in the hands of many that die before somebody lives through it."""
     return app.worker(retry=Retry(attempts=2, deaths=1_000, base=0.05))
@@ -133,7 +164,7 @@ async def _held(app: Crossfoot) -> int:
     return (await app.queue.depth()).held
 
 
-_ROLES = {"open": _open, "publish": _publish, "work": _work, "settle": _settle}
+_ROLES = {"open": _open, "publish": _publish, "work": _work, "settle": _settle, "replay": _replay}
 
 
 # ---- where they come from --------------------------------------------------------------------------------------------

@@ -144,6 +144,9 @@ READS_ALL = {
     re.compile(r"crossfoot\.books\.(custody\.LYING_THERE|posting[.:])"): "SQLite's",
     re.compile(r"crossfoot\.queues\.postgres\.sql\.OPENED"): "it asks for the table, and not for rows",
     re.compile(r"crossfoot\.books\.horizon:"): "made once, when the module is imported",
+    re.compile(
+        r"crossfoot\.(books\.replays|recover\.replay)\b"
+    ): "a replay's, timed with its members in test_replay_large.py",
 }
 """Statements that are not judged, and why."""
 

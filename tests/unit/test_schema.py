@@ -104,6 +104,8 @@ def test_a_book_of_the_first_version_is_brought_to_the_newest(path: Path) -> Non
             connection.execute(f"DROP TABLE crossfoot_{table}")
         connection.execute("DROP INDEX crossfoot_outcomes_about")
         connection.execute("CREATE INDEX crossfoot_outcomes_name ON crossfoot_outcomes (name, at)")
+        connection.execute("DROP TABLE crossfoot_replays")
+        connection.execute("DROP TABLE crossfoot_replay_members")
     set_version(path, "0001")
 
     make(path)

@@ -325,3 +325,57 @@ facts = Table(
     sqlite_with_rowid=False,
 )
 """What the book knows of itself: its identity, and how far it is posted."""
+
+replays = Table(
+    "crossfoot_replays",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("queue", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("selection", Text, nullable=False),
+    Column("policy", Text),
+    Column("count", BigInteger, nullable=False, server_default=text("0")),
+    Column("d0", BigInteger, nullable=False, server_default=text("0")),
+    Column("d1", BigInteger, nullable=False, server_default=text("0")),
+    Column("stage", Integer, nullable=False, server_default=text("0")),
+    Column("note", Text),
+    Column("claim", Text),
+    Column("until", BigInteger, nullable=False, server_default=text("0")),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+)
+
+replay_members = Table(
+    "crossfoot_replay_members",
+    metadata,
+    Column("replay", BigInteger, nullable=False),
+    Column("message", BigInteger, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("reason", Text),
+    Column("fate", Integer, nullable=False),
+    Column("latest", BigInteger, nullable=False),
+    Column("cause", Text),
+    Column("state", Text, nullable=False),
+    Column("stage", Integer),
+    Column("base", Integer),
+    Column("moved_at", BigInteger),
+    Column("ended", Integer),
+    Column("ended_at", BigInteger),
+    Column("letters", Text),
+    Column("before", LargeBinary),
+    Column("after", LargeBinary),
+    PrimaryKeyConstraint("replay", "message"),
+    sqlite_with_rowid=False,
+)
+"""`fate` and `latest` are those of the plan: a member to which something happened since is left alone. `base` is the attempt that
+its deliveries go on from; `letters` are the broker's ids of the dead letters that its move makes void."""
+Index(
+    "crossfoot_replay_members_stage",
+    replay_members.c.replay,
+    replay_members.c.state,
+    replay_members.c.stage,
+    replay_members.c.message,
+)

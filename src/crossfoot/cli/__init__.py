@@ -38,6 +38,7 @@ COMMANDS = (
     "discard",
     "outcomes",
     "alerts",
+    "replay",
     "metrics",
     "flow",
 )

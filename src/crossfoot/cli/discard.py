@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from typing import Annotated
 
 import msgspec
@@ -16,6 +13,7 @@ from crossfoot.books.store import Book
 from crossfoot.cli.options import Database, Json, QueueName
 from crossfoot.cli.output import clean, complain, print_json
 from crossfoot.cli.reading import reading
+from crossfoot.cli.user import user
 from crossfoot.connection import Connection, shown
 from crossfoot.errors import NotDiscarded, UsageError
 from crossfoot.recover.discarding import discard as discard_one
@@ -64,7 +62,7 @@ def discard(
     book = Book(path)
     try:
         answers = [
-            _discard(book, one, reason=reason.strip(), by=by or this_user()) if isinstance(one, Row) else one
+            _discard(book, one, reason=reason.strip(), by=by or user()) if isinstance(one, Row) else one
             for one in found
         ]
     finally:
@@ -106,12 +104,3 @@ def _show(answer: Answer) -> None:
         typer.echo(clean(f"discarded  {answer.message}" + (f"  ({answer.reason})" if answer.reason else "")))
     else:
         complain(f"not discarded: {answer.reason}", code=1)
-
-
-def this_user() -> str:
-    """Who types this, as far as the machine knows."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container whose user has no name
-        name = f"uid {os.getuid()}"
-    return f"{name}@{socket.gethostname()}"

@@ -6,6 +6,9 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 from crossfoot import settings
 from crossfoot.app import Crossfoot
@@ -32,9 +35,38 @@ def load_app(target: str) -> Crossfoot:
     Raises:
         UsageError: there is no such module or name, or it is no `Crossfoot`; with the remedy.
     """
+    module, name = _named(target, "a service: write MODULE:NAME, as in billing:app")
+    app = getattr(module, name, None)
+    if app is None:
+        names = [key for key, value in vars(module).items() if isinstance(value, Crossfoot)]
+        hint = f"it has {', '.join(names)}" if names else "it has no Crossfoot(...) at its top level"
+        raise UsageError(f"module {module.__name__} has no {name!r}: {hint}")
+    if not isinstance(app, Crossfoot):
+        raise UsageError(
+            f"{target} is a {type(app).__name__}, not a Crossfoot: name the object made by Crossfoot('...')"
+        )
+    return app
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """The function that `MODULE:FUNCTION` names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    module, name = _named(target, "a function: write MODULE:FUNCTION, as in repairs:add_currency")
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(f"module {module.__name__} has no function {name!r}")
+    made: Callable[..., Any] = function
+    return made
+
+
+def _named(target: str, wanted: str) -> tuple[ModuleType, str]:
+    """The module and the name in it. Raises UsageError."""
     module_name, _, name = target.partition(":")
     if not module_name or not name:
-        raise UsageError(f"{target!r} does not name a service: write MODULE:NAME, as in billing:app")
+        raise UsageError(f"{target!r} does not name {wanted}")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise UsageError(
             f"{module_name!r} is no module's name: write it as in an import, billing:app or shop.billing:app"
@@ -53,16 +85,7 @@ def load_app(target: str) -> Crossfoot:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(f"{module_name} could not be imported: {_told(error)}") from error
-    app = getattr(module, name, None)
-    if app is None:
-        names = [key for key, value in vars(module).items() if isinstance(value, Crossfoot)]
-        hint = f"it has {', '.join(names)}" if names else "it has no Crossfoot(...) at its top level"
-        raise UsageError(f"module {module_name} has no {name!r}: {hint}")
-    if not isinstance(app, Crossfoot):
-        raise UsageError(
-            f"{target} is a {type(app).__name__}, not a Crossfoot: name the object made by Crossfoot('...')"
-        )
-    return app
+    return module, name
 
 
 def book_of(app: Crossfoot) -> str:

@@ -107,7 +107,10 @@ class Outbox:
             PublishRefused: nothing was sent, and nothing ever would be: the queue is not set as it must be, or there is none of
                 that name, and this book never knew one. They are refused, and out of the outbox.
         """
-        intended = await anyio.to_thread.run_sync(self._intend, records)
+        return await self.deliver(await anyio.to_thread.run_sync(self._intend, records), queue)
+
+    async def deliver(self, intended: Sequence[Letter | Refused], queue: Queue) -> list[PublishAnswer]:
+        """Send what this sender has claimed for itself, as `publish` does."""
         letters = [letter for letter in intended if isinstance(letter, Letter)]
         behind: set[int] = set()
         if letters and queue.capabilities.order is Order.KEY:
@@ -167,7 +170,7 @@ class Outbox:
     def _intend(self, records: Sequence[tuple[Record, Outgoing]]) -> list[Letter | Refused]:
         """Letters for the outbox; those whose name is another message's are refused."""
         now = self._book.clock.now()
-        claim, until = _token(), now + self._claim_for
+        claim, until = token(), now + self._claim_for
 
         def intend(connection: Connection) -> list[Letter | Refused]:
             found = find_or_publish(connection, [record for record, _ in records])
@@ -177,7 +180,7 @@ class Outbox:
                 for (record, outgoing), place in asked
                 if not isinstance(place, IdentityTaken)
             ]
-            numbers = iter(_numbered(connection, rows))
+            numbers = iter(numbered(connection, rows))
             letters: list[Letter | Refused] = []
             entries = []
             for (_, outgoing), place in asked:
@@ -218,7 +221,7 @@ class Outbox:
         with self._book.reading() as connection:  # no write lock is taken while there is nothing to send
             if connection.execute(due, parameters).fetchone() is None:
                 return []
-        claim = _token()
+        claim = token()
         parameters |= {"claim": claim, "until": now + self._claim_for}
 
         def take_up(connection: Connection) -> list[Any]:
@@ -333,7 +336,7 @@ class Outbox:
         )  # fmt: skip
 
 
-def _numbered(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[int]:
+def numbered(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[int]:
     """Put rows into the outbox. Returns their numbers, which rise in the order of the rows."""
     whole = len(rows) - len(rows) % sql.GROUP
     numbers: list[int] = []
@@ -374,5 +377,6 @@ def pause(tries: int) -> Micros:
     return micros(min(60.0, 0.25 * 2 ** min(tries - 1, 8)))
 
 
-def _token() -> str:
+def token() -> str:
+    """Names one sender's claim."""
     return os.urandom(8).hex()

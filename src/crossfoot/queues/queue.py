@@ -292,6 +292,15 @@ class KeepsExpired(Protocol):
 
 
 @runtime_checkable
+class ForgetsDead(Protocol):
+    """A queue whose dead letters can be taken away one by one, when their messages have been sent again."""
+
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """Forget dead letters, by the ids that `dead_letters` told. How many were still there; others are left alone."""
+        ...
+
+
+@runtime_checkable
 class LocalQueue(Queue, TellsOldest, KeepsExpired, Protocol):
     """A queue that is a table: it can be written inside the transaction of whoever uses the same database."""
 

@@ -44,7 +44,8 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
                 Step("nothing need be sent: another message completed its operation", f"crossfoot why {owner}"),
             ]
         return [
-            *_mend(facts), payload, Step("see which others died of the same cause", "crossfoot dead list --by-cause"), again,
+            *_mend(facts), payload, Step("see which others died of the same cause", "crossfoot dead list --by-cause"),
+            *_all_of_it(facts), again,
         ]  # fmt: skip
     if fate is Fate.STRANDED:
         return [work, Step("see whether others wait, too", f"crossfoot balance --queue {queue}")]
@@ -95,6 +96,15 @@ def _mend(facts: Facts) -> list[Step]:
     failure = facts.last(Kind.FAILED)
     raised = details(failure).get("raised") if failure is not None else None
     return [Step(f"mend what raised in {raised}")] if raised else []
+
+
+def _all_of_it(facts: Facts) -> list[Step]:
+    """How all that died of the same come back at once."""
+    failure = facts.last(Kind.FAILED)
+    if failure is None or failure.cause is None or facts.sent_again is not None:
+        return []
+    plan = f"crossfoot replay plan MODULE:NAME --cause {failure.cause} --why '...'"
+    return [Step("once that is mended, plan how all of them are brought back, in stages", plan)]
 
 
 def _publish(facts: Facts) -> str:

@@ -192,6 +192,9 @@ def told(facts: Facts, entry: Fact) -> str:
         return f"operation {known.get('operation')} was complete"
     if entry.kind is Kind.PARKED:
         return f"waits for sequence {known.get('predecessor')}"
+    if entry.kind is Kind.REPLAYED:
+        mended = ", with a mended payload" if known.get("mended") else ""
+        return f"replay {known.get('replay')} by {known.get('by')}, from {known.get('from')}{mended}: {known.get('reason')}"
     if entry.kind is Kind.SUPERSEDED:
         return f"a later event than sequence {known.get('sequence')} was applied before it"
     return str(known.get("reason") or known.get("text") or "")

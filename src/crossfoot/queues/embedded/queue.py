@@ -186,6 +186,10 @@ class EmbeddedQueue:
         """Delete what `expired` gave. The number of messages that were still there."""
         return await self._run(self._store.purge, messages)
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """Delete dead letters. The number that were still there."""
+        return await self._run(self._store.forget_dead, broker_ids)
+
     async def counts(self) -> Counts:
         """What the queue has counted by itself, apart from any book."""
         return await self._run(self._store.counts)

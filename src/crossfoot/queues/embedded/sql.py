@@ -101,6 +101,8 @@ WHERE key IN (
 
 PURGE = "DELETE FROM crossfoot_queue WHERE key = ? AND state = 3"
 
+FORGET_DEAD = "DELETE FROM crossfoot_queue WHERE key = ? AND queue = ? AND state = 2"
+
 AHEAD_OF_TIME = """
 SELECT 1 FROM crossfoot_queue INDEXED BY crossfoot_queue_claim
 WHERE queue = ? AND state = 0 AND visible_at > ? AND changed_at > ? LIMIT 1

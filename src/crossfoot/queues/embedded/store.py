@@ -41,6 +41,9 @@ from crossfoot.sqlite import Connection
 MAX_PUBLISH = 1_000
 """Messages per transaction: longer lists are split, so that other writers get their turn."""
 
+FORGOTTEN_AT_ONCE = 100
+"""Dead letters that are deleted in one transaction, so that no worker waits long for the file."""
+
 SWEEP = 1_000
 """Messages past retention that one transaction sets aside."""
 
@@ -276,6 +279,15 @@ class EmbeddedStore:
         keys = [(int(one.broker_id),) for one in messages]
         with self._file.writing() as (connection, _):
             return connection.executemany(sql.PURGE, keys).rowcount if keys else 0
+
+    def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """Delete dead letters by their keys, a group at a time; the number that were still there."""
+        keys = [(int(one), self.name) for one in broker_ids if one.isascii() and one.isdecimal()]
+        gone = 0
+        for first in range(0, len(keys), FORGOTTEN_AT_ONCE):
+            with self._file.writing() as (connection, _):
+                gone += connection.executemany(sql.FORGET_DEAD, keys[first : first + FORGOTTEN_AT_ONCE]).rowcount
+        return gone
 
     def counts(self) -> Counts:
         with self._file.reading() as (connection, _):

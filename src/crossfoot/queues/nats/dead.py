@@ -8,7 +8,7 @@ remembers (its `duplicate_window`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -71,6 +71,14 @@ class DeadLetters:
     async def browse(self) -> AsyncIterator[Held]:
         async for stored in self._reader.walk():
             yield held_of(self.stream, stored, dead=True)
+
+    async def forget(self, broker_ids: Collection[str]) -> int:
+        """Delete those that are called so; how many were still there."""
+        gone = 0
+        async for stored in self._reader.walk():
+            if held_of(self.stream, stored, dead=True).broker_id in broker_ids:
+                gone += await self._reader.delete(stored.sequence)
+        return gone
 
     def _entry(self, one: Dying, reason: str) -> Entry:
         told = {QUEUE: self._queue, ATTEMPT: str(one.attempt), REASON: reason[:_REASON_CHARACTERS] or "unknown"}

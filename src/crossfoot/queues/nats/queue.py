@@ -264,6 +264,11 @@ class NatsQueue:
             raise UsageError(f"queue {self.name} is not open: await its open() first, or use it in `async with`")
         return self._parts
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """See `ForgetsDead.forget_dead`."""
+        dead = await self._dead_letters() if broker_ids else None
+        return await dead.forget(frozenset(broker_ids)) if dead is not None else 0
+
     async def _dead_letters(self) -> DeadLetters | None:
         """The dead letters, looked up when first needed: who only publishes may have no access to them."""
         parts = self._open_parts()

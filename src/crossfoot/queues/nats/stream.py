@@ -16,6 +16,8 @@ from crossfoot.queues.nats.connection import Connection
 
 NO_MESSAGE = 10037
 _NO_MESSAGE_CODE = 404
+_NOT_DELETED = 10057
+"""There is no message of that number any more."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,18 @@ class Reader:
         while (stored := await self.next(sequence)) is not None:
             yield stored
             sequence = stored.sequence + 1
+
+    async def delete(self, sequence: int) -> bool:
+        """Take a message out of the stream; false if it was gone."""
+        try:
+            await self._connection.api(f"STREAM.MSG.DELETE.{self._stream}", {"seq": sequence, "no_erase": True})
+        except Rejected as error:
+            if error.number in (NO_MESSAGE, _NOT_DELETED) or error.code == _NO_MESSAGE_CODE:
+                return False
+            raise self._unread(error) from error
+        except (NoAnswer, NobodyListens) as error:
+            raise self._unread(error) from error
+        return True
 
     async def _get(self, which: dict[str, Any]) -> Stored | None:
         try:

@@ -216,6 +216,11 @@ class PostgresQueue:
         self._must_be_open()
         return await self._watcher.purge(messages)
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """See `ForgetsDead.forget_dead`."""
+        self._must_be_open()
+        return await self._watcher.forget_dead(broker_ids)
+
     def is_in(self, path: str) -> bool:
         """Whether `path` is the URL of the queue's database."""
         return self._address.is_in(path)

@@ -168,6 +168,10 @@ PURGE = """
 DELETE FROM crossfoot_queue WHERE queue = %(queue)s AND key = ANY(%(keys)s::bigint[]) AND state = 4 RETURNING key
 """
 
+FORGET_DEAD = """
+DELETE FROM crossfoot_queue WHERE queue = %(queue)s AND key = ANY(%(keys)s::bigint[]) AND state = 3 RETURNING key
+"""
+
 OLDEST = """
 SELECT (extract(epoch FROM now() - since) * 1000000)::bigint FROM (
   SELECT (SELECT q.due_at FROM crossfoot_queue q

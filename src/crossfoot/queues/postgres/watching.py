@@ -72,6 +72,14 @@ class Watcher:
         keys = [int(one.broker_id) for one in messages]
         return len(await self._ask(sql.PURGE, keys=keys)) if keys else 0
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """Delete dead letters; how many were still there."""
+        keys = [int(one) for one in broker_ids if one.isascii() and one.isdecimal()]
+        gone = 0
+        for first in range(0, len(keys), SWEEP):
+            gone += len(await self._ask(sql.FORGET_DEAD, keys=keys[first : first + SWEEP]))
+        return gone
+
     async def _pages(self, statement: str, *, dead: bool, **more: Any) -> AsyncIterator[Held]:
         after = 0
         while page := await self._ask(statement, after=after, limit=PAGE, **more):

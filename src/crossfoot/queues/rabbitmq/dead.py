@@ -5,6 +5,7 @@ While somebody reads them, others do not see them; their count says then that th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import anyio
@@ -46,7 +47,29 @@ async def read(connection: Connection, queue: str, count: int) -> list[Held]:
         ) from error
 
 
-async def _taken(link: Link, channel: Channel, queue: str, wanted: int) -> list[DeliveredMessage]:
+async def forget(connection: Connection, queue: str, count: int, broker_ids: Collection[str]) -> int:
+    """Take those away that are called so; the others are handed back. How many were still there.
+
+    Raises:
+        QueueUnavailable: they cannot be read, or it is not known whether they were taken away.
+    """
+    if not count:
+        return 0
+    link = await connection.receiving()
+    try:
+        async with link.aside() as channel:
+            taken = await _taken(link, channel, queue, min(count, AT_ONCE), broker_ids)
+            return sum(held_of(message).broker_id in broker_ids for message in taken)
+    except (Rejected, NoAnswer) as error:
+        raise QueueUnavailable(
+            f"queue {connection.label}: its dead letters, {queue}, cannot be taken away: {error}. Try again"
+        ) from error
+
+
+async def _taken(
+    link: Link, channel: Channel, queue: str, wanted: int, forget: Collection[str] = ()
+) -> list[DeliveredMessage]:
+    """All of them, handed back but for those that are to be forgotten."""
     came: list[DeliveredMessage] = []
     more = anyio.Event()
 
@@ -68,10 +91,17 @@ async def _taken(link: Link, channel: Channel, queue: str, wanted: int) -> list[
     finally:
         with CancelScope(shield=True):
             await link.ask(lambda: channel.basic_cancel(str(consuming.consumer_tag)))
-            if came:
+            over = [message for message in came if forget and held_of(message).broker_id in forget]
+            for message in over:
+                await link.ask(lambda: _ack(channel, int(message.delivery.delivery_tag or 0)))  # type: ignore[union-attr] # noqa: B023 - awaited here
+            if len(came) > len(over):
                 await link.ask(lambda: _give_back(channel, int(came[-1].delivery.delivery_tag or 0)))  # type: ignore[union-attr] # it has one
-                await _until_back(link, channel, queue, len(came))
+                await _until_back(link, channel, queue, len(came) - len(over))
     return came
+
+
+async def _ack(channel: Channel, tag: int) -> None:
+    await channel.basic_ack(tag)
 
 
 async def _give_back(channel: Channel, last: int) -> None:

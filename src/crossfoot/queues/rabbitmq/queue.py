@@ -208,6 +208,15 @@ class RabbitQueue:
         for held in await dead.read(self._connection, self._place.dead, count.ready):
             yield held
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """See `ForgetsDead.forget_dead` and `dead.py`."""
+        parts = self._open_parts()
+        if not broker_ids:
+            return 0
+        (count,) = await parts.watcher.counts([self._place.dead])
+        await parts.dead_must_stay()
+        return await dead.forget(self._connection, self._place.dead, count.ready, frozenset(broker_ids))
+
     # ---- parts -----------------------------------------------------------------------------------------------------
 
     def _entry(self, message: Outgoing, longest_headers: int) -> Entry | Refused:

@@ -179,6 +179,11 @@ class RedisQueue:
         self._must_be_open()
         return await self._watcher.purge(messages)
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """See `ForgetsDead.forget_dead`."""
+        self._must_be_open()
+        return await self._watcher.forget_dead(broker_ids)
+
     def _must_be_open(self) -> None:
         if not self._open:
             raise UsageError(f"queue {self._name} is not open: await its open() first, or use it in `async with`")

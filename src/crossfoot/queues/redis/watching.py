@@ -85,6 +85,20 @@ class Watcher:
             return 0
         return int(await self._ask("HDEL", self._address.expired, *(one.broker_id for one in messages)))
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """Delete dead letters, which bear the ids that their entries had in the queue; how many were still there."""
+        wanted, gone = set(broker_ids), 0
+        if not wanted:
+            return 0
+        async for page in self._pages(self._address.dead):
+            found = [
+                text_of(entry_id) for entry_id, fields in page
+                if held_of(fields, broker_id=text_of(entry_id), attempt=0, dead=True).broker_id in wanted
+            ]  # fmt: skip
+            if found:
+                gone += int(await self._ask("XDEL", self._address.dead, *found))
+        return gone
+
     async def _pages(self, stream: str) -> AsyncIterator[list[tuple[bytes, list[bytes]]]]:
         start = "-"
         while page := await self._ask("XRANGE", stream, start, "+", "COUNT", PAGE):

@@ -8,14 +8,14 @@ each message, hides it for a while and puts it back, which counts as a delivery 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
 
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.attempts import attempts_told
-from crossfoot.queues.queue import Delivery, Held
+from crossfoot.queues.queue import Delivery, Done, Held
 from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field
 from crossfoot.queues.sqs.messages import (
     BATCH,
@@ -117,6 +117,23 @@ class DeadLetters:
                 await self._put_back(taken, hidden)
         if self._rules.fifo:
             await self._say_what_is_missing(len(seen))
+
+    async def forget(self, broker_ids: Collection[str]) -> int:
+        """Delete those that are called so. All have to be received for that, and the others are put back."""
+        seen: set[str] = set()
+        others: list[str] = []
+        gone = 0
+        hidden = min(BROWSE_SECONDS_AT_MOST, round(BROWSE_SECONDS + BROWSE_SECONDS_EACH * await self.count()))
+        try:
+            while fresh := [one for one in await self._look(hidden) if one["MessageId"] not in seen]:
+                seen.update(one["MessageId"] for one in fresh)
+                named = [one["ReceiptHandle"] for one in fresh if held_of(one).broker_id in broker_ids]
+                others += [one["ReceiptHandle"] for one in fresh if held_of(one).broker_id not in broker_ids]
+                gone += sum(isinstance(answer, Done) for answer in await self._settler.delete(named))
+        finally:
+            with CancelScope(shield=True):
+                await self._put_back(others, hidden)
+        return gone
 
     async def _look(self, hidden: int) -> list[Mapping[str, Any]]:
         def receive(sqs: SQSClient) -> list[Any]:

@@ -249,6 +249,11 @@ class SqsQueue:
             async for held in dead.browse():
                 yield held
 
+    async def forget_dead(self, broker_ids: Sequence[str]) -> int:
+        """See `ForgetsDead.forget_dead` and `DeadLetters.forget`."""
+        dead = await self._dead_letters() if broker_ids else None
+        return await dead.forget(frozenset(broker_ids)) if dead is not None else 0
+
     def _open_client(self) -> Client:
         if self._client is None:
             raise UsageError(f"queue {self._name} is not open: await its open() first, or use it in `async with`")

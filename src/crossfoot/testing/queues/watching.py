@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crossfoot.errors import UsageError
-from crossfoot.queues.queue import Depth, DepthIs, Held, Queue
+from crossfoot.queues.queue import Depth, DepthIs, ForgetsDead, Held, Queue
 from crossfoot.testing.queues.suite import QueueSuite, bodies, error_of, outgoing, proves, receipts
 
 
@@ -60,6 +60,33 @@ class Watching(QueueSuite):
                 assert sorted(bodies(dead)) == sorted(bodies(sent))
                 assert all(held.dead for held in dead)
             assert (await self._settled(queue, lambda depth: depth.dead == 12)).dead == 12
+
+    async def test_a_dead_letter_is_forgotten_by_its_id_and_the_others_stay(self) -> None:
+        async with self.make_queue() as queue:
+            if not isinstance(
+                queue, ForgetsDead
+            ):  # what cannot be deleted one by one stays until its retention is over
+                return
+            sent = await self.put(queue, 3)
+            await queue.dead_letter(await self.take(queue, 3), reason="poison")
+            gone, *others = [held async for held in queue.dead_letters()]
+            assert await queue.forget_dead([gone.broker_id, "no such id"]) == 1
+            assert await queue.forget_dead([gone.broker_id]) == 0
+            assert await queue.forget_dead([]) == 0
+            left = [held async for held in queue.dead_letters()]
+            assert sorted(bodies(left)) == sorted(bodies(others))
+            assert sorted(bodies([gone, *left])) == sorted(bodies(sent))
+            assert (await self._settled(queue, lambda depth: depth.dead == 2)).dead == 2
+
+    async def test_what_is_held_is_no_dead_letter_to_be_forgotten(self) -> None:
+        async with self.make_queue() as queue:
+            if not isinstance(queue, ForgetsDead):
+                return
+            sent = await self.put(queue, 1)
+            taken = await self.take_one(queue)
+            assert await queue.forget_dead([taken.broker_id]) == 0
+            await queue.release([taken.receipt])
+            assert bodies(await self.take(queue, 1)) == bodies(sent)
 
     async def test_no_dead_letters_is_an_end_at_once(self) -> None:
         async with self.make_queue() as queue:

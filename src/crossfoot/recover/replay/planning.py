@@ -1,0 +1,211 @@
+"""Planning a replay: its members and their classes, written to the book in parts.
+
+Each part is read and judged first, and then written in one short transaction, so that live traffic waits for milliseconds. A plan
+that was not finished is not run: only the last part freezes the membership.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from crossfoot.books import replays
+from crossfoot.books.posting import post_all
+from crossfoot.books.replays import (
+    CLASSIFY,
+    COMPLETED,
+    PLANNED,
+    PLANNING,
+    READY,
+    Candidate,
+    Replay,
+    keys_text,
+)
+from crossfoot.books.store import Book, completed
+from crossfoot.boundaries import Boundary, reach
+from crossfoot.clock import Micros, micros
+from crossfoot.connection import Connection
+from crossfoot.errors import EnvelopeInvalid, ReplayRefused
+from crossfoot.message import decode
+from crossfoot.queues.queue import Queue
+from crossfoot.recover.replay.judging import Transform, Turns, Verdict, judge
+from crossfoot.recover.replay.selection import Selection, select
+from crossfoot.worker.registry import Registry
+
+PART = 5_000
+"""Members written in one transaction."""
+
+Progress = Callable[[int, int], None]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody wants replayed.
+
+    Attributes:
+        by, why: who wants it, and why; the book keeps both.
+        horizon, transform: see `Planner`.
+    """
+
+    selection: Selection
+    by: str
+    why: str
+    horizon: float | None = None
+    transform: Transform | None = None
+
+
+async def plan(
+    book: Book, queue: Queue, registry: Registry, asked: Asked, progress: Progress = lambda done, total: None
+) -> tuple[int, list[str]]:
+    """Plan a replay: find the messages, judge them, freeze them. Returns its number, and ids that the book does not know.
+
+    Raises:
+        ReplayRefused: there is nothing to plan.
+        QueueUnavailable: the book does not keep what messages carry, and the dead letters cannot be read.
+    """
+
+    def find() -> tuple[list[int], list[str], set[str]]:
+        book.open()
+        post_all(book)
+        with book.reading() as connection, connection.snapshot():
+            keys, unknown = select(connection, queue.name, asked.selection)
+            lacking = connection.execute(replays.LACKING, {"keys": keys_text(keys)}).fetchall()
+        return keys, unknown, {str(name) for (name,) in lacking}
+
+    keys, unknown, lacking = await anyio.to_thread.run_sync(find)
+    bodies = await _bodies(queue, lacking) if lacking else {}
+    planner = Planner(
+        book, queue.name, registry, horizon=asked.horizon, transform=asked.transform, bodies=bodies
+    )  # fmt: skip
+    return await anyio.to_thread.run_sync(planner.plan, keys, asked, progress), unknown
+
+
+async def _bodies(queue: Queue, wanted: Collection[str]) -> dict[str, bytes]:
+    """What the dead letters of these messages carry."""
+    await queue.open()
+    found: dict[str, bytes] = {}
+    async for held in queue.dead_letters():
+        try:
+            name = decode(held.body).key
+        except EnvelopeInvalid:
+            continue
+        if name in wanted:
+            found[name] = held.body
+    return found
+
+
+class Planner:
+    """Plans replays of one queue.
+
+    Args:
+        registry: the handlers that will take what is moved; an empty one judges nothing by them.
+        horizon: seconds since its publication after which a message's operation may be forgotten; `None`: never.
+        transform: mends payloads; the old and the new one are both kept.
+        bodies: what dead letters carry, by `source|id`, for messages whose payload the book does not keep.
+    """
+
+    def __init__(
+        self, book: Book, queue: str, registry: Registry, *, horizon: float | None = None,
+        transform: Transform | None = None, bodies: Mapping[str, bytes] | None = None,
+    ) -> None:  # fmt: skip
+        self._book = book
+        self._queue = queue
+        self._registry = registry
+        self._now = book.clock.now()
+        self._before: Micros = 0 if horizon is None else self._now - micros(horizon)
+        self._transform = transform
+        self._bodies = bodies or {}
+        self._turns = Turns({})
+
+    def plan(self, keys: Sequence[int], asked: Asked, progress: Progress) -> int:
+        """Write the plan for these messages. Returns the replay's number.
+
+        Raises:
+            ReplayRefused: there is nothing to plan.
+        """
+        if not keys:
+            raise ReplayRefused(
+                f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
+                "--by-cause shows what there is"
+            )
+        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept(asked.horizon))
+        number = int(self._book.write(lambda connection: connection.execute(replays.ADD, row).fetchone()[0]))
+        for first in range(0, len(keys), PART):
+            self._part(number, keys[first : first + PART])
+            progress(min(first + PART, len(keys)), len(keys))
+            reach(Boundary.PLANNING_REPLAY)
+        self._book.write(lambda connection: self._freeze(connection, number))
+        return number
+
+    def _part(self, number: int, keys: Sequence[int]) -> None:
+        asked: dict[str, Any] = {"replay": number, "keys": keys_text(keys), "horizon": self._before}
+        with self._book.reading() as connection, connection.snapshot():
+            candidates = [Candidate(*row) for row in connection.execute(replays.CANDIDATES, asked)]
+            self._learn_turns(connection, candidates, asked)
+            verdicts = self._judged(connection, candidates)
+        rows = [
+            (
+                one.class_, one.reason, candidate.body if one.after is not None else None, one.after or self._lost(candidate),
+                number, candidate.message, READY,
+            )
+            for candidate, one in verdicts
+        ]  # fmt: skip
+
+        def write(connection: Connection) -> None:
+            connection.execute(replays.ADD_MEMBERS, asked)
+            for statement in CLASSIFY:
+                connection.execute(statement, asked)
+            connection.executemany(replays.RECLASS, rows)
+
+        self._book.write(write)
+
+    def _judged(self, connection: Connection, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Verdict]]:
+        """Those of which there is more to say than that they will settle."""
+        found = []
+        operations: dict[int, str] = {}
+        for one in candidates:
+            body = one.body if one.body is not None else self._bodies.get(one.identity)
+            verdict = judge(one, body, self._registry.find(one.type), self._turns, self._now, self._transform)
+            if verdict.operation is not None:
+                operations[one.message] = verdict.operation
+            found.append((one, verdict))
+        known = completed(connection, list(dict.fromkeys(operations.values()))) if operations else set()
+        done = Verdict(COMPLETED, "its operation was completed by another message")
+        told = [
+            (one, done._replace(after=verdict.after) if operations.get(one.message) in known else verdict)
+            for one, verdict in found
+        ]
+        return [
+            (one, verdict) for one, verdict in told
+            if verdict.class_ != READY or verdict.after is not None or self._lost(one) is not None
+        ]  # fmt: skip
+
+    def _lost(self, candidate: Candidate) -> bytes | None:
+        """What the dead letter has, and the book has not."""
+        return self._bodies.get(candidate.identity) if candidate.body is None else None
+
+    def _learn_turns(self, connection: Connection, candidates: Sequence[Candidate], asked: Mapping[str, Any]) -> None:
+        found = (self._registry.find(one.type) for one in candidates)
+        for name in {handler.name for handler in found if handler is not None and handler.in_order is not None}:
+            rows = connection.execute(replays.SEQUENCES, {**asked, "handler": name})
+            self._turns.learn({(name, subject): int(last) for subject, last in rows})
+
+    def _freeze(self, connection: Connection, number: int) -> None:
+        connection.execute(replays.LEAVE, (number,))
+        connection.execute(replays.FREEZE, (PLANNED, *replays.membership(connection, number), number))
+
+
+def found(connection: Connection, number: int) -> Replay:
+    """The replay of that number.
+
+    Raises:
+        ReplayRefused: there is none.
+    """
+    replay = replays.get(connection, number)
+    if replay is None:
+        raise ReplayRefused(
+            f"there is no replay {number} in this book: crossfoot replay list shows those that there are"
+        )
+    return replay

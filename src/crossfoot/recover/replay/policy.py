@@ -1,0 +1,79 @@
+"""How a replay goes on: how fast, how much at once, and when it stops by itself. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from crossfoot.clock import SECOND, Micros
+from crossfoot.errors import UsageError
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of a run.
+
+    Attributes:
+        canary: members of the first stage; each later one has twice as many as the one before it.
+        stage: members of a stage at most.
+        rate: members moved per second at most.
+        window: members that are moved and have not ended, at most: so many places in the queue live traffic may have to wait behind.
+        max_errors: share of a stage that may end badly (dead again, refused, expired, vanished).
+        max_again: share of a stage that may fail again of the cause that it died of, even if it is tried once more.
+        max_latency: seconds from the move to the end that a member may take; `None` for any.
+        patience: seconds without any progress, after which it is paused.
+    """
+
+    canary: int = 10
+    stage: int = 500
+    rate: float = 50.0
+    window: int = 25
+    max_errors: float = 0.05
+    max_again: float = 0.05
+    max_latency: float | None = None
+    patience: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("canary", "stage", "window"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: it is at least 1")
+        for name in ("rate", "patience"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} = {getattr(self, name)}: it is more than 0")
+        for name in ("max_errors", "max_again"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: it is a share, from 0 to 1")
+        if self.max_latency is not None and not self.max_latency > 0:
+            raise UsageError(f"max_latency = {self.max_latency}: it is more than 0, or left out")
+
+    def size_of(self, stage: int) -> int:
+        """Members of a stage, which are counted from 1."""
+        return min(self.stage, self.canary << min(stage - 1, 40))
+
+
+class Tally(msgspec.Struct):
+    """How a stage stands.
+
+    Attributes:
+        moved: members that were moved in it.
+        bad: those that ended badly.
+        again: by cause, those that failed of what they had died of before.
+        slowest: the longest from move to end, or until now.
+    """
+
+    moved: int = 0
+    bad: int = 0
+    again: dict[str, int] = {}
+    slowest: Micros = 0
+
+
+def reason_to_abort(policy: Policy, stage: int, tally: Tally) -> str | None:
+    """Why a replay is not to go on, `None` when it may. Shares are of the whole stage, so that the first failure of a long one is
+    no reason yet."""
+    size = policy.size_of(stage)
+    if tally.bad > policy.max_errors * size:
+        return f"stage {stage}: {tally.bad:,} of {tally.moved:,} ended badly, more than {policy.max_errors:.0%}"
+    for cause, count in sorted(tally.again.items(), key=lambda item: -item[1]):
+        if count > policy.max_again * size:
+            return f"stage {stage}: {count:,} of {tally.moved:,} failed again of cause {cause}, of which they had died: it is not mended"
+    if policy.max_latency is not None and tally.slowest > policy.max_latency * SECOND:
+        return f"stage {stage}: one took {tally.slowest / SECOND:.1f} s, more than {policy.max_latency:g} s"
+    return None
