@@ -64,7 +64,7 @@ def discard(
     book = Book(path)
     try:
         answers = [
-            _discard(book, one, reason=reason.strip(), by=by or _user()) if isinstance(one, Row) else one
+            _discard(book, one, reason=reason.strip(), by=by or user()) if isinstance(one, Row) else one
             for one in found
         ]
     finally:
@@ -108,7 +108,7 @@ def _show(answer: Answer) -> None:
         complain(f"not discarded: {answer.reason}", code=1)
 
 
-def _user() -> str:
+def user() -> str:
     """Who types this, as far as the machine knows."""
     try:
         name = getpass.getuser()
