@@ -18,23 +18,35 @@ import pytest
 from crossfoot.books.archive import prune
 from crossfoot.boundaries import ArchiveBoundary
 from tests.crash.closer import Job
+from tests.servers.postgres import Postgres, fresh_database, postgres_running
 from tests.unit.archive_rig import MINUTE, Shelf, told
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
-
-pytestmark = [pytest.mark.crash, pytest.mark.server, pytest.mark.xdist_group("postgres")]
+pytestmark = [pytest.mark.crash, pytest.mark.server]
 
 OF_ERASING = {ArchiveBoundary.DURING_ERASE, ArchiveBoundary.BEFORE_ERASED, ArchiveBoundary.AFTER_ERASED}
 OF_RANGES = {ArchiveBoundary.DURING_DROP}
 """PostgreSQL has ranges; they have tests of their own."""
 
-TIMES = 3
+TIMES = 2
 """How often each boundary is died at, each time one time later."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """Its commits do not wait for the disk: it is closers that are killed here, and never the server."""
+    with postgres_running(fsync="off") as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Postgres) -> Iterator[str]:
+    with fresh_database(server) as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
-    place = tmp_path / "book.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    place = tmp_path / "book.db" if request.param == "sqlite" else request.getfixturevalue("url")
     made = Shelf(place, tmp_path / "archive")
     with closing(made.desk):
         made.fill(5)

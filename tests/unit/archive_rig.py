@@ -60,7 +60,7 @@ class Shelf:
             for name, steps in PATHS.items():
                 id_ = f"{prefix}{name}-{number}"
                 self.add(id_, *steps, **attributes)
-            self.desk.clock.advance(MINUTE)
+            self.desk.clock.advance(60)
         post_all(self.desk.book)
 
     def add(self, id_: str, *steps: Step, **attributes: Any) -> None:
@@ -81,7 +81,7 @@ class Shelf:
         self.newest_is("newest")
 
     def newest_is(self, name: str) -> None:
-        self.desk.clock.advance(2 * MINUTE)
+        self.desk.clock.advance(120)
         self.add(name, (Kind.PUBLISHED, 0, {"due": self.desk.now}))
         post_all(self.desk.book)
 

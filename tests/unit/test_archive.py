@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossfoot.books.archive.folder import FACTS, SUFFIXES
+from crossfoot.books.archive.past import past_of
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
 from tests.unit.archive_rig import FINAL, HAPPY, MINUTE, PATHS, Shelf, told
@@ -89,7 +90,7 @@ def test_what_is_archived_is_found_by_every_name(shelf: Shelf, name: str, kind: 
 
 def test_the_names_of_a_subject_are_found_in_the_book_and_in_the_archive_together(shelf: Shelf) -> None:
     shelf.add("early", *HAPPY, subject="case-7")
-    shelf.desk.clock.advance(MINUTE)
+    shelf.desk.clock.advance(60)
     shelf.add("late", (Kind.PUBLISHED, 0, {"due": shelf.desk.now}), subject="case-7")
     shelf.close()
 
@@ -99,10 +100,10 @@ def test_the_names_of_a_subject_are_found_in_the_book_and_in_the_archive_togethe
 
 
 def test_a_bucket_with_open_messages_is_left_as_it_is(shelf: Shelf) -> None:
-    shelf.desk.clock.advance(MINUTE)
+    shelf.desk.clock.advance(60)
     shelf.add("done", *HAPPY)
     shelf.add("open", (Kind.PUBLISHED, 0), (Kind.RECEIVED, 1))
-    shelf.desk.clock.advance(2 * MINUTE)
+    shelf.desk.clock.advance(120)
     shelf.add("last", (Kind.PUBLISHED, 0))
 
     done = shelf.close()
@@ -111,7 +112,7 @@ def test_a_bucket_with_open_messages_is_left_as_it_is(shelf: Shelf) -> None:
     assert done.open == 2  # that of `newest`, too
     shelf.desk.write("open", (Kind.COMMITTED, 1), (Kind.ACKED, 1))
     shelf.desk.complete("bill:open", "open")
-    shelf.desk.clock.advance(MINUTE)
+    shelf.desk.clock.advance(60)
     shelf.add("very last", (Kind.PUBLISHED, 0))
     shelf.close()
     assert not {"done", "open"} & set(shelf.hot())
@@ -141,10 +142,10 @@ def test_numbers_are_not_given_again(shelf: Shelf) -> None:
     highest = shelf.one("SELECT max(key) FROM crossfoot_messages"), shelf.one("SELECT max(id) FROM crossfoot_entries")
     shelf.desk.write("newest", (Kind.RECEIVED, 1), (Kind.COMMITTED, 1), (Kind.ACKED, 1))
     shelf.desk.complete("bill:newest", "newest")
-    shelf.desk.clock.advance(2 * MINUTE)
+    shelf.desk.clock.advance(120)
     shelf.close()
 
-    shelf.desk.clock.advance(MINUTE)
+    shelf.desk.clock.advance(60)
     key = shelf.desk.register("another")
     assert key > highest[0]
     shelf.desk.write("another", (Kind.PUBLISHED, 0))
@@ -155,7 +156,7 @@ def test_numbers_are_not_given_again(shelf: Shelf) -> None:
 
 def test_a_closed_message_that_comes_again_is_kept_and_told(shelf: Shelf) -> None:
     shelf.close()
-    shelf.desk.clock.advance(MINUTE)
+    shelf.desk.clock.advance(60)
     shelf.add("settled-1", (Kind.RECEIVED, 2), (Kind.SUPPRESSED, 2), (Kind.ACKED, 2), subject="case-settled-1")
 
     page = shelf.why("settled-1").page
@@ -207,7 +208,7 @@ def test_what_is_written_while_it_is_archived_keeps_a_message_in_the_book(
     assert shelf.verify().clean
     assert told(shelf.balance()) == before
     assert shelf.check().clean
-    shelf.desk.clock.advance(2 * MINUTE)
+    shelf.desk.clock.advance(120)
     shelf.add("last", (Kind.PUBLISHED, 0))
     assert shelf.close().pruned == 1
     assert "settled-1" not in shelf.hot()
@@ -223,13 +224,13 @@ def test_operation_keys_stay_for_the_whole_horizon(shelf: Shelf) -> None:
     shelf.close()
     assert shelf.one("SELECT count(*) FROM crossfoot_operations") == 9
 
-    shelf.desk.clock.advance(100 * MINUTE)
+    shelf.desk.clock.advance(6000)
     shelf.add("young", *HAPPY)
     shelf.close(before=shelf.desk.now, horizon=ended - 3 * MINUTE)
     assert shelf.one("SELECT count(*) FROM crossfoot_operations") == 9 - 6 + 1
 
     assert shelf.verify().clean
-    assert told(shelf.balance())["problems"] == ()
+    assert set(told(shelf.balance())["identities"].values()) == {True, None}  # queues were not asked
     page = shelf.why("settled-0").page
     assert page is not None
     assert page.operation is not None
@@ -241,6 +242,20 @@ def test_an_operation_of_an_archived_message_that_somebody_removes_is_missed(she
     shelf.desk.execute("DELETE FROM crossfoot_operations WHERE key = 'bill:settled-1'")
 
     assert shelf.verify().counts == {"operation": 1}
+
+
+def test_without_its_folder_the_book_answers_for_what_it_has(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.close()
+    shelf.folder.path.rename(tmp_path / "elsewhere")
+
+    page = shelf.why("dead-1").page
+    assert page is not None
+    assert page.fate == "dead"
+    assert shelf.why("settled-1").count == 0
+    with shelf.desk.book.reading() as connection:
+        past = past_of(connection, shelf.place, str(shelf.folder.path))
+    assert past is not None
+    assert "15 messages lie in it" in past.unread
 
 
 def test_several_seals_make_a_chain(shelf: Shelf) -> None:

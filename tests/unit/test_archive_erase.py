@@ -31,8 +31,10 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
         made.add("hers-2", *HAPPY, subject=ANNA)
         made.newest()
         made.close(most=6)
+        made.desk.clock.advance(60)
         made.add("hers-hot", *HAPPY, subject=ANNA)
         made.add("hers-dead", (Kind.RECEIVED, 1), (Kind.DEAD_LETTERED, 1), subject=ANNA)
+        made.desk.clock.advance(60)
         made.add("hers-open", (Kind.PUBLISHED, 0, {"due": made.desk.now}), subject=ANNA)
         made.verify()
         yield made

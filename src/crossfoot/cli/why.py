@@ -11,7 +11,7 @@ import typer
 from crossfoot import settings
 from crossfoot.books.archive.past import past_of
 from crossfoot.cli.options import Archive, Color, Database, Json, QueueName
-from crossfoot.cli.output import Output, When, jsonable, print_json
+from crossfoot.cli.output import Output, When, jsonable, note, print_json
 from crossfoot.cli.pages import payload, payload_lines, show_listed, show_page
 from crossfoot.cli.reading import reading
 from crossfoot.connection import shown
@@ -50,6 +50,8 @@ def why(
         past = past_of(connection, path, archive or settings.load(database=db).archive)
         found = look_up(connection, name, now, queue=queue, past=past)
         body = Records(connection, past).body_of(found.page.message) if found.page and with_payload else None
+    if past is not None and past.unread:
+        note(past.unread)
     if with_payload:
         found = without_looking(found)
     if as_json:

@@ -26,11 +26,19 @@ COLUMNS = {
 
 
 class Past:
-    """The archive of a book, for reading."""
+    """The archive of a book, for reading.
+
+    Attributes:
+        unread: why nothing is found in it, where its folder is not there; the book answers for the rest.
+    """
 
     def __init__(self, folder: Folder, seals: list[Seal]) -> None:
         self._folder = folder
-        self._seals = seals[::-1]
+        self.unread = ""
+        if seals and not folder.path.is_dir():
+            messages = sum(seal.pruned for seal in seals)
+            self.unread = f"the archive is not at {folder.path}, and {messages:,} messages lie in it: name its folder with --archive"
+        self._seals = [] if self.unread else seals[::-1]
         self._known: dict[int, tuple[Seal, Story]] = {}
         self._found: dict[tuple[str, str], list[Story]] = {}
 
