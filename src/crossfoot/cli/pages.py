@@ -111,8 +111,14 @@ def payload(body: bytes | None) -> object:
         return body.decode("utf-8", "backslashreplace")
 
 
-def payload_lines(body: bytes | None) -> list[str]:
-    """What a message carried, for a person."""
+def payload_lines(body: bytes | None, *, erased_at: int | None = None) -> list[str]:
+    """What a message carried, for a person.
+
+    Args:
+        erased_at: when payloads of its subject were erased.
+    """
+    if body is None and erased_at is not None:
+        return [f"not kept, or erased: what messages of this subject carried was erased at {moment(erased_at)}"]
     return ["the book does not keep payloads (payloads = false)"] if body is None else _text(body).splitlines()
 
 

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from crossfoot import settings
+from crossfoot.books.archive.erase import when
 from crossfoot.books.archive.past import past_of
 from crossfoot.cli.options import Archive, Color, Database, Json, QueueName
 from crossfoot.cli.output import Output, When, jsonable, note, print_json
@@ -50,6 +51,7 @@ def why(
         past = past_of(connection, path, archive or settings.load(database=db).archive)
         found = look_up(connection, name, now, queue=queue, past=past)
         body = Records(connection, past).body_of(found.page.message) if found.page and with_payload else None
+        erased_at = when(connection, found.page.message.subject) if found.page and with_payload else None
     if past is not None and past.unread:
         note(past.unread)
     if with_payload:
@@ -63,7 +65,9 @@ def why(
             "is it the right book (--db), and is it spelled in full?"
         )
     elif found.page is not None:
-        show_page(Output(color, db=db), found.page, payload=payload_lines(body) if with_payload else ())
+        show_page(
+            Output(color, db=db), found.page, payload=payload_lines(body, erased_at=erased_at) if with_payload else ()
+        )
     else:
         show_listed(Output(color, db=db), found, now)
     if not well(found):
