@@ -86,9 +86,7 @@ def ask(book: Book, folder: Folder, messages: int) -> None:
     def why(name: str) -> Callable[[], object]:
         def look() -> object:
             with book.reading() as connection:
-                return look_up(
-                    connection, name, book.clock.now(), past=past_of(connection, str(book.path), str(folder.path))
-                )
+                return look_up(connection, name, book.clock.now(), past=past_of(str(book.path), str(folder.path)))
 
         return look
 

@@ -132,5 +132,6 @@ async def test_another_message_of_that_name_is_refused_where_redaction_lets_it_b
 
 
 def test_what_is_no_such_object_is_refused(tmp_path: Path) -> None:
+    wrong: Any = "no"
     with pytest.raises(UsageError, match="store\\(\\) and restore"):
-        Crossfoot("billing", database=tmp_path / "book.db", payloads="no")  # type: ignore[arg-type]
+        Crossfoot("billing", database=tmp_path / "book.db", payloads=wrong)

@@ -103,7 +103,7 @@ class Shelf:
 
     def why(self, name: str, **options: Any) -> Found:
         with self.desk.book.reading() as connection:
-            past = past_of(connection, self.place, str(self.folder.path))
+            past = past_of(self.place, str(self.folder.path))
             return look_up(connection, name, self.desk.now, past=past, **options)
 
     def fates(self) -> dict[str, str]:

@@ -170,6 +170,26 @@ def test_a_closed_message_that_comes_again_is_kept_and_told(shelf: Shelf) -> Non
     assert told(shelf.balance())["unaccounted"] == 0
 
 
+def test_one_that_came_again_and_was_closed_again_is_one_message(shelf: Shelf) -> None:
+    before = shelf.why("settled-1").page
+    shelf.close()
+    shelf.desk.clock.advance(60)
+    shelf.add("settled-1", (Kind.RECEIVED, 2), (Kind.SUPPRESSED, 2), (Kind.ACKED, 2), subject="case-settled-1")
+    shelf.newest_is("newest-2")
+    assert shelf.close().pruned == 1
+
+    found = shelf.why("settled-1")
+
+    assert (found.count, shelf.why("case-settled-1").count) == (1, 1)
+    assert found.page is not None
+    assert before is not None
+    assert (found.page.fate, found.page.operation) == ("settled", before.operation)
+    assert [line.kind for line in found.page.entries][-4:] == ["acked", "received", "suppressed", "acked"]
+    assert shelf.verify().clean
+    assert shelf.check().clean
+    assert told(shelf.balance())["unaccounted"] == 0
+
+
 def test_a_late_entry_under_the_old_key_is_kept_and_told(shelf: Shelf) -> None:
     shelf.close()
     shelf.desk.write("settled-1", (Kind.ACKED, 1))
@@ -252,9 +272,9 @@ def test_without_its_folder_the_book_answers_for_what_it_has(shelf: Shelf, tmp_p
     assert page is not None
     assert page.fate == "dead"
     assert shelf.why("settled-1").count == 0
+    past = past_of(shelf.place, str(shelf.folder.path))
     with shelf.desk.book.reading() as connection:
-        past = past_of(connection, shelf.place, str(shelf.folder.path))
-    assert past is not None
+        past.renew(connection)
     assert "15 messages lie in it" in past.unread
 
 

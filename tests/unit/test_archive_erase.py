@@ -44,7 +44,9 @@ def body_of(shelf: Shelf, id_: str) -> bytes | None:
     from crossfoot.books.archive.past import past_of
 
     with shelf.desk.book.reading() as connection:
-        records = Records(connection, past_of(connection, shelf.place, str(shelf.folder.path)))
+        past = past_of(shelf.place, str(shelf.folder.path))
+        past.renew(connection)
+        records = Records(connection, past)
         (row,) = records.named("message id", id_, 5)
         return records.body_of(row)
 

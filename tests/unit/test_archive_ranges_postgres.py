@@ -49,7 +49,7 @@ def test_an_empty_quiet_range_is_dropped_and_a_late_entry_lies_in_the_rest(desk:
     assert lies_in(desk, key)[0] == "crossfoot_entries_rest"
     is_true(desk)
     with desk.book.reading() as connection:
-        page = look_up(connection, "week-0", desk.now, past=past_of(connection, desk.book.path, str(tmp_path))).page
+        page = look_up(connection, "week-0", desk.now, past=past_of(desk.book.path, str(tmp_path))).page
     assert page is not None
     assert page.archived is not None
     assert (page.fate, page.archived.late) == ("settled", 1)

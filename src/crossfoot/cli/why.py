@@ -48,11 +48,15 @@ def why(
     """
     now = time.time_ns() // 1000
     with reading(db) as (connection, path):
-        past = past_of(connection, path, archive or settings.load(database=db).archive)
+        past = past_of(path, archive or settings.load(database=db).archive)
         found = look_up(connection, name, now, queue=queue, past=past)
-        body = Records(connection, past).body_of(found.page.message) if found.page and with_payload else None
-        erased_at = when(connection, found.page.message.subject) if found.page and with_payload else None
-    if past is not None and past.unread:
+        body, erased_at = None, None
+        if found.page and with_payload:
+            with connection.snapshot():
+                past.renew(connection)
+                body = Records(connection, past).body_of(found.page.message)
+                erased_at = when(connection, found.page.message.subject)
+    if past.unread:
         note(past.unread)
     if with_payload:
         found = without_looking(found)

@@ -104,7 +104,9 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
     entries = records.entries_of(row)
     operation = _operation(records, row, entries)
     owner = records.rows_of([operation.message]).get(operation.message) if operation else None
-    story, seal = records.story_of(row), records.seal_of(row)
+    if operation is not None and owner is not None and _are_one(owner, row):
+        operation, owner = msgspec.structs.replace(operation, message=row.key), None
+    archived = {entry[0] for story in records.stories_of(row) for entry in story.entries}
 
     def relative(of: Row) -> Relative:
         return Relative(of, stand(records, of, now, patience))
@@ -116,13 +118,13 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
         causes=queries.causes(connection, {entry.cause for entry in entries if entry.cause}),
         operation=operation,
         stated=_stated(records.body_of(row), row),
-        owner=relative(owner) if owner is not None and not _are_one(owner, row) else None,
+        owner=relative(owner) if owner is not None else None,
         outcomes=tuple(records.outcomes_of(row)),
         parents=tuple(map(relative, records.parents_of(row))),
         children=tuple(map(relative, records.children_of(row))),
         chain=follow(records, row, lambda of: stand(records, of, now, patience)),
-        seal=seal,
-        late=len(entries) - len(story.entries) if story is not None else 0,
+        seal=records.seal_of(row),
+        late=len(entries) - len(archived) if archived else 0,
     )
 
 

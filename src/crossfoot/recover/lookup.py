@@ -76,6 +76,8 @@ def look_up(
     """
     records = Records(connection, past)
     with connection.snapshot():
+        if past is not None:
+            past.renew(connection)
         for kind in KINDS_OF_NAME:
             rows = records.named(kind, name, FOLDED, queue)
             if len(rows) == 1:

@@ -24,13 +24,16 @@ class Records:
         self._past = past
 
     def named(self, kind: str, name: str, limit: int, queue: str | None = None) -> list[Row]:
-        """Messages of that name, newest first, at most `limit`."""
+        """Messages of that name, newest first, at most `limit`; one that came again once, as it came last."""
         rows = queries.named(self.connection, kind, name, limit, queue)
         if self._past is None or len(rows) >= limit or (rows and kind in ("message id", "message key")):
             return rows
-        here = {(row.source, row.id, row.queue) for row in rows}
-        then = [archive.row_of(story) for story in self._past.named(kind, name, queue)]
-        rows += [row for row in then if (row.source, row.id, row.queue) not in here]
+        known = {_identity(row) for row in rows}
+        for story in self._past.named(kind, name, queue):
+            row = archive.row_of(story)
+            if _identity(row) not in known:
+                known.add(_identity(row))
+                rows.append(row)
         return sorted(rows, key=lambda row: -row.key)[:limit]
 
     def count_named(self, kind: str, name: str, queue: str | None = None) -> int:
@@ -38,24 +41,24 @@ class Records:
         count = queries.count_named(self.connection, kind, name, queue)
         return count + (len(self._past.named(kind, name, queue)) if self._past is not None else 0)
 
-    def story_of(self, row: Row) -> Story | None:
-        """What the archive has of a message."""
-        return self._past.of(row) if self._past is not None else None
+    def stories_of(self, row: Row) -> list[Story]:
+        """What the archive has of a message, the first first."""
+        return self._past.of(row) if self._past is not None else []
 
     def seal_of(self, row: Row) -> Seal | None:
-        """The seal under which a message lies in the archive."""
-        story = self.story_of(row)
-        return self._past.seal_of(story) if self._past is not None and story is not None else None
+        """The seal under which a message lies in the archive, the first where there are several."""
+        stories = self.stories_of(row)
+        return self._past.seal_of(stories[0]) if self._past is not None and stories else None
 
     def entries_of(self, row: Row) -> list[Fact]:
         """All entries of a message, in the order in which they were committed."""
-        here = queries.entries_of(self.connection, row.key)
-        story = self.story_of(row)
-        if story is None:
+        stories = self.stories_of(row)
+        keys = dict.fromkeys([row.key, *(story.key for story in stories)])
+        here = [entry for key in keys for entry in queries.entries_of(self.connection, key)]
+        if not stories:
             return here
-        if story.key != row.key:  # it came again, after it had been archived
-            here = [*here, *queries.entries_of(self.connection, story.key)]
-        all_of_them = {entry.number: entry for entry in (*archive.facts_of(story), *here)}
+        then = [entry for story in stories for entry in archive.facts_of(story)]
+        all_of_them = {entry.number: entry for entry in (*then, *here)}
         return [all_of_them[number] for number in sorted(all_of_them)]
 
     def rows_of(self, keys: Iterable[int]) -> dict[int, Row]:
@@ -79,17 +82,18 @@ class Records:
     def operation_of(self, row: Row) -> OperationRow | None:
         """The operation that a message completed."""
         found = queries.operation_of(self.connection, row.key)
-        story = self.story_of(row) if found is None else None
-        return archive.operation_of(story) if story is not None else found
+        return found or next(filter(None, map(archive.operation_of, self.stories_of(row))), None)
 
     def outcomes_of(self, row: Row) -> list[OutcomeRow]:
-        found, story = queries.outcomes_of(self.connection, row.key), self.story_of(row)
-        return found or (archive.outcomes_of(story) if story is not None else [])
+        found = queries.outcomes_of(self.connection, row.key)
+        return found or next(filter(None, map(archive.outcomes_of, self.stories_of(row))), [])
 
     def body_of(self, row: Row) -> bytes | None:
         """What a message carried; `None` where nobody keeps it."""
-        body, story = queries.body_of(self.connection, row.key), self.story_of(row)
-        return self._past.body_of(story) if self._past is not None and body is None and story is not None else body
+        body = queries.body_of(self.connection, row.key)
+        if body is not None or self._past is None:
+            return body
+        return next(filter(None, map(self._past.body_of, self.stories_of(row))), None)
 
     def parents_of(self, row: Row, limit: int = 5) -> list[Row]:
         """The message that caused this one, on whichever queues it travelled."""
@@ -104,3 +108,8 @@ class Records:
         then = [archive.row_of(story) for story in flow if story.row[8] == row.id]
         known = {one.key for one in here}
         return sorted([*here, *(one for one in then if one.key not in known)], key=lambda one: one.key)[:limit]
+
+
+def _identity(row: Row) -> tuple[str, str, str]:
+    """What makes two rows the same message."""
+    return row.source, row.id, row.queue

@@ -6,7 +6,7 @@ Seals are looked through from the newest; a file is opened only when its names m
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from crossfoot.books.archive import parquet, prune
@@ -32,13 +32,26 @@ class Past:
         unread: why nothing is found in it, where its folder is not there; the book answers for the rest.
     """
 
-    def __init__(self, folder: Folder, seals: list[Seal]) -> None:
+    def __init__(
+        self, folder: Folder, seals: Sequence[Seal], locate: Callable[[Connection], Path] | None = None
+    ) -> None:  # fmt: skip
         self._folder = folder
+        self._locate = locate
+        self._take(seals)
+
+    def renew(self, connection: Connection) -> None:
+        """Take the seals as they are in the caller's snapshot: what has left the book by then is under one of them."""
+        seals = prune.seals(connection)
+        if seals and self._locate is not None:
+            self._folder = Folder(self._locate(connection))
+        self._take(seals)
+
+    def _take(self, seals: Sequence[Seal]) -> None:
         self.unread = ""
-        if seals and not folder.path.is_dir():
+        if seals and not self._folder.path.is_dir():
             messages = sum(seal.pruned for seal in seals)
-            self.unread = f"the archive is not at {folder.path}, and {messages:,} messages lie in it: name its folder with --archive"
-        self._seals = [] if self.unread else seals[::-1]
+            self.unread = f"the archive is not at {self._folder.path}, and {messages:,} messages lie in it: name its folder with --archive"
+        self._seals = [] if self.unread else list(reversed(seals))
         self._known: dict[int, tuple[Seal, Story]] = {}
         self._found: dict[tuple[str, str], list[Story]] = {}
 
@@ -55,10 +68,10 @@ class Past:
             self._found[kind, name] = sorted(self._look_for(kind, name), key=lambda story: -story.key)
         return [one for one in self._found[kind, name] if queue in (None, one.row[1])]
 
-    def of(self, row: Row) -> Story | None:
-        """What the archive has of a message, under whichever key."""
-        same = [one for one in self.named("message id", row.id, row.queue) if one.row[2] == row.source]
-        return next((one for one in same if one.key == row.key), same[0] if same else None)
+    def of(self, row: Row) -> list[Story]:
+        """What the archive has of a message, the first first: more than one where it came again after it was archived."""
+        found = self.named("message id", row.id, row.queue)
+        return [one for one in reversed(found) if one.row[2] == row.source]
 
     def keyed(self, key: int) -> Story | None:
         """The message of that key."""
@@ -123,15 +136,14 @@ class Past:
                 return True
 
 
-def past_of(connection: Connection, database: str, stated: str | None) -> Past | None:
-    """The archive of a book; `None` where nothing was ever archived.
+def past_of(database: str, stated: str | None) -> Past:
+    """The archive of a book, to be renewed in the snapshot in which it is asked.
 
     Args:
         database: the book's file or URL.
         stated: the folder, where somebody said so.
     """
-    seals = prune.seals(connection)
-    return Past(Folder(located(connection, database, stated)), seals) if seals else None
+    return Past(Folder(Path()), [], lambda connection: located(connection, database, stated))
 
 
 def located(connection: Connection, database: str, stated: str | None) -> Path:

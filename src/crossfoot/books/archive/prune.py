@@ -105,7 +105,8 @@ def piece(connection: Connection, seal: Seal, archived: Sequence[Story]) -> Seal
     """
     connection.alone(TURN)  # nothing is posted meanwhile
     upto = archived[-1].key
-    now = {story.key: story for story in stories.read(connection, [story.key for story in archived])}
+    found_now = stories.read(connection, [story.key for story in archived], unposted=True)
+    now = {story.key: story for story in found_now}
     gone = [story for story in archived if (found := now.get(story.key)) is not None and _same(found, story)]
     left = seal.left | {story.key for story in archived if story.key in now} - {story.key for story in gone}
     if gone:

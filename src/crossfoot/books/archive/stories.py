@@ -147,23 +147,24 @@ def stories(connection: Connection, keys: Sequence[int], before: Micros) -> Iter
         yield [story for story in found if story.ended and story.last_at < before]
 
 
-def read(connection: Connection, keys: Sequence[int]) -> list[Story]:
-    """All that the book knows of these messages. One that completed an operation which is not posted yet is left out.
+def read(connection: Connection, keys: Sequence[int], *, unposted: bool = False) -> list[Story]:
+    """All that the book knows of these messages.
 
     Args:
         keys: ascending, at most some thousands.
+        unposted: also those that completed an operation which is not posted yet.
     """
     asked = parameters(connection, keys)
     entries, outcomes = _by_message(connection, _ENTRIES, asked), _by_message(connection, _OUTCOMES, asked)
     posted = {**asked, "posted": fact(connection, "posted operations")}
     operations = _by_message(connection, _OPERATIONS, posted)
-    return [
-        Story(
-            tuple(row), tuple(entries[row[0]]), tuple(one[:-1] for one in operations[row[0]]), tuple(outcomes[row[0]]), body
-        )
-        for *row, body in connection.execute(_ROWS, asked)
-        if all(one[-1] for one in operations[row[0]])
-    ]  # fmt: skip
+    found = []
+    for *row, body in connection.execute(_ROWS, asked):
+        completed = operations[row[0]]
+        if unposted or all(one[-1] for one in completed):
+            without = tuple(one[:-1] for one in completed)
+            found.append(Story(tuple(row), tuple(entries[row[0]]), without, tuple(outcomes[row[0]]), body))
+    return found
 
 
 def _by_message(connection: Connection, statement: str, asked: dict[str, Any]) -> dict[int, list[tuple[Any, ...]]]:
