@@ -13,6 +13,8 @@ import anyio.to_thread
 import msgspec
 
 from crossfoot import settings as settings_module
+from crossfoot.books.payloads import Keeping as KeepingPayloads
+from crossfoot.books.payloads import Payloads
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.connection import is_postgres
@@ -62,6 +64,8 @@ class Crossfoot:
             of Kafka (`kafka:TOPIC` or its URL), or a `Queue` of your own making.
         queues: further queues that it sends to, as `queue` names them: `embedded:letters`, `sqs:letters`.
         clock: where the time comes from.
+        payloads: whether the book keeps what messages carry; or an object that decides what it keeps, see
+            `crossfoot.books.payloads.Payloads`.
         settings: any of `crossfoot.settings.Settings`; they win over the environment and `crossfoot.toml`.
 
     Raises:
@@ -77,6 +81,7 @@ class Crossfoot:
         queue: str | Queue | None = None,
         queues: Sequence[str] = (),
         clock: Clock | None = None,
+        payloads: KeepingPayloads | None = None,
         **settings: Any,
     ) -> None:
         if not name or not name.strip():
@@ -86,18 +91,23 @@ class Crossfoot:
                 f"{name!r} cannot be a service's name: it is the source of its messages, which CloudEvents wants to be a URI "
                 "reference: use letters, digits, '-', '.' and '/'"
             )
+        if payloads is not None and not isinstance(payloads, (bool, Payloads)):
+            raise UsageError(
+                f"payloads is True, False, or an object with store() and restore(), and not {payloads!r}: see crossfoot.books.payloads"
+            )
         self.name = name
         stated = queue if isinstance(queue, str) else None
         path = str(database) if isinstance(database, (str, Path)) else None
-        self.settings: Settings = settings_module.load(database=path, queue=stated, **settings)
+        self.settings: Settings = settings_module.load(
+            database=path, queue=stated, payloads=payloads if isinstance(payloads, bool) else None, **settings
+        )
         self.pattern = _pattern(self.settings)
         self.clock = clock or SystemClock()
         self.registry = Registry()
         self.promises = Promises()
         self.database: Database = database_of(database, self.settings.database, synchronous=self.settings.synchronous)
-        self.book = Book(
-            self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=self.settings.payloads
-        )
+        keeping = self.settings.payloads if payloads is None or isinstance(payloads, bool) else payloads
+        self.book = Book(self.database.path, clock=self.clock, synchronous=self.settings.synchronous, payloads=keeping)
         if queue is None or isinstance(queue, str):
             stated, queue = self.settings.queue, queue_of(name, self.database.path, self.settings, self.clock)
         self.queue: Queue = queue
@@ -303,7 +313,7 @@ class Crossfoot:
     def _sender(self) -> Sender:
         book = self.book.identity() if is_postgres(self.database.path) else ""
         return Sender(
-            self.name, self.database.path, self.queue.name, self.queues, self.clock, self.settings.payloads, book
+            self.name, self.database.path, self.queue.name, self.queues, self.clock, self.book.payloads, book
         )  # fmt: skip
 
     def _made(self, message: Message | str, attributes: dict[str, Any]) -> Message:

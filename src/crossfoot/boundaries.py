@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 
 class Boundary(StrEnum):
@@ -35,16 +36,37 @@ class Boundary(StrEnum):
     AFTER_FORGET = "in a replay, after dead letters were forgotten"
 
 
-_hook: Callable[[Boundary], None] | None = None
+class ArchiveBoundary(StrEnum):
+    """The same on the way into the archive."""
+
+    DURING_WRITE = "while the archive's files are written"
+    BEFORE_NAME = "after the archive's files are written, before they have their names"
+    BETWEEN_NAMES = "between the names of two of the archive's files"
+    BEFORE_SEAL = "after the archive's files are in place, before the book says so"
+    DURING_SEAL = "within the transaction that seals"
+    AFTER_SEAL = "after the seal, before anything is pruned"
+    DURING_PRUNE = "within a transaction that prunes"
+    BETWEEN_PRUNES = "between two transactions that prune"
+    DURING_DROP = "within the transaction that drops a range"
+    DURING_FORGET = "within the transaction that forgets operation keys"
+    DURING_ERASE = "within the transaction that erases in the book"
+    BEFORE_ERASED = "after a file without the payloads is written, before it takes the other one's place"
+    AFTER_ERASED = "after it has taken that place, before the book says so"
 
 
-def reach(boundary: Boundary) -> None:
+Hook = Callable[[Any], None]
+"""Called with the boundary; a test may know only those of one kind."""
+
+_hook: Hook | None = None
+
+
+def reach(boundary: Boundary | ArchiveBoundary) -> None:
     """Say that execution is here."""
     if _hook is not None:
         _hook(boundary)
 
 
-def install(hook: Callable[[Boundary], None] | None) -> None:
+def install(hook: Hook | None) -> None:
     """Call `hook` at every boundary from now on; `None` removes it."""
     global _hook  # noqa: PLW0603 - one process, one hook
     _hook = hook

@@ -13,7 +13,9 @@ CrossfootError
 │   ├── DatabaseUnavailable
 │   ├── Conflict
 │   ├── DiskFull
-│   └── SchemaMismatch
+│   ├── SchemaMismatch
+│   └── ArchiveUnavailable
+│       └── ArchiveBroken
 ├── MessageError               one message is the matter
 │   ├── EnvelopeInvalid
 │   ├── PayloadInvalid
@@ -119,6 +121,14 @@ class SchemaMismatch(DatabaseUnavailable):
 
     See `not_all_there` for what is told of the latter.
     """
+
+
+class ArchiveUnavailable(Unavailable):
+    """The folder with the archive cannot be read or written."""
+
+
+class ArchiveBroken(ArchiveUnavailable):
+    """A file of the archive is missing, or is not what was sealed."""
 
 
 def not_all_there(where: str, text: str) -> SchemaMismatch:

@@ -68,6 +68,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         concurrency, batch, optimistic, lease, wait, grace, reconcile, prefetch: see `crossfoot.worker.worker.Pattern`, which knows their
             bounds.
         attempts, backoff, backoff_cap, unknown_for: see `crossfoot.worker.retry.Retry`, likewise.
+        archive: the folder that closed buckets go to; beside a SQLite file, as `NAME.archive`, unless stated.
+        keep: seconds that a message stays in the book after its last entry, before `crossfoot close` takes it.
+        horizon: the deduplication horizon, seconds: so long a completed operation is known, whoever asks for it again;
+            never less than `retention`, for a queue may deliver what it keeps.
         log_format, loop: of `crossfoot worker`: how it logs, `text` or `json`; and its event loop, `auto`, `asyncio` or `uvloop`.
     """
 
@@ -92,6 +96,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backoff: float = 0.5
     backoff_cap: float = 300.0
     unknown_for: float = 600.0
+    archive: str | None = None
+    keep: float = 30 * 86_400.0
+    horizon: float = 90 * 86_400.0
     log_format: str = "text"
     loop: str = "auto"
 
@@ -115,6 +122,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"max_bytes = {self.max_bytes}: it must be at least 1")
         if not 0 < self.retention <= CENTURY:
             raise UsageError(f"retention = {self.retention}: give seconds, more than 0 and a century at most")
+        if not 0 <= self.keep <= CENTURY:
+            raise UsageError(f"keep = {self.keep}: give seconds, 0 or more and a century at most")
+        if not 0 <= self.horizon <= CENTURY:
+            raise UsageError(f"horizon = {self.horizon}: give seconds, 0 or more and a century at most")
         for name, known in (("log_format", LogFormat), ("loop", Loop)):
             if getattr(self, name) not in list(known):
                 raise UsageError(f"{name} = {getattr(self, name)!r}: it is one of {', '.join(known)}")

@@ -93,6 +93,16 @@ def test_the_guide_of_batches_does_what_it_says(tmp_path: Path) -> None:
     ]
 
 
+def test_the_guide_on_the_archive_keeps_what_it_says(tmp_path: Path) -> None:
+    (page,) = [guide for guide in GUIDES if guide.name == "archive.md"]
+    (tmp_path / "billing.py").write_text(python_of(page), encoding="utf-8")
+    data = '{"patient": "Anna", "amount": 7}'
+    crossfoot(tmp_path, "publish", "billing:app", "case.released", "--subject", "case-1", "--data", data)
+
+    ((body,),) = rows(tmp_path / "crossfoot.db", "SELECT body FROM crossfoot_messages")
+    assert json.loads(body)["data"] == {"amount": 7}
+
+
 def test_the_first_guide_does_what_it_says(tmp_path: Path) -> None:
     (page,) = [guide for guide in GUIDES if guide.name == "first-queue.md"]
     (tmp_path / "guide.py").write_text(python_of(page), encoding="utf-8")
@@ -279,6 +289,7 @@ RUN = (
         "rabbitmq.md",
         "kafka.md",
     ),
+    "archive.md",
     "observability.md",  # in `test_docs_observability.py`
     "deployment.md",  # in `test_deploy.py`
     "flow.md",  # in `tests/flow/test_guide.py`

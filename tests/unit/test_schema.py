@@ -98,7 +98,8 @@ def test_a_book_of_the_first_version_is_brought_to_the_newest(path: Path) -> Non
         for kind, name in newest:
             if kind == "trigger" and not name.startswith("crossfoot_queue"):
                 connection.execute(f"DROP TRIGGER {name}")
-        connection.execute("DROP TABLE crossfoot_removed")
+        for table in ("removed", "closed", "archived", "pruning", "erased"):
+            connection.execute(f"DROP TABLE crossfoot_{table}")
         connection.execute("DROP INDEX crossfoot_outbox_line")
         for table in ("expectations", "expected", "invariants", "alerts", "episodes", "notices"):
             connection.execute(f"DROP TABLE crossfoot_{table}")

@@ -24,6 +24,7 @@ import msgspec
 import psycopg
 
 from crossfoot.books.ranges import LEAST, LOWEST, Cut, Range, Since, left_over, noted, quiet_below, wanted
+from crossfoot.boundaries import ArchiveBoundary, reach
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import Conflict, DatabaseUnavailable
@@ -79,6 +80,15 @@ WHERE q.name = 'quieting' AND p.name = 'posted entries'
   AND NOT EXISTS (SELECT 1 FROM crossfoot_facts WHERE name = 'quiet' AND value = split_part(q.value, ':', 1))
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
+
+_QUIET_UPTO = "SELECT coalesce(max(value), :lowest::text)::bigint FROM crossfoot_facts WHERE name = 'quiet'"
+
+_TABLES = """
+SELECT c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent IN (to_regclass('crossfoot_entries'), to_regclass('crossfoot_payloads'))
+"""
+
+_RECORDS_OF = "SELECT 1 FROM crossfoot_records WHERE key >= :lower AND key < :upper"
 
 _FORGET = """
 DELETE FROM crossfoot_late l USING crossfoot_facts p
@@ -169,6 +179,52 @@ def tend(
         )
         complain(f"the ranges of the book's tables could not be looked after: {error}{slow}")
     return False
+
+
+def drop_empty(connection: Connection) -> int:
+    """Drop the tables of ranges in which nothing is left. Returns how many ranges; those that somebody reads just now are left.
+
+    Only quiet ones: posting does not look into them. What is still written about a message of theirs lies in the rest.
+
+    Args:
+        connection: one of its own, in no transaction.
+    """
+    found = look(connection)
+    if not found.may:
+        return 0
+    quiet = int(connection.execute(_QUIET_UPTO, {"lowest": LOWEST}).fetchone()[0])
+    dropped = 0
+    for one in found.cut.ranges:
+        if one.upper > quiet or one.upper >= found.cut.next_key:
+            continue
+        try:
+            with connection.writing():
+                connection.execute(PATIENCE)
+                connection.alone(TURN)
+                dropped += _drop(connection, one)
+        except Conflict:
+            logger.info("the range of keys until before %d is in use, and is dropped another time", one.upper)
+    return dropped
+
+
+def _drop(connection: Connection, one: Range) -> bool:
+    tables = [
+        table
+        for table, bounds in connection.execute(_TABLES)
+        if (read := _BOUNDS.fullmatch(bounds)) is not None and int(read[2]) == one.upper
+    ]
+    if len(tables) != len(CUT):
+        return False
+    connection.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+    left = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
+    held = connection.execute(
+        f"SELECT {left} OR EXISTS ({_RECORDS_OF})", {"lower": one.lower, "upper": one.upper}
+    ).fetchone()
+    if held[0]:
+        return False
+    connection.execute(f"DROP TABLE {', '.join(tables)}")
+    reach(ArchiveBoundary.DURING_DROP)
+    return True
 
 
 def look(connection: Connection) -> Look:

@@ -81,6 +81,9 @@ FROM crossfoot_messages m INDEXED BY crossfoot_messages_bucket WHERE m.bucket = 
 """
 
 
+_ARCHIVED = "SELECT measure, count, d0, d1 FROM crossfoot_archived WHERE bucket = ? AND queue = ? AND type = ?"
+
+
 def bisect(
     connection: Connection, rule: Rule, queue: str, *, where: str, parameters: Mapping[str, Any], waiting: int
 ) -> Finding:
@@ -96,8 +99,9 @@ def bisect(
         standings = [Standing(*row) for row in connection.execute(_STANDINGS, cell)]
         ids += [m.id for m in odd(rule, standings) if odd(rule, [_again(connection, m)])]
         left, right, _ = SIDES[rule.name]
-        differs = counted(left, standings) != total(rule.left[0], sums)
-        if differs or (len(rule.right) == 1 and counted(right, standings) != total(rule.right[0], sums)):
+        kept = _without_archived(connection, cell, sums)
+        differs = counted(left, standings) != total(rule.left[0], kept)
+        if differs or (len(rule.right) == 1 and counted(right, standings) != total(rule.right[0], kept)):
             wrong.append(cell)
     if ids:
         text = f"{len(ids):,} {SIDES[rule.name][2]}"
@@ -138,6 +142,12 @@ def _differing(connection: Connection, rule: Rule, where: str, parameters: Mappi
     ):
         cells[bucket, queue, type_][measure] = Tally(*tally)
     return {cell: sums for cell, sums in cells.items() if not rule.holds(sums)}
+
+
+def _without_archived(connection: Connection, cell: Cell, sums: Sums) -> Sums:
+    """What the tallies have of the messages that are in the book."""
+    archived = {measure: Tally(*tally) for measure, *tally in connection.execute(_ARCHIVED, cell)}
+    return {measure: tally - archived.get(measure, EMPTY) for measure, tally in sums.items()}
 
 
 def _again(connection: Connection, standing: Standing) -> Standing:

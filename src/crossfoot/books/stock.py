@@ -66,10 +66,19 @@ _TABLE_OF_OPERATIONS = differs(
 _REMOVED = "SELECT DISTINCT id FROM crossfoot_removed"
 
 _REGISTERED = differs(
-    "SELECT coalesce((SELECT max(key) FROM crossfoot_messages) - (SELECT min(key) FROM crossfoot_messages) + 1, 0)",
-    postgres=f"SELECT {_CLOSED.format(part=2)} + (SELECT count(*) FROM crossfoot_records m {_BEHIND})",
+    """
+SELECT coalesce((SELECT max(key) FROM crossfoot_messages)
+  - (SELECT min(key) FROM (SELECT min(key) AS key FROM crossfoot_messages UNION SELECT min(lowest) FROM crossfoot_closed)) + 1, 0)
+""",
+    postgres=f"""
+SELECT {_CLOSED.format(part=2)} + (SELECT count(*) FROM crossfoot_records m {_BEHIND})
+  + (SELECT coalesce(sum(pruned), 0)::bigint FROM crossfoot_closed)
+""",
 )
-"""SQLite gives keys without gaps, so this is the number of messages without reading them (a million take seconds, cold)."""
+"""SQLite gives keys without gaps, so this is the number of messages without reading them (a million take seconds, cold). Those in
+the archive are among them."""
+
+_ARCHIVED_FATES = "SELECT measure, sum(count) FROM crossfoot_archived WHERE measure LIKE 'fate %' GROUP BY measure"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,6 +286,10 @@ def _compare_messages(
     by_fate: dict[int, int] = defaultdict(int)
     for number, count in connection.execute(_BY_FATE, trusted):
         by_fate[number] += count
+    numbers = {fate_measure(fate): fate.value for fate in Fate}
+    for measure, count in connection.execute(_ARCHIVED_FATES):
+        by_fate[numbers[measure]] += int(count)
+    by_fate.pop(Fate.SETTLED.value, None)
     registered, blank = connection.execute(_REGISTERED, trusted).fetchone()[0], by_fate.pop(0, 0)
     counted = by_fate | {Fate.SETTLED.value: registered - blank - sum(by_fate.values())}
     wrong = [

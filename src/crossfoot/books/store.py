@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from crossfoot.books import schema, sql
 from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Entry
+from crossfoot.books.payloads import Keeping, kept, restored
 from crossfoot.books.place import place_of
 from crossfoot.books.record import Record, ask_otherwise, record_of, see_that_names_fit
 from crossfoot.clock import Clock, Micros, SystemClock
@@ -31,6 +32,15 @@ AGAIN = 5
 """How often a transaction is done once more that the database undid for the sake of another one."""
 
 
+class Named(Protocol):
+    """A message, as far as what it carries is restored by it."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def subject(self) -> str | None: ...
+
+
 class Book:
     """The durable record of one service, in that service's own database.
 
@@ -40,7 +50,7 @@ class Book:
     Args:
         path: the name of a SQLite file, or the URL of a PostgreSQL database.
         synchronous: SQLite's; on PostgreSQL, `NORMAL` accepts a server that confirms commits before its disk has them.
-        payloads: whether messages are kept with what they carry.
+        payloads: whether messages are kept with what they carry, or how.
 
     Raises (any method that writes):
         DiskFull, DatabaseUnavailable: nothing of that call was kept; whether it was, where the commit itself gave no answer, is
@@ -48,7 +58,7 @@ class Book:
     """
 
     def __init__(
-        self, path: str | Path, *, clock: Clock | None = None, synchronous: str = "FULL", payloads: bool = True
+        self, path: str | Path, *, clock: Clock | None = None, synchronous: str = "FULL", payloads: Keeping = True
     ) -> None:
         self.payloads = payloads
         self.path = str(path)
@@ -142,9 +152,17 @@ class Book:
             )
         return self._connection
 
-    def kept(self, body: bytes) -> bytes | None:
+    def kept(self, body: bytes, *, type: str, subject: str | None = None) -> bytes | None:
         """What is kept of an encoded message."""
-        return body if self.payloads else None
+        return kept(self.payloads, body, type=type, subject=subject)
+
+    def sealed(self, body: bytes, *, type: str, subject: str | None) -> bytes | None:
+        """What a plan keeps of an encoded message, which is needed even where the book keeps none."""
+        return body if isinstance(self.payloads, bool) else self.kept(body, type=type, subject=subject)
+
+    def restored(self, row: Named, stored: bytes | None) -> bytes | None:
+        """A message as it was, from what is kept of it; `None` where that cannot be had."""
+        return restored(self.payloads, stored, type=row.type, subject=row.subject)
 
     def record_of(self, message: Message, queue: str, *, now: Micros, body: bytes) -> Record:
         """What this book keeps of a message.
@@ -152,7 +170,7 @@ class Book:
         Raises:
             EnvelopeInvalid: it bears a name that the database cannot look up.
         """
-        record = record_of(message, queue, now=now, body=self.kept(body))
+        record = record_of(message, queue, now=now, body=self.kept(body, type=message.type, subject=message.subject))
         if is_postgres(self.path):
             see_that_names_fit(record)
         return record

@@ -193,6 +193,69 @@ removed = Table(
 )
 """What was taken out of `messages` (no `entry`) and `entries`, by whomever: see `triggers`."""
 
+closed = Table(
+    "crossfoot_closed",
+    metadata,
+    Column("number", Key, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("sums", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("names", Text, nullable=False),
+    Column("payloads", Text, nullable=False),
+    Column("first_bucket", BigInteger, nullable=False),
+    Column("last_bucket", BigInteger, nullable=False),
+    Column("lowest", BigInteger, nullable=False),
+    Column("highest", BigInteger, nullable=False),
+    Column("lowest_entry", BigInteger, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("pruned_upto", BigInteger, nullable=False),
+    Column("pruned", BigInteger, nullable=False),
+    Column("pruned_entries", BigInteger, nullable=False),
+    Column("skipped", Text, nullable=False),
+)
+"""What was sealed into the archive, one row for each seal: see `archive.seal`."""
+
+archived = Table(
+    "crossfoot_archived",
+    metadata,
+    Column("bucket", BigInteger, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("measure", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("d0", BigInteger, nullable=False),
+    Column("d1", BigInteger, nullable=False),
+    PrimaryKeyConstraint("bucket", "queue", "type", "measure"),
+    sqlite_with_rowid=False,
+)
+"""Of the tallies that part which is of messages that lie in the archive, and not in the book any more."""
+
+pruning = Table(
+    "crossfoot_pruning",
+    metadata,
+    Column("lower", BigInteger, nullable=False),
+    Column("upper", BigInteger, nullable=False),
+    PrimaryKeyConstraint("lower"),
+    sqlite_with_rowid=False,
+)
+"""Keys that this very transaction takes out of the book, because they lie in the archive; empty to everybody else."""
+
+erased = Table(
+    "crossfoot_erased",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payloads", BigInteger, nullable=False),
+)
+"""Whose payloads were erased, by whom and why."""
+
 workers = Table(
     "crossfoot_workers",
     metadata,

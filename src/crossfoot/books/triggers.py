@@ -8,6 +8,8 @@ prompt too, and keep two things true:
   would never have been. The cursor follows the journal back, so that new entries under old numbers are posted.
 - *The tally of operations counts the operations there are.* Posting adds new ones by number; those that are removed or
   changed later are taken off at once, so that a balance need not read a million operations to miss one.
+
+What goes into the archive is not removed: the transaction that prunes it says so in `pruning`, where nobody else ever sees it.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ _TAKEN_OFF = f"""
 
 TRIGGERS = (
     """
-CREATE TRIGGER crossfoot_message_removed AFTER DELETE ON crossfoot_messages BEGIN
+CREATE TRIGGER crossfoot_message_removed AFTER DELETE ON crossfoot_messages
+WHEN NOT EXISTS (SELECT 1 FROM crossfoot_pruning WHERE old.key BETWEEN lower AND upper) BEGIN
   INSERT INTO crossfoot_removed (message, id) VALUES (old.key, old.id);
 END""",
     """
-CREATE TRIGGER crossfoot_entry_removed AFTER DELETE ON crossfoot_entries BEGIN
+CREATE TRIGGER crossfoot_entry_removed AFTER DELETE ON crossfoot_entries
+WHEN NOT EXISTS (SELECT 1 FROM crossfoot_pruning WHERE old.message BETWEEN lower AND upper) BEGIN
   INSERT INTO crossfoot_removed (message, id, entry, kind)
   VALUES (old.message, (SELECT id FROM crossfoot_messages WHERE key = old.message), old.id, old.kind);
   UPDATE crossfoot_facts SET value = (SELECT coalesce(max(id), 0) FROM crossfoot_entries)

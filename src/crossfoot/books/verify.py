@@ -18,7 +18,9 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.books.digest import Tally, lanes
+from crossfoot.books.archive.prune import archived_sums, operations_kept, seals, tally_of_operation
+from crossfoot.books.archive.seal import merge
+from crossfoot.books.digest import EMPTY, Tally, lanes
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.fate import NOTHING, Fate, Summary, join, posted_fate
 from crossfoot.books.horizon import UPTO_ENTRY, UPTO_OPERATION
@@ -82,6 +84,9 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         counts: number of differences by kind; `differences` holds the first of each kind.
         posted: entries up to this number were looked at.
         waiting: entries that are newer.
+        archived: messages that lie in the archive, whose part of the tallies is taken as it was sealed: `crossfoot archive verify`
+            looks into the files.
+        late: entries about archived messages, that came after they were.
     """
 
     as_of: Micros
@@ -93,6 +98,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     tallies: int
     counts: dict[str, int]
     differences: tuple[Difference, ...]
+    archived: int = 0
+    late: int = 0
 
     @property
     def clean(self) -> bool:
@@ -159,18 +166,23 @@ class _Verifier:
         self._posted = fact(connection, "posted entries")
         self._operated = fact(connection, "posted operations")
         self._removed = _Removed(connection.execute(_REMOVED))
-        self._entries = self._operations = 0
+        self._entries = self._operations = self._late = 0
+        self._seals = seals(connection)
+        self._of_archived = EMPTY
+        """Count and digest of operations whose messages are archived, as they are found."""
 
     def run(self, now: Micros, progress: Progress) -> Verification:
         self._told_removed()
         if self._connection.dialect == "sqlite":
             self._numbers(self._one("SELECT max(id) FROM crossfoot_entries"))
         messages = self._walk(progress)
+        self._archived_operations()
         tallies = self._tallies()
         return Verification(
             as_of=now, posted=posted(self._connection), waiting=backlog(self._connection), messages=messages,
             entries=self._entries, operations=self._operations, tallies=tallies,
             counts=dict(self._report.counts), differences=tuple(self._report.kept),
+            archived=sum(seal.pruned for seal in self._seals), late=self._late,
         )  # fmt: skip
 
     def _numbers(self, last: int) -> None:
@@ -178,9 +190,16 @@ class _Verifier:
         if int(self._posted) > last:
             text = f"posted up to entry {self._posted}, but the last one is {last}"
             self._report.add("entries removed", text)
-        first = self._one("SELECT min(id) FROM crossfoot_entries")
+        first = min([self._one("SELECT min(id) FROM crossfoot_entries"), *(seal.lowest_entry for seal in self._seals)])
         count = self._one("SELECT count(*) FROM crossfoot_entries")
-        if last - first + (last > 0) == count:
+        pruned = sum(seal.pruned_entries for seal in self._seals)
+        missing = last - first + (last > 0) - count - pruned
+        if not missing:
+            return
+        if pruned:
+            if missing != len(self._removed.numbers):
+                text = f"{missing:,} entries are neither in the book nor archived, and {len(self._removed.numbers):,} removals were noted"
+                self._report.add("entries removed", text)
             return
         previous = first - 1
         for (number,) in self._connection.execute("SELECT id FROM crossfoot_entries ORDER BY id"):
@@ -257,8 +276,23 @@ class _Verifier:
                 self._report.add("unknown kind", text, id_)
         return summary
 
+    def _archived(self, message: int) -> bool:
+        """Whether a message that has no row may be in the archive: nobody noted that it was removed, and a seal has such keys."""
+        return message not in self._removed.ids and any(
+            seal.lowest <= message <= seal.pruned_upto for seal in self._seals
+        )
+
+    def _archived_operations(self) -> None:
+        kept = operations_kept(self._connection)
+        if self._of_archived != kept:
+            text = f"{self._of_archived.count:,} operations of archived messages, and {kept.count:,} were left when these were archived"
+            self._report.add("operation", text)
+
     def _orphans(self, facts: list[Any]) -> None:
         self._entries += len(facts)
+        if self._archived(facts[0][0]):
+            self._late += len(facts)
+            return
         kinds, message = _labels([kind for _, kind, *_ in facts]), facts[0][0]
         text = f"{_entries(facts)} ({kinds}) of message {message}, which has no row"
         self._report.add("message removed", text, self._removed.ids.get(message))
@@ -266,6 +300,9 @@ class _Verifier:
     def _ownerless(self, operations: list[Any]) -> None:
         self._operations += len(operations)
         for message, _, key, _ in operations:
+            if self._archived(message):
+                self._of_archived += tally_of_operation(key, message)
+                continue
             text = f"operation {key!r} was completed by message {message}, which has no row"
             self._report.add("message removed", text, self._removed.ids.get(message))
 
@@ -292,6 +329,7 @@ class _Verifier:
                 total = result[bucket, queue, type_, measure]
                 for lane in range(3):
                     total[lane] += sums[lane]
+        merge(result, archived_sums(self._connection))
         return result
 
     def _tally(self, key: Key, sums: list[int], expected: list[int]) -> None:

@@ -39,6 +39,8 @@ COMMANDS = (
     "outcomes",
     "alerts",
     "replay",
+    "close",
+    "archive",
     "metrics",
     "flow",
 )

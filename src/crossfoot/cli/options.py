@@ -17,6 +17,15 @@ Database = Annotated[
         show_default=False,
     ),
 ]
+Archive = Annotated[
+    str | None,
+    typer.Option(
+        "--archive",
+        metavar="FOLDER",
+        help="the folder with the archive; otherwise CROSSFOOT_ARCHIVE, crossfoot.toml, or beside the SQLite file",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, as docs/reference/json.md describes it")]
 Color = Annotated[When, typer.Option("--color", help="when to use colours; NO_COLOR and FORCE_COLOR count, too")]
 QueueName = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="only this queue", show_default=False)]

@@ -25,7 +25,7 @@ from crossfoot.recover.phrases import stamp
 
 TIMES = frozenset(
     (
-        "at", "due", "as_of", "received_at", "ended_at",
+        "at", "due", "as_of", "before", "received_at", "ended_at",
         "lease_until", "first_at", "last_at", "published_at", "dead_at",
         "answered_at", "evaluated_at", "checked_at", "opened_at", "closed_at",
         "planned_at", "started_at",
@@ -33,7 +33,7 @@ TIMES = frozenset(
 )  # fmt: skip
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""
 
-READING = ("why", "balance", "tail", "verify", "dead", "discard", "outcomes", "alerts", "metrics")
+READING = ("why", "balance", "tail", "verify", "dead", "discard", "outcomes", "alerts", "close", "archive", "metrics")
 """Commands that take `--db`."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")

@@ -14,7 +14,7 @@ from crossfoot.message import decode
 from crossfoot.recover.lookup import Found, Listed
 from crossfoot.recover.phrases import clock_time, moment, plural, span
 from crossfoot.recover.timeline import Mark, Moment
-from crossfoot.recover.why import NEEDS_SOMEBODY, Page, Related
+from crossfoot.recover.why import NEEDS_SOMEBODY, Linked, Page, Related
 
 FIRST, LAST = 15, 25
 """Lines of a long timeline that are shown, from its beginning and its end."""
@@ -42,6 +42,8 @@ def show_page(out: Output, page: Page, *, payload: Sequence[str] = ()) -> None:
         [" · ".join(part for part in (*what, f"queue {row.queue}") if part), f"{row.id} from {row.source}"],
         style=fate_style(page.fate),
     )  # fmt: skip
+    out.gap()
+    out.labelled("story", list(page.story))
     out.gap()
     _timeline(out, page)
     out.gap()
@@ -109,8 +111,14 @@ def payload(body: bytes | None) -> object:
         return body.decode("utf-8", "backslashreplace")
 
 
-def payload_lines(body: bytes | None) -> list[str]:
-    """What a message carried, for a person."""
+def payload_lines(body: bytes | None, *, erased_at: int | None = None) -> list[str]:
+    """What a message carried, for a person.
+
+    Args:
+        erased_at: when payloads of its subject were erased.
+    """
+    if body is None and erased_at is not None:
+        return [f"not kept, or erased: what messages of this subject carried was erased at {moment(erased_at)}"]
     return ["the book does not keep payloads (payloads = false)"] if body is None else _text(body).splitlines()
 
 
@@ -169,8 +177,25 @@ def _around(out: Output, page: Page) -> None:
         raised = [f"raised in {cause.raised}"] if cause.raised else []
         told = [cause.text, *raised, f"fingerprint {cause.fingerprint}"]
         out.labelled("cause", [(f"{cause.title}, {times}", "red"), *told])
+    if page.archived is not None:
+        kept = page.archived
+        lines: list[Cell] = [f"seal {kept.seal}, {moment(kept.at)}: {kept.file}"]
+        if kept.late:
+            lines.append((f"{plural(kept.late, 'entry', 'entries')} came after that, and lie in the book", "yellow"))
+        out.labelled("archived", lines)
+    if any(abs(one.depth) > 1 or one.message is None for one in page.chain):
+        top = page.chain[0].depth
+        out.labelled("chain", [_linked(one, one.depth - top) for one in page.chain])
+        return
     out.labelled("caused by", [_related(one) for one in page.parents])
     out.labelled("it caused", [_related(one) for one in page.children])
+
+
+def _linked(one: Linked, indent: int) -> Cell:
+    """One line of the chain, as far in as it is deep."""
+    here = "  <- this message" if one.depth == 0 else ""
+    what = one.message.type if one.message is not None else "message"
+    return f"{'  ' * indent}{what} {one.id}: {one.fate}{here}", "red" if one.fate in _BAD else "bold" if here else ""
 
 
 def _related(one: Related) -> Cell:

@@ -8,15 +8,18 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from crossfoot.books import queries
-from crossfoot.cli.options import Color, Database, Json, QueueName
-from crossfoot.cli.output import Output, When, jsonable, print_json
+from crossfoot import settings
+from crossfoot.books.archive.erase import when
+from crossfoot.books.archive.past import past_of
+from crossfoot.cli.options import Archive, Color, Database, Json, QueueName
+from crossfoot.cli.output import Output, When, jsonable, note, print_json
 from crossfoot.cli.pages import payload, payload_lines, show_listed, show_page
 from crossfoot.cli.reading import reading
 from crossfoot.connection import shown
 from crossfoot.errors import NotFound
 from crossfoot.recover.advice import beyond_looking
 from crossfoot.recover.lookup import Found, look_up
+from crossfoot.recover.records import Records
 from crossfoot.recover.why import NEEDS_SOMEBODY
 
 
@@ -25,6 +28,7 @@ def why(
         str, typer.Argument(metavar="NAME", help="a message id, subject, correlation id, operation key or source|id")
     ],
     db: Database = None,
+    archive: Archive = None,
     queue: QueueName = None,
     with_payload: Annotated[bool, typer.Option("--payload", help="print what the message carried, too")] = False,
     as_json: Json = False,
@@ -36,15 +40,24 @@ def why(
         crossfoot why bill:case-4711:3    an operation key
         crossfoot why 01981f0e-5c1e-7000-8000-4c8b1f2d3e4f --json
 
-    The name is tried as message id, subject, correlation id, operation key and source|id, in this order.
+    The name is tried as message id, subject, correlation id, operation key and source|id, in this order. What was closed is found in the
+    archive.
 
     Exits with 0 when nothing is wrong with what it found, 1 when somebody should do something (the message is dead,
     expired, refused, vanished, stranded, stalled, in doubt) or when nothing of that name is there.
     """
     now = time.time_ns() // 1000
     with reading(db) as (connection, path):
-        found = look_up(connection, name, now, queue=queue)
-        body = queries.body_of(connection, found.page.message.key) if found.page and with_payload else None
+        past = past_of(path, archive or settings.load(database=db).archive)
+        found = look_up(connection, name, now, queue=queue, past=past)
+        body, erased_at = None, None
+        if found.page and with_payload:
+            with connection.snapshot():
+                past.renew(connection)
+                body = Records(connection, past).body_of(found.page.message)
+                erased_at = when(connection, found.page.message.subject)
+    if past.unread:
+        note(past.unread)
     if with_payload:
         found = without_looking(found)
     if as_json:
@@ -56,7 +69,9 @@ def why(
             "is it the right book (--db), and is it spelled in full?"
         )
     elif found.page is not None:
-        show_page(Output(color, db=db), found.page, payload=payload_lines(body) if with_payload else ())
+        show_page(
+            Output(color, db=db), found.page, payload=payload_lines(body, erased_at=erased_at) if with_payload else ()
+        )
     else:
         show_listed(Output(color, db=db), found, now)
     if not well(found):

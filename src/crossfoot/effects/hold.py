@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from anyio import CancelScope
 
+from crossfoot.books.payloads import Keeping
 from crossfoot.tracing.delivering import Trace
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -24,8 +25,8 @@ class Hold(msgspec.Struct, kw_only=True):
     queue: str
     body: bytes
     partition: str | None = None
-    payloads: bool = True
-    """Whether the book keeps what messages carry."""
+    payloads: Keeping = True
+    """Whether the book keeps what messages carry, or how."""
     ack: Statement | None = None
     """The ack as a statement, where the queue lives in the same database."""
     begin: Callable[[], None] | None = None

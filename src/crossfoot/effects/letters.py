@@ -10,6 +10,7 @@ from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import fold
 from crossfoot.books.identity import differ, goes_on_from, taken
+from crossfoot.books.payloads import Keeping, kept
 from crossfoot.books.queries import ENTRIES_OF, facts
 from crossfoot.books.record import record_of
 from crossfoot.books.store import Known
@@ -30,10 +31,11 @@ def details_of(**facts: Any) -> str:
     return msgspec.json.encode(facts).decode()
 
 
-def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: bool) -> Steps[None]:
+def send(sending: Sending, rows: list[EntryRow], worker: int, now: Micros, *, payloads: Keeping) -> Steps[None]:
     """Put a message into the outbox: the caller's transaction decides whether it is ever sent."""
     message, body = sending.message, sending.body
-    record = record_of(message, sending.queue, now=now, body=body if payloads else None)
+    stored = kept(payloads, body, type=message.type, subject=message.subject)
+    record = record_of(message, sending.queue, now=now, body=stored)
     found = yield One(sql.FIND_MESSAGE, (record.id, record.source, record.queue))
     base = 0
     added = None if found is not None else (yield One(sql.INSERT_MESSAGE, record.row()))

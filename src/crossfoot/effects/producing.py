@@ -14,6 +14,7 @@ import msgspec
 from anyio import to_thread
 
 from crossfoot.books import sql
+from crossfoot.books.payloads import Keeping
 from crossfoot.clock import Clock
 from crossfoot.connection import shown
 from crossfoot.dialect import numbered, translate
@@ -42,7 +43,7 @@ class Sender(msgspec.Struct, frozen=True):
     Attributes:
         queue: where they go unless said otherwise.
         destinations: the queues it knows, by name.
-        payloads: whether the book keeps what they carry.
+        payloads: whether the book keeps what they carry, or how.
         path: the file or the URL of its book.
         book: its book's own id, where that is in PostgreSQL.
     """
@@ -52,7 +53,7 @@ class Sender(msgspec.Struct, frozen=True):
     queue: str
     destinations: Mapping[str, Queue]
     clock: Clock
-    payloads: bool
+    payloads: Keeping
     book: str = ""
 
 
@@ -327,7 +328,7 @@ def _is_postgres(session: Any) -> bool:
     return _is_psycopg(session) or _connection_of(session).dialect.name == "postgresql"
 
 
-def _send_and_write(ready: Sending, clock: Clock, *, payloads: bool) -> Steps[None]:
+def _send_and_write(ready: Sending, clock: Clock, *, payloads: Keeping) -> Steps[None]:
     rows: list[EntryRow] = []
     yield from send(ready, rows, 0, clock.now(), payloads=payloads)
     yield Many(sql.INSERT_ENTRY, rows)

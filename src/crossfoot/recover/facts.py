@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 
 from crossfoot.books import queries
+from crossfoot.books.archive.seal import Seal
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
-from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
+from crossfoot.recover.chain import Chain, follow
+from crossfoot.recover.records import Records
 
 
 class Relative(msgspec.Struct, frozen=True):
@@ -33,6 +35,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         stated: the operation that the message itself states; where its payload was not kept, the one it had.
         owner: that message, when it is another one.
         parents: the message that caused it, once per queue; `children` those it caused.
+        chain: of causes, through this message.
+        seal: under which it lies in the archive; `late` is the number of entries that came after that.
     """
 
     row: Row
@@ -45,6 +49,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[OutcomeRow, ...]
     parents: tuple[Relative, ...]
     children: tuple[Relative, ...]
+    seal: Seal | None = None
+    late: int = 0
+    chain: Chain = Chain()
 
     @property
     def summary(self) -> Summary:
@@ -91,14 +98,18 @@ def told_in(text: str | None) -> dict[str, Any]:
     return told if isinstance(told, dict) else {"text": str(told)}
 
 
-def gather(connection: Connection, row: Row, now: Micros, patience: Patience) -> Facts:
+def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts:
     """Read the facts. Within the caller's read transaction."""
-    entries = queries.entries_of(connection, row.key)
-    operation = _operation(connection, row, entries)
-    owner = queries.rows_of(connection, [operation.message]).get(operation.message) if operation else None
+    connection = records.connection
+    entries = records.entries_of(row)
+    operation = _operation(records, row, entries)
+    owner = records.rows_of([operation.message]).get(operation.message) if operation else None
+    if operation is not None and owner is not None and _are_one(owner, row):
+        operation, owner = msgspec.structs.replace(operation, message=row.key), None
+    archived = {entry[0] for story in records.stories_of(row) for entry in story.entries}
 
     def relative(of: Row) -> Relative:
-        return Relative(of, stand(connection, of, now, patience))
+        return Relative(of, stand(records, of, now, patience))
 
     return Facts(
         row=row,
@@ -106,12 +117,20 @@ def gather(connection: Connection, row: Row, now: Micros, patience: Patience) ->
         workers=queries.workers(connection, {entry.worker for entry in entries if entry.worker}),
         causes=queries.causes(connection, {entry.cause for entry in entries if entry.cause}),
         operation=operation,
-        stated=_stated(queries.body_of(connection, row.key), row),
-        owner=relative(owner) if owner is not None and owner.key != row.key else None,
-        outcomes=tuple(queries.outcomes_of(connection, row.key)),
-        parents=tuple(map(relative, queries.parents_of(connection, row))),
-        children=tuple(map(relative, queries.children_of(connection, row))),
+        stated=_stated(records.body_of(row), row),
+        owner=relative(owner) if owner is not None else None,
+        outcomes=tuple(records.outcomes_of(row)),
+        parents=tuple(map(relative, records.parents_of(row))),
+        children=tuple(map(relative, records.children_of(row))),
+        chain=follow(records, row, lambda of: stand(records, of, now, patience)),
+        seal=records.seal_of(row),
+        late=len(entries) - len(archived) if archived else 0,
     )
+
+
+def _are_one(one: Row, other: Row) -> bool:
+    """Whether they are the same message, under whichever keys."""
+    return (one.source, one.id, one.queue) == (other.source, other.id, other.queue)
 
 
 def _stated(body: bytes | None, row: Row) -> str | None:
@@ -119,24 +138,25 @@ def _stated(body: bytes | None, row: Row) -> str | None:
         return row.operation
     try:
         return decode(body).operation
-    except EnvelopeInvalid:
-        return None
+    except EnvelopeInvalid:  # nothing could be read of it, or the service has it stored veiled
+        return row.operation
 
 
-def stand(connection: Connection, row: Row, now: Micros, patience: Patience) -> Fate | None:
+def stand(records: Records, row: Row, now: Micros, patience: Patience) -> Fate | None:
     """The fate of a message by its own entries, posted or not."""
-    return fate_of(fold(queries.entries_of(connection, row.key)), now, patience)
+    return fate_of(fold(records.entries_of(row)), now, patience)
 
 
-def _operation(connection: Connection, row: Row, entries: list[Fact]) -> OperationRow | None:
+def _operation(records: Records, row: Row, entries: list[Fact]) -> OperationRow | None:
     """The operation it completed; or else the one it asked for, which another message may have completed."""
-    own = queries.operation_of(connection, row.key)
+    own = records.operation_of(row)
     if own is not None:
         return _completed(own, entries)
     named = [str(told["operation"]) for entry in entries if (told := details(entry)).get("operation")]
     for key in (*named, row.operation):
-        if key and (found := queries.operation(connection, key)) is not None:
-            return _completed(found, queries.entries_of(connection, found.message))
+        if key and (found := records.operation(key)) is not None:
+            owner = records.rows_of([found.message]).get(found.message)
+            return _completed(found, records.entries_of(owner) if owner is not None else [])
     return None
 
 

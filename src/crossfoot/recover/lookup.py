@@ -7,11 +7,13 @@ from collections import Counter
 import msgspec
 
 from crossfoot.books import queries
+from crossfoot.books.archive.past import Past
 from crossfoot.books.fate import PATIENCE, Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.queries import KINDS_OF_NAME, Fact, Row
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.recover.facts import gather
+from crossfoot.recover.records import Records
 from crossfoot.recover.why import Page, explain
 
 FOLDED = 500
@@ -57,8 +59,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_up(
-    connection: Connection, name: str, now: Micros, *, queue: str | None = None, patience: Patience = PATIENCE
-) -> Found:
+    connection: Connection, name: str, now: Micros, *, queue: str | None = None, patience: Patience = PATIENCE,
+    past: Past | None = None,
+) -> Found:  # fmt: skip
     """Explain the message of that name, or list the messages.
 
     Tried in order: message id, subject, correlation id, operation key, `source|id`; the first that is found counts.
@@ -66,29 +69,36 @@ def look_up(
     Args:
         connection: on the book, in no transaction. Nothing needs to be posted: the entries themselves are folded.
         queue: only messages of this queue (a message published to three has three fates).
+        past: the book's archive, which is looked into, too.
+
+    Raises:
+        ArchiveBroken: the archive may hold it, and cannot be read.
     """
+    records = Records(connection, past)
     with connection.snapshot():
+        if past is not None:
+            past.renew(connection)
         for kind in KINDS_OF_NAME:
-            rows = queries.named(connection, kind, name, FOLDED, queue)
+            rows = records.named(kind, name, FOLDED, queue)
             if len(rows) == 1:
-                page = explain(gather(connection, rows[0], now, patience), now, patience)
+                page = explain(gather(records, rows[0], now, patience), now, patience)
                 return Found(name=name, kind=kind, count=1, page=page)
             if rows:
-                count = len(rows) if len(rows) < FOLDED else queries.count_named(connection, kind, name, queue)
-                return _list(connection, rows, Found(name=name, kind=kind, count=count), now, patience)
+                count = len(rows) if len(rows) < FOLDED else records.count_named(kind, name, queue)
+                return _list(records, rows, Found(name=name, kind=kind, count=count), now, patience)
     return Found(name=name, kind="", count=0)
 
 
-def _list(connection: Connection, rows: list[Row], found: Found, now: Micros, patience: Patience) -> Found:
+def _list(records: Records, rows: list[Row], found: Found, now: Micros, patience: Patience) -> Found:
     fates: Counter[str] = Counter()
     listed: list[Listed] = []
     for row in rows:
-        entries = queries.entries_of(connection, row.key)
+        entries = records.entries_of(row)
         summary = fold(entries)
         fate = fate_of(summary, now, patience)
         fates[fate.label if fate is not None else "unaccounted"] += 1
         if len(listed) < LISTED:
-            listed.append(_line(connection, row, entries, summary, fate))
+            listed.append(_line(records.connection, row, entries, summary, fate))
     return msgspec.structs.replace(
         found, listed=tuple(listed), fates=dict(fates.most_common()), folded=len(rows)
     )  # fmt: skip

@@ -10,12 +10,14 @@ from collections import Counter
 
 import msgspec
 
+from crossfoot.books.archive.folder import FACTS
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate, Patience, fate_of
 from crossfoot.books.queries import CauseRow, OutcomeRow, Row
 from crossfoot.clock import Micros
 from crossfoot.recover.advice import Step, advise
 from crossfoot.recover.facts import Facts, Relative, details
+from crossfoot.recover.story import story
 from crossfoot.recover.timeline import Delivery, Moment, deliveries, timeline
 from crossfoot.recover.wording import reason
 
@@ -68,6 +70,24 @@ class Related(msgspec.Struct, frozen=True):
     fate: str
 
 
+class Linked(msgspec.Struct, frozen=True):
+    """A message of the chain, and its fate in words; without a message where it is not in this book."""
+
+    depth: int
+    id: str
+    message: Row | None
+    fate: str
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """Where a message lies in the archive, and how many entries came after it was put there."""
+
+    seal: int
+    at: Micros
+    file: str
+    late: int
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one message that fits a page.
 
@@ -75,6 +95,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         fate: in words; `unaccounted` when no entry speaks of it.
         needs_somebody: whether a person should do something.
         parents: the messages that caused it; `children` those it caused.
+        story: its way in sentences.
+        chain: everything that caused it, and that it caused, with the message itself at depth 0; the first cause first.
+        archived: where it lies in the archive, if it does.
     """
 
     message: Row
@@ -91,6 +114,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     parents: tuple[Related, ...]
     children: tuple[Related, ...]
     next: tuple[Step, ...]
+    story: tuple[str, ...] = ()
+    chain: tuple[Linked, ...] = ()
+    archived: Archived | None = None
 
 
 def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
@@ -111,7 +137,15 @@ def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
         parents=tuple(map(_related, facts.parents)),
         children=tuple(map(_related, facts.children)),
         next=tuple(advise(facts, fate)),
+        story=story(facts, fate, now),
+        chain=tuple(_linked(facts)),
+        archived=_archived(facts),
     )
+
+
+def _archived(facts: Facts) -> Archived | None:
+    seal = facts.seal
+    return Archived(seal.number, seal.at, f"{seal.name}{FACTS}", facts.late) if seal is not None else None
 
 
 def _entries(facts: Facts) -> list[EntryLine]:
@@ -149,6 +183,16 @@ def _causes(facts: Facts) -> list[Cause]:
             Cause(fingerprint or "", cause.kind, cause.title, text, cause.frames, raised, deliveries=counts[fingerprint])
         )  # fmt: skip
     return found
+
+
+def _linked(facts: Facts) -> list[Linked]:
+    """The chain, where there is more of it than the message itself."""
+    links = facts.chain.links
+    found = [
+        Linked(one.depth, one.id, one.row, _word(one.fate) if one.row is not None else "in no book here")
+        for one in links
+    ]
+    return found if len(found) > 1 else []
 
 
 def _related(relative: Relative) -> Related:

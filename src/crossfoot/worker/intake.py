@@ -13,7 +13,7 @@ from functools import partial
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS
 from crossfoot.books.identity import mend
-from crossfoot.books.record import Record, under_broker_id, unreadable
+from crossfoot.books.record import UNREADABLE, Record, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection, is_postgres
@@ -94,7 +94,7 @@ class Intake:
             record = self._book.record_of(message, name, now=delivery.enqueued_at or now, body=delivery.body)
         except EnvelopeInvalid as error:
             held.problem = error
-            kept = self._book.kept(delivery.body)
+            kept = self._book.kept(delivery.body, type=UNREADABLE)
             return unreadable(delivery.body, name, delivery.broker_id, now=delivery.enqueued_at or now, kept=kept)
         handler = self._registry.find(message.type)
         if handler is None:

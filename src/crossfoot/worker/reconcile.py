@@ -22,7 +22,7 @@ from crossfoot.books.fate import Fate, fold
 from crossfoot.books.identity import was
 from crossfoot.books.posting import post_all
 from crossfoot.books.queries import entries_of
-from crossfoot.books.record import Record, under_broker_id, unreadable
+from crossfoot.books.record import UNREADABLE, Record, under_broker_id, unreadable
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
@@ -276,7 +276,7 @@ class Reconciliation:
         try:
             return self._book.record_of(decode(row.body), self._queue.name, now=row.enqueued_at or now, body=row.body)
         except EnvelopeInvalid:
-            kept = self._book.kept(row.body)
+            kept = self._book.kept(row.body, type=UNREADABLE)
             return unreadable(row.body, self._queue.name, row.broker_id, now=row.enqueued_at or now, kept=kept)
 
     def _identity(self, row: Held) -> str:

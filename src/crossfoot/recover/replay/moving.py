@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from crossfoot.books import replays, sql
 from crossfoot.books.entry import Entry, Kind
@@ -111,7 +112,7 @@ class Mover:
             posts: list[tuple[Any, ...]] = []
             statements: dict[str, list[Sequence[Any]]] = {}
             entries: list[Entry] = []
-            for member in (Member(*row) for row in rows):
+            for member in (self._whole(Member(*row)) for row in rows):
                 group.upto = member.message
                 summary_now = self._still(connection, member, now)
                 if isinstance(summary_now, str):
@@ -142,6 +143,11 @@ class Mover:
             self._local.wake()
         return done
 
+    def _whole(self, member: Member) -> Member:
+        """With what it carries as it was, where the service makes something else of that for the book."""
+        body, after = (self._book.restored(member, stored) for stored in (member.body, member.after))
+        return replace(member, body=body, after=after)
+
     def _still(self, connection: Connection, member: Member, now: Micros) -> int | str:
         """Its attempts, if it stands as the plan found it; or what is otherwise."""
         connection.execute(sql.LOCK_RECORD, (member.message,))
@@ -165,10 +171,13 @@ class Mover:
         if member.after is None:
             return None
         contents = (
-            member.subject, member.operation, member.correlation, member.causation, member.sequence, self._book.kept(member.after),
+            member.subject, member.operation, member.correlation, member.causation, member.sequence,
+            self._book.kept(member.after, type=member.type, subject=member.subject),
         )  # fmt: skip
         connection.execute(sql.REPLACE_CONTENT, (*contents, member.message))
-        return member.before if member.before is not None else member.body
+        if member.before is not None or member.body is None:
+            return member.before
+        return self._book.sealed(member.body, type=member.type, subject=member.subject)
 
     def _replayed(self, member: Member, attempt: int, now: Micros) -> Entry:
         """Who sends it again, why, and from where."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
+from msgspec.structs import replace
 
 from crossfoot.books import replays
 from crossfoot.books.posting import post_all
@@ -142,12 +143,13 @@ class Planner:
     def _part(self, number: int, keys: Sequence[int]) -> None:
         asked: dict[str, Any] = {"replay": number, "keys": keys_text(keys), "horizon": self._before}
         with self._book.reading() as connection, connection.snapshot():
-            candidates = [Candidate(*row) for row in connection.execute(replays.CANDIDATES, asked)]
+            candidates = [self._whole(Candidate(*row)) for row in connection.execute(replays.CANDIDATES, asked)]
             self._learn_turns(connection, candidates, asked)
             verdicts = self._judged(connection, candidates)
         rows = [
             (
-                one.class_, one.reason, candidate.body if one.after is not None else None, one.after or self._lost(candidate),
+                one.class_, one.reason, self._sealed(candidate, candidate.body if one.after is not None else None),
+                self._sealed(candidate, one.after or self._lost(candidate)),
                 number, candidate.message, READY,
             )
             for candidate, one in verdicts
@@ -181,6 +183,12 @@ class Planner:
             (one, verdict) for one, verdict in told
             if verdict.class_ != READY or verdict.after is not None or self._lost(one) is not None
         ]  # fmt: skip
+
+    def _whole(self, candidate: Candidate) -> Candidate:
+        return replace(candidate, body=self._book.restored(candidate, candidate.body))
+
+    def _sealed(self, candidate: Candidate, body: bytes | None) -> bytes | None:
+        return None if body is None else self._book.sealed(body, type=candidate.type, subject=candidate.subject)
 
     def _lost(self, candidate: Candidate) -> bytes | None:
         """What the dead letter has, and the book has not."""

@@ -1,0 +1,195 @@
+"""The transactions that take out of the book what lies in the archive, a bounded piece at a time.
+
+Each is true by itself: what leaves `messages` and `entries` is added to `archived` in the same transaction, so balance and verify
+come out the same before and after it, and a process that is killed in between leaves a piece undone and nothing else. A message
+about which something was written since it was archived is left in the book, as a whole; it is archived again another time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from crossfoot.books.archive import stories
+from crossfoot.books.archive.seal import COLUMNS, Seal, Story, Sums, add_up
+from crossfoot.books.digest import Tally, lanes
+from crossfoot.books.horizon import TURN
+from crossfoot.books.posting import fact
+from crossfoot.boundaries import ArchiveBoundary, reach
+from crossfoot.clock import Micros
+from crossfoot.connection import Connection
+from crossfoot.dialect import differs
+
+PIECE = 1_000
+"""Messages that are pruned in one transaction: some tens of milliseconds, in which other writers of a SQLite file wait."""
+
+FORGOTTEN = 5_000
+"""Operation keys that are forgotten in one transaction."""
+
+_SEALS = f"SELECT {', '.join(COLUMNS)} FROM crossfoot_closed ORDER BY number"
+
+_ADD_SEAL = f"INSERT INTO crossfoot_closed ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+_ADVANCE = "UPDATE crossfoot_closed SET pruned_upto = ?, pruned = ?, pruned_entries = ?, skipped = ? WHERE number = ?"
+
+_ARCHIVED = """
+INSERT INTO crossfoot_archived (bucket, queue, type, measure, count, d0, d1) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (bucket, queue, type, measure)
+DO UPDATE SET count = crossfoot_archived.count + excluded.count, d0 = crossfoot_archived.d0 + excluded.d0,
+  d1 = crossfoot_archived.d1 + excluded.d1
+"""
+
+_BEGIN = "INSERT INTO crossfoot_pruning (lower, upper) VALUES (?, ?)"
+_END = "DELETE FROM crossfoot_pruning"
+
+_DROP = tuple(
+    stories.both(f"DELETE FROM crossfoot_{table} WHERE {stories.among(column)}")
+    for table, column in (("messages", "key"), ("outcomes", "message"))
+)
+_DROP_POSTGRES = tuple(
+    stories.both(f"DELETE FROM crossfoot_{table} WHERE {stories.among('key')}")
+    for table in ("records", "states", "payloads")
+)
+
+_DROP_ENTRIES = differs(
+    f"DELETE FROM crossfoot_entries WHERE {stories.among('message')} AND id IN (SELECT value FROM json_each(:ids))",
+    postgres="""
+DELETE FROM crossfoot_entries e USING unnest(:keys::bigint[], :ids::bigint[]) AS gone (message, id)
+WHERE e.message BETWEEN :lower AND :upper AND e.message = gone.message AND e.id = gone.id
+""",
+)
+"""Those that are archived, and no other one of the same message: in PostgreSQL somebody may be writing one just now."""
+
+KEEP = """
+INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+_COUNTED = "SELECT value FROM crossfoot_facts WHERE name = 'closed'"
+"""PostgreSQL's: up to which key all messages are counted, and how many there are (see `closing`)."""
+
+OPERATIONS = "archived operations"
+"""The fact that holds count and digest of operations whose message is archived."""
+
+FORGOTTEN_BEFORE = "forgotten before"
+"""The fact that holds up to which time operation keys are not there any more."""
+
+_OF_NOBODY = (
+    "SELECT key, message FROM crossfoot_operations o WHERE at < ? "
+    "AND NOT EXISTS (SELECT 1 FROM crossfoot_{} m WHERE m.key = o.message) LIMIT ?"
+)
+_PAST_HORIZON = differs(_OF_NOBODY.format("messages"), postgres=_OF_NOBODY.format("records"))
+
+_FORGET = "DELETE FROM crossfoot_operations WHERE key = ? AND message = ?"
+
+
+def seals(connection: Connection) -> list[Seal]:
+    """All seals, the first first."""
+    return [msgspec.convert(dict(zip(COLUMNS, row, strict=True)), Seal) for row in connection.execute(_SEALS)]
+
+
+def add(connection: Connection, seal: Seal) -> None:
+    """Within the caller's transaction."""
+    connection.execute(_ADD_SEAL, [getattr(seal, name) for name in COLUMNS])
+
+
+def piece(connection: Connection, seal: Seal, archived: Sequence[Story]) -> Seal:
+    """Take some of a seal's messages out of the book. Within the caller's transaction.
+
+    Args:
+        archived: as they are in the files: the next ones above `seal.pruned_upto`.
+
+    Returns:
+        The seal as it is then.
+    """
+    connection.alone(TURN)  # nothing is posted meanwhile
+    upto = archived[-1].key
+    found_now = stories.read(connection, [story.key for story in archived], unposted=True)
+    now = {story.key: story for story in found_now}
+    gone = [story for story in archived if (found := now.get(story.key)) is not None and _same(found, story)]
+    left = seal.left | {story.key for story in archived if story.key in now} - {story.key for story in gone}
+    if gone:
+        _drop(connection, gone)
+        _account(connection, gone)
+    entries = sum(len(story.entries) for story in gone)
+    pruned, pruned_entries = seal.pruned + len(gone), seal.pruned_entries + entries
+    skipped = msgspec.json.encode(sorted(left)).decode()
+    connection.execute(_ADVANCE, (upto, pruned, pruned_entries, skipped, seal.number))
+    reach(ArchiveBoundary.DURING_PRUNE)
+    return msgspec.structs.replace(
+        seal, pruned_upto=upto, pruned=pruned, pruned_entries=pruned_entries, skipped=skipped
+    )  # fmt: skip
+
+
+def _same(found: Story, archived: Story) -> bool:
+    """Whether the book knows no more of it than the archive does."""
+    return (found.row, found.entries, found.operations, found.outcomes) == (
+        archived.row, archived.entries, archived.operations, archived.outcomes,
+    )  # fmt: skip
+
+
+def _drop(connection: Connection, gone: Sequence[Story]) -> None:
+    keys = [story.key for story in gone]
+    asked = stories.parameters(connection, keys)
+    connection.execute(_BEGIN, (keys[0], keys[-1]))
+    connection.execute(_DROP_ENTRIES, _entries(connection, gone))
+    for statement in (_DROP_POSTGRES + _DROP[1:]) if connection.dialect == "postgres" else _DROP:
+        connection.execute(statement, asked)
+    connection.execute(_END)
+
+
+def _entries(connection: Connection, gone: Sequence[Story]) -> dict[str, Any]:
+    pairs = [(story.key, entry[0]) for story in gone for entry in story.entries]
+    asked = stories.parameters(connection, [key for key, _ in pairs])
+    return asked | {"ids": stories.listed(connection, [number for _, number in pairs])}
+
+
+def _account(connection: Connection, gone: Sequence[Story]) -> None:
+    """What is told of the book's messages has to be told of the archive's now."""
+    connection.executemany(_ARCHIVED, [(*cell, *sums) for cell, sums in sorted(add_up(gone).items())])
+    change_operations(connection, [(row[1], story.key) for story in gone for row in story.operations], 1)
+    row = connection.execute(_COUNTED).fetchone() if connection.dialect == "postgres" else None
+    if row is not None:
+        key, count = map(int, row[0].split(":"))
+        count -= sum(1 for story in gone if story.key <= key)
+        connection.execute(KEEP, ("closed", f"{key}:{count}"))
+        connection.execute(KEEP, ("counted again", "0:0:0"))
+
+
+def operations_kept(connection: Connection) -> Tally:
+    """Count and digest of the operations whose messages are archived, as far as they are not forgotten."""
+    value = fact(connection, OPERATIONS)
+    return Tally(*map(int, value.split(":"))) if value.count(":") == 2 else Tally()
+
+
+def tally_of_operation(key: str, message: int) -> Tally:
+    return Tally(1, *lanes(f"{message}|{key}"))
+
+
+def change_operations(connection: Connection, operations: Sequence[tuple[str, int]], sign: int) -> None:
+    total = operations_kept(connection)
+    for key, message in operations:
+        one = tally_of_operation(key, message)
+        total = total + one if sign > 0 else total - one
+    connection.execute(KEEP, (OPERATIONS, f"{total.count}:{total.d0}:{total.d1}"))
+
+
+def forget(connection: Connection, before: Micros) -> int:
+    """Forget some operation keys of archived messages that were completed before a time. Within the caller's transaction."""
+    rows = connection.execute(_PAST_HORIZON, (before, FORGOTTEN)).fetchall()
+    if rows:
+        until = max(before, int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2]))
+        connection.execute(KEEP, (FORGOTTEN_BEFORE, str(until)))
+        connection.executemany(_FORGET, rows)
+        change_operations(connection, rows, -1)
+    reach(ArchiveBoundary.DURING_FORGET)
+    return len(rows)
+
+
+def archived_sums(connection: Connection, where: str = "TRUE", parameters: Any = ()) -> Sums:
+    """What the archive's messages come to in the tallies."""
+    rows = connection.execute(
+        f"SELECT bucket, queue, type, measure, count, d0, d1 FROM crossfoot_archived WHERE {where}", parameters
+    )
+    return {(bucket, queue, type_, measure): sums for bucket, queue, type_, measure, *sums in rows}
