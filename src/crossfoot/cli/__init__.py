@@ -26,7 +26,21 @@ from crossfoot.cli.output import FAULT, complain, reader_left
 from crossfoot.connection import has_password
 from crossfoot.errors import CrossfootError, NotFound
 
-COMMANDS = ("demo", "worker", "publish", "why", "balance", "tail", "verify", "dead", "discard", "metrics", "flow")
+COMMANDS = (
+    "demo",
+    "worker",
+    "publish",
+    "why",
+    "check",
+    "causes",
+    "balance",
+    "tail",
+    "verify",
+    "dead",
+    "discard",
+    "metrics",
+    "flow",
+)
 """In the order in which `--help` shows them."""
 
 WELL, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130

@@ -28,7 +28,7 @@ TIMES = frozenset(
 )
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""
 
-READING = ("why", "balance", "tail", "verify", "dead", "discard", "metrics")
+READING = ("why", "check", "causes", "balance", "tail", "verify", "dead", "discard", "metrics")
 """Commands that take `--db`."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
