@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -27,6 +29,7 @@ from crossfoot.recover.checklist.survey import survey
 from crossfoot.recover.checklist.walk import ASKED, Report, walk
 from tests.acceptance import incidents
 from tests.acceptance.incidents import INCIDENTS, NOT_IN_POSTGRESQL, Expected, Town
+from tests.acceptance.pages import DOCS
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
 
@@ -221,3 +224,51 @@ def test_what_check_and_causes_print_as_json_is_what_their_schemas_say(
         jsonschema.validate(document, json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8")))
         found = (document.get("findings") or document["causes"])[0]
         assert frozenset(found["ids"]) == expected.ids
+
+
+def test_the_guide_and_the_schema_name_every_finding() -> None:
+    guide = (DOCS / "guides" / "missing.md").read_text(encoding="utf-8")
+    schema = json.loads((SCHEMAS / "check.json").read_text(encoding="utf-8"))
+    finding = schema["properties"]["findings"]["items"]["properties"]
+
+    assert [code for code in CODES if f"`{code}`" not in guide] == []
+    assert finding["code"]["enum"] == list(CODES)
+    assert finding["question"]["enum"] == list(QUESTIONS)
+
+
+def test_causes_tells_one_cause_whole_and_no_other(in_a_file: Town, capfd: pytest.CaptureFixture[str]) -> None:
+    expected = incidents.catches_and_acks(in_a_file)
+    place = ["--db", in_a_file.database]
+    capfd.readouterr()
+    assert run(["causes", *place]) == 1
+    told = capfd.readouterr().out
+    assert told.startswith("1 CAUSE: of 3 messages that are dead or failing")
+    fingerprint = next(line.partition(":")[0] for line in told.splitlines() if "NoProof at handler bill" in line)
+
+    assert run(["causes", fingerprint, *place]) == 1
+    whole = capfd.readouterr().out
+    assert all(id_ in whole for id_ in expected.ids)
+    assert "began with: worker" in whole
+    assert run(["causes", "000000000000", *place]) == 1
+    assert "no message is dead or failing of cause" in capfd.readouterr().err
+
+
+def test_of_a_good_day_there_are_no_causes(in_a_file: Town, capfd: pytest.CaptureFixture[str]) -> None:
+    incidents.a_good_day(in_a_file)
+    capfd.readouterr()
+
+    assert run(["causes", "--db", in_a_file.database]) == 0
+    assert "nothing is dead or failing" in capfd.readouterr().out
+
+
+def test_a_page_of_findings_fits_the_terminal(
+    in_a_file: Town, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incidents.catches_and_acks(in_a_file)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("check", "causes"):
+        capfd.readouterr()
+        run([name, "--db", in_a_file.database, "--color=always"])
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", capfd.readouterr().out).splitlines()
+        commands = {line for before, line in pairwise(["", *lines]) if "$ crossfoot" in line or before.endswith("\\")}
+        assert [line for line in lines if len(line) > 80 and line not in commands] == []

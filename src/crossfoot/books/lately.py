@@ -5,6 +5,8 @@ Whoever asks about a book of any size reads no more than `limit` rows of each, f
 
 from __future__ import annotations
 
+from functools import cache
+
 import msgspec
 
 from crossfoot.clock import Micros
@@ -16,7 +18,8 @@ SAMPLE = 20_000
 
 
 class Done(msgspec.Struct, frozen=True):
-    """An operation, and the message that completed it. Numbers rise in the order in which operations were claimed."""
+    """An operation, and the message that completed it. They are told in the order in which they were claimed; in PostgreSQL, of
+    transactions."""
 
     number: int
     operation: str
@@ -46,19 +49,25 @@ class Recorded(msgspec.Struct, frozen=True):
     facts: str | None
 
 
-_LAST_OPERATIONS = "(SELECT number, key, message, kind, at FROM crossfoot_operations ORDER BY number DESC LIMIT :limit)"
-
 _COLUMNS = "o.number, o.key, o.kind, o.at, m.key, m.queue, m.source, m.id, m.type, m.subject, m.sequence"
 
-_DONE = differs(
-    f"""
-SELECT {_COLUMNS} FROM {_LAST_OPERATIONS} o CROSS JOIN crossfoot_messages m ON m.key = o.message ORDER BY o.number
+
+@cache
+def _done(limit: int) -> str:
+    """With the limit in its text: of one that it does not know, PostgreSQL expects a tenth of the table, and reads all of it. There
+    operations have their place in the order of transactions, as entries have."""
+    return differs(
+        f"""
+SELECT {_COLUMNS} FROM (SELECT number, key, message, kind, at FROM crossfoot_operations ORDER BY number DESC LIMIT {limit:d}) o
+CROSS JOIN crossfoot_messages m ON m.key = o.message ORDER BY o.number
 """,
-    postgres=f"""
-SELECT {_COLUMNS} FROM {_LAST_OPERATIONS} o
-JOIN LATERAL (SELECT * FROM crossfoot_records WHERE key = o.message LIMIT 1) AS m ON true ORDER BY o.number
+        postgres=f"""
+SELECT {_COLUMNS} FROM (
+  SELECT xid, number, key, message, kind, at FROM crossfoot_operations ORDER BY xid DESC, number DESC LIMIT {limit:d}) o
+JOIN LATERAL (SELECT * FROM crossfoot_records WHERE key = o.message LIMIT 1) AS m ON true ORDER BY o.xid, o.number
 """,
-)
+    )
+
 
 _OUTCOMES = "SELECT message, name, subject, at, facts FROM crossfoot_outcomes ORDER BY number DESC LIMIT :limit"
 
@@ -69,7 +78,7 @@ _OPENED = "SELECT queue, accepted FROM crossfoot_queue_counts"
 
 def done(connection: Connection, limit: int = SAMPLE) -> list[Done]:
     """The newest operations, in the order in which they were claimed."""
-    return [Done(*row) for row in connection.execute(_DONE, {"limit": limit})]
+    return [Done(*row) for row in connection.execute(_done(limit))]
 
 
 def recorded(connection: Connection, limit: int = SAMPLE) -> list[Recorded]:

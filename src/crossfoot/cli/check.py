@@ -23,9 +23,9 @@ from crossfoot.cli.reading import catch_up, reading
 from crossfoot.connection import shown
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.recover.checklist.findings import CODES, Finding
-from crossfoot.recover.checklist.survey import RECOVERY, survey
+from crossfoot.recover.checklist.survey import survey
 from crossfoot.recover.checklist.walk import Report, walk
-from crossfoot.recover.phrases import clock_time, moment, plural, span
+from crossfoot.recover.phrases import clock_time, listed, moment, plural, span
 
 IDS_SHOWN = 5
 
@@ -72,20 +72,16 @@ def check(
     Exits with 0 when nothing was found that is not accepted, and with 1 when something was.
     """
     accepted = _accepted(accept or [])
-    recovers = seconds(recovery, "--recovery") if recovery else RECOVERY
+    part, recovers = Part(queue=queue, type=type_), seconds(recovery, "--recovery")
     with reading(db) as (connection, path):
         app = load_app(service) if service is not None else None
         behind = catch_up(path, connection)
         queries.check_names(connection, queue=queue, type_=type_)
         known = [name for name in lately.queues(connection) if queue in (None, name)]
-        found = walk(
-            survey(
-                connection, time.time_ns() // 1000, part=Part(queue=queue, type=type_),
-                service=service_of(path, known, app, ask=not no_queue),
-                depth_of=None if no_queue else _forgiving(partial(contents_of, path=path)), recovery=recovers,
-            ),
-            accepted,
-        )  # fmt: skip
+        told = service_of(path, known, app, ask=not no_queue)
+        ask = None if no_queue else _forgiving(partial(contents_of, path=path))
+        now = time.time_ns() // 1000
+        found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")
     if as_json:
@@ -128,7 +124,8 @@ def document(found: Report) -> dict[str, Any]:
 def show(out: Output, found: Report, path: str) -> None:
     """The findings, then the questions."""
     open_ = [one for one in found.findings if not one.accepted]
-    text = open_[0].text if open_ else "eight questions and the settings of the queues"
+    codes = listed(list(dict.fromkeys(one.code for one in open_)))
+    text = f"the most telling first: {codes}" if open_ else "eight questions were asked, and how the queues are set"
     known = len(found.findings) - len(open_)
     out.heading(
         plural(len(open_), "FINDING", "FINDINGS") if open_ else "NOTHING FOUND",
