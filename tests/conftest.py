@@ -20,6 +20,8 @@ from crossfoot.effects.databases import changes
 
 pytest.register_assert_rewrite("crossfoot.testing.queues")
 
+pytest_plugins = ["tests.second_chance"]
+
 Unavailable = Counter[tuple[str, str]]
 """How often each (server, reason) was reported."""
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from benchmarks.flow_kit.pages import DEADLINE
+
 Ended = tuple[float, float, str]
 """When it arrived, seconds it took, and whether it was answered: full, degraded or none."""
 
 BUCKET = 0.5
 LEFT, WIDTH, HEIGHT, GAP, TOP = 60, 760, 130, 64, 44
-INK = {"full": "#3a7d44", "degraded": "#e0a030", "none": "#c0392b"}
-WORDS = {"full": "full answers", "degraded": "without a price", "none": "none"}
+INK = {"full": "#3a7d44", "late": "#a9c9ae", "degraded": "#e0a030", "none": "#c0392b"}
+WORDS = {
+    "full": "full answers",
+    "late": f"full, after {DEADLINE * 1000:.0f} ms",
+    "degraded": "without a price",
+    "none": "none",
+}
 
 
 def draw(runs: Mapping[str, Sequence[Ended]], *, begins: float, ends: float, over: float) -> str:
@@ -47,7 +54,8 @@ def _panel(name: str, run: Sequence[Ended], top: float, most: int, times: tuple[
     yield f'<text x="{LEFT + begins * scale + 4:.0f}" y="{top + 32}" fill="#666666">pricing takes 1.5 s</text>'
     for bucket in range(int(over / BUCKET)):
         there = [one for one in run if bucket * BUCKET <= one[0] < (bucket + 1) * BUCKET]
-        y, fates = float(base), Counter(end for _, _, end in there)
+        y = float(base)
+        fates = Counter("late" if end == "full" and seconds > DEADLINE * 1.05 else end for _, seconds, end in there)
         for fate, ink in INK.items():
             high = fates[fate] / most * (HEIGHT - 20)
             y -= high

@@ -65,7 +65,7 @@ def fixed() -> flow.Limit:
 
 
 def adaptive() -> flow.Limit:
-    return flow.Limit(flow.Aimd(40, most=60, rise=4), name="pricing", wait=0.05)
+    return flow.Limit(flow.Aimd(24, most=40, tolerance=0.6, rise=4), name="pricing", wait=0.05)
 
 
 VARIANTS: dict[str, Variant] = {

@@ -16,8 +16,9 @@ from benchmarks.peers import catalog, load, measure, report, venvs
 from benchmarks.peers.services import Services, running
 
 SHORT = (
-    "crossfoot-postgres,crossfoot-postgres-batch,crossfoot-redis,crossfoot-amqp,crossfoot-nats,pgqueuer,dramatiq-redis,"
-    "dramatiq-redis-prefetch,dramatiq-amqp,taskiq-redis-stream,faststream-nats,dbos"
+    "crossfoot-postgres,crossfoot-postgres-batch,crossfoot-postgres-optimistic,crossfoot-postgres-list,crossfoot-redis,"
+    "crossfoot-redis-optimistic,crossfoot-amqp,crossfoot-amqp-optimistic,crossfoot-nats,crossfoot-nats-optimistic,pgqueuer,dbos,"
+    "dramatiq-redis-prefetch,huey-redis,dramatiq-amqp,faststream-amqp,faststream-nats"
 )
 
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", default=SHORT, help="names with commas, or all; NAME+aof: on Redis with appendfsync=always"
     )
     parser.add_argument(
-        "--limits", default="pg-skiplocked-1,pg-skiplocked-batch100", help="names with commas, all, or none"
+        "--limits", default="pg-skiplocked-1,pg-skiplocked-multirow100", help="names with commas, all, or none"
     )
     parser.add_argument("--workload", default="noop,effect", help="noop, effect, or both with a comma")
     parser.add_argument("--n", type=int, help="messages a run (default: each row's own, see catalog.py)")

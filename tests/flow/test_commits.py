@@ -313,6 +313,44 @@ def test_a_statement_in_a_thread_is_ended_by_the_server(postgres_url: str) -> No
             connection.execute("SELECT pg_sleep(60)")
 
 
+def copied(cursor: Any) -> Any:
+    with cursor.copy("COPY (SELECT pg_sleep(60)) TO STDOUT") as copying:
+        return list(copying)
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "executemany": lambda cursor: cursor.executemany("SELECT pg_sleep(%s)", [(60,)]),
+    "stream": lambda cursor: list(cursor.stream("SELECT pg_sleep(60)")),
+    "copy": copied,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_by_the_many_are_ended_by_the_server_too(way: str, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection, flow.deadline(0.2):
+        bound_psycopg(connection)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            WAYS[way](connection.cursor())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_asynchronous_cursor_has_what_is_left_for_rows_by_the_many(way: str, postgres_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+        bound_psycopg(connection)
+        cursor = connection.cursor()
+        with flow.deadline(600):
+            if way == "executemany":
+                await cursor.executemany("SELECT %s::int", [(1,), (2,)])
+            elif way == "stream":
+                assert [row async for row in cursor.stream("SELECT 1 UNION ALL SELECT 2")] == [(1,), (2,)]
+            else:
+                async with cursor.copy("COPY (SELECT 1) TO STDOUT") as copying:
+                    assert [bytes(one) async for one in copying] == [b"1\n"]
+        row = await (await connection.execute(READ)).fetchone()
+        assert row is not None
+        assert 0 < int(row[0]) <= 600_000, "what was said holds until the transaction ends"
+
+
 def test_an_expired_deadline_asks_nothing(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection, flow.deadline(60) as held:
         bound_psycopg(connection)

@@ -54,17 +54,48 @@ def test_a_limit_that_is_used_up_by_good_answers_grows(kind: Callable[..., Algor
 def test_aimd_takes_one_step_down_for_one_overload_however_many_tell_of_it() -> None:
     algorithm = flow.Aimd(100)
 
-    for _ in range(100):
-        algorithm.sample(OVER, 0.3, 100)
+    for number in range(100):
+        algorithm.sample(OVER if number % 5 else GOOD, 0.3, 100)
 
     assert algorithm.size == 50
+
+
+def test_aimd_falls_to_the_least_at_once_when_nobody_is_answered() -> None:
+    algorithm = flow.Aimd(100, least=3)
+
+    sizes = [algorithm.sample(OVER, 0.3, 100) for _ in range(10)]
+
+    assert sizes == [100] * 9 + [3]
+
+
+def test_a_row_that_chance_may_bring_is_no_outage() -> None:
+    algorithm = flow.Aimd(100, tolerance=0.6)
+
+    for _ in range(200):
+        for outcome in [OVER] * 13 + [GOOD] * 10:
+            algorithm.sample(outcome, 0.3, 100)
+
+    assert algorithm.size > 50
+
+
+def test_after_an_outage_it_doubles_to_half_of_what_was_under_way_and_then_adds_one_by_one() -> None:
+    algorithm = flow.Aimd(40)
+    for _ in range(10):
+        algorithm.sample(OVER, 0.3, 40)
+    sizes = [algorithm.size]
+
+    for _ in range(300):
+        if (size := algorithm.sample(GOOD, 0.1, algorithm.size)) != sizes[-1]:
+            sizes.append(size)
+
+    assert sizes[:8] == [1, 2, 4, 8, 16, 20, 21, 22]
 
 
 def test_aimd_goes_by_what_was_under_way_and_not_by_what_was_allowed() -> None:
     algorithm = flow.Aimd(100)
 
-    for _ in range(8):
-        algorithm.sample(OVER, 0.3, 8)
+    for number in range(8):
+        algorithm.sample(OVER if number else GOOD, 0.3, 8)
 
     assert algorithm.size == 4
 
@@ -88,7 +119,8 @@ def test_aimd_comes_down_to_what_the_outage_leaves_and_back_to_where_it_was() ->
         algorithm.sample(GOOD, 0.08, algorithm.size)
         good += 1
 
-    assert good == pytest.approx(50 * 51 / 2, rel=0.1), "a round of good answers adds one"
+    doubled, added = [1, 2, 4, 8, 16], range(25, 50)
+    assert good == sum(doubled) + sum(added), "a good round doubles it to a half, and adds one from there"
 
 
 def test_aimd_learns_nothing_of_errors_that_are_none_of_its_business() -> None:

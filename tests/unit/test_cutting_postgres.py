@@ -38,10 +38,15 @@ HAPPY = ((Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.COMMITTED, 1), (Kind.ACK
 
 WEEK = PERIOD / SECOND
 
+SERVER_TIME = cutting.server_time
+"""The real one, which the desk's fixture replaces."""
+
 
 @pytest.fixture
-def desk(postgres_url: str) -> Iterator[Lectern]:
+def desk(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lectern]:
+    """Its clock is the server's, too, so that weeks can pass."""
     made = Lectern(postgres_url)
+    monkeypatch.setattr(cutting, "server_time", lambda _: made.now)
     yield made
     made.close()
 
@@ -117,6 +122,28 @@ def lies_in(desk: Lectern, key: int) -> tuple[str, str]:
     """
     entries, payload = desk.book.connection.execute(query, {"key": key}).fetchone()
     return entries, payload
+
+
+class TestClocks:
+    def test_the_servers_clock_ends_a_range_and_no_workers(self, postgres_url: str) -> None:
+        with Writer(postgres_url) as right, Writer(postgres_url) as wrong:
+            wrong.clock.advance(60 * WEEK)
+            for desk in (right, wrong):
+                settle(desk, f"first of {id(desk)}")
+            right.book.tidy()
+            before = cut_of(right)
+
+            for number in range(5):
+                for desk in (wrong, right):
+                    settle(desk, f"{number} of {id(desk)}")
+                    desk.book.tidy()
+
+            assert cut_of(right).ranges == before.ranges
+            assert cut_of(right).since == before.since
+
+    def test_the_servers_time_is_told_in_microseconds(self, desk: Lectern) -> None:
+        row = desk.book.connection.execute("SELECT CAST(extract(epoch FROM now()) AS BIGINT)").fetchone()
+        assert abs(SERVER_TIME(desk.book.connection) // SECOND - row[0]) < 60
 
 
 class TestWeeks:

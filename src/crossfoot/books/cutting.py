@@ -55,6 +55,8 @@ FROM pg_class e WHERE e.oid = to_regclass('crossfoot_entries')
 
 _NEXT_KEY = "SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM crossfoot_messages_key_seq"
 
+_SERVER_TIME = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
 _USED_UPTO = "SELECT coalesce(max(key), 0) FROM crossfoot_records WHERE key < ?"
 
 _KEEP = """
@@ -113,14 +115,24 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         return bool(cut.following is None or noted(cut, now) or left_over(cut, now) or self.to_hush is not None)
 
 
+def server_time(connection: Connection) -> Micros:
+    """The time of the database's server. Workers whose clocks differ by weeks would end each other's ranges for ever."""
+    now: Micros = connection.execute(_SERVER_TIME).fetchone()[0]
+    return now
+
+
 def tend(
-    connection: Connection, another: Callable[[], Connection], now: Micros, complain: Callable[[str], None]
+    connection: Connection,
+    another: Callable[[], Connection],
+    time: Callable[[Connection], Micros],
+    complain: Callable[[str], None],
 ) -> bool:
     """Do what there is to be done. True when something was; what could not be is tried again when this is called again.
 
     Args:
         connection: the book's, in no transaction.
         another: makes one for what may take a moment.
+        time: tells the time that is the same for all who look after this book.
         complain: called with what a person should know.
 
     Raises:
@@ -129,7 +141,7 @@ def tend(
     try:
         connection.execute(_QUIET)
         connection.execute(_FORGET)
-        found = look(connection)
+        found, now = look(connection), time(connection)
     except Conflict:  # somebody is moving the rest into a range: at the next turn
         return False
     if not found.may:

@@ -48,8 +48,8 @@ class PostgresDatabase:
             raise
 
     def tidy(self, connection: Connection, now: Micros) -> bool:
-        """Look after the ranges of keys. What is deleted the server sees to: autovacuum."""
-        return cutting.tend(connection, self.look_in, now, self._complain)
+        """Look after the ranges of keys, by the server's clock, which is one for all. What is deleted the server sees to: autovacuum."""
+        return cutting.tend(connection, self.look_in, cutting.server_time, self._complain)
 
     def _complain(self, text: str) -> None:
         """Once, and not every few seconds."""

@@ -12,6 +12,9 @@ from typing import Protocol
 
 from crossfoot.errors import UsageError
 
+RARE = 0.001
+"""How rarely chance alone may bring a row of overloads that is taken for an outage."""
+
 
 class Outcome(Enum):
     """What one call says about the capacity of what was called."""
@@ -73,6 +76,10 @@ class Aimd(_Bounded):
     what was allowed (RFC 5681, section 3.1, goes by FlightSize for the same reason). Any other round adds permits, but only when at
     least half of them were used: a limit that nothing tests must not grow.
 
+    Where nobody is answered any more there is no round to wait for: after so many overloads in a row as the tolerated share would
+    bring once in a thousand, the limit falls to `least`, as TCP's window falls to one segment when an answer stays out (RFC 5681,
+    section 3.1). From there each good round doubles it, until it is half of what was under way before: slow start.
+
     Args:
         share: what a decrease leaves.
         rise: permits that a good round adds. More recovers sooner, and tries a service that is still ill harder.
@@ -95,7 +102,9 @@ class Aimd(_Bounded):
                 f"Aimd(share={share}, rise={rise}, tolerance={tolerance}): shares between 0 and 1, and a rise of more than 0"
             )
         self._share, self._rise, self._tolerance = share, rise, tolerance
-        self._left = self._calls = self._overloads = self._used = 0
+        self._silence = math.ceil(math.log(RARE) / math.log(tolerance)) if tolerance else 1
+        self._left = self._calls = self._overloads = self._used = self._row = 0
+        self._doubles_to = 0.0
 
     def sample(self, outcome: Outcome, seconds: float, in_use: int) -> int:
         if outcome is Outcome.UNKNOWN:
@@ -105,12 +114,26 @@ class Aimd(_Bounded):
         self._left -= 1
         self._calls += 1
         self._overloads += outcome is Outcome.OVERLOADED
+        self._row = self._row + 1 if outcome is Outcome.OVERLOADED else 0
         self._used = max(self._used, in_use)
-        if self._left:
-            return self.size
+        if self._row >= self._silence:
+            return self._fall()
+        return self.size if self._left else self._judge()
+
+    def _fall(self) -> int:
+        if self._limit > self._least:
+            self._doubles_to = min(self._limit, self._used) / 2
+        self._left = self._row = 0
+        return self._set(self._least)
+
+    def _judge(self) -> int:
         if self._overloads > self._tolerance * self._calls:
+            self._doubles_to = 0.0
             return self._set(min(self._limit, self._used) * self._share)
-        return self._set(self._limit + self._rise) if self._used * 2 >= self._limit else self.size
+        if self._used * 2 < self._limit:
+            return self.size
+        rise = max(self._rise, min(self._limit, self._doubles_to - self._limit))
+        return self._set(self._limit + rise)
 
 
 class Gradient2(_Bounded):

@@ -10,6 +10,8 @@ It is said with `SET LOCAL`, and so within transactions only: outside of one it 
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -53,29 +55,73 @@ def bound_engine(engine: Any, *, margin: float = 0.0) -> None:
 def bound_psycopg(connection: Any, *, margin: float = 0.0) -> Any:
     """Have the statements of a psycopg connection, synchronous or not, end with the deadline; returns the connection.
 
-    Its `cursor_factory` is exchanged for one that says first what is left.
+    Its `cursor_factory` is exchanged for one that says first what is left: before `execute`, each `executemany`, `stream` and `copy`.
     """
-    kind: Any = connection.cursor_factory
 
     def said(cursor: Any) -> str | None:
         text = limit_text(margin=margin)
         alone = cursor.connection.autocommit and cursor.connection.info.transaction_status.name == "IDLE"
         return None if alone else text
 
+    kind = _bounded_async_cursor if hasattr(connection, "__aenter__") else _bounded_cursor
+    connection.cursor_factory = kind(connection.cursor_factory, said)
+    return connection
+
+
+def _bounded_cursor(kind: Any, said: Callable[[Any], str | None]) -> Any:
     class Cursor(kind):  # type: ignore[misc] # the connection's own kind of cursor
-        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        def _say(self) -> None:
             if (text := said(self)) is not None:
                 super().execute(text)
+
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            self._say()
             return super().execute(query, params, **options)
 
-    class AsyncCursor(kind):  # type: ignore[misc] # as above
-        async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+            self._say()
+            super().executemany(query, params_seq, **options)
+
+        def stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+            self._say()
+            yield from super().stream(query, params, **options)
+
+        @contextmanager
+        def copy(self, statement: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+            self._say()
+            with super().copy(statement, params, **options) as copying:
+                yield copying
+
+    return Cursor
+
+
+def _bounded_async_cursor(kind: Any, said: Callable[[Any], str | None]) -> Any:
+    class AsyncCursor(kind):  # type: ignore[misc] # the connection's own kind of cursor
+        async def _say(self) -> None:
             if (text := said(self)) is not None:
                 await super().execute(text)
+
+        async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            await self._say()
             return await super().execute(query, params, **options)
 
-    connection.cursor_factory = AsyncCursor if hasattr(connection, "__aenter__") else Cursor
-    return connection
+        async def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+            await self._say()
+            await super().executemany(query, params_seq, **options)
+
+        async def stream(self, query: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
+            await self._say()
+            async with aclosing(super().stream(query, params, **options)) as rows:
+                async for row in rows:
+                    yield row
+
+        @asynccontextmanager
+        async def copy(self, statement: Any, params: Any = None, **options: Any) -> AsyncIterator[Any]:
+            await self._say()
+            async with super().copy(statement, params, **options) as copying:
+                yield copying
+
+    return AsyncCursor
 
 
 def bound_asyncpg(*, margin: float = 0.0) -> Any:

@@ -7,6 +7,7 @@ then it is done when it is noted here, and a crash before the offset passes it b
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import anyio
@@ -23,6 +24,9 @@ REBALANCING = ("(REBALANCE_IN_PROGRESS)", "(ILLEGAL_GENERATION)")
 """What a commit is told that came while the group rebalanced, or that waited on its way until it had."""
 
 PAUSE_SECONDS = 0.05
+
+UNANSWERED = 64
+"""Commits without an answer that are remembered."""
 
 
 class Committer:
@@ -43,8 +47,12 @@ class Committer:
         self._session = session
         self._timeout = timeout
         self._one_at_a_time = Lock()
-        self._asked: dict[int, int] = {}
-        self._answer: asyncio.Future[str] | None = None
+        self._asked: deque[tuple[dict[int, int], float]] = deque(maxlen=UNANSWERED)
+        """What was asked and not answered, and when."""
+        self._wanted: dict[int, int] = {}
+        """The offsets whose answer is waited for."""
+        self._answer: asyncio.Future[tuple[str, float]] | None = None
+        """What the latest came to, and since when that is known to be so."""
         self._sure_until = float("-inf")
 
     def offsets(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -87,7 +95,7 @@ class Committer:
     def aside(self, partition: int) -> None:
         """Commit without waiting for it: nobody's ack depends on that."""
         if offsets := self.offsets([partition]):
-            self._member.commit(offsets)
+            self._ask(offsets)
 
     def answered(self, error: str, offsets: dict[int, int]) -> None:
         """What a commit came to."""
@@ -97,8 +105,29 @@ class Committer:
                 if partition in self._flow.passed:
                     self._flow.passed[partition] += len(passed)
         answer = self._answer
-        if answer is not None and not answer.done() and (offsets == self._asked or not offsets):
-            answer.set_result(error)
+        if answer is None or answer.done():
+            return
+        if not offsets:
+            answer.set_result((error, 0.0))
+            return
+        asked = self._since(offsets)
+        if offsets == self._wanted and (not error or not any(one == offsets for one, _ in self._asked)):
+            answer.set_result((error, asked))
+
+    def _ask(self, offsets: dict[int, int]) -> None:
+        now = self._clock.monotonic()
+        while self._asked and self._asked[0][1] < now - self._session:  # whose answer would say nothing any more
+            self._asked.popleft()
+        self._asked.append((offsets, now))
+        self._member.commit(offsets)
+
+    def _since(self, offsets: dict[int, int]) -> float:
+        """When the first of those was asked to which this may be the answer: the group had us then, and perhaps no longer."""
+        for number, (one, asked) in enumerate(self._asked):
+            if one == offsets:
+                del self._asked[number]
+                return asked
+        return float("-inf")
 
     async def _commit(self, partitions: Iterable[int], *, anyway: bool = False) -> str:
         """Commit what is settled; `anyway`: what is committed already, too. Why it did not happen, if so.
@@ -120,13 +149,12 @@ class Committer:
                 wanted = {track.partition: track.prefix for track in list(self._shelf.tracks.values())[:1]}
             if not wanted:
                 return ""
-            asked = self._clock.monotonic()
             self._answer = asyncio.get_running_loop().create_future()
-            self._asked = wanted
-            self._member.commit(wanted)
-            failed: str = f"no answer to a commit within {self._timeout:g} s"
+            self._wanted = wanted
+            self._ask(wanted)
+            failed, asked = f"no answer to a commit within {self._timeout:g} s", 0.0
             with anyio.move_on_after(self._timeout):
-                failed = await asyncio.shield(self._answer)
+                failed, asked = await asyncio.shield(self._answer)
             if not failed:
                 self._sure_until = asked + self._session
             elif any(f"({name})" in failed for name in VOID):
