@@ -31,6 +31,8 @@ COMMANDS = (
     "worker",
     "publish",
     "why",
+    "check",
+    "causes",
     "balance",
     "tail",
     "verify",

@@ -178,6 +178,18 @@ def when(text: str | None, now: Micros) -> Micros | None:
     return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * SECOND)
 
 
+def seconds(text: str, option: str) -> float:
+    """A length of time as people write it: `90s`, `12h`, `3d`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = _AGO.fullmatch(text.strip())
+    if found is None or not float(found[1]):
+        raise UsageError(f"{option} {text!r} is no length of time: write 90s, 15min, 12h or 3d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
 def _fates(drawn: Balance, queues: list[str]) -> Iterator[list[Cell]]:
     """Fates that occur; all of them are in the JSON."""
     for fate in Fate:

@@ -51,12 +51,12 @@ def _asked(queue: str, path: str, ask: Callable[[Queue], Awaitable[T]]) -> T | N
     found = queue_to_ask(queue, settings.load(database=path))
     if found is None:
         return None
-    with _quiet(logging.getLogger("crossfoot.queues")):
+    with quiet(logging.getLogger("crossfoot.queues")):
         return anyio.run(_closing, found, ask)
 
 
 @contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
+def quiet(logger: logging.Logger) -> Iterator[None]:
     """Without warnings: how a queue's server is set up is for workers to complain of."""
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -33,7 +33,21 @@ TIMES = frozenset(
 )  # fmt: skip
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""
 
-READING = ("why", "balance", "tail", "verify", "dead", "discard", "outcomes", "alerts", "close", "archive", "metrics")
+READING = (
+    "why",
+    "check",
+    "causes",
+    "balance",
+    "tail",
+    "verify",
+    "dead",
+    "discard",
+    "outcomes",
+    "alerts",
+    "close",
+    "archive",
+    "metrics",
+)
 """Commands that take `--db`."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")

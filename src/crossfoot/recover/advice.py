@@ -116,3 +116,17 @@ def _publish(facts: Facts) -> str:
     }  # fmt: skip
     stated = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
     return f"crossfoot publish MODULE:NAME {shlex.quote(row.type)}{stated} --data '...'"
+
+
+def send_again(queue: str) -> Step:
+    """For several that came to nothing."""
+    return Step(f"once that is mended, have the service of queue {queue} send them again, under the same ids")
+
+
+def bring_back(fingerprint: str | None) -> Step:
+    """For all that died of one cause, once that is mended. Where replays are planned by command, it is named here."""
+    named = f" (cause {fingerprint})" if fingerprint else ""
+    return Step(
+        f"once that is mended, have them sent again under the same ids{named}: what took effect before does not again",
+        "crossfoot dead list --by-cause",
+    )

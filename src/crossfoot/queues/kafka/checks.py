@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crossfoot.queues.telling import Told
+
 LARGEST = 1_048_588
 """Bytes of a batch that a topic takes unless it says otherwise (Kafka, `max.message.bytes`)."""
 
@@ -24,6 +26,25 @@ def max_bytes_of(settings: Mapping[str, str], wanted: int) -> int:
     text = settings.get("max.message.bytes", "")
     largest = int(text) if text.isdecimal() else LARGEST
     return max(1, min(wanted, largest - OVERHEAD))
+
+
+def told(settings: Mapping[str, str]) -> Told:
+    """How a topic is set, for who audits it. What is published is confirmed by all replicas in sync (acks=all), and so by how many."""
+    said = warnings(settings)
+    if settings.get("min.insync.replicas") == "1":
+        said.append(
+            "one replica may confirm a publish alone, and lose it with its disk (min.insync.replicas: 2, of three replicas)"
+        )
+    names = (
+        "retention.ms",
+        "retention.bytes",
+        "cleanup.policy",
+        "min.insync.replicas",
+        "unclean.leader.election.enable",
+    )
+    return Told(
+        figures={"acks": "all", **{name: settings[name] for name in names if name in settings}}, warnings=tuple(said)
+    )
 
 
 def warnings(settings: Mapping[str, str]) -> list[str]:

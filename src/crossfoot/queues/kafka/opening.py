@@ -8,7 +8,7 @@ from typing import Any
 
 from crossfoot.errors import QueueMissing, UsageError
 from crossfoot.queues.kafka.address import Address
-from crossfoot.queues.kafka.checks import max_bytes_of, retention_of, warnings
+from crossfoot.queues.kafka.checks import max_bytes_of, retention_of, told, warnings
 from crossfoot.queues.kafka.looking import Looker
 from crossfoot.queues.kafka.producer import AT_ONCE, Producer
 from crossfoot.queues.queue import Capabilities, DepthIs, Order
@@ -35,6 +35,7 @@ class Parts:
         self.looker = looker
         self.retention = place.retention if place.retention is not None else retention_of(found)
         self.max_bytes = max_bytes_of(found, max_bytes)
+        self.told = told(found)
         self.producer = Producer(
             common, label=place.name, topic=place.topic, shown=place.servers, timeout=timeout, max_bytes=self.max_bytes
         )

@@ -33,6 +33,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
     Refused,
 )
+from crossfoot.queues.telling import Told
 
 MEBIBYTE = 1024 * 1024
 
@@ -197,6 +198,10 @@ class KafkaQueue:
             text = f"queue {self.name} has no dead letters: create the topic {self._place.dead}"
             return [NotDone(one.receipt, text, lost=False) for one in deliveries]
         return await bury(consumer, parts.producer, self._place, deliveries, reason)
+
+    async def told(self) -> Told:
+        """See `TellsSettings`; as they were when the queue was opened."""
+        return self._open_parts().told
 
     async def depth(self) -> Depth:
         """See `Queue.depth`: what lies behind the group's offsets. What others settled beyond theirs is counted as if it were open."""

@@ -10,6 +10,7 @@ import msgspec
 from crossfoot.queues.nats.dead import limit_of
 from crossfoot.queues.nats.given_up import Kept
 from crossfoot.queues.nats.messages import OWN_BYTES
+from crossfoot.queues.telling import Told
 
 _NANOS = 1_000_000_000
 
@@ -95,6 +96,26 @@ def warnings(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> list[str
             f"the consumer gives a message up after {durable['max_deliver']} deliveries without a word (max_deliver: -1 never does)"
         )
     return said
+
+
+def told(stream: Mapping[str, Any], consumer: Mapping[str, Any]) -> Told:
+    """How stream and consumer are set, for who audits them."""
+    config, durable = stream["config"], consumer["config"]
+    said = warnings(stream, consumer)
+    replicas = int(config.get("num_replicas", 1))
+    if config.get("storage") != "memory" and replicas == 1:
+        said.append(
+            "there is one replica, and a server writes to disk every two minutes unless sync_interval says otherwise, which it tells "
+            "no client: if its machine stops, what was accepted last is lost (num_replicas: 3, or sync_interval: always)"
+        )
+    figures = {
+        name: str(config[name]) for name in ("storage", "retention", "discard", "num_replicas") if name in config
+    }
+    return Told(
+        figures=figures | {"max_deliver": str(durable.get("max_deliver", -1))},
+        warnings=tuple(said),
+        lease=int(durable.get("ack_wait", 30 * _NANOS)) / _NANOS,
+    )
 
 
 def _literal(subjects: tuple[str, ...]) -> str:

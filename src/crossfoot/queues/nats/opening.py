@@ -9,7 +9,7 @@ from crossfoot.clock import Clock
 from crossfoot.errors import QueueMissing, QueueUnavailable
 from crossfoot.queues.nats.address import Address
 from crossfoot.queues.nats.answers import NoAnswer, NobodyListens, Rejected
-from crossfoot.queues.nats.checks import MOST_PER_PULL, Found, found, unfit, warnings
+from crossfoot.queues.nats.checks import MOST_PER_PULL, Found, found, told, unfit, warnings
 from crossfoot.queues.nats.connection import Connection
 from crossfoot.queues.nats.ensure import DEDUP_SECONDS
 from crossfoot.queues.nats.given_up import GivenUp, Kept
@@ -18,6 +18,7 @@ from crossfoot.queues.nats.settling import Settler
 from crossfoot.queues.nats.stream import Reader
 from crossfoot.queues.nats.together import AT_ONCE
 from crossfoot.queues.queue import Capabilities, DepthIs, Order
+from crossfoot.queues.telling import Told
 
 _log = logging.getLogger("crossfoot.queues.nats")
 
@@ -30,6 +31,7 @@ class Parts:
     ) -> None:
         stream, durable, wait = place.stream, place.durable, settings.ack_wait
         self.found = settings
+        self.told = Told()
         self.warned = False
         """Whether it was said that there is no place for dead letters."""
         self.reader = Reader(connection, stream, durable, settings.subjects)
@@ -59,7 +61,9 @@ async def open_parts(connection: Connection, place: Address, *, clock: Clock, po
         _log.warning("queue %s: %s", place.name, warning)
     limit = (await connection.link()).client.max_payload
     settings = found(stream, consumer, subject=place.subject, max_payload=limit)
-    return Parts(connection, place, settings, made=str(stream["created"]), clock=clock, poll=poll)
+    parts = Parts(connection, place, settings, made=str(stream["created"]), clock=clock, poll=poll)
+    parts.told = told(stream, consumer)
+    return parts
 
 
 async def _info(connection: Connection, place: Address, what: str, name: str) -> dict[str, Any]:

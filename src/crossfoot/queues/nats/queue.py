@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 from anyio import Lock
+from msgspec import structs
 
 from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.errors import QueueUnavailable, UsageError
@@ -38,6 +39,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
     Refused,
 )
+from crossfoot.queues.telling import Told
 
 LONGEST_POLL = 30
 
@@ -200,6 +202,11 @@ class NatsQueue:
             else NotDone(answer.key, answer.reason, lost=False)
             for delivery, answer in zip(deliveries, answers, strict=True)
         ]  # fmt: skip
+
+    async def told(self) -> Told:
+        """See `TellsSettings`; as they were when the queue was opened."""
+        parts = self._open_parts()
+        return structs.replace(parts.told, buries=await self._dead_letters() is not None)
 
     async def depth(self) -> Depth:
         """See `Queue.depth`. What is handed back with a delay counts as in flight; dead is also what was given up."""

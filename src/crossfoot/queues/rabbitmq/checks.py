@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crossfoot.queues.rabbitmq.probing import Settings
+from crossfoot.queues.telling import Told
 
 KINDS = ("quorum", "classic")
 
@@ -42,6 +43,12 @@ def warnings(settings: Settings) -> list[str]:
     if buried and settings.kind == "quorum" and arguments.get("x-dead-letter-strategy") != "at-least-once":
         said.append("what it moves to its dead letters may be lost on the way (x-dead-letter-strategy: at-least-once)")
     return said
+
+
+def told(settings: Settings) -> Told:
+    """How it is set, for who audits it."""
+    figures = {name: str(value) for name, value in settings.arguments.items()}
+    return Told(figures={"type": settings.kind, **figures}, warnings=tuple(warnings(settings)), buries=True)
 
 
 def max_attempts_of(settings: Settings) -> int | None:

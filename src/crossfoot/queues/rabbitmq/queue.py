@@ -27,11 +27,13 @@ from crossfoot.queues.queue import (
 )
 from crossfoot.queues.rabbitmq import dead
 from crossfoot.queues.rabbitmq.address import address_of
+from crossfoot.queues.rabbitmq.checks import told
 from crossfoot.queues.rabbitmq.connection import Connection
 from crossfoot.queues.rabbitmq.delays import LONGEST, expiration_of, rung_for
 from crossfoot.queues.rabbitmq.holding import Holding
 from crossfoot.queues.rabbitmq.messages import Entry, entry_of
 from crossfoot.queues.rabbitmq.opening import Parts, capabilities_of, open_parts
+from crossfoot.queues.telling import Told
 
 MEBIBYTE = 1024 * 1024
 
@@ -185,6 +187,10 @@ class RabbitQueue:
         """See `Queue.dead_letter` and `moving.py`."""
         parts = self._open_parts()
         return await parts.marked(parts.mover.bury([delivery.receipt for delivery in deliveries], reason))
+
+    async def told(self) -> Told:
+        """See `TellsSettings`; as they were when the queue was opened."""
+        return told(self._open_parts().settings)
 
     async def depth(self) -> Depth:
         """See `Queue.depth` and `watching.py`."""

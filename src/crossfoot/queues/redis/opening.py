@@ -13,6 +13,7 @@ from crossfoot.queues.redis.answers import NoAnswer, Rejected, Unusable
 from crossfoot.queues.redis.client import Client
 from crossfoot.queues.redis.entries import pairs_of, text_of
 from crossfoot.queues.redis.scripts import DEPTH
+from crossfoot.queues.telling import Told
 
 OLDEST_VERSION = (6, 2)
 """XADD NOMKSTREAM, exclusive ranges and XPENDING by pages of a stream are there since then."""
@@ -22,8 +23,8 @@ SETTINGS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save"
 _log = logging.getLogger("crossfoot.queues.redis")
 
 
-async def check(client: Client) -> None:
-    """See that the queue can be worked.
+async def check(client: Client) -> Told:
+    """See that the queue can be worked. Returns how its server is set.
 
     Raises:
         QueueUnavailable: it does not exist, cannot be reached, refuses us, or is on a server that is too old.
@@ -39,8 +40,11 @@ async def check(client: Client) -> None:
             raise client.no_group()
     except (NoAnswer, Rejected) as error:
         raise QueueUnavailable(f"queue {name} could not be opened: {error}. Check its address") from error
-    for warning in warnings(server, await _configuration(client)):
+    configuration = await _configuration(client)
+    told = Told(figures=dict(configuration), warnings=tuple(warnings(server, configuration)), buries=True)
+    for warning in told.warnings:
         _log.warning("queue %s: %s", name, warning)
+    return told
 
 
 async def _server(client: Client) -> Mapping[str, str]:

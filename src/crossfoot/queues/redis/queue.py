@@ -31,6 +31,7 @@ from crossfoot.queues.redis.publishing import Publisher
 from crossfoot.queues.redis.receiving import MAX_RECEIVE, Receiver
 from crossfoot.queues.redis.settling import Settler
 from crossfoot.queues.redis.watching import Watcher
+from crossfoot.queues.telling import Told
 
 MEBIBYTE = 1024 * 1024
 
@@ -74,6 +75,7 @@ class RedisQueue:
         self._capabilities = _capabilities(max_bytes)
         self._opening = Lock()
         self._open = False
+        self._told = Told()
         clock = clock or SystemClock()
         self._client = Client(address, timeout=timeout)
         self._publisher = Publisher(self._client, max_bytes=max_bytes)
@@ -105,7 +107,7 @@ class RedisQueue:
         """
         async with self._opening:
             if not self._open:
-                await check(self._client)
+                self._told = await check(self._client)
                 self._open = True
 
     async def close(self) -> None:
@@ -149,6 +151,11 @@ class RedisQueue:
         """See `Queue.dead_letter`: one step, after which the message is among the dead letters and nowhere else."""
         self._must_be_open()
         return await self._settler.bury(deliveries, reason)
+
+    async def told(self) -> Told:
+        """How its server is set, as it was when the queue was opened. See `TellsSettings`."""
+        self._must_be_open()
+        return self._told
 
     async def depth(self) -> Depth:
         self._must_be_open()

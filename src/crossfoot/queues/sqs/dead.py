@@ -100,6 +100,22 @@ class DeadLetters:
             raise QueueUnavailable(f"dead-letter queue {self.name} could not be counted: {error}. Try again") from error
         return sum(int(value) for value in counts.values())
 
+    async def retention(self) -> float | None:
+        """Seconds after which it forgets.
+
+        Raises:
+            QueueUnavailable: it could not be asked.
+        """
+        url = self._url
+        try:
+            response = await self._client.read(
+                lambda sqs: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
+            )
+            period = field(response, "Attributes").get("MessageRetentionPeriod")
+        except (NoAnswer, Rejected) as error:
+            raise QueueUnavailable(f"dead-letter queue {self.name} could not be asked: {error}. Try again") from error
+        return float(period) if period else None
+
     async def browse(self) -> AsyncIterator[Held]:
         """Every dead letter once. Of one FIFO group the service shows ten at a time; what was not seen is logged."""
         seen: set[str] = set()

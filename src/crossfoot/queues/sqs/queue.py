@@ -32,6 +32,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
     Refused,
 )
+from crossfoot.queues.sqs.checks import told
 from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field, region_of
 from crossfoot.queues.sqs.dead import DeadLetters
 from crossfoot.queues.sqs.messages import (
@@ -47,6 +48,7 @@ from crossfoot.queues.sqs.messages import (
 from crossfoot.queues.sqs.receiving import Receiver
 from crossfoot.queues.sqs.sending import Sender
 from crossfoot.queues.sqs.settling import Settler, unanswered
+from crossfoot.queues.telling import Told
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -216,6 +218,12 @@ class SqsQueue:
             _moved(next(deleted)) if isinstance(answer, Accepted) else NotDone(answer.key, answer.reason, lost=False)
             for answer in sent
         ]
+
+    async def told(self) -> Told:
+        """See `TellsSettings`. Of a standard queue's dead letters the age counts from when they were first sent (AWS, *Amazon SQS
+        dead-letter queues*)."""
+        dead = await self._dead_letters()
+        return told(self._attributes, await dead.retention() if dead is not None else None, fifo=self._rules.fifo)
 
     async def depth(self) -> Depth:
         """See `Queue.depth`. AWS brings its counts up to date within about a minute."""

@@ -1,0 +1,74 @@
+"""7: did the business happen, or only the handling? Outcomes against what was settled, from the newest of both. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.lately import Done
+from crossfoot.recover.advice import Step
+from crossfoot.recover.checklist.findings import Finding, some
+from crossfoot.recover.checklist.survey import Survey
+from crossfoot.recover.phrases import plural, span
+
+ENOUGH = 20
+"""Settled messages of a type below which nothing can be said of its habits."""
+
+NEARLY_ALL = 0.9
+"""Share that makes an outcome a type's habit."""
+
+
+def ask(survey: Survey) -> Iterator[Finding]:
+    names: dict[int, set[str]] = {}
+    for outcome in survey.outcomes:
+        names.setdefault(outcome.message, set()).add(outcome.name)
+    # Of older messages the outcomes may be out of the sample, and not missing.
+    reach = min(outcome.at for outcome in survey.outcomes) if len(survey.outcomes) == survey.sample else 0
+    by_type: dict[str, list[Done]] = {}
+    for one in survey.done:
+        if one.kind == Kind.COMMITTED and one.at > reach:
+            by_type.setdefault(one.type, []).append(one)
+    for type_, settled in sorted(by_type.items()):
+        habits = Counter(name for one in settled for name in names.get(one.key, ()))
+        for name, count in sorted(habits.items()):
+            has = [name in names.get(one.key, ()) for one in settled]
+            missing = _unusual(has)
+            if missing:
+                yield _finding(type_, name, count, settled, missing)
+
+
+def _unusual(has: Sequence[bool]) -> list[int]:
+    """Places of the settled messages that lack what nearly all have: of all of them, or of those before it stopped."""
+    if len(has) <= ENOUGH:
+        return []
+    if sum(has) >= NEARLY_ALL * len(has):
+        return [place for place, one in enumerate(has) if not one]
+    last = max(place for place, one in enumerate(has) if one)
+    before, after = has[: last + 1], has[last + 1 :]
+    if len(after) >= ENOUGH and len(before) >= ENOUGH and sum(before) >= NEARLY_ALL * len(before):
+        return [place for place, one in enumerate(has) if not one]
+    return []
+
+
+def _finding(type_: str, outcome: str, count: int, settled: list[Done], places: list[int]) -> Finding:
+    missing = [settled[place] for place in places]
+    stopped = places == list(range(places[0], len(settled))) and len(places) >= ENOUGH
+    how = "since some time none of them" if stopped else f"{plural(len(missing), 'message')} of them"
+    return Finding(
+        code="no-outcome",
+        text=f"messages of type {type_} end with {outcome}, and {how} did not: handled and settled, and the business did not happen",
+        count=len(missing),
+        ids=some(one.id for one in missing),
+        figures={
+            "settled": f"{len(settled):,}", f"with {outcome}": f"{count:,}",
+            "over": span(settled[-1].at - settled[0].at),
+        },
+        first_at=missing[0].at,
+        last_at=missing[-1].at,
+        next=(
+            Step("see what the first was settled by", f"crossfoot why {shlex.quote(missing[0].id)}"),
+            Step(f"have it proved: @app.handler({type_!r}, proves={outcome!r})"),
+        ),
+    )  # fmt: skip

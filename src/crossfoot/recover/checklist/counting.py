@@ -1,0 +1,147 @@
+"""2: were the same messages sent, received and deleted? By identity, as the balance has it. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+
+from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.failures import Standing
+from crossfoot.books.fate import Fate
+from crossfoot.recover.advice import Step, send_again
+from crossfoot.recover.checklist.findings import Finding, some
+from crossfoot.recover.checklist.survey import Survey
+from crossfoot.recover.phrases import plural, span
+
+WORK = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
+
+
+def ask(survey: Survey) -> Iterator[Finding]:
+    yield from _unaccounted(survey)
+    yield from _vanished(survey)
+    yield from _acked(survey)
+    yield from _overdue(survey)
+    yield from _differ(survey)
+
+
+def _unaccounted(survey: Survey) -> Iterator[Finding]:
+    balance = survey.balance
+    if balance.unaccounted:
+        yield Finding(
+            code="unaccounted",
+            text=f"{plural(balance.unaccounted, 'message')} of {balance.published:,} {'has' if balance.unaccounted == 1 else 'have'} no "
+            "fate: entries were removed from the book, or never written",
+            count=balance.unaccounted,
+            ids=some(balance.unaccounted_ids),
+            next=(Step("rebuild the book from its entries and compare", "crossfoot verify"),),
+        )  # fmt: skip
+
+
+def _vanished(survey: Survey) -> Iterator[Finding]:
+    members = [one for one in survey.of(Fate.VANISHED) if one.latest % RANKS != Kind.ACKED]
+    for queue in sorted({one.queue for one in members}):
+        theirs = [one for one in members if one.queue == queue]
+        boundaries = survey.balance.queues[queue].boundaries
+        yield Finding(
+            code="acked-elsewhere",
+            queue=queue,
+            text=f"{plural(len(theirs), 'message')} left queue {queue} without any worker of this book: something else receives from it "
+            "and deletes, or it was purged",
+            count=len(theirs),
+            ids=some(one.id for one in theirs),
+            figures={
+                name: f"{boundaries.get(name, 0):,}"
+                for name in (Kind.PUBLISHED.label, Kind.RECEIVED.label, Kind.ACKED.label)
+            },
+            first_at=min(one.since for one in theirs),
+            last_at=max(one.since for one in theirs),
+            next=(
+                Step("see what is known of the first", f"crossfoot why {shlex.quote(theirs[0].id)}"),
+                Step(f"find out who else has access to queue {queue}, and end that"),
+                send_again(queue),
+            ),
+        )  # fmt: skip
+
+
+def _acked(survey: Survey) -> Iterator[Finding]:
+    found = survey.balance.identities["acks"]
+    if found.holds is False:
+        yield Finding(
+            code="acked-without-proof",
+            text=f"{plural(found.count, 'message')} {'was' if found.count == 1 else 'were'} acked, and nothing in the book justifies it",
+            count=found.count,
+            ids=some(found.ids),
+            next=(
+                Step("see what is known of the first", f"crossfoot why {shlex.quote(found.ids[0])}"),
+                Step("find the code that acks by itself"),
+            ),
+        )  # fmt: skip
+
+
+def _overdue(survey: Survey) -> Iterator[Finding]:
+    late: dict[tuple[str, Fate, bool], list[Standing]] = {}
+    for one in survey.waiting:
+        fate = one.stands(survey.as_of, survey.patience)
+        if fate in (Fate.STRANDED, Fate.STALLED):
+            never = not survey.balance.queues[one.queue].boundaries.get(Kind.RECEIVED.label)
+            late.setdefault((one.queue, fate, never), []).append(one)
+    for (queue, fate, never), members in sorted(late.items()):
+        code = "stalled" if fate is Fate.STALLED else "nobody-receives" if never else "stranded"
+        oldest = min(one.since for one in members)
+        yield Finding(
+            code=code,
+            queue=queue,
+            text=OVERDUE[code](plural(len(members), "message"), queue),
+            count=len(members),
+            ids=some(one.id for one in members),
+            figures={"waits for": span(survey.as_of - oldest), "workers at work": str(len(survey.at_work))},
+            first_at=oldest,
+            last_at=max(one.since for one in members),
+            next=(
+                WORK,
+                Step("see what is known of the first", f"crossfoot why {shlex.quote(members[0].id)}"),
+                Step("see what the queue holds", f"crossfoot balance --queue {shlex.quote(queue)}"),
+            ),
+        )
+    doubtful = [one for one in survey.of(Fate.IN_DOUBT) if one.latest % RANKS == Kind.COMMIT_IN_DOUBT]
+    doubtful = [one for one in doubtful if survey.as_of > one.due + survey.patience.stranded]
+    if doubtful:
+        yield Finding(
+            code="commit-in-doubt",
+            text=f"the commits of {plural(len(doubtful), 'message')} gave no answer, and no delivery has found out since",
+            count=len(doubtful),
+            ids=some(one.id for one in doubtful),
+            next=(WORK, Step("see what is known of the first", f"crossfoot why {shlex.quote(doubtful[0].id)}")),
+        )
+
+
+OVERDUE: dict[str, Callable[[str, str], str]] = {
+    "nobody-receives": lambda count, queue: (
+        f"nobody ever received from queue {queue}, and {count} waited there for too long"
+    ),
+    "stranded": lambda count, queue: (
+        f"{count} of queue {queue} waited for too long: it is worked too slowly, or not any more"
+    ),
+    "stalled": lambda count, queue: (
+        f"{count} of queue {queue} was taken by a worker that did not end it, and nobody took over"
+    ),
+}
+
+
+def _differ(survey: Survey) -> Iterator[Finding]:
+    told = {Fate.VANISHED, Fate.STRANDED, Fate.STALLED} & {
+        one.stands(survey.as_of, survey.patience) for one in (*survey.waiting, *survey.of(Fate.VANISHED))
+    }
+    for name, identity in survey.balance.identities.items():
+        if identity.holds is not False or name == "acks" or (name == "holdings" and told):
+            continue
+        yield Finding(
+            code="books-differ",
+            text=f"two boundaries do not count the same messages ({identity.title}): {'; '.join(identity.notes)}",
+            count=identity.count,
+            ids=some(identity.ids),
+            next=(
+                Step("rebuild the book from its entries and compare", "crossfoot verify"),
+                Step("see all identities", "crossfoot balance"),
+            ),
+        )

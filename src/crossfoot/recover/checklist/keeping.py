@@ -1,0 +1,159 @@
+"""6: what was forgotten, and what will be before anybody handles it? Time to loss, by queue and by cause. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from crossfoot.books.entry import Kind
+from crossfoot.books.failures import Standing
+from crossfoot.books.fate import Fate
+from crossfoot.clock import SECOND, Micros, micros
+from crossfoot.recover.advice import Step, bring_back, send_again
+from crossfoot.recover.checklist.burying import groups
+from crossfoot.recover.checklist.findings import Finding, some
+from crossfoot.recover.checklist.survey import Attached, Survey
+from crossfoot.recover.facts import told_in
+from crossfoot.recover.phrases import plural, span
+
+WINDOW: Micros = 10 * 60 * SECOND
+"""Over the last of which it is measured how fast a queue is worked."""
+
+CLOSING = frozenset((Kind.COMMITTED, Kind.NOOP, Kind.SUPERSEDED, Kind.SUPPRESSED, Kind.DEAD_LETTERED, Kind.EXPIRED))
+
+AGED = 0.1
+"""Share of the retention that must be over before a queue nobody works is called a loss ahead: else it was only just published."""
+
+
+def ask(survey: Survey) -> Iterator[Finding]:
+    yield from _expired(survey)
+    for attached in survey.service.attached.values():
+        yield from _queue_ahead(survey, attached)
+        yield from _dead_ahead(survey, attached)
+
+
+def _expired(survey: Survey) -> Iterator[Finding]:
+    booked = {(line.queue, line.id): line for line in survey.lines if line.kind == Kind.EXPIRED and line.id is not None}
+    members = survey.of(Fate.EXPIRED)
+    for queue in sorted({one.queue for one in members}):
+        own: list[Standing] = []
+        forgotten: list[Standing] = []
+        for one in members:
+            if one.queue == queue:
+                line = booked.get((queue, one.id))
+                reason = str(told_in(line.details).get("reason") or "") if line is not None else ""
+                (own if "expirytime" in reason else forgotten).append(one)
+        for theirs, by in ((forgotten, "the retention of its queue"), (own, "an expirytime of its own")):
+            if theirs:
+                yield _forgotten(survey, queue, theirs, by, {id_: line.at for (_, id_), line in booked.items()})
+
+
+def _forgotten(
+    survey: Survey, queue: str, members: list[Standing], by: str, booked: dict[str | None, Micros]
+) -> Finding:
+    attached = survey.service.attached.get(queue)
+    retention = attached.retention if attached is not None else None
+    waited = max(booked.get(one.id, one.since) - one.since for one in members)
+    never = sum(not one.received for one in members)
+    told = f" of {span(micros(retention))}" if retention is not None and by.startswith("the retention") else ""
+    figures = {"never received": f"{never:,}", "waited for": span(waited)}
+    if retention is not None:
+        figures["retention"] = span(micros(retention))
+    return Finding(
+        code="expired",
+        queue=queue,
+        text=f"{plural(len(members), 'message')} of queue {queue} expired unhandled: nobody handled it for longer than {by}{told}",
+        count=len(members),
+        ids=some(one.id for one in members),
+        figures=figures,
+        first_at=min(one.since for one in members),
+        last_at=max(one.since for one in members),
+        next=(
+            Step("see when it was published, and when its time was over", f"crossfoot why {shlex.quote(members[0].id)}"),
+            Step(f"make the retention of queue {queue} longer than the longest outage"),
+            send_again(queue),
+        ),
+    )  # fmt: skip
+
+
+def drained(survey: Survey, queue: str) -> float:
+    """Messages a second that ended in queue `queue` lately; 0 where none did."""
+    ends = [line.at for line in survey.lines if line.queue == queue and line.kind in CLOSING]
+    recent = [at for at in ends if survey.as_of - at <= WINDOW]
+    if not recent:
+        return 0.0
+    # Where the sample does not reach back so far, over what it covers.
+    since = max(survey.as_of - WINDOW, survey.lines[0].at)
+    return len(recent) / max((survey.as_of - since) / SECOND, 1.0)
+
+
+def _queue_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
+    if attached.retention is None:
+        return
+    waiting = sorted((one for one in survey.waiting if one.queue == attached.name), key=lambda one: one.since)
+    if not waiting:
+        return
+    rate = drained(survey, attached.name)
+    retention = micros(attached.retention)
+    left = [one.since + retention - survey.as_of for one in waiting]
+    if rate:
+        # The oldest is handled first: the n-th in n / rate seconds.
+        lost = [n for n, one in enumerate(left) if n / rate * SECOND > one]
+    else:
+        aged = survey.as_of - waiting[0].since >= AGED * retention
+        lost = [n for n, one in enumerate(left) if aged and one < micros(survey.recovery)]
+    if not lost:
+        return
+    soonest = min(left[n] for n in lost)
+    yield Finding(
+        code="loss-ahead",
+        queue=attached.name,
+        text=f"queue {attached.name} forgets {plural(len(lost), 'message')} before anybody handles it, the first "
+        f"{f'in {span(soonest)}' if soonest > 0 else 'at any moment'}",
+        count=len(lost),
+        ids=some(waiting[n].id for n in lost),
+        figures={
+            "retention": span(retention), "waiting": f"{len(waiting):,}", "handled a second": f"{rate:.3g}",
+            "time to loss": span(max(soonest, 0)),
+        },
+        first_at=waiting[lost[0]].since,
+        next=(
+            Step("start more workers, or start one at all", "crossfoot worker MODULE:NAME"),
+            Step("see the one that is lost first", f"crossfoot why {shlex.quote(waiting[lost[0]].id)}"),
+            Step(f"or make the retention of queue {attached.name} longer, now"),
+        ),
+    )  # fmt: skip
+
+
+def _dead_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
+    """Dead letters, by cause. A standard queue of SQS counts their retention from when they were first sent."""
+    retention = attached.told.dead_retention
+    if retention is None:
+        return
+    dead = {one.id: one for one in survey.of(Fate.DEAD) if one.queue == attached.name}
+    for group in groups(survey):
+        members = [dead[id_] for id_ in group.ids if id_ in dead]
+        if not members:
+            continue
+        begins = [one.since if attached.told.since_origin or one.failed is None else one.failed.at for one in members]
+        left = min(begins) + micros(retention) - survey.as_of
+        if left >= micros(survey.recovery):
+            continue
+        yield Finding(
+            code="loss-ahead",
+            queue=attached.name,
+            text=f"the dead letters of queue {attached.name} are forgotten, the first {f'in {span(left)}' if left > 0 else 'by now'}: "
+            f"{plural(len(members), 'message')}, {group.title}",
+            count=len(members),
+            ids=some(one.id for one in members),
+            figures={
+                "cause": group.fingerprint or "none", "retention": span(micros(retention)), "time to loss": span(max(left, 0)),
+                "counted from": "the first send" if attached.told.since_origin else "the death",
+            },
+            first_at=min(begins),
+            next=(
+                Step("read why they died", f"crossfoot why {shlex.quote(members[0].id)}"),
+                bring_back(group.fingerprint),
+                Step("or make their retention longer: the longest there is, 14 days on SQS"),
+            ),
+        )  # fmt: skip
