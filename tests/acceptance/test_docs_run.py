@@ -293,6 +293,7 @@ RUN = (
     "observability.md",  # in `test_docs_observability.py`
     "deployment.md",  # in `test_deploy.py`
     "flow.md",  # in `tests/flow/test_guide.py`
+    "outcomes.md",  # in `test_outcomes.py`
 )
 
 

@@ -17,9 +17,9 @@ from crossfoot.books import episodes, queries
 from crossfoot.books.stock import take_stock
 from crossfoot.cli.depths import depth_of
 from crossfoot.cli.options import Database, Json
-from crossfoot.cli.outcomes_up_to_date import bring_up_to_date, retention_known
+from crossfoot.cli.outcomes_up_to_date import evaluate_new, retention_known
 from crossfoot.cli.output import note, print_json
-from crossfoot.cli.reading import reading
+from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.serving import Pages, probe, say
 from crossfoot.errors import CrossfootError, QueueUnavailable, missing_extra
 from crossfoot.outcomes.alerts.watching import observe
@@ -100,7 +100,9 @@ def _draw(db: str | None, no_queue: bool) -> Drawn:
     from crossfoot.cli.exposition import Drawn
 
     with reading(db) as (connection, path):
-        behind = bring_up_to_date(path, connection, counting=True)
+        behind = catch_up(path, connection)
+        if not behind and (matter := evaluate_new(path, connection, counting=True)):
+            note(f"what is new could not be evaluated: {matter}")  # which says nothing of the balance
         ask = None if no_queue else partial(depth_of, path=path)
         try:
             balance = take_stock(connection, time.time_ns() // 1000, depth_of=ask)

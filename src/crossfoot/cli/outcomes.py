@@ -23,40 +23,40 @@ from crossfoot.outcomes.invariant import Statement
 from crossfoot.outcomes.summary import Summary, summarize
 from crossfoot.recover.phrases import moment, plural, span
 
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODULE:NAME",
+        help="a service whose expectations and invariants the book is to keep first",
+        show_default=False,
+    ),
+]
+Limit = Annotated[int, typer.Option(min=1, help="messages that are named of each expectation")]
+Stored = Annotated[bool, typer.Option("--stored", help="only show what was found last; evaluate and ask nothing")]
+Forget = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="forget that expectation or invariant, and what it found", show_default=False),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ID", help="accept that this message is missing or late; may be repeated", show_default=False),
+]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="why it is accepted; the book keeps it", show_default=False)]
+By = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="who accepts it; the user of this machine unless given", show_default=False),
+]
+
 
 def outcomes(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODULE:NAME",
-            help="a service whose expectations and invariants the book is to keep first",
-            show_default=False,
-        ),
-    ] = None,
+    target: Target = None,
     db: Database = None,
-    limit: Annotated[int, typer.Option(min=1, help="messages that are named of each expectation")] = 100,
-    stored: Annotated[
-        bool, typer.Option("--stored", help="only show what was found last; evaluate and ask nothing")
-    ] = False,
-    forget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="forget that expectation or invariant, and what it found", show_default=False
-        ),
-    ] = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ID", help="accept that this message is missing or late; may be repeated", show_default=False
-        ),
-    ] = None,
-    reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="why it is accepted; the book keeps it", show_default=False)
-    ] = "",
-    by: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="who accepts it; the user of this machine unless given", show_default=False),
-    ] = None,
+    limit: Limit = 100,
+    stored: Stored = False,
+    forget: Forget = None,
+    accept: Accept = None,
+    reason: Reason = "",
+    by: By = None,
     as_json: Json = False,
     color: Color = When.auto,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crossfoot import settings
 from crossfoot.books import expected, held
+from crossfoot.books.queries import last_number
 from crossfoot.books.store import Book
 from crossfoot.cli.reading import Progress, catch_up
 from crossfoot.connection import Connection
@@ -16,8 +17,20 @@ FORGETFUL = ("embedded", "postgres", "redis")
 """Kinds of queues whose retention the settings say."""
 
 
-def bring_up_to_date(path: str, connection: Connection, *, ask_all: bool = False, counting: bool = False) -> str:
+def bring_up_to_date(path: str, connection: Connection, *, ask_all: bool = False) -> str:
     """Post what is new, evaluate the expectations, and ask the invariants.
+
+    Args:
+        ask_all: all of them, and not only those whose time has come.
+
+    Returns:
+        Why it was not possible; empty when it was.
+    """
+    return catch_up(path, connection) or evaluate_new(path, connection, ask_all=ask_all)
+
+
+def evaluate_new(path: str, connection: Connection, *, ask_all: bool = False, counting: bool = False) -> str:
+    """Evaluate the expectations, and ask the invariants.
 
     Args:
         ask_all: all of them, and not only those whose time has come.
@@ -26,15 +39,13 @@ def bring_up_to_date(path: str, connection: Connection, *, ask_all: bool = False
     Returns:
         Why it was not possible; empty when it was.
     """
-    if behind := catch_up(path, connection):
-        return behind
     stated = expected.kept(connection) or held.kept(connection)
     if not stated and not counting:
         return ""
     book = Book(path)
-    progress = Progress("evaluating", "steps")
+    progress, most = Progress("evaluating", "groups of entries"), last_number(connection) // evaluating.GROUP + 1
     try:
-        evaluating.evaluate(book.open(), progress=lambda steps: progress(steps, steps + 1))
+        evaluating.evaluate(book.open(), progress=lambda steps: progress(steps, max(steps, most)))
         invariants.check(book, only_due=not ask_all)
         if counting:
             count_new(book)
