@@ -223,7 +223,7 @@ def test_no_page_advises_to_look_at_itself(terminal: Terminal, command: list[str
 
     assert re.fullmatch(r"mend what raised in \S+\.py:\d+ bill\(\)", steps[0]["do"])
     assert [step["command"].split(" --")[0] for step in steps[1:]] == [
-        "crossfoot dead list", "crossfoot publish MODULE:NAME case.released",
+        "crossfoot dead list", "crossfoot replay plan MODULE:NAME", "crossfoot publish MODULE:NAME case.released",
     ]  # fmt: skip
     assert "m-4 --payload" not in told.out
     assert ("not shown: --payload prints it" in told.out) is ("--payload" not in command)
