@@ -603,7 +603,7 @@ def test_help_teaches_with_an_example(name: str, capfd: pytest.CaptureFixture[st
 
 
 def test_every_command_there_is_is_listed() -> None:
-    parts = {"__init__", "depths", "exposition", "loading", "options", "output", "pages", "reading", "serving"}
+    parts = {"__init__", "depths", "exposition", "loading", "options", "output", "pages", "reading", "serving", "who"}
     files = {path.stem for path in (Path(__file__).parents[2] / "src/crossfoot/cli").glob("*.py")}
     pieces = {name for name in files if name.partition("_")[0] in COMMANDS and "_" in name}
 
