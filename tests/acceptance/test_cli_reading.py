@@ -223,7 +223,7 @@ def test_no_page_advises_to_look_at_itself(terminal: Terminal, command: list[str
 
     assert re.fullmatch(r"mend what raised in \S+\.py:\d+ bill\(\)", steps[0]["do"])
     assert [step["command"].split(" --")[0] for step in steps[1:]] == [
-        "crossfoot dead list", "crossfoot publish MODULE:NAME case.released",
+        "crossfoot dead list", "crossfoot replay plan MODULE:NAME", "crossfoot publish MODULE:NAME case.released",
     ]  # fmt: skip
     assert "m-4 --payload" not in told.out
     assert ("not shown: --payload prints it" in told.out) is ("--payload" not in command)
@@ -603,7 +603,7 @@ def test_help_teaches_with_an_example(name: str, capfd: pytest.CaptureFixture[st
 
 
 def test_every_command_there_is_is_listed() -> None:
-    parts = {"__init__", "depths", "exposition", "loading", "options", "output", "pages", "reading", "serving"}
+    parts = {"__init__", "depths", "exposition", "loading", "options", "output", "pages", "reading", "serving", "who"}
     files = {path.stem for path in (Path(__file__).parents[2] / "src/crossfoot/cli").glob("*.py")}
     pieces = {name for name in files if name.partition("_")[0] in COMMANDS and "_" in name}
 

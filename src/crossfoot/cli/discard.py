@@ -13,7 +13,7 @@ from crossfoot.books.store import Book
 from crossfoot.cli.options import Database, Json, QueueName
 from crossfoot.cli.output import clean, complain, print_json
 from crossfoot.cli.reading import reading
-from crossfoot.cli.user import user
+from crossfoot.cli.who import typist
 from crossfoot.connection import Connection, shown
 from crossfoot.errors import NotDiscarded, UsageError
 from crossfoot.recover.discarding import discard as discard_one
@@ -62,7 +62,7 @@ def discard(
     book = Book(path)
     try:
         answers = [
-            _discard(book, one, reason=reason.strip(), by=by or user()) if isinstance(one, Row) else one
+            _discard(book, one, reason=reason.strip(), by=by or typist()) if isinstance(one, Row) else one
             for one in found
         ]
     finally:

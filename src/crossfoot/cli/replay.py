@@ -18,7 +18,7 @@ from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.output import Output, When, note, print_json
 from crossfoot.cli.reading import Progress, catch_up, reading
 from crossfoot.cli.replay_pages import show_replays, show_report
-from crossfoot.cli.user import user
+from crossfoot.cli.who import typist
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
 from crossfoot.recover.replay.planning import Asked, found
@@ -74,8 +74,8 @@ def plan(
 ) -> None:
     """Say which messages are to be brought back, and what will become of each. Nothing is moved.
 
-        crossfoot replay plan billing:app --cause 3f2a9c0d11ee --why "rounding is mended"
-        crossfoot replay plan billing:app --ids ids.txt --why "as agreed with accounting"
+        crossfoot replay plan billing:app --cause 3f2a9c0d11ee --why mended
+        crossfoot replay plan billing:app --ids ids.txt --why "as agreed"
 
     The members are frozen: whatever happens later, the replay is about these and no others.
 
@@ -86,7 +86,7 @@ def plan(
     chosen = _selection(fate, cause, type_, subject, since, until, ids)
     mend = load_function(transform) if transform is not None else None
     service = load_app(target)
-    asked = Asked(selection=chosen, by=by or user(), why=why.strip(), horizon=horizon, transform=mend)
+    asked = Asked(selection=chosen, by=by or typist(), why=why.strip(), horizon=horizon, transform=mend)
     number, unknown = anyio.run(_plan, service, asked)
     if unknown:
         more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
@@ -280,7 +280,7 @@ def _halt(number: int, state: str, reason: str, by: str | None, db: str | None, 
     with reading(db) as (_, path):
         book = Book(path)
     try:
-        replay = halt(book, number, state, f"{reason.strip()} ({by or user()})")
+        replay = halt(book, number, state, f"{reason.strip()} ({by or typist()})")
     finally:
         book.close()
     if as_json:

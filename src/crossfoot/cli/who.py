@@ -7,7 +7,7 @@ import os
 import socket
 
 
-def user() -> str:
+def typist() -> str:
     """Who types this, as far as the machine knows."""
     try:
         name = getpass.getuser()
