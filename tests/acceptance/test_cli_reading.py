@@ -596,7 +596,9 @@ def test_a_queue_that_cannot_be_asked_is_named_with_the_remedy(
 # ---- help ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["why", "balance", "tail", "verify", "dead list", "dead show"])
+@pytest.mark.parametrize(
+    "name", ["why", "balance", "tail", "verify", "dead list", "dead show", "close", "archive verify", "archive erase"]
+)
 def test_help_teaches_with_an_example(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run([*name.split(), "--help"]) == 0
     assert f"crossfoot {name}" in capfd.readouterr().out.split("Usage:")[1].split("Options")[0].partition("\n")[2]

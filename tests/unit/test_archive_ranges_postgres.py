@@ -24,8 +24,10 @@ pytestmark = [pytest.mark.server, pytest.mark.xdist_group("postgres")]
 
 
 @pytest.fixture
-def desk(postgres_url: str) -> Iterator[Lectern]:
+def desk(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lectern]:
+    """Its clock is the server's, too, so that weeks can pass."""
     with closing(Lectern(postgres_url)) as made:
+        monkeypatch.setattr(cutting, "server_time", lambda _: made.now)
         yield made
 
 

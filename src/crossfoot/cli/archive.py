@@ -24,7 +24,7 @@ from crossfoot.recover.phrases import plural
 SHOWN = 50
 """Faults that are shown; the JSON has all of them."""
 
-app = typer.Typer(add_completion=False, help="The archive of closed buckets.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="The archive of closed buckets.")
 
 
 @app.command()
