@@ -213,6 +213,19 @@ def test_what_is_accepted_is_told_and_does_not_count(in_a_file: Town, capfd: pyt
     assert "there is no such finding" in capfd.readouterr().err
 
 
+def test_the_program_says_where_its_book_is(in_a_file: Town, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    expected = incidents.partly_refused(in_a_file)
+    program = "from crossfoot import Crossfoot\n\napp = Crossfoot('billing', database='town.db', retention=3600)\n"
+    (tmp_path / "program_of_the_town.py").write_text(program, encoding="utf-8")
+    capfd.readouterr()
+
+    assert run(["check", "program_of_the_town:app", "--json"]) == 1
+    findings = json.loads(capfd.readouterr().out)["findings"]
+    assert [one["code"] for one in findings] == ["refused", "setting"]
+    assert frozenset(findings[0]["ids"]) == expected.ids
+    assert "forgets after 1 h" in findings[1]["text"]
+
+
 def test_what_check_and_causes_print_as_json_is_what_their_schemas_say(
     in_a_file: Town, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from crossfoot.books.stock import Part
 from crossfoot.cli.balance import seconds
 from crossfoot.cli.check_queues import service_of
 from crossfoot.cli.depths import contents_of
-from crossfoot.cli.loading import load_app
+from crossfoot.cli.loading import book_to_name, load_app
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import catch_up, reading
@@ -73,8 +73,10 @@ def check(
     """
     accepted = _accepted(accept or [])
     part, recovers = Part(queue=queue, type=type_), seconds(recovery, "--recovery")
+    app = load_app(service) if service is not None else None
+    if db is None and app is not None:
+        db = book_to_name(app)
     with reading(db) as (connection, path):
-        app = load_app(service) if service is not None else None
         behind = catch_up(path, connection)
         queries.check_names(connection, queue=queue, type_=type_)
         known = [name for name in lately.queues(connection) if queue in (None, name)]
