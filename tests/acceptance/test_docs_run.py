@@ -294,6 +294,7 @@ RUN = (
     "deployment.md",  # in `test_deploy.py`
     "flow.md",  # in `tests/flow/test_guide.py`
     "outcomes.md",  # in `test_outcomes.py`
+    "replaying.md",  # in `test_docs_replaying.py`
 )
 
 

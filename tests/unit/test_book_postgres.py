@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from crossfoot.books import queries, schema, sql, tables
+from crossfoot.books import queries, schema, sql, tables_promised
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.identity import find_or_publish
 from crossfoot.books.lines import Place, last_lines, lines_after
@@ -97,7 +97,7 @@ class TestTables:
         self, postgres: Postgres, place: str, postgres_url: str
     ) -> None:
         engine = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
-        tables.metadata.create_all(engine)
+        tables_promised.metadata.create_all(engine)
         engine.dispose()
         columns = """
             SELECT table_name, column_name, data_type FROM information_schema.columns

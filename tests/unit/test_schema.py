@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from crossfoot.books import in_sqlite, schema, tables
+from crossfoot.books import in_sqlite, schema, tables_promised
 from crossfoot.books.store import Book
 from crossfoot.books.triggers import TRIGGERS
 from crossfoot.boundaries import Boundary
@@ -79,7 +79,7 @@ def test_migrations_make_exactly_the_tables_that_the_code_declares(path: Path, t
     make(path)
     declared = tmp_path / "declared.db"
     engine = create_engine(f"sqlite:///{declared}")
-    tables.metadata.create_all(engine)
+    tables_promised.metadata.create_all(engine)
     engine.dispose()
     with closing(sqlite3.connect(declared)) as connection:
         queue_tables.create_tables(connection)

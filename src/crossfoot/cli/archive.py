@@ -17,7 +17,7 @@ from crossfoot.books.store import Book
 from crossfoot.cli.options import Archive, Color, Database, Json
 from crossfoot.cli.output import Cell, Output, When, print_json
 from crossfoot.cli.reading import Progress, reading
-from crossfoot.cli.user import user
+from crossfoot.cli.who import typist
 from crossfoot.errors import UsageError
 from crossfoot.recover.phrases import plural
 
@@ -110,7 +110,7 @@ def erase(
         folder = Folder(located(connection, path, archive or settings.load(database=db).archive))
     book = Book(path)
     try:
-        done = erase_payloads(book, folder, subject, who=by or user(), reason=reason.strip())
+        done = erase_payloads(book, folder, subject, who=by or typist(), reason=reason.strip())
     finally:
         book.close()
     if as_json:

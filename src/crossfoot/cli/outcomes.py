@@ -14,7 +14,7 @@ from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
 from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import reading
-from crossfoot.cli.user import user
+from crossfoot.cli.who import typist
 from crossfoot.errors import NotFound, UsageError
 from crossfoot.outcomes import evaluating
 from crossfoot.outcomes import invariant as invariants
@@ -86,7 +86,7 @@ def outcomes(
         _forget(db, forget)
     with reading(db) as (connection, path):
         if accept:
-            _accept(path, accept, reason.strip(), by or user())
+            _accept(path, accept, reason.strip(), by or typist())
         if not stored and (behind := bring_up_to_date(path, connection, ask_all=True)):
             note(f"not everything could be posted and evaluated: {behind}")
         found = summarize(connection, time.time_ns() // 1000, limit=limit)
