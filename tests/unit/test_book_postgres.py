@@ -97,7 +97,7 @@ class TestTables:
         self, postgres: Postgres, place: str, postgres_url: str
     ) -> None:
         engine = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
-        tables_promised.metadata.create_all(engine)
+        tables_promised.expected.metadata.create_all(engine)
         engine.dispose()
         columns = """
             SELECT table_name, column_name, data_type FROM information_schema.columns

@@ -79,7 +79,7 @@ def test_migrations_make_exactly_the_tables_that_the_code_declares(path: Path, t
     make(path)
     declared = tmp_path / "declared.db"
     engine = create_engine(f"sqlite:///{declared}")
-    tables_promised.metadata.create_all(engine)
+    tables_promised.expected.metadata.create_all(engine)
     engine.dispose()
     with closing(sqlite3.connect(declared)) as connection:
         queue_tables.create_tables(connection)
