@@ -138,6 +138,8 @@ def test_the_watch_tells_a_command_once_and_ends_when_told(folder: Path) -> None
         process = subprocess.Popen(
             command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        assert process.stderr is not None
+        assert "looking every 1 s" in process.stderr.readline(), "it can be ended in order from here on"
         until = time.monotonic() + 60
         while not (folder / "letters").exists() and time.monotonic() < until:
             time.sleep(0.1)
