@@ -8,12 +8,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
+import msgspec
 import pytest
 
 from crossfoot import Crossfoot, Noop
 from crossfoot.books import queries
+from crossfoot.books.replays import READY
 from crossfoot.errors import UsageError
+from crossfoot.message import Message
+from crossfoot.recover.replay.planning import Asked, plan
+from crossfoot.recover.replay.policy import Policy
+from crossfoot.recover.replay.running import Runner
+from crossfoot.recover.replay.selection import Selection
 from crossfoot.sqlite import connect
+from crossfoot.worker.retry import Retry
 
 pytestmark = pytest.mark.anyio
 
@@ -135,3 +144,70 @@ def test_what_is_no_such_object_is_refused(tmp_path: Path) -> None:
     wrong: Any = "no"
     with pytest.raises(UsageError, match="store\\(\\) and restore"):
         Crossfoot("billing", database=tmp_path / "book.db", payloads=wrong)
+
+
+class TestReplayed:
+    """A replay sends what the service restores, keeps of a mended payload what the service makes of it, and sends no stand-in."""
+
+    @staticmethod
+    def clinic(path: Path, payloads: Any, seen: list[Any]) -> Crossfoot:
+        app = Crossfoot("billing", database=path, payloads=payloads)
+
+        @app.handler("case.released")
+        def bill(message: Any, tx: Any) -> Noop:
+            if len(seen) == 0:
+                seen.append("broken")
+                raise ValueError("broken")
+            seen.append(message.data)
+            return Noop("seen")
+
+        return app
+
+    async def replayed(self, path: Path, payloads: Any, transform: Any = None) -> tuple[list[Any], dict[str, int]]:
+        seen: list[Any] = []
+        app = self.clinic(path, payloads, seen)
+        await app.publish("case.released", id="one", data={"name": "Anna", "amount": 7})
+        await app.worker(retry=Retry(attempts=1)).run(until_idle=True)
+        asked = Asked(selection=Selection(), by="anna", why="mended", transform=transform)
+        number, _ = await plan(app.book, app.queue, app.registry, asked)
+        with app.book.reading() as connection:
+            classes = dict(
+                connection.execute("SELECT class, count(*) FROM crossfoot_replay_members GROUP BY class").fetchall()
+            )
+        book = app.book.another()
+        async with anyio.create_task_group() as tasks:
+            worker = app.worker(retry=Retry(attempts=1))
+            tasks.start_soon(worker.run)
+            with anyio.fail_after(60):
+                await Runner(book, app.queue, number, Policy(patience=20.0), hold=1.0).run()
+            worker.stop()
+        book.close()
+        await app.aclose()
+        return seen, classes
+
+    async def test_what_was_veiled_comes_back_as_it_was(self, tmp_path: Path) -> None:
+        seen, classes = await self.replayed(tmp_path / "book.db", Veiled())
+
+        assert classes == {READY: 1}
+        assert seen == ["broken", {"name": "Anna", "amount": 7}]
+
+    async def test_a_mended_payload_is_veiled_in_the_plan_too(self, tmp_path: Path) -> None:
+        def mend(message: Message) -> Message:
+            return msgspec.structs.replace(message, data={**message.data, "amount": 8})
+
+        seen, _ = await self.replayed(tmp_path / "book.db", Veiled(), mend)
+
+        assert seen == ["broken", {"name": "Anna", "amount": 8}]
+        with closing(connect(tmp_path / "book.db", read_only=True)) as connection:
+            rows = connection.execute("SELECT before, after FROM crossfoot_replay_members").fetchall()
+            kept = connection.execute("SELECT body FROM crossfoot_messages").fetchall()
+        assert all(part and b"Anna" not in part for row in (*rows, *kept) for part in row)
+
+    async def test_what_was_redacted_for_good_is_not_sent_without_its_name(self, tmp_path: Path) -> None:
+        seen, classes = await self.replayed(tmp_path / "book.db", Redacted())
+
+        assert "[redacted]" not in str(seen)
+        if seen == ["broken"]:
+            assert READY not in classes
+        else:  # the dead letter has it whole
+            assert seen == ["broken", {"name": "Anna", "amount": 7}]
