@@ -284,6 +284,14 @@ def test_queues_that_another_service_works_are_not_called_a_wrong_name(desk: Des
     assert [one.ids for one in found(checked(desk, queue="letter"), "nobody-publishes")] == [("letter",)]
 
 
+def test_what_waits_because_of_a_wrong_name_is_told_once(desk: Desk) -> None:
+    desk.story("letter", (Kind.PUBLISHED, 0, {"due": desk.now}), queue="letters")
+
+    report = checked(desk, desk.now + PATIENCE.stranded + 1, queue="letter")
+
+    assert [one.code for one in report.findings] == ["nobody-publishes"]
+
+
 # ---- cost --------------------------------------------------------------------------------------------------------------------
 
 
