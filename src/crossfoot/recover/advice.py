@@ -103,8 +103,7 @@ def _all_of_it(facts: Facts) -> list[Step]:
     failure = facts.last(Kind.FAILED)
     if failure is None or failure.cause is None or facts.sent_again is not None:
         return []
-    plan = f"crossfoot replay plan MODULE:NAME --cause {failure.cause} --why '...'"
-    return [Step("once that is mended, plan how all of them are brought back, in stages", plan)]
+    return [bring_back(failure.cause)]
 
 
 def _publish(facts: Facts) -> str:
@@ -124,9 +123,10 @@ def send_again(queue: str) -> Step:
 
 
 def bring_back(fingerprint: str | None) -> Step:
-    """For all that died of one cause, once that is mended. Where replays are planned by command, it is named here."""
-    named = f" (cause {fingerprint})" if fingerprint else ""
+    """For all that died of one cause, once that is mended."""
+    if fingerprint is None:
+        return Step("once it is mended, see what the dead letters died of", "crossfoot dead list --by-cause")
     return Step(
-        f"once that is mended, have them sent again under the same ids{named}: what took effect before does not again",
-        "crossfoot dead list --by-cause",
+        "once that is mended, plan how they come back in stages: what took effect before does not again",
+        f"crossfoot replay plan MODULE:NAME --cause {fingerprint} --why '...'",
     )
