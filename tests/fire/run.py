@@ -166,7 +166,8 @@ class Fire:
         each = max(1, self.plan.worker_kills // self.plan.workers)
         self.keepers = [self._kept_worker(kills=each) for _ in range(self.plan.workers)]
         replayer = Kept(
-            lambda: self._replayer(number), self.chance, kills=self.plan.kills - 1, least=1.5, most=5.0, done=lambda code: code in (0, 1),
+            lambda: self._replayer(number), self.chance, kills=self.plan.kills - 1, least=1.5, most=5.0,
+            done=lambda code: code in (0, 1) or self._is_over(number),
         )  # fmt: skip
         replayer.start()
         publisher = self.crew.start(
@@ -179,11 +180,16 @@ class Fire:
         self.outcome.killed_replayers = replayer.killed + 1
         self.outcome.killed_workers = sum(keeper.killed for keeper in self.keepers)
         self.outcome.replay_seconds = time.monotonic() - began
-        self._see(replayer.code == 0, f"the replayer ended with {replayer.code}:\n{self.crew.said()}")
+        # Killed between its last word to the book and its end, the next one is told that there is nothing left to run.
+        well = replayer.code == 0 or self._is_over(number)
+        self._see(well, f"the replayer ended with {replayer.code}:\n{self.crew.said()}")
         self.say(
             f"{self.outcome.killed_replayers} replayers and {self.outcome.killed_workers} workers were killed; the replay took "
             f"{self.outcome.replay_seconds:.0f} s"
         )
+
+    def _is_over(self, number: int) -> bool:
+        return bool(self._json("replay", "show", str(number), codes=(0, 1))["state"] == "finished")
 
     def _audit(self, number: int) -> None:
         """By the business table, which knows nothing of the book."""

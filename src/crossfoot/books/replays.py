@@ -127,8 +127,9 @@ def _both(statement: str) -> str:
     sqlite = statement.replace("{keys}", "(SELECT value FROM json_each(:keys))").replace(
         "{messages}", "crossfoot_messages"
     )
+    # An array is looked up by index; of a set of rows PostgreSQL guesses a hundred, and joins thousands one by one.
     postgres = statement.replace(
-        "{keys}", "(SELECT v::bigint FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS v)"
+        "IN {keys}", "= ANY(ARRAY(SELECT v::bigint FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS v))"
     ).replace("{messages}", "crossfoot_records")
     return differs(sqlite, postgres=postgres)
 
@@ -148,15 +149,14 @@ def select_statement(*, fates: int, causes: int, types: int, subjects: int, time
         where.append(f"m.type IN ({_marks(types)})")
     if subjects:
         where.append(f"m.subject IN ({_marks(subjects)})")
-    if causes:
-        where.append(f"{_LATEST_CAUSE} IN ({_marks(causes)})")
+    keys = "SELECT m.key FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled WHERE " + " AND ".join(where)
+    asked = [f"{_LATEST_CAUSE} IN ({_marks(causes)})"] if causes else []
     if times:
-        where.append(f"{_SINCE} BETWEEN ? AND ?")
-    return (
-        "SELECT m.key FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled WHERE "
-        + " AND ".join(where)
-        + " ORDER BY m.key"
-    )
+        asked.append(f"{_SINCE} BETWEEN ? AND ?")
+    if not asked:
+        return f"{keys} ORDER BY m.key"
+    # Entries are looked up for what is left only: PostgreSQL would look them up for every pair that it joins.
+    return f"WITH found AS MATERIALIZED ({keys}) SELECT m.key FROM found m WHERE {' AND '.join(asked)} ORDER BY m.key"
 
 
 def _marks(count: int) -> str:
@@ -316,9 +316,10 @@ SELECT state, ended, count(*), max(ended_at - moved_at) FROM crossfoot_replay_me
 
 LETTERS = """
 SELECT r.message, r.letters FROM crossfoot_replay_members r WHERE r.replay = ? AND r.letters IS NOT NULL
-  AND r.message NOT IN (SELECT message FROM crossfoot_outbox)
+  AND (r.ended IS NOT NULL OR r.message NOT IN (SELECT message FROM crossfoot_outbox))
 """
-"""Dead letters of members that were sent: what waits in the outbox was not, and they may be all that the broker has of it."""
+"""Dead letters of members that were sent: what waits in the outbox was not, and they may be all that the broker has of it. One that has
+ended was sent, though its sender may have died before it could note that."""
 
 FORGOT = "UPDATE crossfoot_replay_members SET letters = NULL WHERE replay = ? AND message = ?"
 
