@@ -15,12 +15,24 @@ from crossfoot.worker.pattern import MOST, Pattern
 from crossfoot.worker.retry import LONGEST, Retry
 
 COUNTS = ("attempts", "concurrency", "batch", "prefetch", "max_bytes")
-SECONDS = ("retention", "lease", "wait", "grace", "reconcile", "backoff", "backoff_cap", "unknown_for")
+SECONDS = (
+    "retention",
+    "lease",
+    "wait",
+    "grace",
+    "reconcile",
+    "backoff",
+    "backoff_cap",
+    "unknown_for",
+    "keep",
+    "horizon",
+)
 NO_DURATIONS = (-0.001, -1.0, math.nan, math.inf, math.nextafter(CENTURY, math.inf))
 
 TOO_MUCH = [
     *(("max_bytes", value) for value in (0, -1)),
     *(("retention", value) for value in (0.0, *NO_DURATIONS)),
+    *((name, value) for name in ("keep", "horizon") for value in NO_DURATIONS),
     *(("synchronous", value) for value in ("OFF", "full", "")),
     *(("database", value) for value in ("sqlite:///billing.db", "mysql://localhost/billing", "host=db password=x")),
 ]
