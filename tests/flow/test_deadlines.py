@@ -201,12 +201,19 @@ def test_in_a_thread_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("anyio_backend", [backend("asyncio")], ids=["asyncio"])
 @pytest.mark.parametrize("first", ["the deadline", "somebody"])
-async def test_a_cancellation_in_the_tick_of_the_deadline_is_not_swallowed(first: str) -> None:
+@pytest.mark.parametrize("how", ["deadline", "call", "call with a fallback", "fan_out"])
+async def test_a_cancellation_in_the_tick_of_the_deadline_is_not_swallowed(how: str, first: str) -> None:
     loop = asyncio.get_running_loop()
 
     async def work() -> None:
-        with flow.deadline(0.5):
-            await asyncio.sleep(10)
+        if how == "deadline":
+            with flow.deadline(0.5):
+                await asyncio.sleep(10)
+        elif how == "fan_out":
+            async with flow.fan_out(deadline=0.5) as group:
+                group.branch("late", asyncio.sleep, 10)
+        else:
+            await flow.call(asyncio.sleep, 10, deadline=0.5, fallback=None if how == "call" else lambda: None)
 
     task = asyncio.create_task(work())
     if first == "the deadline":
