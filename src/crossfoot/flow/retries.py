@@ -49,12 +49,28 @@ def idempotent(function: Callable[P, T]) -> Callable[P, T]:
     return function
 
 
+LOST = {
+    "httpx": {"NetworkError", "TimeoutException", "RemoteProtocolError"},
+    "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
+}
+"""Errors of HTTP clients, by package, that say that there was no connection, or no whole answer; none of them is imported here."""
+
+LASTING = {"aiohttp": {"ClientSSLError", "ClientConnectorCertificateError"}}
+"""Those among them that come again."""
+
+
 def worth_another_try(error: BaseException) -> bool:
     """Whether an error is of the kind that passes: no connection, no answer in time, or a refusal."""
     return all(
-        isinstance(one, (ConnectionError, TimeoutError, Rejected)) or getattr(one, "retry_after", None) is not None
+        isinstance(one, (ConnectionError, TimeoutError, Rejected))
+        or getattr(one, "retry_after", None) is not None
+        or (_is_one_of(LOST, one) and not _is_one_of(LASTING, one))
         for one in leaves(error)
     )
+
+
+def _is_one_of(names: dict[str, set[str]], error: BaseException) -> bool:
+    return any(kind.__name__ in names.get(kind.__module__.partition(".")[0], ()) for kind in type(error).__mro__)
 
 
 class Retry:
