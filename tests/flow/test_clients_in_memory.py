@@ -52,7 +52,7 @@ async def test_an_answer_that_is_whole_already_gives_its_permit_back(status: int
     assert told.outcomes == [Outcome.GOOD if status == 200 else Outcome.OVERLOADED] * 5
 
 
-@pytest.mark.parametrize("total", [-1, float("nan"), "3", 10**400])
+@pytest.mark.parametrize("total", [-1, float("nan"), "3", pytest.param(10**400, id="too many")])
 def test_a_total_that_is_no_time_is_refused_when_the_client_is_made(total: Any) -> None:
     with pytest.raises(UsageError, match="give seconds, 0 or more, as a number"):
         httpx_client.Client(total=total)

@@ -105,7 +105,7 @@ async def test_no_time_at_all_is_expired_at_once() -> None:
         pytest.fail("the block must not begin")
 
 
-@pytest.mark.parametrize("seconds", [-0.1, -math.inf, math.nan, 10**400, "3", None])
+@pytest.mark.parametrize("seconds", [-0.1, -math.inf, math.nan, pytest.param(10**400, id="too many"), "3", None])
 def test_a_deadline_that_is_none_is_refused(seconds: Any) -> None:
     with pytest.raises(UsageError, match="give seconds, 0 or more"):
         flow.deadline(seconds)

@@ -31,7 +31,7 @@ TOLERANCE = 0.05
 _current: ContextVar[Deadline | None] = ContextVar("crossfoot_deadline", default=None)
 
 
-def seconds_of(given: float, what: str) -> float:
+def seconds_of(given: Any, what: str) -> float:
     """Seconds as a float.
 
     Raises:
