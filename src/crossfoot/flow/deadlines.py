@@ -202,6 +202,16 @@ class Deadline:
             self._task is None and self._scope is not None and self._scope.cancel_called and self.remaining() <= 0
         )
 
+    @property
+    def passed(self) -> bool:
+        """Whether it is over. Timers may be half a millisecond early, and then it has cancelled its block before its time."""
+        held: Deadline | None = self
+        while held is not None:
+            if held.fired:
+                return True
+            held = held._within
+        return self.remaining() <= 0
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
