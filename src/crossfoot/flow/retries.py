@@ -18,10 +18,11 @@ import anyio
 from crossfoot.errors import Rejected, UsageError
 from crossfoot.flow import places
 from crossfoot.flow.budgets import Budget
-from crossfoot.flow.deadlines import Deadline, current, deadline
+from crossfoot.flow.deadlines import Deadline, current, deadline, seconds_of
 from crossfoot.flow.fates import leaves
 from crossfoot.flow.ledgers import LEDGER, Ledger, Waste
 from crossfoot.flow.reports import Report, Trouble, tell
+from crossfoot.flow.runtime import SYSTEM
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,12 +86,13 @@ class Retry:
         base: seconds the first pause may last.
         cap: seconds any pause may last, unless the other side asks for more.
         each: seconds a single try may last.
-        budget: shared by all calls of this retry, and of others that are given it.
+        budget: shared by all calls of this retry, and of others that are given it. It goes by the machine's clock, because the loops
+            that share it may have clocks of their own.
         again: whether an error is worth another try.
         chance: from 0 to 1, at random.
 
     Raises:
-        UsageError: fewer than 1 attempt, or pauses that are none.
+        UsageError: fewer than 1 attempt, or pauses or times that are none.
     """
 
     def __init__(
@@ -104,12 +106,13 @@ class Retry:
         again: Callable[[BaseException], bool] = worth_another_try,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        if attempts < 1 or not 0 <= base <= cap:
+        if not attempts >= 1 or not 0 <= base <= cap:
             raise UsageError(
                 f"Retry(attempts={attempts}, base={base}, cap={cap}): need an attempt, and 0 <= base <= cap"
             )
         self.attempts = attempts
-        self.base, self.cap, self.each = base, cap, each
+        self.base, self.cap = base, cap
+        self.each = None if each is None else seconds_of(each, "Retry(each=...)")
         self.budget = budget or Budget()
         self._again = again
         self._chance = chance
@@ -216,7 +219,7 @@ class _Tries:
 
     def __enter__(self) -> None:
         self._token = _layer.set(self._layer)
-        self._retry.budget.call(self.clock())
+        self._retry.budget.call(SYSTEM())
 
     def __exit__(self, *_: object) -> None:
         _layer.reset(self._token)
@@ -237,7 +240,7 @@ class _Tries:
                 f"not tried again: {max(0.0, left):.3f} s are left, and the next try was due in {pause:.3f} s"
             )
             return None
-        if not self._retry.budget.retry(self.clock()):
+        if not self._retry.budget.retry(SYSTEM()):
             error.add_note("not tried again: the budget for retries is used up")
             return None
         self._ledger.waste(Waste.RETRIED, self.clock() - began)
