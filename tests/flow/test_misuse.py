@@ -147,9 +147,9 @@ NAN = float("nan")
     "make",
     [
         lambda: flow.Limit(2.5),  # type: ignore[arg-type] # on purpose, as all of these
-        lambda: flow.Limit(NAN),  # type: ignore[arg-type]
-        lambda: flow.Limit("3"),  # type: ignore[arg-type]
-        lambda: flow.Limit(3, waiting=NAN),  # type: ignore[arg-type]
+        lambda: flow.Limit(NAN),  # type: ignore[arg-type] # on purpose
+        lambda: flow.Limit("3"),  # type: ignore[arg-type] # on purpose
+        lambda: flow.Limit(3, waiting=NAN),  # type: ignore[arg-type] # on purpose
         lambda: flow.Vegas(forget=0),
         lambda: flow.Gradient2(window=-1),
         lambda: flow.Gradient2(smoothing=1.5),
@@ -157,7 +157,7 @@ NAN = float("nan")
         lambda: flow.Gradient2(queue=-1),
         lambda: flow.Gradient2(tolerance=-1),
         lambda: flow.Budget(ratio=0, floor=0, seconds=float("inf")),
-        lambda: flow.Retry(attempts=NAN),  # type: ignore[arg-type]
+        lambda: flow.Retry(attempts=NAN),  # type: ignore[arg-type] # on purpose
         lambda: flow.Retry(each=-1),
         lambda: flow.Retry(each=NAN),
     ],
