@@ -7,18 +7,18 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from crossfoot import flow
 from crossfoot.errors import UsageError
 from crossfoot.flow.commits import Commit, State, resolve, transaction
 from crossfoot.flow.statements import bound_asyncpg, bound_engine, bound_psycopg
+from tests.flow.connections import DRIVERS, Open, Opened
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("postgres")]
@@ -28,54 +28,6 @@ pytestmark = [pytest.mark.server, pytest.mark.xdist_group("postgres")]
 def anyio_backend() -> str:
     return "asyncio"
 
-
-Execute = Callable[[str], Awaitable[object]]
-Opened = tuple[Any, Execute]
-"""A connection, and how it executes a statement."""
-
-
-@asynccontextmanager
-async def asyncpg_connection(url: str) -> AsyncIterator[Opened]:
-    import asyncpg
-
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection, connection.execute
-    finally:
-        connection.terminate()
-
-
-@asynccontextmanager
-async def psycopg_connection(url: str) -> AsyncIterator[Opened]:
-    connection = await psycopg.AsyncConnection.connect(url)
-    try:
-        yield connection, connection.execute
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
-async def sqlalchemy_connection(url: str) -> AsyncIterator[Opened]:
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
-    try:
-        async with engine.connect() as connection:
-            yield connection, lambda text: connection.execute(sqlalchemy.text(text))
-    finally:
-        await engine.dispose()
-
-
-@asynccontextmanager
-async def sqlalchemy_session(url: str) -> AsyncIterator[Opened]:
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    try:
-        async with AsyncSession(engine) as session:
-            yield session, lambda text: session.execute(sqlalchemy.text(text))
-    finally:
-        await engine.dispose()
-
-
-Open = Callable[[str], AbstractAsyncContextManager[Opened]]
-DRIVERS: list[Open] = [asyncpg_connection, psycopg_connection, sqlalchemy_connection, sqlalchemy_session]
 
 each = pytest.mark.parametrize("opened", DRIVERS, ids=lambda one: one.__name__)
 

@@ -105,8 +105,8 @@ async def test_no_time_at_all_is_expired_at_once() -> None:
         pytest.fail("the block must not begin")
 
 
-@pytest.mark.parametrize("seconds", [-0.1, -math.inf, math.nan])
-def test_a_deadline_that_is_none_is_refused(seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [-0.1, -math.inf, math.nan, pytest.param(10**400, id="too many"), "3", None])
+def test_a_deadline_that_is_none_is_refused(seconds: Any) -> None:
     with pytest.raises(UsageError, match="give seconds, 0 or more"):
         flow.deadline(seconds)
 
@@ -201,12 +201,19 @@ def test_in_a_thread_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("anyio_backend", [backend("asyncio")], ids=["asyncio"])
 @pytest.mark.parametrize("first", ["the deadline", "somebody"])
-async def test_a_cancellation_in_the_tick_of_the_deadline_is_not_swallowed(first: str) -> None:
+@pytest.mark.parametrize("how", ["deadline", "call", "call with a fallback", "fan_out"])
+async def test_a_cancellation_in_the_tick_of_the_deadline_is_not_swallowed(how: str, first: str) -> None:
     loop = asyncio.get_running_loop()
 
     async def work() -> None:
-        with flow.deadline(0.5):
-            await asyncio.sleep(10)
+        if how == "deadline":
+            with flow.deadline(0.5):
+                await asyncio.sleep(10)
+        elif how == "fan_out":
+            async with flow.fan_out(deadline=0.5) as group:
+                group.branch("late", asyncio.sleep, 10)
+        else:
+            await flow.call(asyncio.sleep, 10, deadline=0.5, fallback=None if how == "call" else lambda: None)
 
     task = asyncio.create_task(work())
     if first == "the deadline":

@@ -352,7 +352,7 @@ def test_a_permit_for_a_coroutine_whose_loop_has_ended_goes_on() -> None:
         raise RuntimeError("Event loop is closed")
 
     async def stand_in_line() -> None:
-        limit._join(_Turn(5, math.inf, SYSTEM, Loop(SYSTEM, ended, None)))
+        limit._join(_Turn(5, math.inf, math.inf, SYSTEM, Loop(SYSTEM, ended, None)))
 
     with limit.permit() as permit:
         anyio.run(stand_in_line)

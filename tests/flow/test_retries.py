@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from crossfoot import flow
 from crossfoot.errors import UsageError
+from crossfoot.flow import retries
 from crossfoot.flow.budgets import Budget
+from tests.flow.virtual import backend
 
 
 class Service:
@@ -180,6 +182,24 @@ async def test_a_used_up_budget_ends_the_tries() -> None:
 
     assert len(service.calls) == 3
     assert caught.value.__notes__ == ["not tried again: the budget for retries is used up"]
+
+
+def test_a_budget_is_shared_by_loops_whose_clocks_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(retries, "SYSTEM", lambda: next(moments))
+    again, tries = flow.Retry(2, base=0, budget=Budget(ratio=0, floor=1, seconds=1)), []
+
+    async def ask() -> None:
+        service = Service(ConnectionError(), ConnectionError())
+        with pytest.raises(ConnectionError), flow.deadline(60):
+            await again.run(service.ask, idempotent=True)
+        tries.append(len(service.calls))
+
+    for name in ("asyncio", "trio", "asyncio", "trio"):
+        kind, options = backend(name)
+        anyio.run(ask, backend=kind, backend_options=options)
+
+    assert tries == [2, 2, 2, 2]
 
 
 # ---- the budget -------------------------------------------------------------------------------------------------------

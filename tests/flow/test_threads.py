@@ -283,3 +283,43 @@ def test_a_fallback_that_answered_is_not_asked_again_by_a_thread_that_was_left(l
     settle(threads)
 
     assert (price.fate, asked) == (ended, told)
+
+
+def test_a_fallback_that_is_being_asked_at_the_deadline_is_not_asked_twice_and_not_waited_for(
+    ledger: flow.Ledger, gate: Gate
+) -> None:
+    asked: list[str] = []
+
+    def fails() -> str:
+        raise ConnectionError("no route")
+
+    def blocks() -> str:
+        asked.append(threading.current_thread().name)
+        return gate.call()
+
+    threads = Threads(1, name="own")
+    with flow.fan_out_threads(deadline=60, threads=threads, ledger=ledger) as group:
+        price = group.branch("price", fails, fallback=blocks)
+        assert gate.entered.wait(60)
+        group._deadline.at = group._deadline.clock()  # a minute later
+    assert price.fate is Fate.EXPIRED
+    gate.open.set()
+    settle(threads)
+
+    assert asked == ["crossfoot own"]
+    assert price.fate is Fate.EXPIRED
+
+
+def test_a_branch_that_gets_no_thread_of_the_system_has_a_fate(
+    ledger: flow.Ledger, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = Threads(1)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with flow.fan_out_threads(deadline=60, threads=threads, ledger=ledger) as group:
+        price = group.branch("price", gate.call, fallback=lambda: "last known")
+
+    assert (price.fate, price.value) == (Fate.DEGRADED, "last known")
+    assert threads.limit.in_use == 0

@@ -161,3 +161,16 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert wire.retry_after(format_datetime(NOW - HOUR, usegmt=True), NOW) == 0
     with pytest.raises(WireInvalid, match="Retry-After"):
         wire.retry_after("soon", NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2026 00:00:00 +99999999999999",
+        "Mon, 99999999999 Jan 2026 00:00:00 GMT",
+    ],
+)
+def test_a_date_that_no_calendar_has_is_none(text: str) -> None:
+    with pytest.raises(WireInvalid, match="neither seconds nor an HTTP date"):
+        wire.retry_after(text, NOW)

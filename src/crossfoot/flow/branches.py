@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
@@ -42,12 +43,14 @@ class Terms:
         required: without its answer there is none: when it fails, the rest is cancelled.
         limit: what it needs a permit of.
         priority: 0 to 9, in the line for it.
-        share: the part of the time that is left for which it may take; the rest is for its fallback.
+        share: the part of the time that is left for which it may take; the rest is for its fallback. In a thread,
+            guarded calls are refused after it.
         retry: how it is tried again; needs `key` or `idempotent`, or a function declared so.
         key: the idempotency key that the other side knows the call by.
         idempotent: calling it again does no more than calling it once.
         effect: it is to change something: without an answer it is in doubt, once it was begun.
-        fallback: what answers when it does not; a function without arguments, of either kind.
+        fallback: what answers when it does not; a function without arguments, of either kind. One that is to be awaited needs a share
+            of less than 1, for when the whole time is over there is none to await it in.
 
     Raises:
         UsageError: terms that contradict each other.
@@ -68,6 +71,11 @@ class Terms:
             raise UsageError(f"a branch's share of {self.share}: more than 0, and 1 at most")
         if self.effect and self.fallback is not None:
             raise UsageError("a branch that is to change something has no fallback: what would it have changed?")
+        if self.share == 1 and inspect.iscoroutinefunction(self.fallback):
+            raise UsageError(
+                "an asynchronous fallback has no time to answer in when its branch has used up all of it: give the branch a share of "
+                "it, as share=0.8, or a fallback that answers at once"
+            )
 
 
 PLAIN = Terms()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from crossfoot.errors import UsageError
@@ -20,9 +21,9 @@ class Budget:
     """
 
     def __init__(self, ratio: float = 0.2, floor: float = 10.0, seconds: float = 10.0) -> None:
-        if not (0 <= ratio <= 1000 and floor >= 0 and seconds > 0):
+        if not (0 <= ratio <= 1000 and floor >= 0 and 0 < seconds < math.inf):
             raise UsageError(
-                f"Budget(ratio={ratio}, floor={floor}, seconds={seconds}): need 0 or more, and some seconds"
+                f"Budget(ratio={ratio}, floor={floor}, seconds={seconds}): need 0 or more, and some seconds that end"
             )
         self._ratio, self._floor, self._seconds = ratio, floor, seconds
         self._slice = seconds / SLICES

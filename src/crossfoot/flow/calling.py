@@ -10,6 +10,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
+import anyio
+
 from crossfoot.errors import Expired
 from crossfoot.flow import spans
 from crossfoot.flow.branches import PLAIN, Asked, Branch, Terms
@@ -48,11 +50,18 @@ async def call(
     branch.arrive(ledger, "call")
     within = None if branch.span is None else spans.enter(branch.span)
     try:
+        # Whether a cancellation is the deadline's is for the deadline to say: one of somebody else's may come in the same tick.
         with whole:
-            await run(branch, ledger, whole)
+            await _run(branch, ledger, whole)
     except Expired as error:
-        if branch.fate is None:  # there was no time to begin
+        if branch.fate is None:
+            note_waste(branch, error, ledger, whole, ())
             await _degrade(branch, error, whole)
+    except BaseException as error:
+        if branch.fate is None:
+            note_waste(branch, error, ledger, whole, ())
+            branch.end(branch.judged(error), error=error)
+        raise
     finally:
         if within is not None:
             spans.leave(within)
@@ -60,12 +69,27 @@ async def call(
 
 
 async def run(branch: Branch[Any], ledger: Ledger, whole: Deadline, *, siblings: Sequence[Branch[Any]] = ()) -> None:
-    """Run a branch to its fate; only a cancellation that is not the deadline's is raised.
+    """Run a branch to its fate in a task of its own, which nobody cancels but the scope that it is in.
 
     Args:
         whole: the deadline of what it is a branch of; this task is within a scope that it cancels.
         siblings: required ones that have failed so far; the rest is cancelled on their account.
     """
+    try:
+        await _run(branch, ledger, whole)
+    except BaseException as caught:
+        if isinstance(caught, anyio.get_cancelled_exc_class()) and whole.fired and not siblings:
+            error = whole.expired()
+            note_waste(branch, error, ledger, whole, siblings)
+            await _degrade(branch, error, whole)
+            return
+        note_waste(branch, caught, ledger, whole, siblings)
+        branch.end(branch.judged(caught), error=caught)
+        raise
+
+
+async def _run(branch: Branch[Any], ledger: Ledger, whole: Deadline) -> None:
+    """Run a branch to its fate, but for what is no error: that is raised, and for the caller to judge."""
     try:
         if branch.terms is PLAIN:  # what most are, without a step in between
             branch.begins(whole.clock())
@@ -76,14 +100,8 @@ async def run(branch: Branch[Any], ledger: Ledger, whole: Deadline, *, siblings:
         else:
             value = await _answer(branch, ledger, whole)
         branch.end(Fate.FULL, value=value)
-    except BaseException as caught:
-        error = caught
-        if not isinstance(caught, Exception) and whole.fired and not siblings:
-            error = whole.expired()
-        note_waste(branch, error, ledger, whole, siblings)
-        if not isinstance(error, Exception):
-            branch.end(branch.judged(error), error=error)
-            raise
+    except Exception as error:  # noqa: BLE001 - it is the branch's, and raised when its value is asked for
+        note_waste(branch, error, ledger, whole, ())
         await _degrade(branch, error, whole)
 
 

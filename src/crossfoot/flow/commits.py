@@ -56,18 +56,24 @@ async def transaction(connection: Any, *, grace: float = GRACE) -> AsyncIterator
     """A transaction of an asyncpg connection, a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession.
 
     Args:
-        connection: not in a transaction yet.
+        connection: not in a transaction yet. Where it is stopped while it begins, and that cannot be undone, it is closed.
         grace: seconds a commit is waited for beyond the deadline.
 
     Raises:
+        UsageError: a connection of another kind, or one that is in a transaction already.
         Expired: the deadline passed before the commit was asked for: not committed.
         InDoubt: the commit gave no answer.
         Exception: what the block, or the database, raised: not committed.
     """
     driver, commit = driver_of(connection), Commit()
     check()
-    await driver.begin()
+    if driver.begun():
+        raise UsageError(
+            "this connection is in a transaction already, which whoever began it could still undo: commit it or roll it back "
+            "first (a SELECT begins one, too, where the connection is not in autocommit), or give a connection of its own"
+        )
     try:
+        await driver.begin()
         yield commit
         commit.xid = await driver.xid()
         check()

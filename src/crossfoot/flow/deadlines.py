@@ -31,6 +31,21 @@ TOLERANCE = 0.05
 _current: ContextVar[Deadline | None] = ContextVar("crossfoot_deadline", default=None)
 
 
+def seconds_of(given: Any, what: str) -> float:
+    """Seconds as a float.
+
+    Raises:
+        UsageError: `what` is not given as a number of 0 or more.
+    """
+    try:
+        seconds = math.nan if isinstance(given, (str, bytes)) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UsageError(f"{what} of {str(given)[:40]} s: give seconds, 0 or more, as a number")
+    return seconds
+
+
 class Deadline:
     """A time by which work has to be over.
 
@@ -62,9 +77,7 @@ class Deadline:
     _own = False
 
     def __init__(self, seconds: float, taken: places.Taken | None = None) -> None:
-        if not seconds >= 0:
-            raise UsageError(f"a deadline of {seconds} s: give seconds, 0 or more")
-        self._seconds = seconds
+        self._seconds = seconds if type(seconds) is float and seconds >= 0 else seconds_of(seconds, "a deadline")
         self.taken = taken or places.caller()
         self.clock: Clock = SYSTEM
 
@@ -126,7 +139,8 @@ class Deadline:
             around: a scope that was entered just now, as a task group's, or what has its `cancel`: to cancel everything in it and not
                 only this task. Whoever entered it leaves it, after `finish`.
         """
-        assert self._token is None, "a deadline is for one block"
+        if self._token is not None:
+            raise UsageError("a deadline is for one block: make another with flow.deadline(...) for the next")
         loop = running()
         self._fix(loop)
         if loop is not None and (self.at != math.inf or self.soon is not None):
@@ -187,6 +201,16 @@ class Deadline:
         return self._lag is not None or (
             self._task is None and self._scope is not None and self._scope.cancel_called and self.remaining() <= 0
         )
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over. Timers may be half a millisecond early, and then it has cancelled its block before its time."""
+        held: Deadline | None = self
+        while held is not None:
+            if held.fired:
+                return True
+            held = held._within
+        return self.remaining() <= 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

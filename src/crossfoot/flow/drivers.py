@@ -15,6 +15,9 @@ XID = "SELECT pg_current_xact_id_if_assigned()::text"
 class Driver(Protocol):
     """What is asked of a connection."""
 
+    def begun(self) -> bool:
+        """Whether it is in a transaction."""
+
     async def begin(self) -> None: ...
     async def commit(self) -> None: ...
     async def rollback(self) -> None: ...
@@ -41,6 +44,10 @@ class _Asyncpg:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._transaction = connection.transaction()
+
+    def begun(self) -> bool:
+        found: bool = self._connection.is_in_transaction()
+        return found
 
     async def begin(self) -> None:
         await self._transaction.start()
@@ -69,6 +76,15 @@ class _Psycopg:
         self._connection = connection
         self._sent_by_hand = False
 
+    def begun(self) -> bool:
+        from psycopg.pq import TransactionStatus
+
+        return self._connection.info.transaction_status in (
+            TransactionStatus.ACTIVE,
+            TransactionStatus.INTRANS,
+            TransactionStatus.INERROR,
+        )
+
     async def begin(self) -> None:
         self._sent_by_hand = self._connection.autocommit
         if self._sent_by_hand:
@@ -91,6 +107,10 @@ class _Psycopg:
 class _Sqlalchemy:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+
+    def begun(self) -> bool:
+        found: bool = self._connection.in_transaction()
+        return found
 
     async def begin(self) -> None:
         await self._connection.begin()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -31,6 +32,23 @@ from crossfoot.flow.reports import Report, Trouble, tell
 T = TypeVar("T")
 
 
+class Stage(Enum):
+    """How far a block is."""
+
+    NEW = auto()
+    OPEN = auto()
+    OVER = auto()
+
+
+USED = "a fan-out is for one block: make another for the next"
+
+
+def outside(name: str, stage: Stage) -> str:
+    """What is said to those who begin a branch outside the block."""
+    when = "has not begun yet" if stage is Stage.NEW else "has ended"
+    return f"branch {name}: its fan-out's block {when}, and nothing would end the branch; begin it within the block"
+
+
 class FanOut:
     """Branches that run at once, within one deadline."""
 
@@ -41,9 +59,13 @@ class FanOut:
         self._name, self._ledger = name, ledger
         self._deadline = Deadline(seconds, taken)
         self._request: Request | None = None
+        self._stage = Stage.NEW
         self._failed: list[Branch[Any]] = []
 
     async def __aenter__(self) -> Self:
+        if self._stage is not Stage.NEW:
+            raise UsageError(USED)
+        self._stage = Stage.OVER  # unless it begins
         if self._name:
             self._request = Request(self._ledger, self._name)
         try:
@@ -58,6 +80,7 @@ class FanOut:
         except BaseException as error:
             self._end(error)
             raise
+        self._stage = Stage.OPEN
         return self
 
     def branch(
@@ -69,12 +92,21 @@ class FanOut:
             name: as results, errors and figures call it.
             function: called with `args`.
             terms: see `Terms`.
+
+        Raises:
+            UsageError: terms that contradict each other, or not within the block.
         """
+        if self._stage is not Stage.OPEN:
+            raise UsageError(outside(name, self._stage))
         bounds, taken = (Terms(**terms), places.caller()) if terms else (PLAIN, self._deadline.taken)
         branch: Branch[T] = Branch(name, function, args, bounds, taken)
         branch.arrive(self._ledger)
         self.branches.append(branch)
-        task = self._group.start_soon(self._run, branch)
+        try:
+            task = self._group.start_soon(self._run, branch)
+        except BaseException as error:
+            branch.end(branch.judged(error), error=error)
+            raise
         if isinstance(task, asyncio.Task):
             branch.task = task
         return branch
@@ -108,6 +140,7 @@ class FanOut:
             try:
                 swallowed = await self._group.__aexit__(kind, error, trace)
             finally:
+                self._stage = Stage.OVER
                 self._deadline.disarm()
             if (self._failed or stopped) and (swallowed or error is None):
                 raise self._failure(self._deadline.expired() if stopped else None)

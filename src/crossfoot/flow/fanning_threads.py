@@ -5,10 +5,14 @@
         price = group.branch("price", get_price, case, fallback=last_price)
 
 The block is left by the deadline, whatever the threads do. Those that go on are counted by their `Threads`, and keep their permits.
+
+A fallback is asked once: by the branch's thread, when the branch has failed in time, and then it has the time that is left; or at the
+deadline by whoever leaves the block. That one is waited for, so it must not block: have it answer with what is at hand.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Callable
@@ -20,7 +24,7 @@ from crossfoot.flow import places, spans
 from crossfoot.flow.branches import Asked, Branch, Request, Terms
 from crossfoot.flow.calling import note_waste
 from crossfoot.flow.deadlines import Deadline, current
-from crossfoot.flow.fanning import whole
+from crossfoot.flow.fanning import USED, Stage, outside, whole
 from crossfoot.flow.fates import Fate
 from crossfoot.flow.ledgers import LEDGER, Ledger
 from crossfoot.flow.threads import Job, Threads
@@ -43,8 +47,14 @@ class ThreadFanOut:
         self._request: Request | None = None
         self._jobs: dict[Branch[Any], Job | None] = {}
         self._changed = threading.Condition()
+        self._stage = Stage.NEW
+        self._degrading: set[Branch[Any]] = set()
+        """Those whose fallback somebody asks, or has asked."""
 
     def __enter__(self) -> Self:
+        if self._stage is not Stage.NEW:
+            raise UsageError(USED)
+        self._stage = Stage.OVER  # unless it begins
         if self._name:
             self._request = Request(self._ledger, self._name)
         try:
@@ -52,11 +62,21 @@ class ThreadFanOut:
         except BaseException as error:
             self._end(error)
             raise
+        self._stage = Stage.OPEN
         return self
 
     def branch(self, name: str, function: Callable[..., T], *args: object, **terms: Unpack[Asked]) -> Branch[T]:
-        """Begin a branch in a thread; see `FanOut.branch`. Without a thread for it, it is shed."""
-        branch: Branch[T] = Branch(name, function, args, Terms(**terms), places.caller())
+        """Begin a branch in a thread; see `FanOut.branch`. Without a thread for it, it is shed.
+
+        Raises:
+            UsageError: terms that contradict each other, an asynchronous fallback, or not within the block.
+        """
+        if self._stage is not Stage.OPEN:
+            raise UsageError(outside(name, self._stage))
+        bounds = Terms(**terms)
+        if inspect.iscoroutinefunction(bounds.fallback):
+            raise UsageError(f"branch {name}: nobody awaits in a thread; give it a fallback that is a plain function")
+        branch: Branch[T] = Branch(name, function, args, bounds, places.caller())
         branch.arrive(self._ledger)
         self.branches.append(branch)
         self._jobs[branch] = None
@@ -64,10 +84,9 @@ class ThreadFanOut:
             self._threads.refuse_if_worn()
             permit = self._threads.limit.permit(branch.terms.priority)
             permit.__enter__()
+            self._jobs[branch] = self._threads.start(permit, lambda: None, self._run, (branch,))
         except Exception as error:  # noqa: BLE001 - it is the branch's, and raised when its value is asked for
             self._conclude(branch, error)
-            return branch
-        self._jobs[branch] = self._threads.start(permit, lambda: None, self._run, (branch,))
         return branch
 
     def _run(self, branch: Branch[Any]) -> None:
@@ -101,7 +120,7 @@ class ThreadFanOut:
         if branch.fate is not None:  # the block has ended without it
             return
         fate, value, fallback = branch.judged(error), None, branch.terms.fallback
-        if fallback is not None and isinstance(error, Exception):
+        if fallback is not None and isinstance(error, Exception) and self._claim(branch):
             try:
                 value = fallback()
                 fate = Fate.DEGRADED
@@ -111,9 +130,18 @@ class ThreadFanOut:
             branch.end(fate, value=value, error=error)
             self._changed.notify_all()
 
+    def _claim(self, branch: Branch[Any]) -> bool:
+        """Whether this thread is the one to ask its fallback."""
+        with self._changed:
+            if branch.fate is not None or branch in self._degrading:
+                return False
+            self._degrading.add(branch)
+            return True
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stage = Stage.OVER
         try:
             if error is None:
                 with self._changed:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from crossfoot.flow.answers import header, refusal
-from crossfoot.flow.deadlines import Deadline, deadline
+from crossfoot.flow.deadlines import Deadline, current, deadline, seconds_of
 from crossfoot.flow.limits import Limit, Permit
 
 CONNECTIONS = 100
@@ -36,12 +36,15 @@ class Client(httpx.AsyncClient):
         limit: what each request needs a permit of; 100, unless given. Its size, at most, is the number of connections.
         refusals: whether answers of 429, 503 and 504 are raised as Rejected, Overloaded and Expired.
         options: AsyncClient's own, but for `limits` and `timeout`. A proxy is the one that is given: the environment names none.
+
+    Raises:
+        UsageError: a total that is no number of seconds.
     """
 
     def __init__(
         self, *, total: float = math.inf, limit: Limit | None = None, refusals: bool = True, **options: Any
     ) -> None:
-        self._total, self._refusals = total, refusals
+        self._total, self._refusals = seconds_of(total, "Client(total=...)"), refusals
         bound = limit or Limit(CONNECTIONS, name="httpx", waiting=10 * CONNECTIONS, wait=math.inf)
         if "transport" not in options:
             # Without a line of its own: whoever has a permit has a connection.
@@ -79,8 +82,11 @@ class _Transport(httpx.AsyncBaseTransport):
         except BaseException as error:
             permit.give_back(error)
             raise
-        if response.status_code in (429, 503):
+        if response.status_code in (429, 503, 504):
             permit.overloaded()
+        if response.is_closed:  # a transport that answers out of memory has read it, and nobody closes it again
+            permit.give_back()
+            return response
         assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport"
         response.stream = _Stream(response.stream, permit)
         return response
@@ -93,8 +99,6 @@ class _Stream(httpx.AsyncByteStream):
     """A body, each part of which comes within the deadline under which it was asked for."""
 
     def __init__(self, inner: httpx.AsyncByteStream, permit: Permit) -> None:
-        from crossfoot.flow.deadlines import current
-
         self._inner = inner
         self._permit = permit
         self._asked: Deadline | None = current()

@@ -62,11 +62,13 @@ class Limit:
         dark: bool = False,
         status: int = 429,
     ) -> None:
+        if not isinstance(size, int) and not hasattr(size, "sample"):
+            raise UsageError(f"Limit({size}): a whole number of permits, or an algorithm as flow.Aimd(20)")
         self._algorithm = None if isinstance(size, int) else size
         permits = size if isinstance(size, int) else size.size
         if permits < 1:
             raise UsageError(f"Limit({size}): at least 1 permit; to refuse everything, do not call")
-        if (waiting is not None and waiting < 0) or not wait >= 0:
+        if not (waiting is None or waiting >= 0) or not wait >= 0:
             raise UsageError(f"Limit(waiting={waiting}, wait={wait}): need numbers of 0 or more")
         if status not in (429, 503):
             raise UsageError(f"Limit(status={status}): 429 or 503")
@@ -141,15 +143,21 @@ class Limit:
                 self.counts.granted += 1
                 return
             self._line.leave(waiter)
-        held = current()
-        if held is not None and held.remaining() <= 0:
+        held, put_out = current(), waiter.state is State.SHED
+        if held is not None and (held.passed or (waiter.until == waiter.ends and not put_out)):
             self.counts.expired += 1
             raise held.expired()
         self.counts.shed += 1
-        put_out = waiter.state is State.SHED
         raise self._refused(
             "a higher priority took the place in line" if put_out else f"none came free in {self.wait:g} s"
         )
+
+    def _cancelled(self, waiter: Waiter) -> None:
+        """A waiter was cancelled: by its deadline, which is counted, or by somebody else."""
+        self._leave(waiter)
+        held = current()
+        if held is not None and held.passed:
+            self.counts.expired += 1
 
     def _leave(self, waiter: Waiter) -> None:
         with self._lock:
@@ -197,11 +205,13 @@ class Counts:
 class _Turn(Waiter):
     """A waiter that can be woken, from whatever thread."""
 
-    __slots__ = ("_loop", "_thread", "event", "until")
+    __slots__ = ("_loop", "_thread", "ends", "event", "until")
 
-    def __init__(self, priority: int, until: float, time: Clock, loop: Loop | None) -> None:
+    def __init__(self, priority: int, patience: float, ends: float, time: Clock, loop: Loop | None) -> None:
+        """It waits until its `patience` or its deadline `ends`, whichever is first, by that clock."""
+        until = min(patience, ends)
         super().__init__(priority, lambda: time() >= until)
-        self.until = until
+        self.until, self.ends = until, ends
         self.event: anyio.Event | threading.Event = threading.Event() if loop is None else anyio.Event()
         self._loop = loop
         self._thread = threading.get_ident()
@@ -246,7 +256,7 @@ class Permit:
                 with anyio.CancelScope(deadline=waiter.until):
                     await waiter.event.wait()  # type: ignore[misc] # a loop's waiter has a loop's event
             except BaseException:
-                self._limit._leave(waiter)  # granted in this very tick, perhaps: then it goes on to the next
+                self._limit._cancelled(waiter)  # granted in this very tick, perhaps: then it goes on to the next
                 raise
             self._limit._ended(waiter)
         self._start(loop.time)
@@ -289,9 +299,9 @@ class Permit:
 
     def _turn(self, loop: Loop | None) -> _Turn:
         time = SYSTEM if loop is None else loop.time
-        until = time() + self._limit.wait
         held = current()
-        return _Turn(self._priority, until if held is None else min(until, held.at_by(time)), time, loop)
+        ends = math.inf if held is None else held.at_by(time)
+        return _Turn(self._priority, time() + self._limit.wait, ends, time, loop)
 
     def _start(self, time: Clock) -> None:
         self._time = time
@@ -306,4 +316,4 @@ def outcome_of(error: BaseException | None) -> Outcome:
     if isinstance(error, Exception):
         return Outcome.OVERLOADED if isinstance(error, (Expired, TimeoutError, Rejected)) else Outcome.UNKNOWN
     held = current()  # a cancellation: of the deadline's, or of somebody who lost interest
-    return Outcome.OVERLOADED if held is not None and held.remaining() <= 0 else Outcome.UNKNOWN
+    return Outcome.OVERLOADED if held is not None and held.passed else Outcome.UNKNOWN

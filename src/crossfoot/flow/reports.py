@@ -71,7 +71,10 @@ def tell(report: Report) -> None:
         _logged[about] = now
         LOG.warning("%s", report)
     for listener in tuple(_listeners):
-        listener(report)
+        try:
+            listener(report)
+        except Exception:  # it is told in the midst of somebody's work, whose result must not be replaced
+            LOG.exception("the listener %s raised", getattr(listener, "__qualname__", repr(listener)))
 
 
 @contextmanager

@@ -18,10 +18,11 @@ import anyio
 from crossfoot.errors import Rejected, UsageError
 from crossfoot.flow import places
 from crossfoot.flow.budgets import Budget
-from crossfoot.flow.deadlines import Deadline, current, deadline
+from crossfoot.flow.deadlines import Deadline, current, deadline, seconds_of
 from crossfoot.flow.fates import leaves
 from crossfoot.flow.ledgers import LEDGER, Ledger, Waste
 from crossfoot.flow.reports import Report, Trouble, tell
+from crossfoot.flow.runtime import SYSTEM
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,12 +50,28 @@ def idempotent(function: Callable[P, T]) -> Callable[P, T]:
     return function
 
 
+LOST = {
+    "httpx": {"NetworkError", "TimeoutException", "RemoteProtocolError"},
+    "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
+}
+"""Errors of HTTP clients, by package, that say that there was no connection, or no whole answer; none of them is imported here."""
+
+LASTING = {"aiohttp": {"ClientSSLError", "ClientConnectorCertificateError"}}
+"""Those among them that come again."""
+
+
 def worth_another_try(error: BaseException) -> bool:
     """Whether an error is of the kind that passes: no connection, no answer in time, or a refusal."""
     return all(
-        isinstance(one, (ConnectionError, TimeoutError, Rejected)) or getattr(one, "retry_after", None) is not None
+        isinstance(one, (ConnectionError, TimeoutError, Rejected))
+        or getattr(one, "retry_after", None) is not None
+        or (_is_one_of(LOST, one) and not _is_one_of(LASTING, one))
         for one in leaves(error)
     )
+
+
+def _is_one_of(names: dict[str, set[str]], error: BaseException) -> bool:
+    return any(kind.__name__ in names.get(kind.__module__.partition(".")[0], ()) for kind in type(error).__mro__)
 
 
 class Retry:
@@ -69,12 +86,13 @@ class Retry:
         base: seconds the first pause may last.
         cap: seconds any pause may last, unless the other side asks for more.
         each: seconds a single try may last.
-        budget: shared by all calls of this retry, and of others that are given it.
+        budget: shared by all calls of this retry, and of others that are given it. It goes by the machine's clock, because the loops
+            that share it may have clocks of their own.
         again: whether an error is worth another try.
         chance: from 0 to 1, at random.
 
     Raises:
-        UsageError: fewer than 1 attempt, or pauses that are none.
+        UsageError: fewer than 1 attempt, or pauses or times that are none.
     """
 
     def __init__(
@@ -88,12 +106,13 @@ class Retry:
         again: Callable[[BaseException], bool] = worth_another_try,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        if attempts < 1 or not 0 <= base <= cap:
+        if not attempts >= 1 or not 0 <= base <= cap:
             raise UsageError(
                 f"Retry(attempts={attempts}, base={base}, cap={cap}): need an attempt, and 0 <= base <= cap"
             )
         self.attempts = attempts
-        self.base, self.cap, self.each = base, cap, each
+        self.base, self.cap = base, cap
+        self.each = None if each is None else seconds_of(each, "Retry(each=...)")
         self.budget = budget or Budget()
         self._again = again
         self._chance = chance
@@ -200,7 +219,7 @@ class _Tries:
 
     def __enter__(self) -> None:
         self._token = _layer.set(self._layer)
-        self._retry.budget.call(self.clock())
+        self._retry.budget.call(SYSTEM())
 
     def __exit__(self, *_: object) -> None:
         _layer.reset(self._token)
@@ -221,7 +240,7 @@ class _Tries:
                 f"not tried again: {max(0.0, left):.3f} s are left, and the next try was due in {pause:.3f} s"
             )
             return None
-        if not self._retry.budget.retry(self.clock()):
+        if not self._retry.budget.retry(SYSTEM()):
             error.add_note("not tried again: the budget for retries is used up")
             return None
         self._ledger.waste(Waste.RETRIED, self.clock() - began)

@@ -159,6 +159,11 @@ class Gradient2(_Bounded):
         smoothing: float = 0.2,
     ) -> None:
         super().__init__(initial, least, most)
+        if not (tolerance >= 0 and queue >= 0 and window >= 1 and 0 < smoothing <= 1):
+            raise UsageError(
+                f"Gradient2(tolerance={tolerance}, queue={queue}, window={window}, smoothing={smoothing}): need 0 or more, a sample, "
+                "and a smoothing of more than 0 and 1 at most"
+            )
         self._tolerance, self._queue, self._smoothing = tolerance, queue, smoothing
         self._weight = 2 / (window + 1)
         self._usual = 0.0
@@ -186,6 +191,8 @@ class Vegas(_Bounded):
 
     def __init__(self, initial: int = 20, *, least: int = 1, most: int = 1000, forget: int = 1000) -> None:
         super().__init__(initial, least, most)
+        if not forget >= 1:
+            raise UsageError(f"Vegas(forget={forget}): at least 1 sample")
         self._forget = forget
         self._samples = 0
         self._shortest = math.inf

@@ -155,7 +155,7 @@ def retry_after(text: str, now: datetime) -> float:
         return min(float(stripped), LONGEST)
     try:
         moment = parsedate_to_datetime(stripped)
-    except ValueError:
+    except (ValueError, OverflowError):  # a day or a year that no calendar has
         raise WireInvalid(f"Retry-After: {text[:40]!r} is neither seconds nor an HTTP date") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
