@@ -121,13 +121,13 @@ class Worker:
         await anyio.to_thread.run_sync(self._book.open)
         for queue in self._queues.values():
             await queue.open()
-        for chore in self._chores:
-            await anyio.to_thread.run_sync(chore.begin)
-        number = await anyio.to_thread.run_sync(self._book.start_worker, self.name, self._service)
-        logger.info("worker %s works queue %s, book %s", self.name, self._queue.name, self._book.place.name)
-        if self.on_ready is not None:
-            self.on_ready()
         try:
+            for chore in self._chores:
+                await anyio.to_thread.run_sync(chore.begin)
+            number = await anyio.to_thread.run_sync(self._book.start_worker, self.name, self._service)
+            logger.info("worker %s works queue %s, book %s", self.name, self._queue.name, self._book.place.name)
+            if self.on_ready is not None:
+                self.on_ready()
             await self._work(number, until_idle)
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._finish, number)
