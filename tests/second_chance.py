@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("acceptance", "chaos", "conformance", "crash")
+ROOMS = ("acceptance", "chaos", "conformance", "crash", "fire")
 """The folders of `tests/` whose tests start servers and processes."""
 
 MOST = 5
