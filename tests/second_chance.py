@@ -14,7 +14,7 @@ import pytest
 ROOMS = ("acceptance", "chaos", "conformance", "crash", "fire")
 """The folders of `tests/` whose tests start servers and processes."""
 
-MOST = 5
+MOST = 10
 """Second chances in one run; more than these are a fault of the project, not of the machine."""
 
 
