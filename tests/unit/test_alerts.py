@@ -683,8 +683,10 @@ class TestTelling:
         hook.answers = [503, 503, 503]
         vanish(desk, target)
         deliver(desk.book, [target])
-        desk.clock.advance(1800)
         look(desk.book, targets=[target.name])
+        desk.clock.advance(1800)
+        (over,) = look(desk.book, targets=[target.name])
+        assert over.change is Change.closed
         for _ in range(5):
             deliver(desk.book, [target])
             desk.clock.advance(600)
