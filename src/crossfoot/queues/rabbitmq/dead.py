@@ -125,6 +125,7 @@ def held_of(message: DeliveredMessage) -> Held:
         attempt=came.died_after,
         enqueued_at=came.at,
         broker_id=came.broker_id,
+        attributes=came.attributes,
         dead=True,
         reason=came.reason,
     )
