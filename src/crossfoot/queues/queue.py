@@ -294,7 +294,7 @@ class KeepsExpired(Protocol):
 
 
 @runtime_checkable
-class ForgetsDead(Protocol):
+class ForgetsDead(Queue, Protocol):
     """A queue whose dead letters can be taken away one by one, when their messages have been sent again."""
 
     async def forget_dead(self, broker_ids: Sequence[str]) -> int:
