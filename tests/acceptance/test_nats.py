@@ -17,7 +17,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.queues.nats import NatsQueue, ensure
-from crossfoot.queues.queue import Delivery
+from crossfoot.queues.queue import Accepted, Delivery, Outgoing
 from crossfoot.worker.reconcile import Reconciliation
 from tests.acceptance.broker_suite import AServerOfItsOwn, ServiceOf, TheSameHandlers, fail
 from tests.acceptance.killed_service import kill_and_ask
@@ -169,3 +169,32 @@ async def test_what_a_full_stream_dropped_is_found(nats_server: NatsServer, tmp_
         await service.work()
         await reconciled(service)
         assert (service.fate(dropped), service.fate(there)) == (Fate.VANISHED, Fate.SETTLED)
+
+
+async def test_dead_letters_that_lie_there_twice_are_compared_by_id_and_break_no_balance(
+    service_of: ServiceOf, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with service_of() as service:
+        service.handle("case.released", fail)
+        await service.publish("case.released", *[f"case-{number}" for number in range(15)])
+        await service.work(attempts=2)
+        queue = service.app.queue
+        dead = [held async for held in queue.dead_letters()]
+        again = [Outgoing(key=uuid4().hex, body=held.body) for held in dead]
+        assert all(isinstance(answer, Accepted) for answer in await queue.publish(again))
+        taken: list[Delivery] = []
+        while len(taken) < 15:
+            taken += await queue.receive(15, lease=30.0, wait=5.0)
+        await queue.dead_letter(taken, reason="buried by somebody who heard no answer")
+        await reconciled(service)
+
+        def ask() -> Any:
+            variables: dict[str, Any] = {
+                "CROSSFOOT_QUEUE": f"nats:{queue.name}", "CROSSFOOT_ENDPOINT": nats_server.url, "CROSSFOOT_DATABASE": str(service.path),
+            }  # fmt: skip
+            told = crossfoot(tmp_path, "balance", "--json", code=None, **variables).stdout
+            return json.loads(told)["identities"]["holdings"]
+
+        holdings = await anyio.to_thread.run_sync(ask)
+        assert holdings["holds"], holdings
+        assert "15 dead in the book, and 30 dead letters, compared by id" in holdings["notes"][0]
