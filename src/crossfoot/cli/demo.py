@@ -104,8 +104,7 @@ def demo(
         )  # fmt: skip
         with progress(options) as watcher:
             result = _run(options, watcher)
-        if result.problems and database is None and db is None:
-            db = _saved(path)
+        db = _saved(path) if result.problems and database is None and db is None else db
         with reading(str(db or path)) as (connection, _):
             if as_json:
                 print_json(document(result, connection, kept=db))
