@@ -23,7 +23,7 @@ from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
-from crossfoot.queues.telling import Told
+from crossfoot.queues.telling import Counted, Told
 from crossfoot.recover.checklist.findings import SHOWN
 
 WAITING = (Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING)
@@ -47,6 +47,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         local: whether it is a table in the book's own file.
+        counted: what its broker counted lately, where it does.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     dead: int | None = None
     local: bool = False
     publish_dedup: float = 0.0
+    counted: tuple[Counted, ...] = ()
 
 
 class Promise(msgspec.Struct, frozen=True, kw_only=True):
