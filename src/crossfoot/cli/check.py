@@ -80,9 +80,9 @@ def check(
         behind = catch_up(path, connection)
         queries.check_names(connection, queue=queue, type_=type_)
         known = [name for name in lately.queues(connection) if queue in (None, name)]
-        told = service_of(path, known, app, ask=not no_queue)
-        ask = None if no_queue else _forgiving(partial(contents_of, path=path))
         now = time.time_ns() // 1000
+        told = service_of(path, known, app, ask=not no_queue, now=None if type_ else now)
+        ask = None if no_queue else _forgiving(partial(contents_of, path=path))
         found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")

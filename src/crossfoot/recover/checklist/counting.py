@@ -9,6 +9,7 @@ from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
 from crossfoot.recover.advice import Step, send_again
+from crossfoot.recover.checklist import broker
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import plural, span
@@ -19,6 +20,7 @@ WORK = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
 def ask(survey: Survey) -> Iterator[Finding]:
     yield from _unaccounted(survey)
     yield from _vanished(survey)
+    yield from broker.ask(survey)
     yield from _acked(survey)
     yield from _overdue(survey)
     yield from _differ(survey)

@@ -28,6 +28,7 @@ CODES = {
     "unregistered": "dead",
     "swallowed": "dead",
     "acked-elsewhere": "balance",
+    "received-elsewhere": "balance",
     "acked-without-proof": "balance",
     "refused": "publish",
     "publish-in-doubt": "publish",

@@ -21,7 +21,7 @@ from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
-from crossfoot.queues.telling import Told
+from crossfoot.queues.telling import Counted, Told
 from crossfoot.recover.checklist.findings import SHOWN
 
 WAITING = (Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING)
@@ -45,6 +45,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         local: whether it is a table in the book's own file.
+        counted: what its broker counted lately, where it does.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     dead: int | None = None
     local: bool = False
     publish_dedup: float = 0.0
+    counted: tuple[Counted, ...] = ()
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -28,10 +27,10 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import micros
 from crossfoot.connection import Connection
 from crossfoot.effects.outbox import Outbox, token
-from crossfoot.errors import EnvelopeInvalid, QueueUnavailable, ReplayRefused, UsageError
-from crossfoot.message import decode
+from crossfoot.errors import QueueUnavailable, ReplayRefused, UsageError
 from crossfoot.queues.queue import ForgetsDead, LocalQueue, Queue
 from crossfoot.recover.replay import expecting
+from crossfoot.recover.replay.burial import forget, letters_of
 from crossfoot.recover.replay.expecting import Expecting
 from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
@@ -164,17 +163,11 @@ class Runner:
     async def _prepare(self, replay: Replay) -> Mover:
         waiting, moved = await anyio.to_thread.run_sync(self._left, replay)
         self._outstanding.members = {one.message: one for one in moved}
-        buried: dict[str, list[str]] = defaultdict(list)
-        if isinstance(self._queue, ForgetsDead):
-            await self._forget()
-            if waiting:
-                async for held in self._queue.dead_letters():
-                    if (name := _name_of(held.body)) in waiting:
-                        buried[name].append(held.broker_id)
+        buried: dict[str, Sequence[str]] = {}
         local = self._queue if isinstance(self._queue, LocalQueue) else None
         if local is not None and not await anyio.to_thread.run_sync(local.is_in, self._book.path):
             local = None
-        return Mover(
+        mover = Mover(
             self._book,
             replay,
             self._claim,
@@ -183,6 +176,13 @@ class Runner:
             buried=buried,
             horizon=self._horizon,
         )
+        if isinstance(self._queue, ForgetsDead):
+            await self._forget()
+            if waiting:
+                buried |= await letters_of(
+                    self._queue, waiting, meanwhile=partial(self._renew, mover, max(1, replay.stage))
+                )
+        return mover
 
     def _left(self, replay: Replay) -> tuple[set[str], list[Moved]]:
         with self._book.reading() as connection, connection.snapshot():
@@ -328,8 +328,9 @@ class Runner:
         if not rows:
             return
         reach(Boundary.BEFORE_FORGET)
-        names = [name for _, letters in rows for name in msgspec.json.decode(letters, type=list[str])]
-        await self._queue.forget_dead(names)
+        await forget(
+            self._queue, [name for _, letters in rows for name in msgspec.json.decode(letters, type=list[str])]
+        )
         reach(Boundary.AFTER_FORGET)
         for first in range(0, len(rows), 4 * MOST_MOVED):
             done = [(self._number, message) for message, _ in rows[first : first + 4 * MOST_MOVED]]
@@ -357,10 +358,3 @@ class Runner:
 
 def _note_forgotten(rows: Sequence[tuple[int, int]], connection: Connection) -> None:
     connection.executemany(replays.FORGOT, rows)
-
-
-def _name_of(body: bytes) -> str:
-    try:
-        return decode(body).key
-    except EnvelopeInvalid:
-        return ""
