@@ -322,7 +322,11 @@ FROM crossfoot_operations o CROSS JOIN crossfoot_messages m ON m.key = o.message
 WHERE m.queue = ? AND (m.marks & {1 << Kind.REPLAYED.value}) = 0
 """
 
-LIVE_BEFORE = f"SELECT o.at - m.at {_LIVE} AND o.at < ? AND o.at >= ? ORDER BY o.number DESC LIMIT 200"
+LIVE_BEFORE = f"""
+SELECT o.at - m.at {_LIVE} AND o.at < ? AND o.at >= ?
+  AND o.number > (SELECT coalesce(max(number), 0) - 1000000 FROM crossfoot_operations)
+ORDER BY o.number DESC LIMIT 200
+"""
 
 LIVE_SINCE = f"""
 SELECT o.number, o.at, o.at - m.at {_LIVE} AND o.number > ?
