@@ -22,8 +22,10 @@ async def clinic(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 def look(clinic: Clinic, yielding: Yielding, number: int) -> None:
+    """As of the last thing that was done, whatever has stopped this process since."""
     with clinic.app.book.reading() as connection:
-        yielding.look(connection, number, clinic.app.queue.name, clinic.app.clock.now())
+        (now,) = connection.execute("SELECT max(at) FROM crossfoot_operations").fetchone()
+        yielding.look(connection, number, clinic.app.queue.name, now)
 
 
 async def test_live_messages_that_wait_longer_slow_it_down_and_its_own_members_do_not(clinic: Clinic) -> None:
