@@ -61,6 +61,7 @@ def service_of(
         sends_to=tuple(name for name in app.queues if name != app.queue.name) if app is not None else (),
         lease=app.pattern.lease if app is not None else stated.lease,
         payloads=app.settings.payloads if app is not None else stated.payloads,
+        veiled=app is not None and not isinstance(app.book.payloads, bool),
         handlers=None if app is None else tuple(
             HandlerTold(one.name, one.type, one.proves, one.in_order is not None) for one in app.registry
         ),

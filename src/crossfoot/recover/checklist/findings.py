@@ -45,6 +45,7 @@ CODES = {
     "stranded": "balance",
     "books-differ": "balance",
     "dead-unread": "dead",
+    "promise-broken": "outcomes",
     "no-outcome": "outcomes",
     "loss-ahead": "retention",
     "setting": "settings",
