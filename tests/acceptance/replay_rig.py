@@ -26,7 +26,7 @@ from crossfoot.recover.replay.running import Runner
 from crossfoot.recover.replay.selection import Selection
 from tests.acceptance.service_rig import FORMS, Service, a_service
 from tests.conformance.database_forms import POSTGRES_FORMS
-from tests.conformance.database_rig import Sql, insert
+from tests.conformance.database_rig import Form, Sql, insert
 
 QUICK = Policy(canary=2, stage=8, rate=10_000.0, window=8, patience=20.0)
 
@@ -115,8 +115,10 @@ class Clinic:
 
 
 @asynccontextmanager
-async def a_clinic(kind: str, folder: Path, url: str, **settings: Any) -> AsyncIterator[Clinic]:
-    form = POSTGRES_FORMS[0] if kind == "postgres" else FORMS[0]
+async def a_clinic(
+    kind: str, folder: Path, url: str, form: Form | None = None, **settings: Any
+) -> AsyncIterator[Clinic]:
+    form = form or (POSTGRES_FORMS[0] if kind == "postgres" else FORMS[0])
     place: dict[str, Any] = {"url": url, "queue": "postgres:billing", "endpoint": url} if kind == "postgres" else {}
     if kind == "elsewhere":
         Book(folder / "queue.db").open().close()

@@ -16,6 +16,7 @@ from tests.acceptance.pages import ROOT
 from tests.acceptance.shell import crossfoot
 
 SCHEMA = json.loads((ROOT / "src/crossfoot/cli/schemas/replay.json").read_text(encoding="utf-8"))
+DRY_RUN = json.loads((ROOT / "src/crossfoot/cli/schemas/replay-dry-run.json").read_text(encoding="utf-8"))
 
 SERVICE = """
 import os
@@ -28,6 +29,9 @@ app = Crossfoot("pay", database="pay.db", attempts=1, wait=0.05)
 def charge(message, tx):
     if os.environ.get("BANK") == "down":
         raise ConnectionError("the bank is down")
+    if os.environ.get("BANK") == "deadly":
+        tx.execute("insert into charges values (?, ?)", (message.subject, message.data["amount"]))
+        os._exit(9)
     tx.execute("insert into charges values (?, ?)", (message.subject, message.data["amount"]))
 
 
@@ -126,6 +130,32 @@ def test_payloads_are_mended_by_a_function(folder: Path) -> None:
         assert connection.execute("SELECT DISTINCT amount FROM charges").fetchall() == [(20,)]
 
 
+def contents(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "pay.db")) as connection:
+        return list(connection.iterdump())
+
+
+def test_a_dry_run_says_what_handlers_would_do_and_leaves_the_file_as_it_was(folder: Path) -> None:
+    asked(folder, "plan", "pay:app", "--why", "the bank is back")
+    before = contents(folder)
+
+    good = asked(folder, "dry-run", "pay:app", "1")
+    bad = json.loads(crossfoot(folder, "replay", "dry-run", "pay:app", "1", "--json", code=1, BANK="down").stdout)
+    page = crossfoot(folder, "replay", "dry-run", "pay:app", "1", "--most", "2").stdout
+
+    assert contents(folder) == before
+    for document in (good, bad):
+        jsonschema.validate(document, DRY_RUN)
+    assert [(one["would"], one["count"]) for one in good["groups"]] == [("would settle", 3)]
+    assert [one["rows"] for one in good["members"]] == [1, 1, 1]
+    assert [(one["would"], one["count"]) for one in bad["groups"]] == [("fails", 3)]
+    assert "ConnectionError" in bad["groups"][0]["title"]
+    assert "DRY RUN OF REPLAY 1: 2 members tried" in page
+    assert "was really called" in page
+    crossfoot(folder, "replay", "dry-run", "pay:app", "1", code=9, BANK="deadly")
+    assert contents(folder) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -137,6 +167,7 @@ def test_payloads_are_mended_by_a_function(folder: Path) -> None:
         (["plan", "pay:app", "--why", "w", "--transform", "pay:nothing"], "has no function"),
         (["run", "pay:app", "7"], "there is no replay 7"),
         (["run", "pay:app", "1", "--rate", "0"], "rate = 0"),
+        (["dry-run", "pay:app", "7"], "there is no replay 7"),
         (["show", "7", "--db", "pay.db"], "there is no replay 7"),
         (["pause", "7", "--db", "pay.db"], "there is no replay 7"),
     ],

@@ -27,6 +27,7 @@ from crossfoot.payload import Payload
 from crossfoot.recover.replay.judging import Turns, Verdict, judge
 from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
 from crossfoot.recover.replay.selection import Selection
+from crossfoot.recover.replay.yielding import Yielding
 
 NOW = 1_000 * SECOND
 
@@ -138,11 +139,60 @@ class TestPolicy:
         assert reason_to_abort(Policy(max_latency=5), 1, slow)
 
     @pytest.mark.parametrize(
-        "wrong", [{"canary": 0}, {"rate": 0}, {"max_errors": 1.5}, {"max_latency": 0}, {"window": 0}, {"patience": -1}]
+        "wrong",
+        [
+            {"canary": 0},
+            {"rate": 0},
+            {"max_errors": 1.5},
+            {"max_latency": 0},
+            {"live_slower": 0.9},
+            {"window": 0},
+            {"patience": -1},
+        ],
     )
     def test_bounds_that_are_none_are_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match=next(iter(wrong))):
             Policy(**wrong)
+
+
+class TestYielding:
+    """Live messages waited 10 ms before."""
+
+    def yielding(self, slower: float = 1.2) -> Yielding:
+        made = Yielding(slower)
+        made._before = 10_000
+        return made
+
+    def waits(self, at: int, each: int, count: int = 20) -> list[tuple[int, int]]:
+        return [(at * SECOND, each)] * count
+
+    def test_while_live_messages_wait_longer_it_takes_half_and_half_again_and_always_a_little(self) -> None:
+        made = self.yielding()
+        for second, share in ((1, 1 / 2), (2, 1 / 4), (3, 1 / 8), (4, 1 / 16), (5, 1 / 32), (6, 1 / 32)):
+            made.judge(self.waits(second, 30_000), second * SECOND)
+            assert made.share == share
+        assert made.window(25) == 1
+        assert made.window(640) == 20
+
+    def test_it_grows_back_slowly_up_to_the_whole(self) -> None:
+        made = self.yielding()
+        made.judge(self.waits(1, 30_000), SECOND)
+        for second in range(2, 30):
+            made.judge(self.waits(second, 11_000), second * SECOND)
+        assert made.share == 1.0
+
+    def test_one_slow_message_of_twenty_and_too_few_messages_are_no_reason(self) -> None:
+        made = self.yielding()
+        made.judge([*self.waits(1, 9_000, 19), (SECOND, 900_000)], SECOND)
+        made.judge(self.waits(2, 900_000, 2), 30 * SECOND)
+        assert made.share == 1.0
+
+    def test_it_is_due_once_a_second_and_never_where_nothing_is_known_of_before(self) -> None:
+        made = self.yielding()
+        made.judge([], SECOND)
+        assert not made.is_due(SECOND + 1)
+        assert made.is_due(2 * SECOND)
+        assert not Yielding(1.2).is_due(SECOND)
 
 
 class TestSelection:

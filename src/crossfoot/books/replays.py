@@ -220,10 +220,6 @@ SELECT count(*), CAST(coalesce(sum(m.d0), 0) AS BIGINT), CAST(coalesce(sum(m.d1)
 JOIN {messages} m ON m.key = r.message WHERE r.replay = ?
 """)
 
-BY_CLASS = """
-SELECT class, reason, count(*), min(message) FROM crossfoot_replay_members WHERE replay = ? GROUP BY class, reason
-"""
-
 SEQUENCES = grouped("""
 SELECT s.subject, s.last FROM crossfoot_sequences s
 WHERE s.handler = :handler AND s.subject IN (SELECT m.subject FROM {messages} m WHERE m.key IN {keys})
@@ -257,20 +253,29 @@ UPDATE crossfoot_replays SET state = ?, note = ?, claim = NULL, until = 0,
 WHERE number = ? AND state IN ({{states}})
 """
 
-NEXT = differs(
-    f"""
+
+def _next(which: str) -> str:
+    columns = """
 SELECT r.message, r.cause, r.fate, r.latest, r.before, r.after, m.source, m.id, m.type, m.subject, m.operation, m.correlation,
-  m.causation, m.sequence, m.at, m.body
-FROM crossfoot_replay_members r CROSS JOIN crossfoot_messages m ON m.key = r.message
-WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND r.message > ? ORDER BY r.message LIMIT ?
-""",
-    postgres=f"""
-SELECT r.message, r.cause, r.fate, r.latest, r.before, r.after, m.source, m.id, m.type, m.subject, m.operation, m.correlation,
-  m.causation, m.sequence, m.at, (SELECT p.body FROM crossfoot_payloads p WHERE p.key = r.message)
-FROM crossfoot_replay_members r JOIN crossfoot_records m ON m.key = r.message
-WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND r.message > ? ORDER BY r.message LIMIT ?
-""",
-)
+  m.causation, m.sequence, m.at, """
+    where = f"""
+WHERE r.replay = ? AND r.state = '{WAITING}' AND r.stage IS NULL AND {which} r.message > ? ORDER BY r.message LIMIT ?
+"""
+    return differs(
+        f"{columns} m.body FROM crossfoot_replay_members r CROSS JOIN crossfoot_messages m ON m.key = r.message {where}",
+        postgres=f"{columns} (SELECT p.body FROM crossfoot_payloads p WHERE p.key = r.message) "
+        f"FROM crossfoot_replay_members r JOIN crossfoot_records m ON m.key = r.message {where}",
+    )
+
+
+NEXT = _next("")
+"""Members that are to be moved now, so many after one."""
+
+NEXT_READY = _next(f"r.class = '{READY}' AND")
+
+COUNT_READY = f"""
+SELECT count(*) FROM crossfoot_replay_members WHERE replay = ? AND state = '{WAITING}' AND stage IS NULL AND class = '{READY}'
+"""
 
 MOVE_MEMBER = f"""
 UPDATE crossfoot_replay_members SET state = '{MOVED}', stage = ?, base = ?, moved_at = ?, letters = ?, before = ?
@@ -312,6 +317,26 @@ SELECT r.message, r.moved_at, m.fate FROM crossfoot_replay_members r JOIN crossf
 WHERE r.replay = ? AND r.base IS NOT NULL AND m.fate IN ({_PROVEN})
 """
 
+_LIVE = f"""
+FROM crossfoot_operations o CROSS JOIN crossfoot_messages m ON m.key = o.message
+WHERE m.queue = ? AND (m.marks & {1 << Kind.REPLAYED.value}) = 0
+"""
+
+LIVE_BEFORE = f"""
+SELECT o.at - m.at {_LIVE} AND o.at < ? AND o.at >= ?
+  AND o.number > (SELECT coalesce(max(number), 0) - 1000000 FROM crossfoot_operations)
+ORDER BY o.number DESC LIMIT 200
+"""
+
+LIVE_SINCE = f"""
+SELECT o.number, o.at, o.at - m.at {_LIVE} AND o.number > ?
+  AND NOT EXISTS (SELECT 1 FROM crossfoot_replay_members r WHERE r.replay = ? AND r.message = o.message)
+ORDER BY o.number DESC LIMIT 500
+"""
+"""How long messages have waited for their operation, that no replay has brought back."""
+
+LAST_OPERATION = "SELECT coalesce(max(number), 0) FROM crossfoot_operations"
+
 LETTERS = """
 SELECT r.message, r.letters FROM crossfoot_replay_members r WHERE r.replay = ? AND r.letters IS NOT NULL
   AND (r.ended IS NOT NULL OR r.message NOT IN (SELECT message FROM crossfoot_outbox))
@@ -324,45 +349,6 @@ FORGOT = "UPDATE crossfoot_replay_members SET letters = NULL WHERE replay = ? AN
 SEEN_SINCE = grouped("""
 SELECT e.message, e.kind, e.attempt, e.at, e.cause FROM crossfoot_entries e WHERE e.message IN {keys}
 """)
-
-FAILING = f"""
-SELECT e.cause, max(c.title), count(DISTINCT e.message) FROM crossfoot_replay_members r
-JOIN crossfoot_entries e ON e.message = r.message AND e.attempt >= r.base AND e.kind = {Kind.FAILED.value}
-LEFT JOIN crossfoot_causes c ON c.fingerprint = e.cause
-WHERE r.replay = ? AND r.base IS NOT NULL GROUP BY e.cause ORDER BY 3 DESC
-"""
-
-TYPES = f"""
-SELECT m.type, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message
-WHERE r.replay = ? AND r.class = '{READY}' GROUP BY m.type
-"""
-
-ANY_FATE = (
-    "SELECT r.class, r.state, m.fate, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? GROUP BY r.class, r.state, m.fate"
-)
-
-IDS = grouped("SELECT m.id FROM {messages} m WHERE m.key IN {keys} ORDER BY m.key")
-
-IDS_OF_CLASS = (
-    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
-)
-
-IDS_OF_FATE = (
-    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? AND r.base IS NOT NULL AND m.fate = ? ORDER BY r.message LIMIT ?"
-)
-
-HANDLING_TIMES = f"""
-SELECT count(*), avg(took) FROM (
-  SELECT max(CASE WHEN e.kind <> {Kind.RECEIVED.value} THEN e.at END) - min(CASE WHEN e.kind = {Kind.RECEIVED.value} THEN e.at END)
-    AS took
-  FROM crossfoot_entries e JOIN (
-    SELECT o.message FROM crossfoot_operations o JOIN crossfoot_messages m ON m.key = o.message
-    WHERE m.type = ? AND m.queue = ? ORDER BY o.number DESC LIMIT 200) AS recent ON recent.message = e.message
-  WHERE e.kind IN ({Kind.RECEIVED.value}, {Kind.COMMITTED.value}) GROUP BY e.message, e.delivery) AS ended WHERE took IS NOT NULL
-"""
 
 
 def get(connection: Connection, number: int) -> Replay | None:

@@ -18,6 +18,7 @@ from crossfoot.cli.loading import load_app, load_function
 from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.output import Output, When, note, print_json
 from crossfoot.cli.reading import Progress, catch_up, reading
+from crossfoot.cli.replay_dry_run import rehearsed, show_dry_run
 from crossfoot.cli.replay_pages import show_replays, show_report
 from crossfoot.cli.who import typist
 from crossfoot.clock import SECOND, Micros
@@ -97,6 +98,35 @@ def plan(
     _show(_report_of(service.book.path, number), as_json, color, target)
 
 
+@app.command("dry-run")
+def dry_run(
+    target: Target,
+    number: Number,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="members that are tried; all unless given", show_default=False)
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.001, help="members tried per second at most")] = 50.0,
+    as_json: Json = False,
+    color: Color = When.auto,
+) -> None:
+    """Call the handlers of a plan's members, each in a transaction that is rolled back, and say what came of it.
+
+        crossfoot replay dry-run billing:app 3 --most 20
+
+    Nothing is committed, moved or sent. But what a handler calls outside its transaction (HTTP, a mail, another database) is REALLY
+    CALLED, as often as it is tried. Members that are expected to settle are tried, one by one, on the tables as they are.
+
+    Exits with 1 when a handler fails, or returns without proof.
+    """
+    told = rehearsed(load_app(target), number, most, rate)
+    if as_json:
+        print_json(told)
+    else:
+        show_dry_run(Output(color), told)
+    if not told.well:
+        raise typer.Exit(1)
+
+
 @app.command()
 def run(
     target: Target,
@@ -107,6 +137,9 @@ def run(
     stage: Annotated[int, typer.Option(min=1, help="members of a stage at most")] = 500,
     rate: Annotated[float, typer.Option(help="members moved per second at most")] = 50.0,
     window: Annotated[int, typer.Option(min=1, help="members on their way at once, at most")] = 25,
+    live_slower: Annotated[
+        float, typer.Option(help="slow down while live messages wait so many times longer than before")
+    ] = 1.2,
     max_errors: Annotated[float, typer.Option(help="abort when this share of a stage ends badly")] = 0.05,
     max_again: Annotated[float, typer.Option(help="abort when this share fails again of what it died of")] = 0.05,
     max_breaches: Annotated[
@@ -133,7 +166,7 @@ def run(
     Exits with 1 when it was paused or aborted, or when a member ended badly.
     """
     policy = Policy(
-        canary=canary, stage=stage, rate=rate, window=window, max_errors=max_errors, max_again=max_again,
+        canary=canary, stage=stage, rate=rate, window=window, live_slower=live_slower, max_errors=max_errors, max_again=max_again,
         max_breaches=max_breaches, max_latency=max_latency, patience=patience,
     )  # fmt: skip
     _show(_report_of(_go_on(target, number, policy, horizon, hold), number), as_json, color, target)

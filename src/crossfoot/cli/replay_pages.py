@@ -72,7 +72,10 @@ def _next(told: Report, target: str, db: str | None) -> list[tuple[str, str | No
     number, book = told.number, naming(db)
     service = target if target == "MODULE:NAME" else shlex.quote(target)
     if told.state == PLANNED and told.waiting:
-        return [("run it, while workers run", f"crossfoot replay run {service} {number}")]
+        return [
+            ("run it, while workers run", f"crossfoot replay run {service} {number}"),
+            ("or see first what handlers would do", f"crossfoot replay dry-run {service} {number} --most 20"),
+        ]
     if told.state == PAUSED:
         return [
             ("go on with it", f"crossfoot replay resume {service} {number}"),

@@ -102,9 +102,13 @@ def _last(work: Work) -> Steps[int | None]:
     return found[0] if found else None
 
 
-def _line(work: Work) -> str:
+def line_of(queue: str, handler: str) -> str:
     """Whose sequences these are: one handler may serve several queues, and several services share a file."""
-    return f"{work.hold.queue}/{work.handler.name}"
+    return f"{queue}/{handler}"
+
+
+def _line(work: Work) -> str:
+    return line_of(work.hold.queue, work.handler.name)
 
 
 def _place(work: Work) -> tuple[Any, ...]:

@@ -3,11 +3,13 @@
 selection.py   which messages are meant
 judging.py     what would become of each, from its contents and its handler: pure
 planning.py    membership and classes, written to the book in parts
+rehearsing.py  a dry run: handlers called in transactions that are rolled back
 policy.py      how fast, how much at once, and when to stop: pure
 moving.py      a group of members, moved in one transaction
 watching.py    what became of those that were moved
 expecting.py   what is expected of those that took effect
 pacing.py      so many a second
+yielding.py    less, while live traffic waits longer than before
 running.py     stage after stage, until all is settled or something is wrong
 halting.py     stopped from anywhere
 report.py      what it came to, counted anew

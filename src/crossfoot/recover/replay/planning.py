@@ -29,6 +29,7 @@ from crossfoot.books.store import Book, completed
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
+from crossfoot.effects.in_order import line_of
 from crossfoot.errors import EnvelopeInvalid, ReplayRefused
 from crossfoot.message import decode
 from crossfoot.queues.queue import Queue
@@ -197,7 +198,7 @@ class Planner:
     def _learn_turns(self, connection: Connection, candidates: Sequence[Candidate], asked: Mapping[str, Any]) -> None:
         found = (self._registry.find(one.type) for one in candidates)
         for name in {handler.name for handler in found if handler is not None and handler.in_order is not None}:
-            rows = connection.execute(replays.SEQUENCES, {**asked, "handler": name})
+            rows = connection.execute(replays.SEQUENCES, {**asked, "handler": line_of(self._queue, name)})
             self._turns.learn({(name, subject): int(last) for subject, last in rows})
 
     def _freeze(self, connection: Connection, number: int) -> None:

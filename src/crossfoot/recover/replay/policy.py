@@ -16,6 +16,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         stage: members of a stage at most.
         rate: members moved per second at most.
         window: members that are moved and have not ended, at most: so many places in the queue live traffic may have to wait behind.
+        live_slower: times longer than before it live messages may wait; beyond that it takes less, see `yielding`.
         max_errors: share of a stage that may end badly (dead again, refused, expired, vanished).
         max_again: share of a stage that may fail again of the cause that it died of, even if it is tried once more.
         max_breaches: share of a stage of which something that is expected may not come in time, by expectation.
@@ -27,6 +28,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     stage: int = 500
     rate: float = 50.0
     window: int = 25
+    live_slower: float = 1.2
     max_errors: float = 0.05
     max_again: float = 0.05
     max_breaches: float = 0.05
@@ -43,6 +45,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("max_errors", "max_again", "max_breaches"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: it is a share, from 0 to 1")
+        if not self.live_slower >= 1:
+            raise UsageError(f"live_slower = {self.live_slower}: it is at least 1; a large number never slows it down")
         if self.max_latency is not None and not self.max_latency > 0:
             raise UsageError(f"max_latency = {self.max_latency}: it is more than 0, or left out")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.books import replays
+from crossfoot.books import replays, replays_reported
 from crossfoot.books.expected import Outlook
 from crossfoot.books.fate import Fate
 from crossfoot.books.grouped import keys_text
@@ -101,7 +101,7 @@ def report(connection: Connection, replay: Replay, now: Micros = 0, look: Look |
     expects = outlook(connection, number, look, now) if look is not None else Outlook(frozenset(), {})
     ended: dict[str, int] = {}
     counts = dict.fromkeys((WAITING, LEFT, CHANGED), 0)
-    for _, state, fate, count in connection.execute(replays.ANY_FATE, (number,)):
+    for _, state, fate, count in connection.execute(replays_reported.ANY_FATE, (number,)):
         if state in counts:
             counts[state] += count
         else:
@@ -109,7 +109,7 @@ def report(connection: Connection, replay: Replay, now: Micros = 0, look: Look |
             ended[name] = ended.get(name, 0) + count
     lines = [
         ClassLine(class_, class_ in MOVES, int(count), None if class_ in MOVES and not reason else reason)
-        for class_, reason, count, _ in connection.execute(replays.BY_CLASS, (number,))
+        for class_, reason, count, _ in connection.execute(replays_reported.BY_CLASS, (number,))
     ]
     lines.sort(key=lambda line: (CLASSES.index(line.name), -line.count))
     return Report(
@@ -119,7 +119,7 @@ def report(connection: Connection, replay: Replay, now: Micros = 0, look: Look |
         unchanged=replay.state == PLANNING or replays.membership(connection, number) == (replay.count, replay.d0, replay.d1),
         classes=tuple(lines), moved=sum(ended.values()), ended=dict(sorted(ended.items(), key=lambda item: -item[1])),
         waiting=counts[WAITING], left=counts[LEFT], changed=counts[CHANGED],
-        failing=tuple(Failing(*row) for row in connection.execute(replays.FAILING, (number,))),
+        failing=tuple(Failing(*row) for row in connection.execute(replays_reported.FAILING, (number,))),
         breached={name: len(messages) for name, messages in expects.breached.items()}, awaited=len(expects.waiting),
         ids={**_ids(connection, number, lines, ended), **_ids_of(connection, expects)},
         letters=len(connection.execute(replays.LETTERS, (number,)).fetchall()),
@@ -132,18 +132,22 @@ def _ids(
 ) -> dict[str, tuple[str, ...]]:
     told: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(line.name for line in lines if not line.moves):
-        told[name] = tuple(id_ for (id_,) in connection.execute(replays.IDS_OF_CLASS, (number, name, MOST_IDS)))
+        told[name] = tuple(
+            id_ for (id_,) in connection.execute(replays_reported.IDS_OF_CLASS, (number, name, MOST_IDS))
+        )
     for fate in BAD:
         if ended.get(fate.label):
             told[fate.label] = tuple(
-                id_ for (id_,) in connection.execute(replays.IDS_OF_FATE, (number, int(fate), MOST_IDS))
+                id_ for (id_,) in connection.execute(replays_reported.IDS_OF_FATE, (number, int(fate), MOST_IDS))
             )
     return told
 
 
 def _ids_of(connection: Connection, expects: Outlook) -> dict[str, tuple[str, ...]]:
     return {
-        name: tuple(id_ for (id_,) in connection.execute(replays.IDS, {"keys": keys_text(sorted(messages)[:MOST_IDS])}))
+        name: tuple(
+            id_ for (id_,) in connection.execute(replays_reported.IDS, {"keys": keys_text(sorted(messages)[:MOST_IDS])})
+        )
         for name, messages in expects.breached.items()
     }
 
@@ -151,8 +155,8 @@ def _ids_of(connection: Connection, expects: Outlook) -> dict[str, tuple[str, ..
 def _load(connection: Connection, replay: Replay) -> float | None:
     """Seconds that handlers will work on the members that are to settle, by what the latest of each type took."""
     total, known = 0.0, False
-    for type_, count in connection.execute(replays.TYPES, (replay.number,)).fetchall():
-        of, took = connection.execute(replays.HANDLING_TIMES, (type_, replay.queue)).fetchone()
+    for type_, count in connection.execute(replays_reported.TYPES, (replay.number,)).fetchall():
+        of, took = connection.execute(replays_reported.HANDLING_TIMES, (type_, replay.queue)).fetchone()
         if of:
             total, known = total + count * float(took) / 1_000_000, True
     return round(total, 3) if known else None

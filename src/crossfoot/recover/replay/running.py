@@ -38,6 +38,7 @@ from crossfoot.recover.replay.pacing import Budget
 from crossfoot.recover.replay.planning import found
 from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
 from crossfoot.recover.replay.watching import End, Outstanding, of_stage, write_ends
+from crossfoot.recover.replay.yielding import Yielding
 
 HOLD_SECONDS = 10.0
 """For how long a runner has a replay without renewing it."""
@@ -83,6 +84,7 @@ class Runner:
         self._outbox = Outbox(book, {queue.name: queue})
         self._outstanding = Outstanding()
         self._expecting = Expecting(look)
+        self._yielding = Yielding(self._policy.live_slower)
         self._after = 0
         self._moved = 0
         self._letters = 0
@@ -159,7 +161,7 @@ class Runner:
             )
 
     async def _prepare(self, replay: Replay) -> Mover:
-        waiting, moved = await anyio.to_thread.run_sync(self._left)
+        waiting, moved = await anyio.to_thread.run_sync(self._left, replay)
         self._outstanding.members = {one.message: one for one in moved}
         buried: dict[str, Sequence[str]] = {}
         local = self._queue if isinstance(self._queue, LocalQueue) else None
@@ -182,11 +184,13 @@ class Runner:
                 )
         return mover
 
-    def _left(self) -> tuple[set[str], list[Moved]]:
+    def _left(self, replay: Replay) -> tuple[set[str], list[Moved]]:
         with self._book.reading() as connection, connection.snapshot():
             waiting = {f"{source}|{id_}" for source, id_ in connection.execute(replays.WAITING_IDS, (self._number,))}
             rows = connection.execute(replays.OUTSTANDING, (self._number,)).fetchall()
             (self._moved,) = connection.execute(replays.COUNT_MOVED, (self._number,)).fetchone()
+            self._yielding = Yielding(self._policy.live_slower)
+            self._yielding.begin(connection, self._queue.name, replay.started_at or replay.at)
         return waiting, [Moved(message, base, cause, at) for message, base, _, cause, at in rows]
 
     # ---- stages --------------------------------------------------------------------------------------------------
@@ -236,8 +240,8 @@ class Runner:
                 await self._forget()
                 await self._stop(ABORTED, reason)
                 raise Halted
-            room = min(size - taken, policy.window - len(self._outstanding), MOST_MOVED)
-            if left and room > 0 and (count := spent.take(room)):
+            room = min(size - taken, self._yielding.window(policy.window) - len(self._outstanding), MOST_MOVED)
+            if left and room > 0 and (count := spent.take(room, self._yielding.share)):
                 group = await self._move(mover, stage, count)
                 taken += len(group.moved) + group.changed
                 left = bool(group.moved or group.changed)
@@ -274,6 +278,8 @@ class Runner:
 
     async def _look(self) -> int:
         """See what has ended, and write it. How many did."""
+        if self._yielding.is_due(self._book.clock.now()):
+            await anyio.to_thread.run_sync(self._look_at_live)
         if self._expecting.is_due(self._book.clock.now()):
             await anyio.to_thread.run_sync(self._read_expected)
         if not len(self._outstanding):
@@ -286,6 +292,10 @@ class Runner:
             self._expecting.add(self._outstanding.let_go(ends))
             await anyio.to_thread.run_sync(self._read_expected)
         return len(ends)
+
+    def _look_at_live(self) -> None:
+        with self._book.reading() as connection:
+            self._yielding.look(connection, self._number, self._queue.name, self._book.clock.now())
 
     def _read_expected(self) -> None:
         with self._book.reading() as connection:
