@@ -122,7 +122,7 @@ UPDATE crossfoot_replays SET state = ?, count = ?, d0 = ?, d1 = ? WHERE number =
 """
 
 
-def _both(statement: str) -> str:
+def both(statement: str) -> str:
     """A statement with `{keys}` for a JSON list of keys, and `{messages}` for messages without what is posted of them."""
     sqlite = statement.replace("{keys}", "(SELECT value FROM json_each(:keys))").replace(
         "{messages}", "crossfoot_messages"
@@ -170,19 +170,19 @@ SELECT m.key, m.id FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS w JOIN
 """,
 )
 
-ADD_MEMBERS = _both(f"""
+ADD_MEMBERS = both(f"""
 INSERT INTO crossfoot_replay_members (replay, message, class, fate, latest, cause, state)
 SELECT :replay, m.key, '{READY}', m.fate, m.latest, {_LATEST_CAUSE}, '{WAITING}' FROM crossfoot_messages m WHERE m.key IN {{keys}}
 """)
 
-CANDIDATES = _both("""
+CANDIDATES = both("""
 SELECT m.key, m.type, m.subject, m.sequence, m.operation, m.source || '|' || m.id, m.body FROM crossfoot_messages m
 WHERE m.key IN {keys} ORDER BY m.key
 """)
 
 
 def _classify(class_: str, reason: str, where: str) -> str:
-    return _both(
+    return both(
         f"UPDATE crossfoot_replay_members SET class = '{class_}', reason = {reason} "
         f"WHERE replay = :replay AND class = '{READY}' AND message IN {{keys}} AND {where}"
     )
@@ -227,16 +227,15 @@ UPDATE crossfoot_replay_members SET state = '{LEFT}'
 WHERE replay = ? AND state = '{WAITING}' AND class NOT IN ({", ".join(f"'{one}'" for one in MOVES)})
 """
 
-MEMBERSHIP = _both("""
-SELECT count(*), CAST(coalesce(sum(m.d0), 0) AS BIGINT), CAST(coalesce(sum(m.d1), 0) AS BIGINT) FROM crossfoot_replay_members r
-JOIN {messages} m ON m.key = r.message WHERE r.replay = ?
-""")
+ADD_ARCHIVED = f"""
+INSERT INTO crossfoot_replay_members (replay, message, class, reason, fate, latest, state) VALUES (?, ?, ?, ?, ?, ?, '{LEFT}')
+"""
 
 BY_CLASS = """
 SELECT class, reason, count(*), min(message) FROM crossfoot_replay_members WHERE replay = ? GROUP BY class, reason
 """
 
-SEQUENCES = _both("""
+SEQUENCES = both("""
 SELECT s.subject, s.last FROM crossfoot_sequences s
 WHERE s.handler = :handler AND s.subject IN (SELECT m.subject FROM {messages} m WHERE m.key IN {keys})
 """)
@@ -323,7 +322,7 @@ ended was sent, though its sender may have died before it could note that."""
 
 FORGOT = "UPDATE crossfoot_replay_members SET letters = NULL WHERE replay = ? AND message = ?"
 
-SEEN_SINCE = _both("""
+SEEN_SINCE = both("""
 SELECT e.message, e.kind, e.attempt, e.at, e.cause FROM crossfoot_entries e WHERE e.message IN {keys}
 """)
 
@@ -340,12 +339,13 @@ WHERE r.replay = ? AND r.class = '{READY}' GROUP BY m.type
 """
 
 ANY_FATE = (
-    "SELECT r.class, r.state, m.fate, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? GROUP BY r.class, r.state, m.fate"
+    "SELECT r.class, r.state, coalesce(m.fate, r.ended, r.fate), count(*) FROM crossfoot_replay_members r "
+    "LEFT JOIN crossfoot_messages m ON m.key = r.message WHERE r.replay = ? GROUP BY 1, 2, 3"
 )
+"""What has gone into the archive ended as it was seen to end, or as it stood in the plan."""
 
 IDS_OF_CLASS = (
-    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
+    "SELECT r.message, m.id FROM crossfoot_replay_members r LEFT JOIN crossfoot_messages m ON m.key = r.message "
     "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
 )
 
@@ -383,12 +383,6 @@ def newest(connection: Connection, limit: int) -> list[Replay]:
 
 def _replay(row: Sequence[Any]) -> Replay:
     return Replay(**dict(zip(Replay.__struct_fields__, row, strict=True)))
-
-
-def membership(connection: Connection, number: int) -> tuple[int, int, int]:
-    """Count and digest of the members as they are now."""
-    count, d0, d1 = connection.execute(MEMBERSHIP, (number,)).fetchone()
-    return int(count), int(d0), int(d1)
 
 
 def stop(connection: Connection, number: int, state: str, note: str, now: Micros, *, of: Sequence[str]) -> bool:
