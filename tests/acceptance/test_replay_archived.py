@@ -21,7 +21,7 @@ from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
 from crossfoot.recover.replay.running import Runner
 from crossfoot.recover.replay.selection import Selection
-from tests.acceptance.test_replay import QUICK, Clinic, a_clinic
+from tests.acceptance.replay_rig import QUICK, Clinic, a_clinic
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
 
@@ -65,7 +65,7 @@ class Ward:
         def read() -> Report:
             post_all(self.clinic.app.book)
             with self.clinic.app.book.reading() as connection, connection.snapshot():
-                return report(connection, found(connection, number), self.past)
+                return report(connection, found(connection, number), past=self.past)
 
         return await anyio.to_thread.run_sync(read)
 

@@ -59,7 +59,7 @@ OLD = 4 * MESSAGES // A_WHILE
 
 BOUNDS: Mapping[str, int] = {
     stories._NEEDED: large_book.WAITING + UNSETTLED,
-    stories._CANDIDATES: OLD,
+    stories._CANDIDATES: OLD + MESSAGES,
     stories._OPEN_BUCKETS: OLD + UNSETTLED,
     signs._OLDEST: UNSETTLED,
     signs._DEAD: 4 * UNSETTLED,
@@ -85,7 +85,7 @@ def asked_of(connection: Connection) -> dict[str, Any]:
         stories._OPERATIONS: PIECE | {"posted": cursors["operations"]},
         **dict.fromkeys((*prune._DROP_POSTGRES, *prune._DROP[1:]), PIECE),
         prune._DROP_ENTRIES: pairs,
-        prune._OLDEST_OPERATIONS: [0, PART],
+        prune._OLDEST_OPERATIONS: {"after": horizon.START, "limit": PART},
         prune._FORGET: [f"bill:{MIDDLE}", MIDDLE],
         erase._ERASE: [f"case-{MIDDLE // 5}"],
         erase._OPEN: [f"case-{MIDDLE // 5}"],
@@ -105,6 +105,10 @@ def asked_of(connection: Connection) -> dict[str, Any]:
         stories._NEEDED: [],
     }
 
+
+AT_ONCE: Mapping[str, set[str]] = {stories._CANDIDATES: {"crossfoot_states"}}
+"""What a closing reads as a whole, once, without holding anybody up: fates by key, of which it needs one in some ten to fifty. To look
+each up would cost the server more."""
 
 SHORT = {"crossfoot_outbox", "crossfoot_parked", "crossfoot_expected", "crossfoot_replays", "crossfoot_replay_members"}
 """Tables of what is open, of what is not met and of replays, which a step may read as a whole; most of them are empty here."""
@@ -142,7 +146,11 @@ def plans() -> Iterator[dict[str, Plan]]:
 
 def test_no_step_reads_a_large_table_as_a_whole(plans: dict[str, Plan]) -> None:
     small = SMALL | SHORT | EMPTY
-    found = {statement: whole for statement, plan in plans.items() if (whole := read_as_a_whole(plan) - small)}
+    found = {
+        statement: whole
+        for statement, plan in plans.items()
+        if (whole := read_as_a_whole(plan) - small - AT_ONCE.get(statement, set()))
+    }
     assert not found, told(found)
 
 

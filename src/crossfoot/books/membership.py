@@ -6,10 +6,11 @@ It is over their keys, and not over rows of messages: a member that has settled 
 from __future__ import annotations
 
 from crossfoot.books.digest import lanes
-from crossfoot.books.replays import WAITING, both
+from crossfoot.books.grouped import grouped
+from crossfoot.books.replays import WAITING
 from crossfoot.connection import Connection
 
-MEMBERSHIP = both(f"""
+MEMBERSHIP = grouped(f"""
 SELECT r.message FROM crossfoot_replay_members r
 WHERE r.replay = ? AND (r.state <> '{WAITING}' OR EXISTS (SELECT 1 FROM {{messages}} m WHERE m.key = r.message))
 """)

@@ -259,7 +259,7 @@ def _pieces(told: Iterable[Story], after: int) -> Iterator[list[Story]]:
 
 
 def _forgotten(book: Book, horizon: Micros) -> int:
-    total, after = 0, 0
+    total, after = 0, ""
     while True:
         done = book.write(partial(prune.forget, before=horizon, after=after))
         total += done.keys

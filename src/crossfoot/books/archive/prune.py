@@ -15,7 +15,7 @@ import msgspec
 from crossfoot.books.archive import stories
 from crossfoot.books.archive.seal import COLUMNS, Seal, Story, Sums, add_up
 from crossfoot.books.digest import Tally, lanes
-from crossfoot.books.horizon import TURN
+from crossfoot.books.horizon import START, TURN
 from crossfoot.books.measures import added_to
 from crossfoot.books.posting import fact
 from crossfoot.boundaries import ArchiveBoundary, reach
@@ -73,12 +73,20 @@ OPERATIONS = "archived operations"
 FORGOTTEN_BEFORE = "forgotten before"
 """The fact that holds up to which time operation keys are not there any more."""
 
-_OLDEST = """
-SELECT o.number, o.key, o.message, o.at, (SELECT 1 FROM crossfoot_{} m WHERE m.key = o.message LIMIT 1)
-FROM (SELECT number, key, message, at FROM crossfoot_operations WHERE number > ? ORDER BY number LIMIT ?) AS o ORDER BY o.number
-"""
-_OLDEST_OPERATIONS = differs(_OLDEST.format("messages"), postgres=_OLDEST.format("records"))
-"""In the order of their numbers, which is that of their times but for what was written at the same time: so the young are not read.
+_OLDEST_OPERATIONS = differs(
+    """
+SELECT o.number, o.key, o.message, o.at, (SELECT 1 FROM crossfoot_messages m WHERE m.key = o.message LIMIT 1) FROM (
+  SELECT number, key, message, at FROM crossfoot_operations WHERE number > CAST(:after AS INTEGER) ORDER BY number LIMIT :limit) AS o
+ORDER BY o.number
+""",
+    postgres="""
+SELECT o.xid::text || ':' || o.number, o.key, o.message, o.at, (SELECT 1 FROM crossfoot_records m WHERE m.key = o.message LIMIT 1) FROM (
+  SELECT xid, number, key, message, at FROM crossfoot_operations
+  WHERE (xid, number) > (split_part(:after, ':', 1)::xid8, split_part(:after, ':', 2)::bigint) ORDER BY xid, number LIMIT :limit) AS o
+ORDER BY o.xid, o.number
+""",
+)
+"""In the order in which they are posted, which is that of their times but for what was written at the same time: so the young are not read.
 
 The message is looked up for each: asked whether there is one, PostgreSQL would rather read all messages first."""
 
@@ -177,18 +185,20 @@ def change_operations(connection: Connection, operations: Sequence[tuple[str, in
 
 
 class Forgotten(NamedTuple):
-    """How many keys were forgotten, and up to which number the old ones are looked at; `None` where none are left."""
+    """How many keys were forgotten, and up to which place the old ones are looked at; `None` where none are left."""
 
     keys: int
-    upto: int | None
+    upto: str | None
 
 
-def forget(connection: Connection, before: Micros, after: int = 0) -> Forgotten:
-    """Forget operation keys of archived messages that were completed before a time, among the next ones behind a number.
+def forget(connection: Connection, before: Micros, after: str = "") -> Forgotten:
+    """Forget operation keys of archived messages that were completed before a time, among the next ones behind a place.
 
     Within the caller's transaction.
     """
-    looked = connection.execute(_OLDEST_OPERATIONS, (after, FORGOTTEN)).fetchall()
+    looked = connection.execute(
+        _OLDEST_OPERATIONS, {"after": after or ("0" if connection.dialect == "sqlite" else START), "limit": FORGOTTEN}
+    ).fetchall()
     old = [row for row in looked if row[3] < before]
     rows = [(key, message) for _, key, message, _, in_book in old if not in_book]
     if rows:
@@ -197,7 +207,7 @@ def forget(connection: Connection, before: Micros, after: int = 0) -> Forgotten:
         connection.executemany(_FORGET, rows)
         change_operations(connection, rows, -1)
     reach(ArchiveBoundary.DURING_FORGET)
-    return Forgotten(len(rows), looked[-1][0] if old and len(looked) == FORGOTTEN else None)
+    return Forgotten(len(rows), str(looked[-1][0]) if old and len(looked) == FORGOTTEN else None)
 
 
 def archived_sums(connection: Connection, where: str = "TRUE", parameters: Any = ()) -> Sums:

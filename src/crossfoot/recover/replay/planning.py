@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from crossfoot.books import replays
 from crossfoot.books.archive.past import Past
+from crossfoot.books.grouped import keys_text
 from crossfoot.books.membership import membership
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import (
@@ -25,7 +26,6 @@ from crossfoot.books.replays import (
     READY,
     Candidate,
     Replay,
-    keys_text,
 )
 from crossfoot.books.store import Book, completed
 from crossfoot.boundaries import Boundary, reach
