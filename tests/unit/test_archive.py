@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crossfoot.books.archive import prune
 from crossfoot.books.archive.folder import FACTS, SUFFIXES
 from crossfoot.books.archive.past import past_of
 from crossfoot.books.entry import Kind
@@ -255,6 +256,26 @@ def test_operation_keys_stay_for_the_whole_horizon(shelf: Shelf) -> None:
     assert page is not None
     assert page.operation is not None
     assert page.operation.by_this
+
+
+def test_keys_are_forgotten_behind_those_of_messages_that_stay(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at a few at a time, the oldest first, and the young not at all."""
+    monkeypatch.setattr(prune, "FORGOTTEN", 2)
+    for number in range(3):
+        shelf.add(f"stays-{number}", *HAPPY)
+    shelf.add("open", (Kind.PUBLISHED, 0))
+    shelf.desk.clock.advance(60)
+    shelf.fill(2, prefix="later-")
+    horizon = shelf.desk.now
+    shelf.desk.clock.advance(60)
+    shelf.add("young", *HAPPY)
+    shelf.newest_is("last")
+
+    assert shelf.close(horizon=horizon).forgotten == (3 + 2) * 3
+    with shelf.desk.book.reading() as connection:
+        left = {key for (key,) in connection.execute("SELECT key FROM crossfoot_operations")}
+    assert left == {*(f"bill:stays-{number}" for number in range(3)), "bill:young"}
+    assert shelf.verify().clean
 
 
 def test_an_operation_of_an_archived_message_that_somebody_removes_is_missed(shelf: Shelf) -> None:

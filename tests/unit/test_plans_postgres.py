@@ -160,15 +160,11 @@ READS_ALL = {
         r"crossfoot\.(books\.replays|recover\.replay)\b"
     ): "a replay's, timed with its members in test_replay_large.py",
     re.compile(
-        r"crossfoot\.books\.archive\b"
-    ): "asked by crossfoot close and archive; their plans are held to nothing yet",
-    re.compile(
         r"crossfoot\.books\.cutting(\._RECORDS_OF|\._TABLES|:221)"
     ): "asked when a range is dropped; see test_archive_ranges_postgres.py",
     re.compile(
-        r"crossfoot\.books\.(expected|held)\b"
-    ): "a chore's, whose plans in SQLite are tested in test_expectations.py; here yet by nothing",
-    re.compile(r"crossfoot\.books\.(counted|episodes|signs)\b"): "asked by alerts; their plans are held to nothing yet",
+        r"crossfoot\.books\.(archive|expected|held|counted|episodes|signs)\b"
+    ): "planned each time for what they are asked with: held to that in test_plans_archive_postgres.py",
     re.compile(r"crossfoot\.queues\.postgres\.sql\.FORGET_DEAD"): "a replay's, by keys",
 }
 """Statements that are not judged, and why."""

@@ -215,10 +215,9 @@ UPDATE crossfoot_replay_members SET state = '{LEFT}'
 WHERE replay = ? AND state = '{WAITING}' AND class NOT IN ({", ".join(f"'{one}'" for one in MOVES)})
 """
 
-MEMBERSHIP = grouped("""
-SELECT count(*), CAST(coalesce(sum(m.d0), 0) AS BIGINT), CAST(coalesce(sum(m.d1), 0) AS BIGINT) FROM crossfoot_replay_members r
-JOIN {messages} m ON m.key = r.message WHERE r.replay = ?
-""")
+ADD_ARCHIVED = f"""
+INSERT INTO crossfoot_replay_members (replay, message, class, reason, fate, latest, state) VALUES (?, ?, ?, ?, ?, ?, '{LEFT}')
+"""
 
 SEQUENCES = grouped("""
 SELECT s.subject, s.last FROM crossfoot_sequences s
@@ -364,12 +363,6 @@ def newest(connection: Connection, limit: int) -> list[Replay]:
 
 def _replay(row: Sequence[Any]) -> Replay:
     return Replay(**dict(zip(Replay.__struct_fields__, row, strict=True)))
-
-
-def membership(connection: Connection, number: int) -> tuple[int, int, int]:
-    """Count and digest of the members as they are now."""
-    count, d0, d1 = connection.execute(MEMBERSHIP, (number,)).fetchone()
-    return int(count), int(d0), int(d1)
 
 
 def stop(connection: Connection, number: int, state: str, note: str, now: Micros, *, of: Sequence[str]) -> bool:

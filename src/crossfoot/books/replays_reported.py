@@ -23,14 +23,15 @@ WHERE r.replay = ? AND r.class = '{READY}' GROUP BY m.type
 """
 
 ANY_FATE = (
-    "SELECT r.class, r.state, m.fate, count(*) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
-    "WHERE r.replay = ? GROUP BY r.class, r.state, m.fate"
+    "SELECT r.class, r.state, coalesce(m.fate, r.ended, r.fate), count(*) FROM crossfoot_replay_members r "
+    "LEFT JOIN crossfoot_messages m ON m.key = r.message WHERE r.replay = ? GROUP BY 1, 2, 3"
 )
+"""What has gone into the archive ended as it was seen to end, or as it stood in the plan."""
 
 IDS = grouped("SELECT m.id FROM {messages} m WHERE m.key IN {keys} ORDER BY m.key")
 
 IDS_OF_CLASS = (
-    "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
+    "SELECT r.message, m.id FROM crossfoot_replay_members r LEFT JOIN crossfoot_messages m ON m.key = r.message "
     "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
 )
 

@@ -10,12 +10,14 @@ from typing import Annotated
 import anyio
 import typer
 
+from crossfoot import settings
 from crossfoot.app import Crossfoot
 from crossfoot.books import replays
+from crossfoot.books.archive.past import Past, past_of
 from crossfoot.books.replays import ABORTED, PAUSED, Replay
 from crossfoot.books.store import Book
 from crossfoot.cli.loading import load_app, load_function
-from crossfoot.cli.options import Color, Database, Json
+from crossfoot.cli.options import Archive, Color, Database, Json
 from crossfoot.cli.output import Output, When, note, print_json
 from crossfoot.cli.reading import Progress, catch_up, reading
 from crossfoot.cli.replay_dry_run import rehearsed, show_dry_run
@@ -72,6 +74,7 @@ def plan(
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="mend each payload with this function")
     ] = None,
     horizon: Horizon = None,
+    archive: Archive = None,
     by: By = None,
     as_json: Json = False,
     color: Color = When.auto,
@@ -81,7 +84,8 @@ def plan(
         crossfoot replay plan billing:app --cause 3f2a9c0d11ee --why mended
         crossfoot replay plan billing:app --ids ids.txt --why "as agreed"
 
-    The members are frozen: whatever happens later, the replay is about these and no others.
+    The members are frozen: whatever happens later, the replay is about these and no others. What lies in the archive has ended for
+    good: named by id, it is told and stays.
 
     Exits with 1 when nothing can be moved; with 2 when there is nothing to plan.
     """
@@ -91,10 +95,15 @@ def plan(
     mend = load_function(transform) if transform is not None else None
     service = load_app(target)
     asked = Asked(selection=chosen, by=by or typist(), why=why.strip(), horizon=horizon, transform=mend)
-    number, unknown = anyio.run(_plan, service, asked)
+    past = past_of(service.book.path, archive or service.settings.archive)
+    number, unknown = anyio.run(_plan, service, asked, past)
+    if past.unread:
+        note(past.unread)
     if unknown:
         more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-        note(f"the book knows no message {', '.join(unknown[:3])}{more} on queue {service.queue.name}")
+        note(
+            f"neither the book nor its archive knows a message {', '.join(unknown[:3])}{more} on queue {service.queue.name}"
+        )
     _show(_report_of(service.book.path, number), as_json, color, target)
 
 
@@ -281,10 +290,10 @@ def _ids(file: Path) -> tuple[str, ...]:
     return named
 
 
-async def _plan(service: Crossfoot, asked: Asked) -> tuple[int, list[str]]:
+async def _plan(service: Crossfoot, asked: Asked, past: Past) -> tuple[int, list[str]]:
     progress = Progress("planning", "members")
     try:
-        return await plan_replay(service.book, service.queue, service.registry, asked, progress)
+        return await plan_replay(service.book, service.queue, service.registry, asked, progress, past=past)
     finally:
         progress.close()
         await service.aclose()
@@ -333,7 +342,8 @@ def _report_of(db: str | None, number: int) -> Report:
         if behind := catch_up(path, connection):
             note(f"not everything could be posted, so what became of members may be told as it was: {behind}")
         with connection.snapshot():
-            return report(connection, found(connection, number), time.time_ns() // 1000, look)
+            past = past_of(path, settings.load(database=db).archive)
+            return report(connection, found(connection, number), time.time_ns() // 1000, look, past)
 
 
 def _show(told: Report, as_json: bool, color: When, target: str | None, *, db: str | None = None) -> None:

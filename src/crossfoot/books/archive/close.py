@@ -99,8 +99,8 @@ def close(
             if seal is not None:
                 made.append(seal)
                 pruned += _pruned(book, folder, seal)
-        forgotten = _repeated(book, lambda connection: prune.forget(connection, horizon))
-        gathered = _repeated(book, lambda connection: days.gather(connection, horizon))
+        forgotten = _forgotten(book, horizon)
+        gathered = _gathered(book, horizon)
         dropped = _dropped(book)
         progress(len(found.keys), len(found.keys))
     return Closed(
@@ -258,10 +258,19 @@ def _pieces(told: Iterable[Story], after: int) -> Iterator[list[Story]]:
         yield part
 
 
-def _repeated(book: Book, step: Callable[[Connection], int]) -> int:
-    """Do it, each time in a transaction of its own, until there is nothing left to do. Returns how much was done."""
+def _forgotten(book: Book, horizon: Micros) -> int:
+    total, after = 0, ""
+    while True:
+        done = book.write(partial(prune.forget, before=horizon, after=after))
+        total += done.keys
+        if done.upto is None:
+            return total
+        after = done.upto
+
+
+def _gathered(book: Book, horizon: Micros) -> int:
     total = 0
-    while done := book.write(step):
+    while done := book.write(partial(days.gather, before=horizon)):
         total += done
     return total
 

@@ -7,7 +7,7 @@ Parquet; one seal in a hundred is opened in vain. The bits are those of Kirsch a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from mmap import mmap
 
@@ -21,7 +21,8 @@ def filter_of(names: Collection[str]) -> bytes:
     size = max(64, BITS_A_NAME * len(names))
     bits = bytearray(-(-size // 8))
     for name in names:
-        for place in _places(name, size):
+        first, step = hashes(name)
+        for place in [(first + number * step) % size for number in range(HASHES)]:
             bits[place >> 3] |= 1 << (place & 7)
     return MAGIC + size.to_bytes(8, "big") + bytes(bits)
 
@@ -32,14 +33,34 @@ def may_have(data: bytes | mmap, name: str) -> bool:
     Raises:
         ValueError: this is no such file.
     """
+    return bool(among(data, {name: hashes(name)}))
+
+
+def among(data: bytes | mmap, names: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Those of the names that may be in it, which is nearly none: most are known to be absent by one or two bits.
+
+    Args:
+        names: with their `hashes`, which are the same for all files.
+
+    Raises:
+        ValueError: this is no such file.
+    """
     head = len(MAGIC) + 8
     size = int.from_bytes(data[len(MAGIC) : head], "big")
     if data[: len(MAGIC)] != MAGIC or len(data) != head + -(-size // 8):
         raise ValueError("this is no file of names")
-    return all(data[head + (place >> 3)] & (1 << (place & 7)) for place in _places(name, size))
+    found = []
+    for name, (first, step) in names.items():
+        for number in range(HASHES):
+            place = (first + number * step) % size
+            if not data[head + (place >> 3)] & (1 << (place & 7)):
+                break
+        else:
+            found.append(name)
+    return found
 
 
-def _places(name: str, size: int) -> list[int]:
+def hashes(name: str) -> tuple[int, int]:
+    """The two of which all places of a name are made."""
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    first, step = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") | 1
-    return [(first + number * step) % size for number in range(HASHES)]
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") | 1

@@ -6,12 +6,12 @@ Seals are looked through from the newest; a file is opened only when its names m
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from crossfoot.books.archive import parquet, prune
 from crossfoot.books.archive.folder import FACTS, NAMES, PAYLOADS, Folder, folder_of, told
-from crossfoot.books.archive.names import may_have
+from crossfoot.books.archive.names import among, hashes
 from crossfoot.books.archive.seal import Seal, Story
 from crossfoot.books.entry import Kind
 from crossfoot.books.queries import Fact, OperationRow, OutcomeRow, Row
@@ -98,10 +98,24 @@ class Past:
     def everywhere(self, kind: str, name: str) -> Iterator[tuple[Seal, Story]]:
         """Messages of that name in every seal that has them; one that was archived again is in several."""
         for seal in self._seals:
-            if self._may_have(seal, name):
+            if self._among(seal, {name: hashes(name)}):
                 for column in COLUMNS[kind]:
                     for story in parquet.find(self._facts(seal), column, [name]):
                         yield seal, story
+
+    def having(self, column: str, names: Collection[str]) -> list[Story]:
+        """Messages that have one of many names, each as it was archived last: the id, or of `operations` one that they completed.
+
+        Raises:
+            ArchiveBroken: a file that may hold some cannot be read.
+        """
+        wanted, found = {name: hashes(name) for name in names}, dict[int, Story]()
+        for seal in self._seals if wanted else []:
+            here = self._among(seal, wanted)
+            for story in parquet.find(self._facts(seal), column, set(here)) if here else []:
+                self._remember(seal, story)
+                found.setdefault(story.key, story)
+        return [found[key] for key in sorted(found)]
 
     def _look_for(self, kind: str, name: str) -> Iterator[Story]:
         seen: set[int] = set()
@@ -118,22 +132,23 @@ class Past:
     def _facts(self, seal: Seal) -> Path:
         return self._folder.file(seal.name, FACTS)
 
-    def _may_have(self, seal: Seal, name: str) -> bool:
+    def _among(self, seal: Seal, names: Mapping[str, tuple[int, int]]) -> Collection[str]:
+        """Those of the names that the seal may have."""
         path = self._folder.file(seal.name, NAMES)
         if not path.exists():
             if not self._facts(seal).exists():
                 raise ArchiveBroken(
                     f"the archive's file {self._facts(seal)} is not there: name its folder with --archive, or restore it from a backup"
                 )
-            return True
+            return names
         with told(path), path.open("rb") as file:
             try:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    return may_have(data, name)
+                    return among(data, names)
             except (
                 ValueError
             ):  # an empty or damaged file of names: `archive verify` tells; here it is looked for without it
-                return True
+                return names
 
 
 def past_of(database: str, stated: str | None) -> Past:

@@ -8,14 +8,14 @@ about which something was written since it was archived is left in the book, as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from crossfoot.books.archive import stories
 from crossfoot.books.archive.seal import COLUMNS, Seal, Story, Sums, add_up
 from crossfoot.books.digest import Tally, lanes
-from crossfoot.books.horizon import TURN
+from crossfoot.books.horizon import START, TURN
 from crossfoot.books.measures import added_to
 from crossfoot.books.posting import fact
 from crossfoot.boundaries import ArchiveBoundary, reach
@@ -27,7 +27,7 @@ PIECE = 1_000
 """Messages that are pruned in one transaction: some tens of milliseconds, in which other writers of a SQLite file wait."""
 
 FORGOTTEN = 5_000
-"""Operation keys that are forgotten in one transaction."""
+"""Operation keys that are looked at in one transaction."""
 
 _SEALS = f"SELECT {', '.join(COLUMNS)} FROM crossfoot_closed ORDER BY number"
 
@@ -73,11 +73,22 @@ OPERATIONS = "archived operations"
 FORGOTTEN_BEFORE = "forgotten before"
 """The fact that holds up to which time operation keys are not there any more."""
 
-_OF_NOBODY = (
-    "SELECT key, message FROM crossfoot_operations o WHERE at < ? "
-    "AND NOT EXISTS (SELECT 1 FROM crossfoot_{} m WHERE m.key = o.message) LIMIT ?"
+_OLDEST_OPERATIONS = differs(
+    """
+SELECT o.number, o.key, o.message, o.at, (SELECT 1 FROM crossfoot_messages m WHERE m.key = o.message LIMIT 1) FROM (
+  SELECT number, key, message, at FROM crossfoot_operations WHERE number > CAST(:after AS INTEGER) ORDER BY number LIMIT :limit) AS o
+ORDER BY o.number
+""",
+    postgres="""
+SELECT o.xid::text || ':' || o.number, o.key, o.message, o.at, (SELECT 1 FROM crossfoot_records m WHERE m.key = o.message LIMIT 1) FROM (
+  SELECT xid, number, key, message, at FROM crossfoot_operations
+  WHERE (xid, number) > (split_part(:after, ':', 1)::xid8, split_part(:after, ':', 2)::bigint) ORDER BY xid, number LIMIT :limit) AS o
+ORDER BY o.xid, o.number
+""",
 )
-_PAST_HORIZON = differs(_OF_NOBODY.format("messages"), postgres=_OF_NOBODY.format("records"))
+"""In the order in which they are posted, which is that of their times but for what was written at the same time: so the young are not read.
+
+The message is looked up for each: asked whether there is one, PostgreSQL would rather read all messages first."""
 
 _FORGET = "DELETE FROM crossfoot_operations WHERE key = ? AND message = ?"
 
@@ -173,16 +184,30 @@ def change_operations(connection: Connection, operations: Sequence[tuple[str, in
     connection.execute(KEEP, (OPERATIONS, f"{total.count}:{total.d0}:{total.d1}"))
 
 
-def forget(connection: Connection, before: Micros) -> int:
-    """Forget some operation keys of archived messages that were completed before a time. Within the caller's transaction."""
-    rows = connection.execute(_PAST_HORIZON, (before, FORGOTTEN)).fetchall()
+class Forgotten(NamedTuple):
+    """How many keys were forgotten, and up to which place the old ones are looked at; `None` where none are left."""
+
+    keys: int
+    upto: str | None
+
+
+def forget(connection: Connection, before: Micros, after: str = "") -> Forgotten:
+    """Forget operation keys of archived messages that were completed before a time, among the next ones behind a place.
+
+    Within the caller's transaction.
+    """
+    looked = connection.execute(
+        _OLDEST_OPERATIONS, {"after": after or ("0" if connection.dialect == "sqlite" else START), "limit": FORGOTTEN}
+    ).fetchall()
+    old = [row for row in looked if row[3] < before]
+    rows = [(key, message) for _, key, message, _, in_book in old if not in_book]
     if rows:
         until = max(before, int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2]))
         connection.execute(KEEP, (FORGOTTEN_BEFORE, str(until)))
         connection.executemany(_FORGET, rows)
         change_operations(connection, rows, -1)
     reach(ArchiveBoundary.DURING_FORGET)
-    return len(rows)
+    return Forgotten(len(rows), str(looked[-1][0]) if old and len(looked) == FORGOTTEN else None)
 
 
 def archived_sums(connection: Connection, where: str = "TRUE", parameters: Any = ()) -> Sums:

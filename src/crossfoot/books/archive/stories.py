@@ -18,6 +18,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.horizon import UPTO_OPERATION
 from crossfoot.books.posting import fact
 from crossfoot.books.record import bucket_of
+from crossfoot.books.replays import MOVED, PAUSED, RUNNING
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.dialect import differs
@@ -30,10 +31,11 @@ _FINAL = ", ".join(str(fate.value) for fate in FINAL)
 _OPEN = f"m.fate <> {Fate.SETTLED.value} AND m.fate < {Fate.SETTLED.value}"
 
 _OPEN_BUCKETS = differs(
-    f"SELECT DISTINCT m.bucket FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled WHERE {_OPEN}",
+    f"SELECT DISTINCT m.bucket FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled WHERE {_OPEN} AND m.bucket < :before",
     postgres=f"""
-SELECT DISTINCT m.bucket FROM crossfoot_unsettled m WHERE {_OPEN}
-UNION SELECT DISTINCT r.bucket FROM crossfoot_records r WHERE NOT EXISTS (SELECT 1 FROM crossfoot_states s WHERE s.key = r.key)
+SELECT DISTINCT m.bucket FROM crossfoot_unsettled m WHERE {_OPEN} AND m.bucket < :before
+UNION SELECT DISTINCT r.bucket FROM crossfoot_records r
+  WHERE r.bucket < :before AND NOT EXISTS (SELECT 1 FROM crossfoot_states s WHERE s.key = r.key)
 """,
 )
 
@@ -48,16 +50,21 @@ WHERE r.bucket < :before AND s.fate IN ({_FINAL}) ORDER BY r.bucket, r.key
 """,
 )
 
+_GONE_BY = f"""
+SELECT message FROM crossfoot_outbox UNION SELECT message FROM crossfoot_parked
+UNION SELECT m.message FROM crossfoot_replays r JOIN crossfoot_replay_members m ON m.replay = r.number AND m.state = '{MOVED}'
+  WHERE r.state IN ('{RUNNING}', '{PAUSED}')
+"""
+"""Messages that somebody still goes by: a replay sees by its members' entries that they have ended."""
+
 _NEEDED = differs(
-    """
-SELECT message FROM crossfoot_outbox UNION SELECT message FROM crossfoot_parked UNION SELECT max(key) FROM crossfoot_messages
+    f"""
+{_GONE_BY} UNION SELECT max(key) FROM crossfoot_messages
 UNION SELECT message FROM crossfoot_entries WHERE id = (SELECT max(id) FROM crossfoot_entries)
 """,
-    postgres="""
-SELECT message FROM crossfoot_outbox UNION SELECT message FROM crossfoot_parked UNION SELECT max(key) FROM crossfoot_records
-""",
+    postgres=f"{_GONE_BY} UNION SELECT max(key) FROM crossfoot_records",
 )
-"""Messages that somebody still goes by, and the newest."""
+"""The same, and the newest."""
 
 _ROW = "queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket"
 _STATE = "marks, latest, due, fate"
@@ -119,7 +126,7 @@ class Candidates(msgspec.Struct, frozen=True):
 def candidates(connection: Connection, before: Micros) -> Candidates:
     """Messages of buckets that may be closed, and that end before a time. Within a snapshot; everything is posted."""
     limit = bucket_of(before)
-    unfinished = {row[0] for row in connection.execute(_OPEN_BUCKETS) if row[0] < limit}
+    unfinished = {row[0] for row in connection.execute(_OPEN_BUCKETS, {"before": limit}) if row[0] < limit}
     needed = {row[0] for row in connection.execute(_NEEDED)}
     keys, buckets = [], set()
     for key, bucket in connection.stream(_CANDIDATES, {"before": limit}):

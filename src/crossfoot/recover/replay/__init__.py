@@ -2,6 +2,7 @@
 
 selection.py   which messages are meant
 judging.py     what would become of each, from its contents and its handler: pure
+archived.py    what is made of messages that lie in the archive
 planning.py    membership and classes, written to the book in parts
 rehearsing.py  a dry run: handlers called in transactions that are rolled back
 policy.py      how fast, how much at once, and when to stop: pure

@@ -14,7 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from crossfoot.books import replays
+from crossfoot.books.archive.past import Past
 from crossfoot.books.grouped import keys_text
+from crossfoot.books.membership import membership
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import (
     CLASSIFY,
@@ -33,6 +35,8 @@ from crossfoot.effects.in_order import line_of
 from crossfoot.errors import EnvelopeInvalid, ReplayRefused
 from crossfoot.message import decode
 from crossfoot.queues.queue import Queue
+from crossfoot.recover.replay import archived
+from crossfoot.recover.replay.archived import Completed, Ended
 from crossfoot.recover.replay.judging import Transform, Turns, Verdict, judge
 from crossfoot.recover.replay.selection import Selection, select
 from crossfoot.worker.registry import Registry
@@ -59,29 +63,42 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def plan(
-    book: Book, queue: Queue, registry: Registry, asked: Asked, progress: Progress = lambda done, total: None
+    book: Book,
+    queue: Queue,
+    registry: Registry,
+    asked: Asked,
+    progress: Progress = lambda done, total: None,
+    *,
+    past: Past | None = None,
 ) -> tuple[int, list[str]]:
-    """Plan a replay: find the messages, judge them, freeze them. Returns its number, and ids that the book does not know.
+    """Plan a replay: find the messages, judge them, freeze them. Returns its number, and ids that neither book nor archive knows.
+
+    Args:
+        past: the book's archive, where messages that are named by id are looked for, and operations whose keys are forgotten.
 
     Raises:
         ReplayRefused: there is nothing to plan.
+        ArchiveBroken: the archive may hold some of them, and cannot be read.
         QueueUnavailable: the book does not keep what messages carry, and the dead letters cannot be read.
     """
 
-    def find() -> tuple[list[int], list[str], set[str]]:
+    def find() -> tuple[list[int], list[str], set[str], dict[str, Ended]]:
         book.open()
         post_all(book)
         with book.reading() as connection, connection.snapshot():
             keys, unknown = select(connection, queue.name, asked.selection)
             lacking = connection.execute(replays.LACKING, {"keys": keys_text(keys)}).fetchall()
-        return keys, unknown, {str(name) for (name,) in lacking}
+            if past is not None:
+                past.renew(connection)
+            ended = archived.named(connection, past, unknown, queue.name) if past is not None else {}
+        return keys, [id_ for id_ in unknown if id_ not in ended], {str(name) for (name,) in lacking}, ended
 
-    keys, unknown, lacking = await anyio.to_thread.run_sync(find)
+    keys, unknown, lacking, ended = await anyio.to_thread.run_sync(find)
     bodies = await _bodies(queue, lacking) if lacking else {}
     planner = Planner(
-        book, queue.name, registry, horizon=asked.horizon, transform=asked.transform, bodies=bodies
+        book, queue.name, registry, horizon=asked.horizon, transform=asked.transform, bodies=bodies, past=past,
     )  # fmt: skip
-    return await anyio.to_thread.run_sync(planner.plan, keys, asked, progress), unknown
+    return await anyio.to_thread.run_sync(planner.plan, keys, asked, progress, list(ended.values())), unknown
 
 
 async def _bodies(queue: Queue, wanted: Collection[str]) -> dict[str, bytes]:
@@ -106,11 +123,12 @@ class Planner:
         horizon: seconds since its publication after which a message's operation may be forgotten; `None`: never.
         transform: mends payloads; the old and the new one are both kept.
         bodies: what dead letters carry, by `source|id`, for messages whose payload the book does not keep.
+        past: the archive, where operations whose keys are forgotten are looked for.
     """
 
     def __init__(
         self, book: Book, queue: str, registry: Registry, *, horizon: float | None = None,
-        transform: Transform | None = None, bodies: Mapping[str, bytes] | None = None,
+        transform: Transform | None = None, bodies: Mapping[str, bytes] | None = None, past: Past | None = None,
     ) -> None:  # fmt: skip
         self._book = book
         self._queue = queue
@@ -119,15 +137,17 @@ class Planner:
         self._before: Micros = 0 if horizon is None else self._now - micros(horizon)
         self._transform = transform
         self._bodies = bodies or {}
+        self._past = past
         self._turns = Turns({})
 
-    def plan(self, keys: Sequence[int], asked: Asked, progress: Progress) -> int:
-        """Write the plan for these messages. Returns the replay's number.
+    def plan(self, keys: Sequence[int], asked: Asked, progress: Progress, ended: Sequence[Ended] = ()) -> int:
+        """Write the plan for these messages, and those in the archive. Returns the replay's number.
 
         Raises:
             ReplayRefused: there is nothing to plan.
+            ArchiveBroken: the archive may hold the operation of one, and cannot be read.
         """
-        if not keys:
+        if not keys and not ended:
             raise ReplayRefused(
                 f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
                 "--by-cause shows what there is"
@@ -138,8 +158,17 @@ class Planner:
             self._part(number, keys[first : first + PART])
             progress(min(first + PART, len(keys)), len(keys))
             reach(Boundary.PLANNING_REPLAY)
+        for first in range(0, len(ended), PART):
+            self._leave(number, ended[first : first + PART])
         self._book.write(lambda connection: self._freeze(connection, number))
         return number
+
+    def _leave(self, number: int, ended: Sequence[Ended]) -> None:
+        """Have the archive's messages be members that stay."""
+        rows = [
+            (number, story.key, verdict.class_, verdict.reason, story.row[15], story.row[13]) for story, verdict in ended
+        ]  # fmt: skip
+        self._book.write(lambda connection: connection.executemany(replays.ADD_ARCHIVED, rows))
 
     def _part(self, number: int, keys: Sequence[int]) -> None:
         asked: dict[str, Any] = {"replay": number, "keys": keys_text(keys), "horizon": self._before}
@@ -180,6 +209,17 @@ class Planner:
             (one, done._replace(after=verdict.after) if operations.get(one.message) in known else verdict)
             for one, verdict in found
         ]
+        if self._past is not None:
+            self._past.renew(connection)
+            asked = {
+                one.message: operations.get(one.message) or one.operation
+                for one, verdict in told
+                if verdict.class_ == READY
+            }
+            done_before = Completed(connection, self._past).among(
+                {message: key for message, key in asked.items() if key}
+            )
+            told = [(one, done_before.get(one.message, verdict)) for one, verdict in told]
         return [
             (one, verdict) for one, verdict in told
             if verdict.class_ != READY or verdict.after is not None or self._lost(one) is not None
@@ -203,7 +243,7 @@ class Planner:
 
     def _freeze(self, connection: Connection, number: int) -> None:
         connection.execute(replays.LEAVE, (number,))
-        connection.execute(replays.FREEZE, (PLANNED, *replays.membership(connection, number), number))
+        connection.execute(replays.FREEZE, (PLANNED, *membership(connection, number), number))
 
 
 def found(connection: Connection, number: int) -> Replay:

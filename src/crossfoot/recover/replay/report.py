@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from crossfoot.books import replays, replays_reported
+from crossfoot.books.archive.past import Past
 from crossfoot.books.expected import Outlook
 from crossfoot.books.fate import Fate
 from crossfoot.books.grouped import keys_text
+from crossfoot.books.membership import membership
 from crossfoot.books.replays import CHANGED, CLASSES, LEFT, MOVES, PLANNED, PLANNING, WAITING, Replay
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
@@ -91,11 +93,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 BAD = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.STRANDED, Fate.STALLED)
 
 
-def report(connection: Connection, replay: Replay, now: Micros = 0, look: Look | None = None) -> Report:
+def report(
+    connection: Connection, replay: Replay, now: Micros = 0, look: Look | None = None, past: Past | None = None
+) -> Report:
     """Within the caller's read transaction; what is posted is what is counted.
 
     Args:
         now, look: tell how those that took effect stand to what is expected of them, at that time; nothing is asked without.
+        past: the book's archive, for the ids of members that lie there.
     """
     number = replay.number
     expects = outlook(connection, number, look, now) if look is not None else Outlook(frozenset(), {})
@@ -116,31 +121,38 @@ def report(connection: Connection, replay: Replay, now: Micros = 0, look: Look |
         number=number, queue=replay.queue, state=replay.state, note=replay.note, by=replay.by, why=replay.why,
         selection=msgspec.json.decode(replay.selection), policy=msgspec.json.decode(replay.policy) if replay.policy else None,
         planned_at=replay.at, started_at=replay.started_at, ended_at=replay.ended_at, stage=replay.stage, members=replay.count,
-        unchanged=replay.state == PLANNING or replays.membership(connection, number) == (replay.count, replay.d0, replay.d1),
+        unchanged=replay.state == PLANNING or membership(connection, number) == (replay.count, replay.d0, replay.d1),
         classes=tuple(lines), moved=sum(ended.values()), ended=dict(sorted(ended.items(), key=lambda item: -item[1])),
         waiting=counts[WAITING], left=counts[LEFT], changed=counts[CHANGED],
         failing=tuple(Failing(*row) for row in connection.execute(replays_reported.FAILING, (number,))),
         breached={name: len(messages) for name, messages in expects.breached.items()}, awaited=len(expects.waiting),
-        ids={**_ids(connection, number, lines, ended), **_ids_of(connection, expects)},
+        ids={**_ids(connection, number, lines, ended, past), **_ids_of(connection, expects)},
         letters=len(connection.execute(replays.LETTERS, (number,)).fetchall()),
         load=_load(connection, replay) if replay.state == PLANNED else None,
     )  # fmt: skip
 
 
 def _ids(
-    connection: Connection, number: int, lines: list[ClassLine], ended: dict[str, int]
+    connection: Connection, number: int, lines: list[ClassLine], ended: dict[str, int], past: Past | None
 ) -> dict[str, tuple[str, ...]]:
     told: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(line.name for line in lines if not line.moves):
-        told[name] = tuple(
-            id_ for (id_,) in connection.execute(replays_reported.IDS_OF_CLASS, (number, name, MOST_IDS))
-        )
+        rows = connection.execute(replays_reported.IDS_OF_CLASS, (number, name, MOST_IDS)).fetchall()
+        told[name] = tuple(id_ or _archived(connection, key, past) for key, id_ in rows)
     for fate in BAD:
         if ended.get(fate.label):
             told[fate.label] = tuple(
                 id_ for (id_,) in connection.execute(replays_reported.IDS_OF_FATE, (number, int(fate), MOST_IDS))
             )
     return told
+
+
+def _archived(connection: Connection, key: int, past: Past | None) -> str:
+    """The id of a member that is not in the book."""
+    if past is not None:
+        past.renew(connection)
+    story = past.keyed(key) if past is not None else None
+    return str(story.row[3]) if story is not None else f"(archived message {key})"
 
 
 def _ids_of(connection: Connection, expects: Outlook) -> dict[str, tuple[str, ...]]:

@@ -21,6 +21,7 @@ import msgspec
 
 from crossfoot.books import replays
 from crossfoot.books.expected import Proven
+from crossfoot.books.membership import membership
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, RUNNING, Replay
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary, reach
@@ -146,7 +147,7 @@ class Runner:
                 "service whose messages they are"
             )
         with self._book.reading() as connection:
-            members = replays.membership(connection, replay.number)
+            members = membership(connection, replay.number)
         if members != (replay.count, replay.d0, replay.d1):
             raise ReplayRefused(
                 f"replay {replay.number} was planned with {replay.count:,} members, and there are others now ({members[0]:,}): "

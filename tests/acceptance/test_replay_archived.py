@@ -1,0 +1,180 @@
+"""Replays and the archive: what has ended is told and stays, what was completed is not done again, and a replay is answered for later."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from crossfoot.books import replays
+from crossfoot.books.archive.close import Closed, close
+from crossfoot.books.archive.folder import Folder
+from crossfoot.books.archive.past import Past, past_of
+from crossfoot.books.posting import post_all
+from crossfoot.books.replays import FINISHED
+from crossfoot.clock import SECOND
+from crossfoot.recover.replay.planning import Asked, found, plan
+from crossfoot.recover.replay.policy import Policy
+from crossfoot.recover.replay.report import Report, report
+from crossfoot.recover.replay.running import Runner
+from crossfoot.recover.replay.selection import Selection
+from tests.acceptance.replay_rig import QUICK, Clinic, a_clinic
+
+pytest_plugins = ["tests.servers.postgres_fixtures"]
+
+pytestmark = [pytest.mark.anyio]
+
+AGES = 10**9
+"""Seconds by which every operation key is past the horizon."""
+
+
+class Ward:
+    """A service that died of something, and its archive."""
+
+    def __init__(self, clinic: Clinic, folder: Path) -> None:
+        self.clinic = clinic
+        self.folder = Folder(folder)
+
+    @property
+    def past(self) -> Past:
+        return past_of(str(self.clinic.app.book.path), str(self.folder.path))
+
+    async def close(self, *, horizon: int = -AGES) -> Closed:
+        """Close what has ended, though it did a moment ago; the newest message always stays.
+
+        Args:
+            horizon: seconds from now, before which operation keys are forgotten.
+        """
+        await self.clinic.service.publish("case.noted", "newest")
+        await self.clinic.service.work(attempts=1)
+        now = self.clinic.app.clock.now()
+        return await anyio.to_thread.run_sync(
+            lambda: close(self.clinic.app.book, self.folder, now + 120 * SECOND, horizon=now + horizon * SECOND)
+        )
+
+    async def plan(self, **selection: Any) -> tuple[Report, list[str]]:
+        asked = Asked(selection=Selection(**selection), by="anna", why="mended")
+        app = self.clinic.app
+        number, unknown = await plan(app.book, app.queue, app.registry, asked, past=self.past)
+        return await self.report(number), unknown
+
+    async def report(self, number: int) -> Report:
+        def read() -> Report:
+            post_all(self.clinic.app.book)
+            with self.clinic.app.book.reading() as connection, connection.snapshot():
+                return report(connection, found(connection, number), past=self.past)
+
+        return await anyio.to_thread.run_sync(read)
+
+
+@pytest.fixture(params=["beside", pytest.param("postgres", marks=pytest.mark.server)])
+async def ward(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ward]:
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
+    async with a_clinic(request.param, tmp_path, url) as made:
+        yield Ward(made, tmp_path / "archive")
+
+
+async def test_what_is_archived_is_told_by_its_id_and_stays(ward: Ward) -> None:
+    clinic = ward.clinic
+    (settled,) = await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    assert (await ward.close()).pruned == 1
+    effects = list(clinic.service.effects)
+
+    planned, unknown = await ward.plan(ids=(settled.id, "nobody"))
+
+    assert unknown == ["nobody"]
+    assert [(one.name, one.moves, one.count) for one in planned.classes] == [(replays.ENDED, False, 1)]
+    assert (
+        planned.classes[0].reason
+        == "it is settled, and lies in the archive under seal 1; a copy of it would be suppressed"
+    )
+    assert planned.ids == {replays.ENDED: (settled.id,)}
+    assert (planned.members, planned.left, planned.unchanged) == (1, 1, True)
+    assert (await clinic.run(planned.number)).state == FINISHED
+    assert clinic.service.effects == effects
+
+
+async def test_past_the_horizon_the_plan_says_that_a_copy_would_take_effect_again(ward: Ward) -> None:
+    clinic = ward.clinic
+    (settled,) = await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    assert (await ward.close(horizon=AGES)).forgotten == 1
+
+    planned, _ = await ward.plan(ids=(settled.id,))
+
+    assert [(one.name, one.count) for one in planned.classes] == [(replays.HORIZON, 1)]
+    assert "would take effect again" in (planned.classes[0].reason or "")
+
+
+async def test_a_dead_message_whose_operation_an_archived_one_completed_is_suppressed(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    assert (await ward.close()).pruned == 1
+    effects = list(clinic.service.effects)
+
+    planned, _ = await ward.plan()
+    assert [(one.name, one.count) for one in planned.classes] == [(replays.COMPLETED, 1)]
+    await clinic.run(planned.number)
+
+    assert (await ward.report(planned.number)).ended == {"duplicate": 1}
+    assert clinic.service.effects == effects
+
+
+async def test_past_the_horizon_it_is_refused_for_only_the_archive_knows(ward: Ward) -> None:
+    clinic = ward.clinic
+    (dead,) = await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    (settled,) = await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    (other,) = await clinic.kill("case.odd", "case-2")
+    clinic.broken.clear()
+    assert (await ward.close(horizon=AGES)).pruned == 1
+    effects = list(clinic.service.effects)
+
+    planned, _ = await ward.plan()
+
+    assert clinic.classes(planned.number) == {dead.id: replays.HORIZON, other.id: replays.READY}
+    (refused,) = [one for one in planned.classes if one.name == replays.HORIZON]
+    assert f"completed by message {settled.id}, which is archived under seal 1" in (refused.reason or "")
+    await clinic.run(planned.number)
+    assert (await ward.report(planned.number)).ended == {"settled": 1}
+    assert len(clinic.service.effects) == len(effects) + 1
+
+
+async def test_a_replay_is_answered_for_when_its_members_are_archived(ward: Ward) -> None:
+    clinic = ward.clinic
+    dead = await clinic.kill("case.released", "case-1", "case-2")
+    (settled,) = await clinic.service.publish("case.fine", "case-3")
+    await clinic.service.work()
+    clinic.broken.clear()
+    ids = tuple(message.id for message in (settled, *dead))
+    planned, _ = await ward.plan(ids=ids)
+    await clinic.run(planned.number)
+    before = await ward.report(planned.number)
+    assert (before.well, before.ended, before.left) == (True, {"settled": 2}, 1)
+
+    assert (await ward.close()).pruned == 3
+
+    assert await ward.report(planned.number) == before
+
+
+async def test_a_member_on_its_way_stays_in_the_book_until_the_replay_has_seen_it_end(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    planned, _ = await ward.plan()
+    impatient = Policy(canary=2, stage=8, rate=10_000.0, window=8, patience=0.2)
+    assert (await clinic.run(planned.number, impatient, work=False)).state == "paused"
+    await clinic.service.work()
+
+    assert (await ward.close()).pruned == 0
+    assert (await Runner(clinic.app.book, clinic.app.queue, planned.number, QUICK).run()).state == FINISHED
+    assert (await ward.close()).pruned == 2
+    assert (await ward.report(planned.number)).ended == {"settled": 1}
