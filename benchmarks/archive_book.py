@@ -4,7 +4,8 @@
     python benchmarks/archive_book.py --days 100 --messages 100000     ten million
 
 Each day's messages are written as the ordinary path writes them (see `large_book`) and posted, and those of the days before are closed,
-as a nightly `crossfoot close --days 1` would. Operation keys are kept for three days.
+as a nightly `crossfoot close --days 1` would. The horizon, for which operation keys and tallies by the minute are kept, is three days:
+from the fourth day on the book should not grow, but for its dead letters, a seal a day, and the tallies of a day.
 """
 
 from __future__ import annotations
@@ -66,8 +67,19 @@ def main(path: Path, days: int, messages: int) -> None:
             f"{archived / 1e6:12.1f} {took:13.1f} {done.pruned / took if done.pruned else 0:12,.0f}",
             flush=True,
         )
+    sizes(book)
     ask(book, folder, days * messages)
     book.close()
+
+
+def sizes(book: Book) -> None:
+    """What the book's tables and indexes take: so whatever grows has a name."""
+    with book.reading() as connection:
+        rows = connection.execute(
+            "SELECT name, sum(pgsize), sum(ncell) FROM dbstat WHERE pagetype = 'leaf' GROUP BY name ORDER BY 2 DESC LIMIT 12"
+        ).fetchall()
+    for name, size, cells in rows:
+        print(f"{name:45} {size / 1e6:9.1f} MB {cells:12,} rows")
 
 
 def write(book: Book, numbers: range, begin: int, step: int, worker: int) -> None:

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers.load import children, sample  # noqa: E402 - runs as a script, too
-from tests.servers.postgres import Postgres, postgres_running  # noqa: E402
+from tests.servers.postgres import Postgres, postgres_running, program  # noqa: E402
 from tests.servers.run import HOST  # noqa: E402
 
 EFFECT = "INSERT INTO effects (key, value) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING"
@@ -298,6 +298,10 @@ def main() -> int:
     parser.add_argument("--publish", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.statements and not list(Path(program("postgres")).parents[1].rglob("pg_stat_statements.so")):
+        parser.error(
+            "this PostgreSQL has no pg_stat_statements: name the programs of one that has it, POSTGRES_BIN=/usr/lib/postgresql/15/bin"
+        )
     if asked.publish:
         publish(asked.publish, asked.messages)
         return 0

@@ -49,6 +49,7 @@ class ArchiveBoundary(StrEnum):
     BETWEEN_PRUNES = "between two transactions that prune"
     DURING_DROP = "within the transaction that drops a range"
     DURING_FORGET = "within the transaction that forgets operation keys"
+    DURING_GATHER = "within the transaction that moves archived tallies to their day"
     DURING_ERASE = "within the transaction that erases in the book"
     BEFORE_ERASED = "after a file without the payloads is written, before it takes the other one's place"
     AFTER_ERASED = "after it has taken that place, before the book says so"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,8 @@ import pytest
 from boto3.session import Session
 
 from crossfoot import Crossfoot
+from crossfoot.cli.check_queues import service_of
+from crossfoot.clock import SECOND
 from crossfoot.message import Message
 from crossfoot.queues.kafka.checks import told as told_by_kafka
 from crossfoot.queues.nats import NatsQueue
@@ -22,6 +25,7 @@ from crossfoot.queues.redis import RedisQueue
 from crossfoot.queues.redis import ensure as ensure_redis
 from crossfoot.queues.sqs import SqsQueue, ensure
 from crossfoot.queues.telling import TellsSettings, Told
+from crossfoot.recover.checklist.survey import Service
 from crossfoot.recover.checklist.walk import Report
 from tests.acceptance import incidents
 from tests.acceptance.incidents import Expected, Town, publish, work
@@ -107,6 +111,60 @@ class TestSqs:
         report = checked(app)
 
         assert [(one.code, one.text) for one in report.findings] == []
+
+    def counted(
+        self, app: Crossfoot, moto: Server, aws: Session, monkeypatch: pytest.MonkeyPatch, at: datetime
+    ) -> Service:
+        """What a check learns when CloudWatch has counted seven deliveries then."""
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", moto.url)
+        name = app.queue.name
+        dimensions = [{"Name": "QueueName", "Value": name}]
+        data: list[Any] = [
+            {"MetricName": f"NumberOfMessages{what}", "Dimensions": dimensions, "Timestamp": at, "Value": count}
+            for what, count in (("Sent", 9), ("Received", 3), ("Received", 4), ("Deleted", 6))
+        ]
+        cloudwatch: Any = aws.client("cloudwatch", endpoint_url=moto.url)
+        cloudwatch.put_metric_data(Namespace="AWS/SQS", MetricData=data)
+        return service_of(app.book.path, [name], None, ask=True, now=time.time_ns() // 1000)
+
+    def test_what_cloudwatch_counted_is_asked_for(
+        self,
+        in_a_file: Town,
+        ministack: Server,
+        moto: Server,
+        aws: Session,
+        on_sqs: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        app = self.service(in_a_file, on_sqs(), ministack)
+        for name in ("DATABASE", "QUEUE", "ENDPOINT"):
+            value = {"DATABASE": app.book.path, "QUEUE": f"sqs:{app.queue.name}", "ENDPOINT": ministack.url}[name]
+            monkeypatch.setenv(f"CROSSFOOT_{name}", str(value))
+        at = datetime.now(UTC) - timedelta(hours=1)
+
+        told = self.counted(app, moto, aws, monkeypatch, at)
+
+        (sums,) = told.attached[app.queue.name].counted
+        assert (sums.sent, sums.received, sums.deleted) == (9, 7, 6)
+        assert sums.at <= int(at.timestamp() * SECOND) < sums.until
+        assert told.unasked == ()
+
+    def test_a_cloudwatch_that_does_not_answer_is_named_and_hides_nothing_else(
+        self, in_a_file: Town, ministack: Server, on_sqs: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app = self.service(in_a_file, on_sqs(), ministack)
+        for name, value in (("QUEUE", f"sqs:{app.queue.name}"), ("ENDPOINT", ministack.url)):
+            monkeypatch.setenv(f"CROSSFOOT_{name}", value)
+        now = time.time_ns() // 1000
+
+        without = service_of(app.book.path, [app.queue.name], None, ask=True, now=now)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", "http://127.0.0.1:9")
+        told = service_of(app.book.path, [app.queue.name], None, ask=True, now=now)
+
+        assert (without.attached[app.queue.name].counted, without.unasked) == ((), ())
+        assert told.attached[app.queue.name].told == without.attached[app.queue.name].told != Told()
+        (unasked,) = told.unasked
+        assert unasked.startswith(f"queue {app.queue.name} (CloudWatch could not be asked")
 
     def test_dead_letters_that_nobody_watches(
         self, in_a_file: Town, ministack: Server, on_sqs: Any, aws: Session

@@ -11,22 +11,26 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.store import Book
+from crossfoot.cli import app
 from crossfoot.clock import SystemClock
 from crossfoot.demo import log, plan
 from crossfoot.demo.found import found
 from crossfoot.demo.plan import FAULT_OF, LEFT_OUT, Act, Fault, faults_on
-from crossfoot.demo.run import Count
+from crossfoot.demo.run import Count, Result
 from crossfoot.demo.states import compare
 from crossfoot.effects.outbox import BEHIND
 from crossfoot.errors import LeaseLost, UsageError
@@ -320,6 +324,24 @@ def test_an_effect_lost_or_doubled_makes_a_case_differ(doctored: Callable[[str],
     assert compare(book, expected).different == []
 
     assert len(compare(doctored(damage), expected).different) == 1
+
+
+@pytest.mark.crash
+def test_the_book_of_a_demo_that_did_not_go_well_is_kept_for_whoever_asks_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Result, "problems", property(lambda self: ["a fault was found that nobody injected"]))
+
+    done = CliRunner().invoke(app, ["demo", "--messages", str(SMALL), "--seed", "5", "--json"])
+
+    assert done.exit_code == 1, done.output
+    (kept,) = tmp_path.glob("crossfoot-demo-failed-*/demo.db")
+    assert f"the book is kept, because the demo did not go well: {kept}" in " ".join(done.stderr.split())
+    with closing(sqlite3.connect(kept)) as book:
+        published = json.loads(done.stdout)["published"]
+        assert book.execute("SELECT count(*) FROM crossfoot_messages").fetchone() == (published,)
+    assert [path.name for path in tmp_path.iterdir()] == [kept.parent.name], "and nothing else"
 
 
 # ---- interrupted -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import pytest
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import post_all
-from crossfoot.message import Message
 from crossfoot.queues.kafka import KafkaQueue
 from crossfoot.worker.reconcile import Reconciliation
+from tests.acceptance.broker_suite import ServiceOf, TheSameHandlers, fail, fates
 from tests.acceptance.service_rig import FORMS, Form, Service, a_service, eventually
 from tests.acceptance.shell import crossfoot
-from tests.conformance.database_rig import Sql, bill, insert
+from tests.conformance.database_rig import bill
 from tests.servers.kafka import MockCluster
 
 pytest_plugins = ["tests.servers.kafka_fixtures"]
@@ -29,8 +28,6 @@ pytest_plugins = ["tests.servers.kafka_fixtures"]
 pytestmark = [
     pytest.mark.anyio, pytest.mark.server, pytest.mark.usefixtures("no_blocking_calls"), pytest.mark.xdist_group("kafka"),
 ]  # fmt: skip
-
-ServiceOf = Callable[..., Any]
 
 
 @pytest.fixture
@@ -49,55 +46,8 @@ def service_of(kafka_mock: MockCluster, tmp_path: Path) -> ServiceOf:
     return make
 
 
-async def fates(service: Service, *messages: Message) -> list[Fate]:
-    """As posted now."""
-    await anyio.to_thread.run_sync(post_all, service.app.book)
-    return [service.fate(message) for message in messages]
-
-
-def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
-    yield insert(message)
-    raise RuntimeError("the printer is on fire")
-
-
-class TestTheSameHandlers:
-    """What is in `test_worker.py`, on another queue."""
-
-    @pytest.mark.parametrize("form", FORMS, ids=repr)
-    async def test_a_message_settles_with_proof_before_its_ack(self, service_of: ServiceOf, form: Form) -> None:
-        async with service_of(form) as service:
-            service.handle("case.released", bill)
-            (message,) = await service.publish("case.released", "case-1")
-            await service.work()
-            assert service.fate(message) is Fate.SETTLED
-            assert service.kinds(message) == [
-                Kind.INTENDED, Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED,
-            ]  # fmt: skip
-            assert (await service.app.queue.depth()).held == 0
-
-    @pytest.mark.parametrize("batch", [1, 8], ids=["plain", "batch"])
-    async def test_a_message_published_twice_settles_once(self, service_of: ServiceOf, batch: int) -> None:
-        async with service_of(partitions=3) as service:
-            service.handle("case.released", bill)
-            message = service.app.message("case.released", subject="case-1")
-            await service.app.publish(message, message)
-            await service.work(batch=batch)
-            assert service.effects == [message.id]
-            assert service.fate(message) is Fate.SETTLED
-
-    async def test_after_its_last_attempt_it_lies_in_the_dead_letters_with_its_cause(
-        self, service_of: ServiceOf
-    ) -> None:
-        async with service_of() as service:
-            service.handle("case.released", fail)
-            messages = await service.publish("case.released", "case-1", "case-2")
-            await service.work(attempts=3)
-            for message in messages:
-                assert service.fate(message) is Fate.DEAD
-                assert service.kinds(message).count(Kind.FAILED) == 3
-            dead = [held async for held in service.app.queue.dead_letters()]
-            assert [held.attempt for held in dead] == [3, 3]
-            assert all("RuntimeError" in held.reason for held in dead)
+class TestTheSameHandlers(TheSameHandlers):
+    pass
 
 
 class TestCounting:

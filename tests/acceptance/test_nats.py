@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sqlite3
-import subprocess
-import time
-from collections.abc import AsyncIterator, Generator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,46 +16,19 @@ import pytest
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
-from crossfoot.message import Message
 from crossfoot.queues.nats import NatsQueue, ensure
-from crossfoot.queues.queue import Delivery
+from crossfoot.queues.queue import Accepted, Delivery, Outgoing
 from crossfoot.worker.reconcile import Reconciliation
-from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
-from tests.acceptance.shell import BIN, ENVIRONMENT, SECONDS, crossfoot, rows, run
-from tests.conformance.database_rig import Sql, bill, insert
+from tests.acceptance.broker_suite import AServerOfItsOwn, ServiceOf, TheSameHandlers, fail
+from tests.acceptance.killed_service import kill_and_ask
+from tests.acceptance.service_rig import FORMS, Service, a_service
+from tests.acceptance.shell import crossfoot
+from tests.conformance.database_rig import Form, bill
 from tests.servers.nats import NatsServer, running_nats
 
 pytest_plugins = ["tests.servers.nats_fixtures"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server, pytest.mark.xdist_group("nats")]
-
-PUBLISHED = 200
-ROOT = Path(__file__).parents[2]
-
-SERVICE = """
-import time
-import anyio
-from crossfoot import Crossfoot
-from tests.acceptance.service_rig import FORMS
-from tests.conformance.database_rig import bill
-
-app = Crossfoot("billing")
-
-def slowly(message, tx):
-    time.sleep(0.005)
-    told(message, tx)
-
-told = FORMS[0].function(bill)
-app.handler("case.released", name="bill")(slowly)
-
-async def publish():
-    await app.publish(*[app.message("case.released", subject=f"case-{number}") for number in range(200)])
-    await app.aclose()
-
-if __name__ == "__main__":
-    anyio.run(publish)
-"""
-"""The handler of `test_worker.py`, slow enough to be killed in the middle. Settings come from the environment."""
 
 
 async def made(server: NatsServer, **settings: Any) -> str:
@@ -74,94 +42,41 @@ async def test_a_worker_is_killed_again_and_again_and_every_effect_is_there_once
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     name = await made(nats_server, lease=1.0)
-    await anyio.to_thread.run_sync(killed_and_balanced, nats_server, name, tmp_path)
 
+    def kill() -> None:
+        kill_and_ask(tmp_path, f"{nats_server.url}/{name}")
+        holdings = json.loads(crossfoot(tmp_path, "balance", "--json").stdout)["identities"]["holdings"]
+        assert (holdings["holds"], "in the queue by its own count" in holdings["notes"][0]) == (True, True)
 
-def killed_and_balanced(server: NatsServer, name: str, folder: Path) -> None:
-    variables: dict[str, Any] = {
-        "CROSSFOOT_QUEUE": f"{server.url}/{name}", "CROSSFOOT_LEASE": "1", "CROSSFOOT_SYNCHRONOUS": "NORMAL",
-        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
-    }  # fmt: skip
-    (folder / "service.py").write_text(SERVICE, encoding="utf-8")
-    book = folder / "crossfoot.db"
-    with closing(sqlite3.connect(book)) as connection:
-        connection.execute("CREATE TABLE effects (id TEXT, note TEXT)")
-    done = run([str(BIN / "python"), "service.py"], folder, **variables)
-    assert done.returncode == 0, done.stderr
-
-    for number in range(1, 4):
-        command = [str(BIN / "crossfoot"), "worker", "service:app"]
-        with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT | variables) as worker:
-            try:
-                until = time.monotonic() + SECONDS
-                while len(rows(book, "SELECT 1 FROM effects")) < number * 40:
-                    assert time.monotonic() < until, "the worker does not work"
-                    time.sleep(0.01)
-            finally:
-                worker.send_signal(signal.SIGKILL)
-    assert len(rows(book, "SELECT 1 FROM effects")) < PUBLISHED, "it was killed in the middle"
-
-    crossfoot(folder, "worker", "service:app", "--until-idle", **variables)
-
-    assert rows(book, "SELECT count(*), count(DISTINCT id) FROM effects") == [(PUBLISHED, PUBLISHED)]
-    balance = json.loads(crossfoot(folder, "balance", "--json", **variables).stdout)
-    assert balance["unaccounted"] == 0
-    holdings = balance["identities"]["holdings"]
-    assert (holdings["holds"], "0 and 0 in the queue by its own count" in holdings["notes"][0]) == (True, True)
-    assert rows(book, "SELECT DISTINCT queue, fate FROM crossfoot_messages") == [(name, Fate.SETTLED)]
-    assert "settled" in crossfoot(folder, "why", "case-7", **variables).stdout.lower()
-    assert "NO DEAD LETTERS" in crossfoot(folder, "dead", "list", **variables).stdout
+    await anyio.to_thread.run_sync(kill)
 
 
 # ---- in one process --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=FORMS, ids=repr)
-async def service(
-    request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path, no_blocking_calls: None
-) -> AsyncIterator[Service]:
-    queue = NatsQueue(await made(nats_server, lease=30.0), servers=nats_server.url)
-    async with a_service(request.param, tmp_path, queue=queue) as made_service:
-        yield made_service
+@pytest.fixture
+def service_of(nats_server: NatsServer, tmp_path: Path) -> ServiceOf:
+    """A service with a stream and a consumer of its own on the server."""
+
+    @asynccontextmanager
+    async def make(form: Form = FORMS[0], server: NatsServer = nats_server, **settings: Any) -> AsyncIterator[Service]:
+        queue = NatsQueue(await made(server, lease=30.0), servers=server.url)
+        async with a_service(form, tmp_path, queue=queue, **settings) as service:
+            yield service
+
+    return make
 
 
-def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
-    yield insert(message)
-    raise RuntimeError("the printer is on fire")
+@pytest.mark.usefixtures("no_blocking_calls")
+class TestTheSameHandlers(TheSameHandlers):
+    tells_reasons = False
 
 
-async def test_what_is_handled_settles_and_what_fails_is_dead_with_its_cause(service: Service) -> None:
-    service.handle("case.released", bill)
-    service.handle("case.broken", fail)
-    good = await service.publish("case.released", *[f"case-{number}" for number in range(10)])
-    (broken,) = await service.publish("case.broken", "case-x")
-    await service.work(attempts=2)
-    assert sorted(service.effects) == sorted(message.id for message in good)
-    assert service.kinds(good[0]) == [
-        Kind.INTENDED, Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED,
-    ]  # fmt: skip
-    assert service.fate(broken) is Fate.DEAD
-    (title,) = service.causes().values()
-    depth = await service.app.queue.depth()
-    assert (depth.held, depth.dead) == (0, 1)
-    assert "RuntimeError" in title
-
-
-async def test_a_worker_goes_on_when_its_server_was_killed_and_started_again(tmp_path: Path) -> None:
-    with running_nats(tmp_path / "server") as server:
-        queue = NatsQueue(await made(server), servers=server.url)
-        async with a_service(FORMS[0], tmp_path, queue=queue) as service:
-            service.handle("case.released", bill)
-            first = await service.publish("case.released", "case-1")
-            async with service.working():
-                await eventually(lambda: len(service.effects) == 1, "the first effect")
-                await anyio.to_thread.run_sync(server.kill)
-                await anyio.sleep(0.5)
-                await anyio.to_thread.run_sync(server.start)
-                second = await service.app.publish("case.released", subject="case-2")
-                await eventually(lambda: len(service.effects) == 2, "the second effect")
-            assert service.effects[0] == first[0].id
-            assert len(second) == 1
+class TestTheServer(AServerOfItsOwn):
+    @pytest.fixture
+    def own_server(self, tmp_path: Path) -> Iterator[tuple[NatsServer, dict[str, Any]]]:
+        with running_nats(tmp_path / "server") as server:
+            yield server, {"server": server}
 
 
 # ---- what NATS hides -------------------------------------------------------------------------------------------------
@@ -254,3 +169,32 @@ async def test_what_a_full_stream_dropped_is_found(nats_server: NatsServer, tmp_
         await service.work()
         await reconciled(service)
         assert (service.fate(dropped), service.fate(there)) == (Fate.VANISHED, Fate.SETTLED)
+
+
+async def test_dead_letters_that_lie_there_twice_are_compared_by_id_and_break_no_balance(
+    service_of: ServiceOf, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with service_of() as service:
+        service.handle("case.released", fail)
+        await service.publish("case.released", *[f"case-{number}" for number in range(15)])
+        await service.work(attempts=2)
+        queue = service.app.queue
+        dead = [held async for held in queue.dead_letters()]
+        again = [Outgoing(key=uuid4().hex, body=held.body) for held in dead]
+        assert all(isinstance(answer, Accepted) for answer in await queue.publish(again))
+        taken: list[Delivery] = []
+        while len(taken) < 15:
+            taken += await queue.receive(15, lease=30.0, wait=5.0)
+        await queue.dead_letter(taken, reason="buried by somebody who heard no answer")
+        await reconciled(service)
+
+        def ask() -> Any:
+            variables: dict[str, Any] = {
+                "CROSSFOOT_QUEUE": f"nats:{queue.name}", "CROSSFOOT_ENDPOINT": nats_server.url, "CROSSFOOT_DATABASE": str(service.path),
+            }  # fmt: skip
+            told = crossfoot(tmp_path, "balance", "--json", code=None, **variables).stdout
+            return json.loads(told)["identities"]["holdings"]
+
+        holdings = await anyio.to_thread.run_sync(ask)
+        assert holdings["holds"], holdings
+        assert "15 dead in the book, and 30 dead letters, compared by id" in holdings["notes"][0]

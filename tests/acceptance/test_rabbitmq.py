@@ -6,33 +6,28 @@ What the broker moves or drops by itself is found, and what it takes back while 
 from __future__ import annotations
 
 import json
-import random
-import signal
-import sqlite3
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import anyio
 import anyio.to_thread
-import msgspec
 import pytest
 
-from crossfoot import Crossfoot
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import post_all
 from crossfoot.message import Message
 from crossfoot.queues.queue import Outgoing
 from crossfoot.queues.rabbitmq import ensure
-from crossfoot.worker.reconcile import Reconciliation
+from tests.acceptance.broker_suite import DeadUnheard, ServiceOf, TheSameHandlers, fates, look
+from tests.acceptance.killed_service import SERVICE, kill_and_ask
 from tests.acceptance.service_rig import FORMS, Form, Service, a_service, eventually
-from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows
-from tests.conformance.database_rig import Sql, bill, insert
+from tests.acceptance.shell import crossfoot
+from tests.conformance.database_rig import bill, insert
 from tests.conformance.rabbitmq_scene import Holder, Waiter, by_hand, control, the_one
 from tests.servers.processes import free_port
 from tests.servers.rabbitmq import RabbitServer
@@ -45,8 +40,6 @@ pytestmark = [
     pytest.mark.usefixtures("no_blocking_calls"),
     pytest.mark.xdist_group("rabbitmq"),
 ]
-
-ServiceOf = Callable[..., Any]
 
 
 @pytest.fixture
@@ -64,88 +57,20 @@ def service_of(rabbit: RabbitServer, tmp_path: Path) -> ServiceOf:
     return make
 
 
-async def fates(service: Service, *messages: Message) -> list[Fate]:
-    """As posted now."""
-    await anyio.to_thread.run_sync(post_all, service.app.book)
-    return [service.fate(message) for message in messages]
+class TestAQuorumQueue(TheSameHandlers, DeadUnheard):
+    counts_exactly = False
+
+    @pytest.fixture
+    def service_of(self, service_of: ServiceOf) -> ServiceOf:
+        return partial(service_of, made={"kind": "quorum"})
 
 
-async def look(service: Service, times: int = 1, *, hides: bool = False) -> None:
-    """Compare the queue with the book, when nothing is quite fresh, and without waiting for anything to be overdue; nor, unless
-    it `hides` something, for what it may hide."""
-    await anyio.sleep(0.05)
-    if not hides:
-        queue = service.app.queue
-        queue._capabilities = msgspec.structs.replace(queue.capabilities, hides=0.0)  # type: ignore[attr-defined]  # RabbitMQ's
-    reconciliation = Reconciliation(service.app.book, service.app.queue, patience=0.02)
-    for _ in range(times):
-        await reconciliation.run()
+class TestAClassicQueue(TheSameHandlers, DeadUnheard):
+    counts_exactly = False
 
-
-def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
-    yield insert(message)
-    raise RuntimeError("the printer is on fire")
-
-
-class TestTheSameHandlers:
-    """What is in `test_worker.py`, on another queue."""
-
-    @pytest.mark.parametrize("form", FORMS, ids=repr)
-    @pytest.mark.parametrize("kind", ["quorum", "classic"])
-    async def test_a_message_settles_with_proof_before_its_ack(
-        self, service_of: ServiceOf, form: Form, kind: str
-    ) -> None:
-        async with service_of(form, {"kind": kind}) as service:
-            service.handle("case.released", bill)
-            (message,) = await service.publish("case.released", "case-1")
-            await service.work()
-            assert service.fate(message) is Fate.SETTLED
-            assert service.kinds(message) == [
-                Kind.INTENDED, Kind.PUBLISHED, Kind.RECEIVED, Kind.COMMITTED, Kind.ACKED,
-            ]  # fmt: skip
-            assert (await service.app.queue.depth()).held == 0
-
-    @pytest.mark.parametrize("batch", [1, 8], ids=["plain", "batch"])
-    async def test_a_message_published_twice_settles_once(self, service_of: ServiceOf, batch: int) -> None:
-        async with service_of() as service:
-            service.handle("case.released", bill)
-            message = service.app.message("case.released", subject="case-1")
-            await service.app.publish(message, message)
-            await service.work(batch=batch)
-            assert service.effects == [message.id]
-            assert service.fate(message) is Fate.SETTLED
-
-    @pytest.mark.parametrize("kind", ["quorum", "classic"])
-    async def test_after_its_last_attempt_it_lies_in_the_dead_letters_with_its_cause(
-        self, service_of: ServiceOf, kind: str
-    ) -> None:
-        async with service_of(made={"kind": kind}) as service:
-            service.handle("case.released", fail)
-            messages = await service.publish("case.released", "case-1", "case-2")
-            await service.app.queue.publish([Outgoing(key="stray|1", body=b"\xff not an event")])
-            await service.work(attempts=3)
-            for message in messages:
-                assert service.fate(message) is Fate.DEAD
-                assert service.kinds(message).count(Kind.FAILED) == 3
-            dead = [held async for held in service.app.queue.dead_letters()]
-            first, *others = sorted(held.attempt for held in dead)
-            assert first == 1
-            assert all(attempt >= 3 for attempt in others), "one that was taken back on its way is counted, too"
-            assert sum("RuntimeError" in held.reason for held in dead) == 2
-            assert service.rows("SELECT fate FROM crossfoot_messages WHERE type = 'unreadable'") == [Fate.DEAD]
-
-    @pytest.mark.parametrize("kind", ["quorum", "classic"])
-    async def test_one_that_was_in_the_hands_of_workers_that_died_is_not_to_blame(
-        self, service_of: ServiceOf, kind: str
-    ) -> None:
-        async with service_of(made={"kind": kind}) as service:
-            service.handle("case.released", bill)
-            (message,) = await service.publish("case.released", "case-1")
-            for _ in range(7):  # each died with it in its hands
-                assert await service.app.queue.receive(1, lease=0.01, wait=2.0)
-            await service.work(attempts=2)
-            assert service.fate(message) is Fate.SETTLED
-            assert service.effects == [message.id]
+    @pytest.fixture
+    def service_of(self, service_of: ServiceOf) -> ServiceOf:
+        return partial(service_of, made={"kind": "classic"})
 
 
 class TestTakenBack:
@@ -330,14 +255,6 @@ class TestWhatTheBrokerHides:
                 go_on.set()
             assert (told["holds"], "40 open" in told["notes"][0]) == (True, True), told
 
-    async def test_what_lies_among_the_dead_without_the_book_knowing_is_dead(self, service_of: ServiceOf) -> None:
-        async with service_of() as service:
-            (message,) = await service.publish("case.released", "case-1")
-            (delivery,) = await service.app.queue.receive(1, lease=30.0, wait=1.0)
-            await service.app.queue.dead_letter([delivery], reason="its worker died before it could say so")
-            await look(service)
-            assert await fates(service, message) == [Fate.DEAD]
-
 
 async def _all_in_hand(depth: Callable[[], Any]) -> bool:
     found = await depth()
@@ -354,30 +271,6 @@ def _balance(folder: Path, service: Service) -> Any:
     return json.loads(crossfoot(folder, "balance", "--json", **variables).stdout)["identities"]["holdings"]
 
 
-SERVICE = """
-import time
-from crossfoot import Crossfoot, Noop
-
-app = Crossfoot("billing")
-
-@app.handler("case.released", operation="bill:{subject}")
-def bill(message, tx):
-    time.sleep(0.03)
-    tx.execute("INSERT INTO effects (subject) VALUES (?)", (message.subject,))
-    tx.send("invoice.issued", subject=message.subject)
-
-@app.handler("invoice.issued", operation="letter:{subject}")
-async def write_letter(message, tx):
-    await tx.execute("INSERT INTO letters (subject) VALUES (?)", (message.subject,))
-
-@app.handler("case.broken")
-def broken(message, tx):
-    raise RuntimeError("this case cannot be billed")
-"""
-
-CASES = 120
-
-
 class TestProcesses:
     """Worker processes that are killed, and what the commands tell afterwards."""
 
@@ -386,7 +279,7 @@ class TestProcesses:
         self, tmp_path: Path, rabbit: RabbitServer, kind: str
     ) -> None:
         name = await ensure(f"billing-{uuid4().hex[:12]}", url=rabbit.url, kind=kind)
-        await anyio.to_thread.run_sync(_kill_and_ask, tmp_path, f"{rabbit.url}/{name}")
+        await anyio.to_thread.run_sync(kill_and_ask, tmp_path, f"{rabbit.url}/{name}")
 
     async def test_a_queue_that_is_not_there_ends_a_worker_with_2_and_a_remedy(
         self, rabbit: RabbitServer, tmp_path: Path
@@ -406,54 +299,3 @@ class TestProcesses:
                 assert "s3cret" not in done.stdout + done.stderr
 
         await anyio.to_thread.run_sync(ask)
-
-
-def _kill_and_ask(folder: Path, url: str) -> None:
-    (folder / "billing.py").write_text(SERVICE)
-    (folder / "crossfoot.toml").write_text(
-        f'queue = "{url}"\nlease = 1.0\nwait = 0.2\nbackoff = 0.01\nattempts = 2\nreconcile = 0.5\n'
-    )
-    with closing(sqlite3.connect(folder / "crossfoot.db")) as connection:
-        connection.execute("CREATE TABLE effects (subject TEXT)")
-        connection.execute("CREATE TABLE letters (subject TEXT)")
-    crossfoot(folder, "publish", "billing:app", "case.released", "--subject", "case-0")
-    _publish_the_rest(folder, url)
-    crossfoot(folder, "publish", "billing:app", "case.broken", "--subject", "case-broken")
-
-    chance = random.Random(1)
-    for _ in range(3):
-        worker = subprocess.Popen(
-            [BIN / "crossfoot", "worker", "billing:app"], cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL
-        )
-        before = len(rows(folder / "crossfoot.db", "SELECT 1 FROM effects"))
-        until = time.monotonic() + 20
-        while len(rows(folder / "crossfoot.db", "SELECT 1 FROM effects")) == before:
-            assert time.monotonic() < until, "a worker that is to be killed at work does no work"
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 0.2))
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-    assert len(rows(folder / "crossfoot.db", "SELECT 1 FROM effects")) < CASES, "nothing was left to be killed over"
-    crossfoot(folder, "worker", "billing:app", "--until-idle")
-
-    subjects = sorted(f"case-{number}" for number in range(CASES))
-    for table in ("effects", "letters"):
-        assert (
-            sorted(subject for (subject,) in rows(folder / "crossfoot.db", f"SELECT subject FROM {table}")) == subjects
-        )
-    balance = json.loads(crossfoot(folder, "balance", "--json").stdout)
-    assert (balance["balanced"], balance["unaccounted"]) == (True, 0)
-    assert {name: count for name, count in balance["fates"].items() if count} == {"settled": 2 * CASES, "dead": 1}
-    assert "case-broken" in crossfoot(folder, "dead", "list", code=1).stdout
-    assert "RuntimeError" in crossfoot(folder, "why", "case-broken", code=1).stdout
-    assert crossfoot(folder, "verify").returncode == 0
-
-
-def _publish_the_rest(folder: Path, url: str) -> None:
-    app = Crossfoot("billing", database=folder / "crossfoot.db", queue=url)
-
-    async def publish() -> None:
-        await app.publish(*[app.message("case.released", subject=f"case-{number}") for number in range(1, CASES)])
-        await app.aclose()
-
-    anyio.run(publish)

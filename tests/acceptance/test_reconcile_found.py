@@ -16,10 +16,11 @@ from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
 from crossfoot.clock import SECOND, ManualClock
+from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import QueueUnavailable
-from crossfoot.message import Message
+from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
-from crossfoot.queues.queue import Capabilities, Depth, Held
+from crossfoot.queues.queue import Accepted, Capabilities, Depth, Held, Outgoing
 from crossfoot.worker.reconcile import THOROUGH, Reconciliation
 
 pytestmark = pytest.mark.anyio
@@ -231,6 +232,29 @@ class TestDeadLetters:
         for _ in range(3):
             await scene.look()
         assert scene.fate(message) is Fate.VANISHED
+
+    @pytest.mark.parametrize("browsing", [True, False])
+    @pytest.mark.parametrize("first_is_there", [True, False])
+    async def test_what_was_sent_again_and_died_again_is_dead_although_nobody_could_say_so(
+        self, scene: Scene, browsing: bool, first_is_there: bool
+    ) -> None:
+        """Its queue counts the deliveries of the second copy anew: it must not be taken for the first one's dead letter."""
+        scene.queue.browsing = browsing
+        (message,) = await scene.published()
+        scene.queue.bury(message)
+        scene.write(message, Kind.DEAD_LETTERED, Kind.REPLAYED, attempt=2)
+        if not first_is_there:
+            scene.queue.lose(message)
+        again = Outgoing(key=message.key, body=encode(message), attributes={BASE_ATTRIBUTE: "3"})
+        assert isinstance((await scene.queue.publish([again]))[0], Accepted)
+        scene.write(message, Kind.PUBLISHED, attempt=3)
+        scene.write(message, Kind.RECEIVED, Kind.FAILED, attempt=4)
+        (second,) = await scene.queue.receive(1, lease=60.0)
+        await scene.queue.dead_letter([second], reason="poison")  # and its worker dies before it can book that
+        scene.clock.advance(60)
+        for _ in range(3):
+            await scene.look()
+        assert scene.fate(message) is Fate.DEAD
 
     @pytest.mark.parametrize("browsing", [True, False])
     async def test_what_may_lie_among_those_that_hide_is_not_called_vanished(

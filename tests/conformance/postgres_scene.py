@@ -12,41 +12,35 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import anyio
+
 from crossfoot.queues.postgres import PostgresQueue, ensure
-from crossfoot.queues.queue import Delivery, Held
-from crossfoot.testing.queues import outgoing
+from tests.conformance.cable_suite import CableScene
 from tests.servers.cable import Cable, cable_to
 from tests.servers.postgres import Postgres
 from tests.servers.run import HOST
 
 
-class Scene:
-    """One queue.
-
-    Args:
-        subject: its client behind the cable; `direct` another one, past it.
-    """
+class Scene(CableScene):
+    subject: PostgresQueue
+    direct: PostgresQueue
 
     def __init__(self, subject: PostgresQueue, direct: PostgresQueue, cable: Cable, server: Postgres, url: str) -> None:
-        self.subject = subject
-        self.direct = direct
-        self.cable = cable
+        super().__init__(subject, direct, cable)
         self.server = server
         self.url = url
         self.database = urlsplit(url).path.lstrip("/")
 
-    async def stored(self) -> int:
-        return (await self.direct.depth()).held
+    async def prepared(self) -> None:
+        await self.subject.receive(1, lease=1.0)  # looks at everything, and so the next one claims at once
 
-    async def dead(self) -> list[Held]:
-        return [held async for held in self.direct.dead_letters()]
-
-    async def delivered(self, count: int = 1, *, lease: float = 30.0) -> list[Delivery]:
-        """Fresh messages in the subject's hands."""
-        await self.direct.publish([outgoing() for _ in range(count)])
-        taken = await self.subject.receive(count, lease=lease)
-        assert len(taken) == count
-        return taken
+    async def settled(self) -> None:
+        with anyio.fail_after(5):
+            while self.run(  # noqa: ASYNC110 - another process, which has no event of ours
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'crossfoot' "
+                "AND state = 'active'"
+            ):
+                await anyio.sleep(0.02)
 
     def run(self, sql: str, *parameters: Any) -> list[Any]:
         """One statement of an operator's."""

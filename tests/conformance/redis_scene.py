@@ -7,47 +7,35 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-from crossfoot.queues.queue import Delivery, Held
 from crossfoot.queues.redis import RedisQueue, ensure
 from crossfoot.queues.redis.scripts import ACK, BURY, EXTEND, RECEIVE, RELEASE
-from crossfoot.testing.queues import outgoing
+from tests.conformance.cable_suite import CableScene
 from tests.servers.cable import Cable, cable_to
 from tests.servers.run import HOST
 from tests.servers.valkey import Valkey
 
 
-class Scene:
-    """One queue.
-
-    Args:
-        subject: its client behind the cable; `direct` another one, past it.
-    """
+class Scene(CableScene):
+    subject: RedisQueue
+    direct: RedisQueue
 
     def __init__(self, subject: RedisQueue, direct: RedisQueue, cable: Cable, server: Valkey) -> None:
-        self.subject = subject
-        self.direct = direct
-        self.cable = cable
+        super().__init__(subject, direct, cable)
         self.server = server
         self.stream = subject.name.partition("/")[0]
 
-    async def stored(self) -> int:
-        return (await self.direct.depth()).held
-
-    async def dead(self) -> list[Held]:
-        return [held async for held in self.direct.dead_letters()]
-
-    async def delivered(self, count: int = 1, *, lease: float = 30.0) -> list[Delivery]:
-        """Fresh messages in the subject's hands."""
-        await self.direct.publish([outgoing() for _ in range(count)])
-        taken = await self.subject.receive(count, lease=lease)
-        assert len(taken) == count
-        return taken
-
-    async def known_scripts(self) -> None:
-        """Have the server know every script, so that the first request is the one that does it."""
+    async def prepared(self) -> None:
+        """The server knows every script."""
         with self.server.admin() as admin:
             for script in (RECEIVE, ACK, RELEASE, EXTEND, BURY):
                 admin.script_load(script.text)
+
+    async def settled(self) -> None:
+        """One request at a time: what comes later is done later."""
+
+    def end_sessions(self) -> None:
+        with self.server.admin() as admin:
+            admin.client_kill_filter(_type="normal", skipme=True)
 
     def key(self, name: str) -> str:
         return f"{{{self.stream}}}:{name}"

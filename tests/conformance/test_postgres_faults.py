@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -13,9 +13,10 @@ import pytest
 
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.postgres import PostgresQueue, ensure
-from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, ReceiptAnswer, Refused
+from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Refused
 from crossfoot.testing.queues import outgoing
 from crossfoot.testing.queues.suite import bodies
+from tests.conformance.cable_suite import AnswersLost, RequestsCut
 from tests.conformance.postgres_scene import Scene, scene_on
 from tests.servers.cable import Pooler
 from tests.servers.postgres import Postgres, postgres_running
@@ -29,8 +30,6 @@ pytestmark = [
     pytest.mark.xdist_group("postgres"),  # one process of each server is enough
 ]
 
-Settle = Callable[[], Awaitable[list[ReceiptAnswer]]]
-
 
 @pytest.fixture
 async def scene(postgres: Postgres, postgres_url: str) -> AsyncIterator[Scene]:
@@ -38,112 +37,19 @@ async def scene(postgres: Postgres, postgres_url: str) -> AsyncIterator[Scene]:
         yield made
 
 
-class TestAnswersLost:
-    """The request is done, its answer is not delivered."""
-
-    async def test_a_publish_is_in_doubt_and_stored_once(self, scene: Scene) -> None:
-        scene.cable.lose_answers()
-        messages = [outgoing() for _ in range(5)]
-        answers = await scene.subject.publish(messages)
-        assert [type(answer) for answer in answers] == [Doubtful] * 5
-        assert [answer.key for answer in answers] == [message.key for message in messages]
-        await settled(scene)
-        assert await scene.stored() == 5, "the client repeated a publish behind our back"
-
+class TestAnswersLost(AnswersLost):
     async def test_groups_behind_one_in_doubt_are_refused_for_now_when_the_server_is_gone(self, scene: Scene) -> None:
         scene.cable.lose_answers()
         answers = await scene.subject.publish([outgoing() for _ in range(2_500)])
         assert [type(answer) for answer in answers] == [Doubtful] * 1_000 + [Refused] * 1_500
         assert not any(answer.permanent for answer in answers if isinstance(answer, Refused))
-        await settled(scene)
+        await scene.settled()
         # A long answer begins before the commit: the server may notice that nobody listens, and roll back.
         assert await scene.stored() in (0, 1_000)
 
-    async def test_publishing_the_doubtful_message_again_is_a_second_copy(self, scene: Scene) -> None:
-        message = outgoing()
-        scene.cable.lose_answers()
-        await scene.subject.publish([message])
-        scene.cable.heal()
-        await settled(scene)
-        assert isinstance((await scene.subject.publish([message]))[0], Accepted)
-        assert await scene.stored() == 2
 
-    async def test_an_ack_is_not_known_to_be_done_and_a_second_one_ends_the_matter(self, scene: Scene) -> None:
-        (delivery,) = await scene.delivered()
-        scene.cable.lose_answers()
-        (answer,) = await scene.subject.ack([delivery.receipt])
-        assert isinstance(answer, NotDone)
-        assert not answer.lost
-        await settled(scene)
-        assert await scene.stored() == 0
-        scene.cable.heal()
-        (again,) = await scene.subject.ack([delivery.receipt])
-        assert isinstance(again, NotDone)
-        assert again.lost
-
-    async def test_a_move_to_the_dead_letters_happens_once_however_often_it_is_asked(self, scene: Scene) -> None:
-        (delivery,) = await scene.delivered()
-        scene.cable.lose_answers()
-        (answer,) = await scene.subject.dead_letter([delivery], reason="poison")
-        assert isinstance(answer, NotDone)
-        assert not answer.lost
-        await settled(scene)
-        assert (await scene.stored(), len(await scene.dead())) == (0, 1)
-        scene.cable.heal()
-        await scene.subject.dead_letter([delivery], reason="poison")
-        assert (await scene.stored(), len(await scene.dead())) == (0, 1)
-
-    async def test_extensions_and_releases_are_not_known_to_be_done(self, scene: Scene) -> None:
-        one, two = await scene.delivered(2)
-        calls: list[Settle] = [
-            lambda: scene.subject.extend([one.receipt], lease=60.0),
-            lambda: scene.subject.release([two.receipt]),
-        ]
-        for settle in calls:
-            scene.cable.lose_answers()
-            (answer,) = await settle()
-            assert isinstance(answer, NotDone)
-            assert not answer.lost
-            scene.cable.heal()
-            await scene.subject.depth()  # the connection is made anew
-
-    async def test_what_a_receive_leased_without_an_answer_comes_again(self, scene: Scene) -> None:
-        await scene.subject.receive(1, lease=1.0)  # looks at everything, and so the next one claims at once
-        await scene.direct.publish([outgoing()])
-        scene.cable.lose_answers()
-        with pytest.raises(QueueUnavailable, match=scene.subject.name):
-            await scene.subject.receive(1, lease=0.3)
-        scene.cable.heal()
-        (delivery,) = await scene.subject.receive(1, lease=30.0, wait=5.0)
-        assert delivery.attempt == 2
-
-
-class TestRequestsCut:
-    """The request does not arrive; nobody here can know that."""
-
-    async def test_a_publish_is_in_doubt_and_not_stored(self, scene: Scene) -> None:
-        scene.cable.cut_requests()
-        assert isinstance((await scene.subject.publish([outgoing()]))[0], Doubtful)
-        assert await scene.stored() == 0
-
-    async def test_an_ack_succeeds_when_repeated(self, scene: Scene) -> None:
-        (delivery,) = await scene.delivered()
-        scene.cable.cut_requests()
-        (answer,) = await scene.subject.ack([delivery.receipt])
-        assert isinstance(answer, NotDone)
-        assert not answer.lost
-        scene.cable.heal()
-        assert await scene.subject.ack([delivery.receipt]) == [Done(delivery.receipt)]
-
-    async def test_a_connection_the_server_has_closed_is_noticed_before_anything_is_sent(self, scene: Scene) -> None:
-        (delivery,) = await scene.delivered()
-        scene.end_sessions()
-        await anyio.sleep(0.05)
-        answers = await scene.subject.publish([outgoing()])
-        assert isinstance(answers[0], Accepted), answers
-        scene.end_sessions()
-        await anyio.sleep(0.05)
-        assert await scene.subject.ack([delivery.receipt]) == [Done(delivery.receipt)]
+class TestRequestsCut(RequestsCut):
+    pass
 
 
 class TestTheServer:
@@ -452,16 +358,6 @@ async def _waited(scene: Scene) -> float:
     at, got = arrived[0]
     assert got == [message.body]
     return at - sent
-
-
-async def settled(scene: Scene) -> None:
-    """A request that arrived without its client may take a moment."""
-    with anyio.fail_after(5):
-        while scene.run(  # noqa: ASYNC110 - another process, which has no event of ours
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'crossfoot' "
-            "AND state = 'active'"
-        ):
-            await anyio.sleep(0.02)
 
 
 @pytest.fixture

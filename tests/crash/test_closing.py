@@ -16,7 +16,9 @@ import msgspec
 import pytest
 
 from crossfoot.books.archive import prune
+from crossfoot.books.archive.days import DAY as SECONDS
 from crossfoot.boundaries import ArchiveBoundary
+from crossfoot.clock import SECOND
 from tests.crash.closer import Job
 from tests.servers.postgres import Postgres, fresh_database, postgres_running
 from tests.unit.archive_rig import MINUTE, Shelf, told
@@ -26,6 +28,8 @@ pytestmark = [pytest.mark.crash, pytest.mark.server]
 OF_ERASING = {ArchiveBoundary.DURING_ERASE, ArchiveBoundary.BEFORE_ERASED, ArchiveBoundary.AFTER_ERASED}
 OF_RANGES = {ArchiveBoundary.DURING_DROP}
 """PostgreSQL has ranges; they have tests of their own."""
+
+DAY = SECONDS * SECOND
 
 TIMES = 2
 """How often each boundary is died at, each time one time later."""
@@ -90,25 +94,21 @@ def die(job: Job) -> bool:
 
 
 def job_of(shelf: Shelf, **more: Any) -> Job:
-    return Job(
-        place=shelf.place,
-        folder=str(shelf.folder.path),
-        before=shelf.desk.now,
-        horizon=shelf.desk.now - 3 * MINUTE,
-        **more,
-    )
+    times = {"before": shelf.desk.now, "horizon": shelf.desk.now - 3 * MINUTE} | more
+    return Job(place=shelf.place, folder=str(shelf.folder.path), **times)
 
 
 @pytest.mark.parametrize("boundary", sorted(set(ArchiveBoundary) - OF_ERASING - OF_RANGES))
 def test_a_closing_that_is_killed_leaves_the_book_as_it_was_or_closed(shelf: Shelf, boundary: ArchiveBoundary) -> None:
     truth = Truth(shelf)
     deaths = 0
+    later = {"horizon": shelf.desk.now + DAY} if boundary is ArchiveBoundary.DURING_GATHER else {}
     for nth in range(1, TIMES + 1):
-        deaths += die(job_of(shelf, boundary=boundary.value, nth=nth))
+        deaths += die(job_of(shelf, boundary=boundary.value, nth=nth, **later))
         truth.holds()
     assert deaths
 
-    assert not die(job_of(shelf))
+    assert not die(job_of(shelf, **later))
     truth.holds()
     found = shelf.check()
     assert found.clean, found.faults

@@ -134,7 +134,7 @@ async def _replay(app: Crossfoot, job: Job) -> int:
     """Go on with the replays that others left, and then have one of its own; what died dies again, and nothing else happens."""
     await _worker(app).run(until_idle=True)
     worker = _worker(app)
-    policy = Policy(canary=1, stage=16, rate=10_000.0, window=8, max_errors=1.0, max_again=1.0, patience=20.0)
+    policy = Policy(canary=1, stage=16, rate=10_000.0, window=16, max_errors=1.0, max_again=1.0, patience=20.0)
     asked = Asked(selection=Selection(), by="tests", why="crash")
     ends = set()
     async with anyio.create_task_group() as tasks:

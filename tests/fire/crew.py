@@ -21,7 +21,7 @@ class Crew:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
-        self._environment = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+        self._environment = {**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
         self._log = (folder / "log").open("ab")
         self._running: list[subprocess.Popen[bytes]] = []
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -347,6 +350,24 @@ class TestScenarios:
         finally:
             desk.execute("DROP TABLE invoices")
 
+    def test_an_invariant_that_nobody_can_answer(self, desk: Lectern) -> None:
+        desk.execute("CREATE TABLE invoices (case_id TEXT)")
+        stated = invariant("billed once", "SELECT case_id FROM invoices GROUP BY 1 HAVING count(*) > 1", ids="case_id")
+        invariants.register(desk.book, [stated])
+        watch = Watch(desk)
+        desk.execute("INSERT INTO invoices VALUES ('4711'), ('4711')")
+        watch.look()
+        desk.execute("DROP TABLE invoices")
+        watch.wait(360)
+        turn = watch.opened()["invariant not known"]
+        assert (turn.about, turn.told.step) == ("billed once", "crossfoot outcomes")
+        assert [turn.alert for turn in watch.turns if turn.change is Change.closed] == [], "no answer is no good news"
+        desk.execute("CREATE TABLE invoices (case_id TEXT)")
+        try:
+            assert {turn.alert for turn in watch.look()} == {"invariant broken", "invariant not known"}
+        finally:
+            desk.execute("DROP TABLE invoices")
+
     def test_failures_that_explode(self, desk: Lectern) -> None:
         watch = Watch(desk)
         watch.look()
@@ -639,6 +660,80 @@ class TestTelling:
         assert len(hook.letters) == 1
         assert noted(desk) == [("opened", "sent", 1)]
 
+    def test_whoever_begins_to_watch_is_told_of_what_is_open_however_it_was_opened(
+        self, desk: Lectern, hook: Hook
+    ) -> None:
+        desk.story("gone", (Kind.PUBLISHED, 0), (Kind.VANISHED, 0))
+        post_all(desk.book)
+        look(desk.book)  # as `crossfoot alerts check` does, with nobody to tell
+        first, second = Webhook(hook.url), Webhook(f"{hook.url}&second")
+        for target in (first, second, first):
+            look(desk.book, targets=[target.name])
+            deliver(desk.book, [target])
+        assert [letter["event"] for letter in hook.letters] == ["opened", "opened"]
+        desk.clock.advance(1800)
+        look(desk.book)
+        deliver(desk.book, [first, second])
+        assert [letter["event"] for letter in hook.letters[2:]] == ["closed", "closed"], (
+            "whoever looked when it was over"
+        )
+
+    def test_the_end_is_not_told_before_the_beginning(self, desk: Lectern, hook: Hook) -> None:
+        target = Webhook(hook.url)
+        hook.answers = [503, 503, 503]
+        vanish(desk, target)
+        deliver(desk.book, [target])
+        desk.clock.advance(1800)
+        look(desk.book, targets=[target.name])
+        for _ in range(5):
+            deliver(desk.book, [target])
+            desk.clock.advance(600)
+        assert [letter["event"] for letter in hook.letters] == ["opened", "opened", "opened", "opened", "closed"]
+
+    @pytest.mark.parametrize(("status", "repeat"), [(500, True), (502, True), (504, True), (503, False), (429, False)])
+    def test_an_error_after_which_it_may_have_been_heard_is_a_doubt(
+        self, desk: Lectern, hook: Hook, status: int, repeat: bool
+    ) -> None:
+        target = Webhook(hook.url)
+        hook.answers = [status]
+        vanish(desk, target)
+        for _ in range(2):
+            deliver(desk.book, [target])
+            desk.clock.advance(60)
+        assert [letter["repeat"] for letter in hook.letters] == [False, repeat]
+
+    def test_a_webhook_that_answers_byte_by_byte_has_its_time_as_a_whole(self, desk: Lectern) -> None:
+        done = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def trickle() -> None:
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    while not done.wait(0.05):
+                        connection.sendall(b"H")
+
+            thread = threading.Thread(target=trickle)
+            thread.start()
+            target = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.5)
+            vanish(desk, target)
+            begun = time.monotonic()
+            (notice,) = deliver(desk.book, [target])
+            assert time.monotonic() - begun < 20
+            assert notice.state == "in doubt"
+            done.set()
+            thread.join(20)
+
+    def test_who_does_not_answer_is_asked_once_a_look_and_keeps_nobody_else_waiting(
+        self, desk: Lectern, hook: Hook
+    ) -> None:
+        silent, listening = Webhook("http://127.0.0.1:9/"), Webhook(hook.url)
+        for number in range(5):
+            desk.story(f"gone-{number}", (Kind.PUBLISHED, 0), (Kind.VANISHED, 0), queue=f"q{number}")
+        post_all(desk.book)
+        look(desk.book, targets=[silent.name, listening.name])
+        told = deliver(desk.book, [silent, listening])
+        assert [notice.state for notice in told] == ["refused", *["sent"] * 5]
+
     def test_it_is_given_up_after_a_while(self, desk: Lectern) -> None:
         target = Webhook("http://127.0.0.1:9/")
         vanish(desk, target)
@@ -662,7 +757,12 @@ class TestTelling:
 
     @pytest.mark.parametrize(
         ("line", "timeout", "state"),
-        [("false", 10.0, "refused"), ("sleep 60", 0.2, "in doubt"), ("/no/such/program", 10.0, "refused")],
+        [
+            ("false", 10.0, "refused"),
+            ("sleep 60", 0.2, "in doubt"),
+            ("/no/such/program", 10.0, "refused"),
+            ("sh -c 'kill -9 $$'", 10.0, "in doubt"),
+        ],
     )
     def test_a_command_that_fails_or_takes_too_long_is_told_of(
         self, desk: Lectern, line: str, timeout: float, state: str
@@ -676,9 +776,15 @@ class TestTelling:
         assert "secret" not in Webhook(hook.url).name
         assert "secret" not in Command("curl -H 'Authorization: secret'").name
 
-    @pytest.mark.parametrize("url", ["ftp://example.com/", "file:///etc/passwd", "example.com", "http://"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "ftp://example.com/", "file:///etc/passwd", "example.com", "http://", "http://a..b/", "http://example.com:x/",
+            "http://example.com/a b", "http://example.com/caf\u00e9", "http://[::1/",
+        ],
+    )  # fmt: skip
     def test_a_webhook_is_a_web_address(self, url: str) -> None:
-        with pytest.raises(UsageError, match="http://"):
+        with pytest.raises(UsageError, match="--webhook takes an address"):
             Webhook(url)
 
     @pytest.mark.parametrize("line", ["", "'"])

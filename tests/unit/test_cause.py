@@ -313,3 +313,42 @@ def test_what_a_driver_raised_is_named_where_its_wrapping_has_another_name() -> 
         raise sqlalchemy.exc.IntegrityError("INSERT", {}, UniqueViolation("there is one"))
 
     assert cause(write).text == "UniqueViolation: there is one"
+
+
+class Wrapped(Exception):
+    """What a handler makes of everything that fails."""
+
+
+def wrapped(inner: Callable[[], object], *, said: bool) -> Cause:
+    try:
+        try:
+            inner()
+        except Exception as error:
+            if said:
+                raise Wrapped(str(error)) from error
+            raise Wrapped(str(error)) from None
+    except Wrapped as error:
+        return cause_of(error)
+    raise AssertionError("it did not fail")
+
+
+def test_what_is_wrapped_at_one_place_is_as_many_causes_as_it_was_before() -> None:
+    causes = [
+        wrapped(inner, said=True) for inner in (lambda: int("x"), lambda: int("y"), lambda: dict[str, int]()["amount"])
+    ]
+
+    assert causes[0].fingerprint != causes[2].fingerprint
+    assert [cause.title.partition(", ")[2] for cause in causes] == ["because of ValueError"] * 2 + [
+        "because of KeyError"
+    ]
+    assert (
+        wrapped(lambda: int("x"), said=False).fingerprint
+        == wrapped(lambda: dict[str, int]()["amount"], said=False).fingerprint
+    ), "not said"
+
+
+def test_exceptions_that_are_each_others_cause_have_one() -> None:
+    one, other = ValueError("a"), KeyError("b")
+    one.__cause__, other.__cause__ = other, one
+
+    assert cause_of(one).title.endswith("because of KeyError")

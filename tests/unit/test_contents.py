@@ -167,3 +167,56 @@ def test_a_queue_that_is_too_long_is_compared_by_its_own_count_and_the_note_says
 
     assert found.holds
     assert "within the tolerance of 10 and 10 (more than 2 messages are not compared by id)" in found.notes[0]
+
+
+def dead(book: Lectern, count: int) -> list[str]:
+    for number in range(count):
+        book.story(f"dead-{number}", *DIED)
+    book.clock.advance(11)
+    return [f"{SOURCE}|dead-{number}" for number in range(count)]
+
+
+def counted(count: int, letters: Sequence[str] | None) -> Depth:
+    """A queue that tells numbers, and lists its dead letters when it is asked to."""
+    return Depth(held=0, in_flight=0, dead=count, as_of=0, letters=lambda: letters)
+
+
+def test_second_copies_among_dead_letters_that_were_counted_are_no_difference(book: Lectern) -> None:
+    """A burial without an answer is done again, and some brokers then have the dead letter twice."""
+    names = dead(book, 20)
+
+    found = holdings(book, counted(40, names * 2))
+
+    assert (found.holds, found.ids) == (True, ())
+    assert "20 dead in the book, and 40 dead letters, compared by id: those beside are second copies" in found.notes[0]
+
+
+def test_what_second_copies_hide_is_named_when_the_letters_are_listed(book: Lectern) -> None:
+    names = dead(book, 20)
+    book.story("open", PUBLISHED)
+    book.clock.advance(11)
+
+    found = holdings(book, counted(40, [*names[1:], f"{SOURCE}|open"]))
+
+    assert (found.holds, sorted(found.ids)) == (False, ["dead-0", "open"])
+    assert "1 open in the book, and among the dead letters; 1 dead in the book, and not among" in found.notes[0]
+
+
+def test_letters_that_cannot_be_listed_leave_the_numbers(book: Lectern) -> None:
+    dead(book, 20)
+
+    found = holdings(book, counted(40, None))
+
+    assert found.holds is False
+    assert "0 and 40 in the queue by its own count, not within the tolerance of 10 and 10" in found.notes[0]
+
+
+def test_letters_are_not_listed_where_their_number_fits(book: Lectern) -> None:
+    dead(book, 20)
+
+    def letters() -> None:
+        pytest.fail("SQS hides what is listed from everybody else")
+
+    found = holdings(book, Depth(held=0, in_flight=0, dead=21, as_of=0, letters=letters))
+
+    assert found.holds

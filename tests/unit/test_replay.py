@@ -122,6 +122,15 @@ class TestPolicy:
         assert reason is not None
         assert "0badc0ffee00" in reason
 
+    def test_what_is_expected_and_does_not_come_aborts_beyond_its_share(self) -> None:
+        policy = Policy(canary=10, stage=500, max_breaches=0.05)
+
+        reason = reason_to_abort(policy, 1, Tally(moved=10, breached={"billed": 1}))
+        assert reason is not None
+        assert "'billed'" in reason
+        assert reason_to_abort(policy, 6, Tally(moved=320, breached={"billed": 16, "told": 16})) is None
+        assert reason_to_abort(policy, 6, Tally(moved=320, breached={"billed": 17}))
+
     def test_slowness_aborts_where_it_is_bounded(self) -> None:
         slow = Tally(moved=3, slowest=6 * SECOND)
 

@@ -2,8 +2,10 @@
 
 A fingerprint covers the exception's type, the place in the payload for schema failures, and the frames of the
 traceback as `module:function`, each once (so that a recursion is one cause at any depth), without line numbers (so
-that an unrelated edit does not make a new cause) and without the exception's text (which holds ids and values). The line
-is told beside it, as that of this one failure.
+that an unrelated edit does not make a new cause) and without the exception's text (which holds ids and values). Of an
+exception that was raised because of others it covers these, too, each by its type and the place it came from: whoever wraps
+everything that fails in one exception at one place has not made one cause of it. The line is told beside it, as that of
+this one failure.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from crossfoot.errors import CrossfootError, PayloadInvalid
 
 MAX_TEXT = 500
 """Characters of an exception's text that an entry keeps."""
+
+MOST_BENEATH = 10
+"""Exceptions behind one that are looked at."""
 
 HINTS = {
     "database is locked": "another connection was writing. If that is the handler's own transaction, write over tx.execute, or over "
@@ -81,6 +86,7 @@ def _cause_of(error: BaseException, handler: str) -> Cause:
     kind = _name(type(error))
     names = _frames(error)
     frames = list(dict.fromkeys(names))
+    beneath = [] if isinstance(error, CrossfootError) else list(_beneath(error))
     if isinstance(error, PayloadInvalid):
         place = _INDEX.sub("[]", error.path)
     elif isinstance(error, CrossfootError):
@@ -88,11 +94,13 @@ def _cause_of(error: BaseException, handler: str) -> Cause:
     else:
         place = names[-1] if names else handler
     kind, place, frames = _keepable(kind), _keepable(place), [_keepable(frame) for frame in frames]
-    print_of = "\n".join((kind, place, *frames))
+    because = [_keepable(f"because of {_name(type(one))} at {(_frames(one) or [''])[-1]}") for one in beneath]
+    print_of = "\n".join((kind, place, *frames, *because))
+    title = f"{type(error).__name__} at {place}" if place else type(error).__name__
     return Cause(
         fingerprint=blake2b(print_of.encode(), digest_size=6).hexdigest(),
         kind=kind,
-        title=_keepable(f"{type(error).__name__} at {place}" if place else type(error).__name__),
+        title=_keepable(title + (f", because of {type(beneath[-1]).__name__}" if beneath else "")),
         frames="\n".join(frames),
         text=_words(error)[:MAX_TEXT],
         raised=_keepable(_raised(error)),
@@ -144,6 +152,18 @@ def running(called_by: str) -> list[tuple[FrameType, int]]:
 
 def _at(frame: FrameType, line: int) -> str:
     return f"{_file(frame)}:{line} {frame.f_code.co_qualname.rpartition('<locals>.')[2]}()"
+
+
+def _beneath(error: BaseException) -> Iterator[BaseException]:
+    """What it was raised because of, outermost first, each once."""
+    seen = {id(error)}
+    one: BaseException | None = error
+    while one is not None and len(seen) <= MOST_BENEATH:
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        if one is None or id(one) in seen:
+            return
+        seen.add(id(one))
+        yield one
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -57,6 +57,9 @@ class Depth(msgspec.Struct, frozen=True):
     as_of: Micros
     why: str = ""
     """Why it was counted only, where it could be listed."""
+    letters: Callable[[], Collection[str] | None] | None = None
+    """Lists its dead letters, each by the names that its message may have in the book: asked where their number does not fit, because
+    one message may have left several. `None`: they cannot be listed."""
 
 
 class Gaps(msgspec.Struct, frozen=True):
@@ -168,8 +171,10 @@ def compare_depth(
     (in_hand,) = connection.execute(IN_HAND, (queue, now)).fetchone()  # not every queue sees what others hold
     fits, tolerance = depth_agrees(len(opened), depth.held, max(depth.in_flight, in_hand))
     dead_fit, dead_tolerance = depth_agrees(len(dead), depth.dead, 0)
-    holds = fits and dead_fit
     gone: list[str] = []
+    if fits and not dead_fit and depth.letters is not None and (lying := depth.letters()) is not None:
+        return _compare_dead(connection, queue, depth, opened, dead, frozenset(lying), now)
+    holds = fits and dead_fit
     if holds and (keys := _nowhere(opened, dead, depth)):
         gone, _ = judge(connection, keys, now - QUIET, until_due=True)
         again = look() if gone else None
@@ -187,6 +192,31 @@ def compare_depth(
     return Finding(
         identity="holdings", queue=queue, holds=holds and not gone, text=text, ids=tuple(gone), count=len(gone)
     )  # fmt: skip
+
+
+def _compare_dead(
+    connection: Connection, queue: str, depth: Depth, opened: dict[str, int], dead: dict[str, int], lying: Collection[str],
+    now: Micros,
+) -> Finding:  # fmt: skip
+    """Compare the dead letters by id, where their number does not fit: a message whose burial got no answer is buried twice."""
+    texts: list[str] = []
+    ids: list[str] = []
+    for what, keys in (
+        ("open in the book, and among the dead letters", [key for name, key in opened.items() if name in lying]),
+        ("dead in the book, and not among the dead letters", [key for name, key in dead.items() if name not in lying]),
+    ):
+        sure, young = judge(connection, keys, now - TOLERANCE)
+        ids += sure
+        texts += [f"{len(sure):,} {what}"] if sure else []
+        texts += [f"{young:,} differences younger than {TOLERANCE // SECOND} s are not judged yet"] if young else []
+    text = (
+        f"{len(opened):,} open in the book, and {depth.held:,} in the queue by its own count; {len(dead):,} dead in the book, and "
+        f"{depth.dead:,} dead letters, compared by id: "
+    )
+    text += "; ".join(texts) or "those beside are second copies, or of messages that have ended"
+    return Finding(
+        identity="holdings", queue=queue, holds=not ids, text=text, ids=tuple(ids[:MOST_IDS]), count=len(ids)
+    )
 
 
 def _nowhere(opened: dict[str, int], dead: dict[str, int], depth: Depth) -> list[int]:

@@ -82,22 +82,43 @@ def close_episode(connection: Connection, alert: str, about: str, now: Micros) -
     return int(row[0]) if row else None
 
 
-def decide(connection: Connection, episode: int, what: str, targets: Iterable[str], now: Micros) -> None:
-    """Decide that they are told."""
-    connection.executemany(
-        "INSERT INTO crossfoot_notices (episode, what, target, state, at, tries) VALUES (?, ?, ?, ?, ?, 0) "
-        "ON CONFLICT (episode, what, target) DO NOTHING",
-        [(episode, what, target, DECIDED, now) for target in targets],
-    )
+_OPENED, _CLOSED = "opened", "closed"
+
+_INVITE = f"""
+INSERT INTO crossfoot_notices (episode, what, target, state, at, tries)
+SELECT number, '{_OPENED}', CAST(:target AS TEXT), '{DECIDED}', CAST(:now AS BIGINT), 0 FROM crossfoot_episodes WHERE closed_at IS NULL
+ON CONFLICT (episode, what, target) DO NOTHING
+"""
+
+_END = f"""
+INSERT INTO crossfoot_notices (episode, what, target, state, at, tries)
+SELECT episode, '{_CLOSED}', target, '{DECIDED}', CAST(:now AS BIGINT), 0 FROM crossfoot_notices
+WHERE episode = :episode AND what = '{_OPENED}'
+ON CONFLICT (episode, what, target) DO NOTHING
+"""
+
+
+def decide_opened(connection: Connection, targets: Iterable[str], now: Micros) -> None:
+    """Decide that they are told of every episode that is open, each once: whoever opened it may have had nobody to tell."""
+    connection.executemany(_INVITE, [{"target": target, "now": now} for target in targets])
+
+
+def decide_closed(connection: Connection, episode: int, now: Micros) -> None:
+    """Decide that those are told that it is over who are told that it began, whoever looks now."""
+    connection.execute(_END, {"episode": episode, "now": now})
 
 
 _COLUMNS = "episode, what, target, state, at, tries, answer"
 
 _WAITING = f"""
-SELECT {_COLUMNS} FROM crossfoot_notices
+SELECT {_COLUMNS} FROM crossfoot_notices n
 WHERE target = :target AND (state IN ('{DECIDED}', '{REFUSED}', '{IN_DOUBT}') AND at <= :now OR state = '{SENDING}' AND at <= :lost)
+  AND (what = '{_OPENED}' OR NOT EXISTS (
+    SELECT 1 FROM crossfoot_notices o WHERE o.episode = n.episode AND o.target = n.target AND o.what = '{_OPENED}'
+      AND o.state NOT IN ('{SENT}', '{GIVEN_UP}')))
 ORDER BY episode, what DESC
 """
+"""That an episode is over is not told before it was told that it began: whoever hears them the other way round believes that it lasts."""
 
 
 def waiting(connection: Connection, target: str, now: Micros, lost: Micros) -> list[Notice]:

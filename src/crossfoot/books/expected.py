@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
+from crossfoot.books.grouped import grouped, keys_text
 from crossfoot.books.horizon import START
 from crossfoot.books.lines import newest
 from crossfoot.clock import Micros
@@ -118,6 +119,14 @@ GROUP BY e.number, e.due
 OPENING = {by: _opening(by) for by in _ABOUT}
 ANSWERING = {by: _answering(by) for by in _ABOUT}
 
+ANSWERED = {
+    by: grouped(
+        f"SELECT m.key, ({_FOUND[by]}) FROM {{messages}} m WHERE m.key IN {{keys}} AND m.type = :after AND m.at >= :since"
+    )
+    for by in _ABOUT
+}
+"""Of a group, the messages of a type, and the earliest outcome that answers each."""
+
 _ADD = """
 INSERT INTO crossfoot_expected (expectation, message, id, name, at, due, answered) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (expectation, message) DO NOTHING
@@ -145,6 +154,21 @@ class Kept(NamedTuple):
     met: int
     excused: int
     evaluated_at: Micros
+
+
+class Proven(NamedTuple):
+    """A message that a replay has brought back, and how that ended."""
+
+    message: int
+    moved_at: Micros
+    fate: Fate
+
+
+class Outlook(NamedTuple):
+    """How such messages stand: those of which something may still come in time, and by expectation those of which it did not."""
+
+    waiting: frozenset[int]
+    breached: Mapping[str, Sequence[int]]
 
 
 class Group(NamedTuple):
@@ -214,6 +238,14 @@ def opening(connection: Connection, by: str, group: Group, parameters: Mapping[s
 def answering(connection: Connection, by: str, group: Group, parameters: Mapping[str, Any]) -> list[Any]:
     """Open messages that were answered in the group: number, due, answered before, answered now."""
     return connection.execute(ANSWERING[by], {**parameters, **group._asdict()}).fetchall()
+
+
+def answered(
+    connection: Connection, by: str, keys: Iterable[int], parameters: Mapping[str, Any]
+) -> list[tuple[int, Micros | None]]:
+    """Those of the messages of which something is expected: key, and the earliest outcome that answers it so far."""
+    rows = connection.execute(ANSWERED[by], {**parameters, "keys": keys_text(keys)})
+    return [(int(key), at) for key, at in rows]
 
 
 def over(connection: Connection, name: str, now: Micros) -> list[tuple[int, Fate]]:

@@ -50,8 +50,9 @@ class PostgresDatabase:
                     raise NotAnswered(TOO_LONG) from error
                 if error.sqlstate == "25006":
                     raise NotAnswered(f"it does more than read ({first_line(error)})") from error
-                if error.sqlstate is None or is_outside(error):
+                if _is_gone(error):
                     raise explain(error, self.name) from error
+                # Also what it may not read, or is too large for the server's memory: the book itself can be used.
                 raise NotAnswered(first_line(error)) from error
 
     @contextmanager
@@ -77,6 +78,12 @@ class PostgresDatabase:
         if text != self._told:
             cutting.logger.warning("%s: %s", self.name, text)
         self._told = text
+
+
+def _is_gone(error: psycopg.Error) -> bool:
+    """Whether the connection or the server is the matter: it began the transaction of the question, and answers no more."""
+    state = error.sqlstate
+    return state.startswith(("08", "57P")) if state else isinstance(error, psycopg.OperationalError)
 
 
 class _Migration:

@@ -64,7 +64,9 @@ class SqliteFile:
             until = time.monotonic() + seconds
             connection.set_progress_handler(lambda: time.monotonic() > until, _EVERY)
             cursor = connection.execute(statement)
-            return gathered([column[0] for column in cursor.description or ()], cursor, until)
+            if cursor.description is None:
+                raise NotAnswered("it is no question: write a SELECT that finds what is wrong")
+            return gathered([column[0] for column in cursor.description], cursor, until)
         except (sqlite3.Error, sqlite3.Warning) as error:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
                 raise NotAnswered(TOO_LONG) from error

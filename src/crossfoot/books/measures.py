@@ -29,5 +29,15 @@ FATE = f"CASE {_PROOF_CASES} ELSE CASE latest % {RANKS} {_LATEST_CASES} ELSE 0 E
 FATE_NAMES = " ".join(f"WHEN {fate.value} THEN '{fate_measure(fate)}'" for fate in Fate)
 """From a fate to its measure."""
 
+
+def added_to(table: str) -> str:
+    """The end of an INSERT that adds sums to those of `tallies` or `archived`, where there are some."""
+    old = f"crossfoot_{table}"
+    return f"""
+ON CONFLICT (bucket, queue, type, measure)
+DO UPDATE SET count = {old}.count + excluded.count, d0 = {old}.d0 + excluded.d0, d1 = {old}.d1 + excluded.d1
+"""
+
+
 KINDS = ", ".join(f"({kind.value}, '{entry_measure(kind)}')" for kind in MEASURED_KINDS)
 """Kinds and their measures, as rows."""

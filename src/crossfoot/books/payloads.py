@@ -37,12 +37,16 @@ Keeping = bool | Payloads
 def kept(keeping: Keeping, body: bytes, *, type: str, subject: str | None) -> bytes | None:
     """What the book keeps of an encoded message.
 
-    A `store` that raises keeps nothing: what it was to take out must not be stored, and the message must not be lost for it.
+    A `store` that raises, or returns what is neither bytes nor nothing, keeps nothing: what it was to take
+    out must not be stored, and the message must not be lost for it.
     """
     if isinstance(keeping, bool):
         return body if keeping else None
     try:
-        return keeping.store(body, type=type, subject=subject)
+        stored: object = keeping.store(body, type=type, subject=subject)
+        if stored is None or isinstance(stored, bytes):
+            return stored
+        raise TypeError
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything, and its text may hold the payload
         logger.error(
             "payloads.store raised %s for a message of type %s: its payload is not kept", error.__class__.__name__, type

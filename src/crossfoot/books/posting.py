@@ -21,7 +21,7 @@ from typing import NamedTuple
 from crossfoot.books import horizon
 from crossfoot.books.digest import Tally
 from crossfoot.books.entry import RANKS, Kind
-from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION
+from crossfoot.books.measures import FATE, FATE_NAMES, KINDS, OPERATION, added_to
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.connection import Connection
@@ -56,11 +56,7 @@ UPDATE crossfoot_messages SET marks = t.marks, latest = t.latest, due = t.due, f
 FROM temp.moved t WHERE key = +t.message
 """
 
-_ADD = """
-ON CONFLICT (bucket, queue, type, measure)
-DO UPDATE SET count = crossfoot_tallies.count + excluded.count,
-  d0 = crossfoot_tallies.d0 + excluded.d0, d1 = crossfoot_tallies.d1 + excluded.d1
-"""
+_ADD = added_to("tallies")
 
 # What moved, summed over the messages that moved alike: a handful of rows, so that naming the measures costs nothing.
 _SUM = """

@@ -7,14 +7,14 @@ when the last part is written: count and digest are kept, and compared before an
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.fate import Fate
+from crossfoot.books.grouped import grouped
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.dialect import differs
@@ -122,18 +122,6 @@ UPDATE crossfoot_replays SET state = ?, count = ?, d0 = ?, d1 = ? WHERE number =
 """
 
 
-def _both(statement: str) -> str:
-    """A statement with `{keys}` for a JSON list of keys, and `{messages}` for messages without what is posted of them."""
-    sqlite = statement.replace("{keys}", "(SELECT value FROM json_each(:keys))").replace(
-        "{messages}", "crossfoot_messages"
-    )
-    # An array is looked up by index; of a set of rows PostgreSQL guesses a hundred, and joins thousands one by one.
-    postgres = statement.replace(
-        "IN {keys}", "= ANY(ARRAY(SELECT v::bigint FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS v))"
-    ).replace("{messages}", "crossfoot_records")
-    return differs(sqlite, postgres=postgres)
-
-
 _LATEST_CAUSE = f"""
 (SELECT f.cause FROM crossfoot_entries f WHERE f.message = m.key AND f.cause IS NOT NULL
  ORDER BY f.attempt * {RANKS} + f.kind DESC LIMIT 1)
@@ -170,19 +158,19 @@ SELECT m.key, m.id FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS w JOIN
 """,
 )
 
-ADD_MEMBERS = _both(f"""
+ADD_MEMBERS = grouped(f"""
 INSERT INTO crossfoot_replay_members (replay, message, class, fate, latest, cause, state)
 SELECT :replay, m.key, '{READY}', m.fate, m.latest, {_LATEST_CAUSE}, '{WAITING}' FROM crossfoot_messages m WHERE m.key IN {{keys}}
 """)
 
-CANDIDATES = _both("""
+CANDIDATES = grouped("""
 SELECT m.key, m.type, m.subject, m.sequence, m.operation, m.source || '|' || m.id, m.body FROM crossfoot_messages m
 WHERE m.key IN {keys} ORDER BY m.key
 """)
 
 
 def _classify(class_: str, reason: str, where: str) -> str:
-    return _both(
+    return grouped(
         f"UPDATE crossfoot_replay_members SET class = '{class_}', reason = {reason} "
         f"WHERE replay = :replay AND class = '{READY}' AND message IN {{keys}} AND {where}"
     )
@@ -227,7 +215,7 @@ UPDATE crossfoot_replay_members SET state = '{LEFT}'
 WHERE replay = ? AND state = '{WAITING}' AND class NOT IN ({", ".join(f"'{one}'" for one in MOVES)})
 """
 
-MEMBERSHIP = _both("""
+MEMBERSHIP = grouped("""
 SELECT count(*), CAST(coalesce(sum(m.d0), 0) AS BIGINT), CAST(coalesce(sum(m.d1), 0) AS BIGINT) FROM crossfoot_replay_members r
 JOIN {messages} m ON m.key = r.message WHERE r.replay = ?
 """)
@@ -236,7 +224,7 @@ BY_CLASS = """
 SELECT class, reason, count(*), min(message) FROM crossfoot_replay_members WHERE replay = ? GROUP BY class, reason
 """
 
-SEQUENCES = _both("""
+SEQUENCES = grouped("""
 SELECT s.subject, s.last FROM crossfoot_sequences s
 WHERE s.handler = :handler AND s.subject IN (SELECT m.subject FROM {messages} m WHERE m.key IN {keys})
 """)
@@ -314,6 +302,16 @@ OF_STAGE = """
 SELECT state, ended, count(*), max(ended_at - moved_at) FROM crossfoot_replay_members WHERE replay = ? AND stage = ? GROUP BY state, ended
 """
 
+PROVEN_OF_STAGE = f"""
+SELECT message, moved_at, ended FROM crossfoot_replay_members
+WHERE replay = ? AND stage = ? AND state = '{DONE}' AND ended IN ({_PROVEN})
+"""
+
+PROVEN_NOW = f"""
+SELECT r.message, r.moved_at, m.fate FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message
+WHERE r.replay = ? AND r.base IS NOT NULL AND m.fate IN ({_PROVEN})
+"""
+
 LETTERS = """
 SELECT r.message, r.letters FROM crossfoot_replay_members r WHERE r.replay = ? AND r.letters IS NOT NULL
   AND (r.ended IS NOT NULL OR r.message NOT IN (SELECT message FROM crossfoot_outbox))
@@ -323,7 +321,7 @@ ended was sent, though its sender may have died before it could note that."""
 
 FORGOT = "UPDATE crossfoot_replay_members SET letters = NULL WHERE replay = ? AND message = ?"
 
-SEEN_SINCE = _both("""
+SEEN_SINCE = grouped("""
 SELECT e.message, e.kind, e.attempt, e.at, e.cause FROM crossfoot_entries e WHERE e.message IN {keys}
 """)
 
@@ -344,6 +342,8 @@ ANY_FATE = (
     "WHERE r.replay = ? GROUP BY r.class, r.state, m.fate"
 )
 
+IDS = grouped("SELECT m.id FROM {messages} m WHERE m.key IN {keys} ORDER BY m.key")
+
 IDS_OF_CLASS = (
     "SELECT m.id FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message "
     "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
@@ -363,11 +363,6 @@ SELECT count(*), avg(took) FROM (
     WHERE m.type = ? AND m.queue = ? ORDER BY o.number DESC LIMIT 200) AS recent ON recent.message = e.message
   WHERE e.kind IN ({Kind.RECEIVED.value}, {Kind.COMMITTED.value}) GROUP BY e.message, e.delivery) AS ended WHERE took IS NOT NULL
 """
-
-
-def keys_text(keys: Iterable[int]) -> str:
-    """Keys as the statements for groups take them."""
-    return json.dumps(list(keys))
 
 
 def get(connection: Connection, number: int) -> Replay | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from crossfoot.books import lately, queries
@@ -14,10 +15,12 @@ from crossfoot.books.contents import Contents
 from crossfoot.books.custody import Depth
 from crossfoot.books.stock import Part
 from crossfoot.cli.balance import seconds
+from crossfoot.cli.check_promises import broken
 from crossfoot.cli.check_queues import service_of
 from crossfoot.cli.depths import contents_of
 from crossfoot.cli.loading import book_to_name, load_app
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
+from crossfoot.cli.outcomes_up_to_date import evaluate_new
 from crossfoot.cli.output import Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.connection import shown
@@ -74,15 +77,16 @@ def check(
     accepted = _accepted(accept or [])
     part, recovers = Part(queue=queue, type=type_), seconds(recovery, "--recovery")
     app = load_app(service) if service is not None else None
-    if db is None and app is not None:
-        db = book_to_name(app)
+    db = book_to_name(app) if db is None and app is not None else db
     with reading(db) as (connection, path):
         behind = catch_up(path, connection)
         queries.check_names(connection, queue=queue, type_=type_)
         known = [name for name in lately.queues(connection) if queue in (None, name)]
-        told = service_of(path, known, app, ask=not no_queue)
-        ask = None if no_queue else _forgiving(partial(contents_of, path=path))
+        behind = behind or evaluate_new(path, connection)
         now = time.time_ns() // 1000
+        told = service_of(path, known, app, ask=not no_queue, now=None if type_ else now)
+        told = msgspec.structs.replace(told, promises=tuple(broken(connection, now, part)))
+        ask = None if no_queue else _forgiving(partial(contents_of, path=path))
         found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")
@@ -90,8 +94,7 @@ def check(
         print_json(document(found))
     elif not (quiet and found.well):
         show(Output(color, db=db), found, path)
-    if not found.well or behind:
-        raise typer.Exit(1)
+    raise typer.Exit(int(not found.well or bool(behind)))
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:

@@ -47,7 +47,8 @@ def close(
     do, superseded, duplicate. Dead letters and the like stay in the book, for somebody may still want them.
 
     why, balance and verify answer for closed messages as before. Completed operations stay known for the deduplication horizon (the
-    setting `horizon`, 90 days), so a copy that comes late takes no effect again.
+    setting `horizon`, 90 days), so a copy that comes late takes no effect again. Past the horizon balance has archived messages by
+    the day, and not by the minute.
 
     It may be run while workers work, from cron, and killed at any time: the book is then as it was or closed, and the next run goes on.
     """
@@ -86,4 +87,7 @@ def show(out: Output, done: Closed, folder: str) -> None:
     out.labelled("pruned", [plural(done.pruned, "message")] if done.pruned else [])
     out.labelled("left", [f"{plural(done.open, 'older bucket')} with open messages"] if done.open else [])
     out.labelled("forgotten", [f"{plural(done.forgotten, 'operation key')} past the horizon"] if done.forgotten else [])
+    out.labelled(
+        "gathered", [f"{plural(done.gathered, 'tally', 'tallies')} into those of days"] if done.gathered else []
+    )
     out.labelled("taken away", [f"{name}: a closing was killed before it was sealed" for name in done.removed])

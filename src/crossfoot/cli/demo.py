@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="chooses which events suffer which fault, and when workers are killed")] = 7,
     db: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="keep the book in this new file; otherwise it is thrown away at the end"),
+        typer.Option(
+            metavar="PATH",
+            help="keep the book in this new file; otherwise it is thrown away after a demo that went well",
+        ),
     ] = None,
     database: DatabaseUrl = None,
     queue: Annotated[
@@ -100,13 +104,24 @@ def demo(
         )  # fmt: skip
         with progress(options) as watcher:
             result = _run(options, watcher)
-        with reading(path) as (connection, _):
+        db = _saved(path) if result.problems and database is None and db is None else db
+        with reading(str(db or path)) as (connection, _):
             if as_json:
                 print_json(document(result, connection, kept=db))
             else:
                 show(Output(color), result, connection, kept=db)
     if result.problems:
         raise typer.Exit(1)
+
+
+def _saved(path: str) -> Path:
+    """The book of a demo that did not go well, where whoever wants to know why finds it: with all that was written, and with what
+    the other commands are asked."""
+    kept = Path(tempfile.mkdtemp(prefix="crossfoot-demo-failed-")) / "demo.db"
+    with closing(sqlite3.connect(path)) as book, closing(sqlite3.connect(kept)) as copy:
+        book.backup(copy)
+    note(f"the book is kept, because the demo did not go well: {kept}")
+    return kept
 
 
 def _book(folder: Path, db: Path | None, database: str | None) -> AbstractContextManager[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -42,7 +43,7 @@ def contents_of(queue: str, path: str) -> Contents | Depth | None:
     Raises:
         QueueUnavailable: it could not be asked; `--no-queue` does without.
     """
-    return _asked(queue, path, _ask)
+    return _asked(queue, path, partial(_ask, again=lambda: _asked(queue, path, _letters)))
 
 
 def depth_of(queue: str, path: str) -> Depth | None:
@@ -103,11 +104,35 @@ async def _ask_depth(queue: Queue) -> Depth:
     return Depth(held=depth.held, in_flight=depth.in_flight, dead=depth.dead, as_of=depth.as_of)
 
 
-async def _ask(queue: Queue) -> Contents | Depth:
+async def _letters(queue: Queue) -> frozenset[str] | None:
+    """Names of the messages whose dead letters lie there, as their envelopes have them and as the book may call them; `None` if they
+    cannot be listed in time, or some hide."""
+    names: set[str] = set()
+    count = 0
+    with anyio.move_on_after(LIST_SECONDS):
+        await queue.open()
+        depth = await queue.depth()
+        async for held in queue.dead_letters():
+            seen = _seen(queue, held)
+            names |= {seen.identity, seen.named}
+            count += 1
+        return frozenset(names) if count >= depth.dead else None
+    return None
+
+
+def _seen(queue: Queue, held: Held) -> Seen:
+    named = f"queue:{queue.name}|{held.broker_id}"
+    try:
+        return Seen(decode(held.body).key, named)
+    except EnvelopeInvalid:
+        return Seen(named, named)
+
+
+async def _ask(queue: Queue, again: Callable[[], frozenset[str] | None]) -> Contents | Depth:
     depth = await _ask_depth(queue)
     can = queue.capabilities
     if not can.browsing or can.depth is not DepthIs.EXACT:
-        return depth
+        return msgspec.structs.replace(depth, letters=again) if depth.dead <= MOST_COMPARED else depth
     if depth.held + depth.dead > MOST_COMPARED:
         return msgspec.structs.replace(depth, why=f"more than {MOST_COMPARED:,} messages are not compared by id")
     with anyio.move_on_after(LIST_SECONDS):
@@ -119,14 +144,7 @@ async def _ask(queue: Queue) -> Contents | Depth:
 
 async def _list(queue: Queue) -> Contents | None:
     """What is in it, page by page, of which only names are kept; `None` where too many were set aside for their age."""
-
-    def seen(held: Held) -> Seen:
-        named = f"queue:{queue.name}|{held.broker_id}"
-        try:
-            return Seen(decode(held.body).key, named)
-        except EnvelopeInvalid:
-            return Seen(named, named)
-
+    seen = partial(_seen, queue)
     # In this order: what is on its way to the dead letters meanwhile is seen there, or twice.
     held = [seen(one) async for one in queue.browse()]
     aside = await queue.expired(MOST_ASIDE) if isinstance(queue, KeepsExpired) else []

@@ -145,7 +145,7 @@ def alerts(signs: Iterable[Sign], episodes: Iterable[Episode]) -> Iterable[Metri
     bad = CounterMetricFamily("crossfoot_sign_bad", "Bad events, for alerts by their share.", labels=("alert", "about"))
     everything = CounterMetricFamily("crossfoot_sign_events", "All events, good and bad.", labels=("alert", "about"))
     for sign in signs:
-        if sign.seen is None:
+        if sign.seen is None or not sign.known:
             continue
         if isinstance(ALERTS[sign.alert].rule, Level):
             if sign.seen.value is not None:

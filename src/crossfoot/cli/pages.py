@@ -44,6 +44,7 @@ def show_page(out: Output, page: Page, *, payload: Sequence[str] = ()) -> None:
     )  # fmt: skip
     out.gap()
     out.labelled("story", list(page.story))
+    out.labelled("would have", list(page.would_have))
     out.gap()
     _timeline(out, page)
     out.gap()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,11 +22,13 @@ from crossfoot.cli.replay_pages import show_replays, show_report
 from crossfoot.cli.who import typist
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
+from crossfoot.outcomes.brought_back import look
+from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.planning import Asked, found
 from crossfoot.recover.replay.planning import plan as plan_replay
 from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
-from crossfoot.recover.replay.running import HOLD_SECONDS, Runner, halt
+from crossfoot.recover.replay.running import HOLD_SECONDS, Runner
 from crossfoot.recover.replay.selection import Selection
 
 app = typer.Typer(help="Bring back what came to nothing: plan it, and run it in stages.", add_completion=False)
@@ -106,6 +109,9 @@ def run(
     window: Annotated[int, typer.Option(min=1, help="members on their way at once, at most")] = 25,
     max_errors: Annotated[float, typer.Option(help="abort when this share of a stage ends badly")] = 0.05,
     max_again: Annotated[float, typer.Option(help="abort when this share fails again of what it died of")] = 0.05,
+    max_breaches: Annotated[
+        float, typer.Option(help="abort when this share of a stage lacks what an expectation says")
+    ] = 0.05,
     max_latency: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="abort when one takes longer", show_default=False)
     ] = None,
@@ -121,14 +127,14 @@ def run(
 
         crossfoot replay run billing:app 3 --canary 20 --rate 100
 
-    A stage begins when all of the one before it have settled. It aborts by itself when a bound is passed, and can be paused and
-    aborted from elsewhere. Workers of the service must run: they do the work.
+    A stage begins when all of the one before it have settled, and what the book's expectations say of them has come. It aborts by
+    itself when a bound is passed, and can be paused and aborted from elsewhere. Workers of the service must run: they do the work.
 
     Exits with 1 when it was paused or aborted, or when a member ended badly.
     """
     policy = Policy(
         canary=canary, stage=stage, rate=rate, window=window, max_errors=max_errors, max_again=max_again,
-        max_latency=max_latency, patience=patience,
+        max_breaches=max_breaches, max_latency=max_latency, patience=patience,
     )  # fmt: skip
     _show(_report_of(_go_on(target, number, policy, horizon, hold), number), as_json, color, target)
 
@@ -262,7 +268,7 @@ def _go_on(target: str, number: int, policy: Policy | None, horizon: float | Non
     async def go_on() -> None:
         try:
             await Runner(
-                service.book, service.queue, number, policy, horizon=horizon, hold=hold, watcher=watch
+                service.book, service.queue, number, policy, horizon=horizon, hold=hold, watcher=watch, look=look
             ).run()  # fmt: skip
         finally:
             await service.aclose()
@@ -294,7 +300,7 @@ def _report_of(db: str | None, number: int) -> Report:
         if behind := catch_up(path, connection):
             note(f"not everything could be posted, so what became of members may be told as it was: {behind}")
         with connection.snapshot():
-            return report(connection, found(connection, number))
+            return report(connection, found(connection, number), time.time_ns() // 1000, look)
 
 
 def _show(told: Report, as_json: bool, color: When, target: str | None, *, db: str | None = None) -> None:

@@ -53,6 +53,12 @@ def show_report(out: Output, told: Report, target: str | None, db: str | None) -
             [f"{one.count:,}", one.fingerprint or "", (one.title or "", "red")] for one in told.failing
         ]
         out.table((">members", "cause", ""), failing, title="failed after they were moved")
+    if told.breached:
+        out.gap()
+        lacking: list[list[Cell]] = [[f"{count:,}", (name, "red")] for name, count in told.breached.items()]
+        out.table((">members", "expectation"), lacking, title="took effect without what is expected")
+    if told.awaited:
+        out.labelled("awaited", [f"what is expected of {plural(told.awaited, 'member')} may still come in time"])
     for name, ids in told.ids.items():
         more = " ..." if len(ids) > 5 else ""
         out.labelled(name, [" ".join(ids[:5]) + more])
@@ -74,6 +80,8 @@ def _next(told: Report, target: str, db: str | None) -> list[tuple[str, str | No
         ]
     if told.state == RUNNING:
         return [("stop it for now", f"crossfoot replay pause {number}{book}")]
+    if told.breached:
+        return [("see what is missing", f"crossfoot outcomes{book}")]
     if any(told.ended.get(fate.label) for fate in BAD) or told.state == ABORTED:
         return [("see what they failed of", f"crossfoot dead list --by-cause{book}")]
     return []

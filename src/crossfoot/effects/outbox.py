@@ -33,6 +33,7 @@ from crossfoot.connection import Connection
 from crossfoot.effects.overlong import Overlong
 from crossfoot.errors import IdentityTaken, PublishRefused, QueueMissing, QueueUnavailable, UsageError
 from crossfoot.message.priority import priority_of
+from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.queue import Accepted, Order, Outgoing, PublishAnswer, Queue, Refused, system_of
 from crossfoot.tracing.producing import Answer, Place, relaying
 
@@ -43,6 +44,12 @@ BEHIND = "an earlier message of its partition is still to be sent: the relay sen
 
 BASE_ATTRIBUTE = "crossfoot-base"
 """Deliveries of a message sent again go on counting from here."""
+
+
+def base_of(attributes: Mapping[str, str]) -> int:
+    """Deliveries before the message was sent again; anything unreadable there counts as none."""
+    return attempts_told(attributes.get(BASE_ATTRIBUTE), 0)
+
 
 _json = msgspec.json.Encoder()
 

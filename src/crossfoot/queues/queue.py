@@ -168,6 +168,8 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     enqueued_at: Micros | None
     broker_id: str = ""
+    attributes: dict[str, str] = {}
+    """What it was published with, as its deliveries have it."""
     dead: bool = False
     reason: str = ""
     """Why it died, in the words of whoever buried it; empty where that is not told."""
@@ -292,7 +294,7 @@ class KeepsExpired(Protocol):
 
 
 @runtime_checkable
-class ForgetsDead(Protocol):
+class ForgetsDead(Queue, Protocol):
     """A queue whose dead letters can be taken away one by one, when their messages have been sent again."""
 
     async def forget_dead(self, broker_ids: Sequence[str]) -> int:

@@ -6,6 +6,9 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from crossfoot.clock import Micros
+from crossfoot.queues.queue import Queue
+
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What an open queue tells of its settings. Times in seconds; `None`: it does not tell, or has none.
@@ -25,6 +28,29 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     buries: bool | None = None
     dead_retention: float | None = None
     since_origin: bool = False
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker counted between two moments, whoever did it."""
+
+    at: Micros
+    until: Micros
+    sent: int
+    received: int
+    deleted: int
+
+
+@runtime_checkable
+class TellsTraffic(Queue, Protocol):
+    """A queue whose broker counts for itself what went through it."""
+
+    async def traffic(self, since: Micros, until: Micros) -> tuple[Counted, ...] | None:
+        """Sums, the oldest first; stretches without any may be left out. `None`: nobody counts here.
+
+        Raises:
+            QueueUnavailable: it could not be asked.
+        """
+        ...
 
 
 @runtime_checkable

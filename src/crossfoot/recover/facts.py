@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.books import queries
+from crossfoot.books import expected, queries
 from crossfoot.books.archive.seal import Seal
-from crossfoot.books.entry import Kind
+from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
+from crossfoot.books.habits import Habit, habit
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
+from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
 from crossfoot.recover.chain import Chain, follow
@@ -36,6 +38,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         owner: that message, when it is another one.
         parents: the message that caused it, once per queue; `children` those it caused.
         chain: of causes, through this message.
+        habit: what others of its type and queue came to, where it has not been handled to an end.
+        promised: outcomes that the program promises after every message of its type.
         seal: under which it lies in the archive; `late` is the number of entries that came after that.
     """
 
@@ -52,6 +56,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     seal: Seal | None = None
     late: int = 0
     chain: Chain = Chain()
+    habit: Habit | None = None
+    promised: tuple[str, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -106,6 +112,7 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
     owner = records.rows_of([operation.message]).get(operation.message) if operation else None
     if operation is not None and owner is not None and _are_one(owner, row):
         operation, owner = msgspec.structs.replace(operation, message=row.key), None
+    ended = any(entry.kind in PROOFS and entry.kind is not Kind.SUPERSEDED for entry in entries)
     archived = {entry[0] for story in records.stories_of(row) for entry in story.entries}
 
     def relative(of: Row) -> Relative:
@@ -125,7 +132,15 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
         chain=follow(records, row, lambda of: stand(records, of, now, patience)),
         seal=records.seal_of(row),
         late=len(entries) - len(archived) if archived else 0,
+        habit=None if ended else habit(connection, row.queue, row.type),
+        promised=() if ended else tuple(_promised(connection, row.type)),
     )
+
+
+def _promised(connection: Connection, type_: str) -> list[str]:
+    """Outcomes that are expected after messages of this type, by the book."""
+    stated = (told_in(one.definition) for one in expected.kept(connection))
+    return [str(one["outcome"]) for one in stated if one.get("after") == type_ and one.get("outcome")]
 
 
 def _are_one(one: Row, other: Row) -> bool:

@@ -19,6 +19,7 @@ from crossfoot.recover.advice import Step, advise
 from crossfoot.recover.facts import Facts, Relative, details
 from crossfoot.recover.story import story
 from crossfoot.recover.timeline import Delivery, Moment, deliveries, timeline
+from crossfoot.recover.unhappened import unhappened
 from crossfoot.recover.wording import reason
 
 NEEDS_SOMEBODY = frozenset(
@@ -98,6 +99,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         story: its way in sentences.
         chain: everything that caused it, and that it caused, with the message itself at depth 0; the first cause first.
         archived: where it lies in the archive, if it does.
+        would_have: of a message that came to nothing, what would have happened, as far as the book knows.
     """
 
     message: Row
@@ -117,6 +119,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     story: tuple[str, ...] = ()
     chain: tuple[Linked, ...] = ()
     archived: Archived | None = None
+    would_have: tuple[str, ...] = ()
 
 
 def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
@@ -140,6 +143,7 @@ def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
         story=story(facts, fate, now),
         chain=tuple(_linked(facts)),
         archived=_archived(facts),
+        would_have=unhappened(facts, fate),
     )
 
 

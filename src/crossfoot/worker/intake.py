@@ -19,10 +19,9 @@ from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection, is_postgres
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.operation import of_itself
-from crossfoot.effects.outbox import BASE_ATTRIBUTE
+from crossfoot.effects.outbox import base_of
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageExpired, UnknownType, WornOut
 from crossfoot.message import Message, decode
-from crossfoot.queues.attempts import attempts_told
 from crossfoot.queues.queue import Delivery, LocalQueue, Queue, system_of
 from crossfoot.tracing.delivering import Origin
 from crossfoot.worker.held import Held
@@ -153,7 +152,7 @@ class Intake:
             known = _another(connection, held, record, found) if other else found
             hold.key = key = known.key
             if not self._counts:  # what the queue told is one consumer's: the book has seen them all
-                base = _base(held.delivery)
+                base = base_of(held.delivery.attributes)
                 seen = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0
                 hold.attempt = max(seen, base) + 1
                 held.attempt = held.delivery.attempt = hold.attempt - base
@@ -205,7 +204,7 @@ class Intake:
         held.hold = Hold(
             key=0,  # given by the book, see `_write`
             delivery=self._worker << 32 | self._count,
-            attempt=delivery.attempt + (_base(delivery) if delivery.attributes else 0),
+            attempt=delivery.attempt + (base_of(delivery.attributes) if delivery.attributes else 0),
             worker=self._worker,
             queue=self._name,
             body=delivery.body,
@@ -252,8 +251,3 @@ def _another(connection: Connection, held: Held, record: Record, known: Known) -
         return known
     delivery = held.delivery
     return find_or_add(connection, under_broker_id(record, body=delivery.body, broker_id=delivery.broker_id))
-
-
-def _base(delivery: Delivery) -> int:
-    """Deliveries before the message was sent again; anything unreadable there counts as none."""
-    return attempts_told(delivery.attributes.get(BASE_ATTRIBUTE), 0)

@@ -26,6 +26,7 @@ from crossfoot.books.record import UNREADABLE, Record, under_broker_id, unreadab
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
+from crossfoot.effects.outbox import base_of
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
 from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsForgotten, TellsOldest
@@ -247,6 +248,7 @@ class Reconciliation:
         def write(connection: Connection) -> int:
             written = 0
             for row in rows:
+                attempts = base_of(row.attributes) + row.attempt  # a queue counts those of each copy anew
                 why = f"{reason}; {row.reason}" if row.reason else reason
                 details = msgspec.json.encode({"reason": why}).decode()
                 record = self._record(row, now)
@@ -254,15 +256,13 @@ class Reconciliation:
                 other = known.is_other(record) or known.asks_other(record)
                 if other and not was(connection, known, record):  # booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
-                if kind is Kind.DEAD_LETTERED and _died_before(
-                    connection, known.key, row.attempt, gone=known.key in gone
-                ):
+                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, attempts, gone=known.key in gone):
                     continue
                 summary = fold(entries_of(connection, known.key))  # its row may lag
                 if summary.marks & PROOF_MARKS or summary.latest % RANKS == kind:
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.
-                attempt = max(row.attempt, summary.latest // RANKS)
+                attempt = max(attempts, summary.latest // RANKS)
                 entry = Entry(
                     message=known.key, kind=kind, at=now, attempt=attempt, worker=self._worker, details=details
                 )

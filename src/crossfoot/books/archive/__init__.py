@@ -7,6 +7,7 @@ parquet.py    stories as files of Parquet, and back; the only module that knows 
 folder.py     files that are there as a whole or not at all
 close.py      the way of a bucket into the archive, step by step
 prune.py      the transactions that take out of the book what lies in the archive
+days.py       what the archive's messages come to in the tallies, by the day past the horizon
 past.py       what is asked of the archive, by name
 check.py      whether the archive is what was sealed
 erase.py      one subject's payloads, taken out of book and archive

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from crossfoot.books.archive import erase, parquet, prune
+from crossfoot.books.archive import days, erase, parquet, prune
 from crossfoot.books.archive.folder import FACTS, NAMES, PAYLOADS, SUFFIXES, Folder
 from crossfoot.books.archive.names import may_have
 from crossfoot.books.archive.seal import BEGINNING, Cell, Facts, Seal, Story, add_up, chain_of, digest_of_sums, merge
@@ -70,9 +70,10 @@ def check(connection: Connection, folder: Folder, progress: Progress = lambda do
     with connection.snapshot():
         row = connection.execute("SELECT value FROM crossfoot_facts WHERE name = 'book'").fetchone()
         found = _Checker(folder, prune.seals(connection), str(row[0]) if row else "", erase.begun(connection))
-        sums = {cell: list(three) for cell, three in prune.archived_sums(connection).items()}
+        upto = days.gathered_upto(connection)
+        sums = days.by_day(prune.archived_sums(connection), upto)
         erased = int(connection.execute("SELECT count(*) FROM crossfoot_erased").fetchone()[0])
-    return found.run(sums, erased, progress)
+    return found.run(sums, upto, erased, progress)
 
 
 class _Checker:
@@ -86,7 +87,7 @@ class _Checker:
         """What the files' pruned messages come to."""
         self._messages = self._entries = self._payloads = 0
 
-    def run(self, sums: dict[Cell, list[int]], erased: int, progress: Progress) -> Checked:
+    def run(self, sums: dict[Cell, list[int]], upto: int, erased: int, progress: Progress) -> Checked:
         self._chain()
         total = sum(seal.messages for seal in self._seals)
         whole = True
@@ -94,8 +95,9 @@ class _Checker:
             progress(self._messages, total)
             whole = self._files(seal) and whole
         progress(total, total)
-        if whole and self._sums != sums:
-            wrong = sorted(cell for cell in {*sums, *self._sums} if sums.get(cell) != self._sums.get(cell))
+        told = days.by_day(self._sums, upto)
+        if whole and told != sums:
+            wrong = sorted(cell for cell in {*sums, *told} if sums.get(cell) != told.get(cell))
             bucket, queue, type_, measure = wrong[0]
             text = f"{len(wrong):,} sums in the book are not those of the files, first {measure!r} of {type_} on {queue} in {bucket}"
             self._fault("sums", text)

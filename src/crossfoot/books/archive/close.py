@@ -6,7 +6,7 @@ In this order, so that a process that is killed anywhere leaves the book as it w
 2. stories are read in one snapshot, and written to files under names that nobody looks for, flushed to the disk;
 3. the files get their names, the folder is flushed, and what is in them is read back and compared;
 4. one transaction adds the seal, if it is still the next one;
-5. messages are pruned, a piece a transaction (see `prune`).
+5. messages are pruned, a piece a transaction (see `prune`), and past the horizon their tallies are kept by the day (see `days`).
 
 Whoever reads finds a message in the book, or in the archive, or in both, and then they say the same. Closers of one archive take turns
 by a lock in its folder; where two use two folders, the seal that comes second is not the next one any more, and its files go.
@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import msgspec
 
-from crossfoot.books.archive import parquet, prune, stories
+from crossfoot.books.archive import days, parquet, prune, stories
 from crossfoot.books.archive.folder import FACTS, NAMES, PART, PAYLOADS, SUFFIXES, Folder
 from crossfoot.books.archive.names import filter_of
 from crossfoot.books.archive.seal import BEGINNING, Cell, Facts, Seal, Story, add_up, chain_of, digest_of_sums, merge
@@ -52,7 +52,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
         seals: numbers of those that were added, with `messages` and `entries` in them, of so many `buckets`.
         pruned: messages that left the book, those of earlier seals that had stayed in it, too.
         open: older buckets with open messages, of which nothing was taken.
-        forgotten: operation keys past the deduplication horizon.
+        forgotten: operation keys past the deduplication horizon; `gathered` is the number of tallies that are kept by the day now.
         removed: names of files that a killed closing had left.
         dropped: ranges of keys that PostgreSQL had tables for, and that hold nothing any more.
     """
@@ -65,6 +65,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
     pruned: int = 0
     open: int = 0
     forgotten: int = 0
+    gathered: int = 0
     removed: tuple[str, ...] = ()
     dropped: int = 0
 
@@ -75,7 +76,7 @@ def close(
     """Archive and prune what ended before a time.
 
     Args:
-        horizon: until when operation keys of archived messages are forgotten.
+        horizon: until when operation keys of archived messages are forgotten, and what these come to is kept by the day.
         most: messages of a seal.
 
     Raises:
@@ -98,13 +99,14 @@ def close(
             if seal is not None:
                 made.append(seal)
                 pruned += _pruned(book, folder, seal)
-        forgotten = _forgotten(book, horizon)
+        forgotten = _repeated(book, lambda connection: prune.forget(connection, horizon))
+        gathered = _repeated(book, lambda connection: days.gather(connection, horizon))
         dropped = _dropped(book)
         progress(len(found.keys), len(found.keys))
     return Closed(
         before=before, seals=tuple(seal.number for seal in made), messages=sum(seal.messages for seal in made),
         entries=sum(seal.entries for seal in made), buckets=found.buckets, pruned=pruned, open=found.open, forgotten=forgotten,
-        removed=tuple(removed), dropped=dropped,
+        gathered=gathered, removed=tuple(removed), dropped=dropped,
     )  # fmt: skip
 
 
@@ -256,10 +258,11 @@ def _pieces(told: Iterable[Story], after: int) -> Iterator[list[Story]]:
         yield part
 
 
-def _forgotten(book: Book, horizon: Micros) -> int:
+def _repeated(book: Book, step: Callable[[Connection], int]) -> int:
+    """Do it, each time in a transaction of its own, until there is nothing left to do. Returns how much was done."""
     total = 0
-    while taken := book.write(lambda connection: prune.forget(connection, horizon)):
-        total += taken
+    while done := book.write(step):
+        total += done
     return total
 
 

@@ -16,6 +16,7 @@ from crossfoot.books.archive import stories
 from crossfoot.books.archive.seal import COLUMNS, Seal, Story, Sums, add_up
 from crossfoot.books.digest import Tally, lanes
 from crossfoot.books.horizon import TURN
+from crossfoot.books.measures import added_to
 from crossfoot.books.posting import fact
 from crossfoot.boundaries import ArchiveBoundary, reach
 from crossfoot.clock import Micros
@@ -34,11 +35,8 @@ _ADD_SEAL = f"INSERT INTO crossfoot_closed ({', '.join(COLUMNS)}) VALUES ({', '.
 
 _ADVANCE = "UPDATE crossfoot_closed SET pruned_upto = ?, pruned = ?, pruned_entries = ?, skipped = ? WHERE number = ?"
 
-_ARCHIVED = """
-INSERT INTO crossfoot_archived (bucket, queue, type, measure, count, d0, d1) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (bucket, queue, type, measure)
-DO UPDATE SET count = crossfoot_archived.count + excluded.count, d0 = crossfoot_archived.d0 + excluded.d0,
-  d1 = crossfoot_archived.d1 + excluded.d1
+_ARCHIVED = f"""
+INSERT INTO crossfoot_archived (bucket, queue, type, measure, count, d0, d1) VALUES (?, ?, ?, ?, ?, ?, ?) {added_to("archived")}
 """
 
 _BEGIN = "INSERT INTO crossfoot_pruning (lower, upper) VALUES (?, ?)"

@@ -26,6 +26,7 @@ TEXTS = {
     "expectation breach": "Messages are without what was expected of them: {{ $labels.about }}",
     "expectation late": "Too much of what was expected comes late: {{ $labels.about }}",
     "invariant broken": "Rows break an invariant: {{ $labels.about }}",
+    "invariant not known": "Nobody can tell whether an invariant holds: {{ $labels.about }}",
     "retry explosion": "Too many deliveries of queue {{ $labels.about }} fail",
     "worker saturation": "Workers are at work, and messages wait in queue {{ $labels.about }}",
     "balance lag": "Entries cannot be posted: look for a transaction that stays open",

@@ -133,6 +133,10 @@ ALERTS: Mapping[str, Alert] = {
             text="{count:,} break the invariant: {about}", step="crossfoot outcomes",
         ),
         Alert(
+            name="invariant not known", rule=Level(fire=0, clear=0, sustain=5 * MINUTE, calm=0), severity="ticket",
+            text="nobody can tell whether the invariant holds, as its statement gets no answer: {about}", step="crossfoot outcomes",
+        ),
+        Alert(
             name="retry explosion",
             rule=Burn(allowed=0.02, windows=(Window(30 * MINUTE, 5 * MINUTE, 10.0),), least=20, calm=10 * MINUTE), severity="page",
             text="{value:.0%} of the deliveries of queue {about} in the last half hour failed", step="crossfoot why {id}",

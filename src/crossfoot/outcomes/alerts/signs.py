@@ -34,6 +34,8 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
     seen: Seen | None
     count: int = 0
     ids: tuple[str, ...] = ()
+    known: bool = True
+    """Whether it can be told; what cannot neither fires nor is over."""
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,11 +172,16 @@ def _promised(summary: Summary) -> Iterator[Sign]:
         )
     for statement in summary.invariants:
         result = statement.result
-        if result is not None and result.holds is not None:
-            yield Sign(
-                alert="invariant broken", about=statement.name, seen=Seen(value=result.count), count=result.count,
-                ids=result.ids[: signs.SHOWN],
-            )  # fmt: skip
+        if result is None:
+            continue
+        known = result.holds is not None
+        yield Sign(
+            alert="invariant broken", about=statement.name, seen=Seen(value=result.count), count=result.count,
+            ids=result.ids[: signs.SHOWN], known=known,
+        )  # fmt: skip
+        yield Sign(
+            alert="invariant not known", about=statement.name, seen=Seen(value=float(not known)), count=int(not known)
+        )
 
 
 def life_left(age: float, count: int, rate: float, retention: float) -> float:

@@ -3,22 +3,27 @@
 Nobody can both send and note in one step. So each notice is claimed in the book before it is sent, and noted after: a process that dies
 in between, and an answer that does not come, leave a notice *in doubt*. It is sent once more, under the same key and marked as a repeat,
 so that whoever receives it knows it by its key, and a person who is told twice knows why. What was certainly not heard (nobody listens, the
-answer is an error) is sent again, and is no repeat.
+answer refuses it) is sent again, and is no repeat.
+
+Somebody who does not answer keeps nobody else from being told, and nobody from looking: an answer has its time as a whole, and who let
+one pass, or refused, is asked again at the next look.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import shlex
 import socket
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -40,6 +45,12 @@ TRIES = 8
 
 LONGEST_WAIT: Micros = 600 * SECOND
 """Between two tries."""
+
+TURN = 30.0
+"""Seconds after which a target that answers slowly is told the rest at the next look."""
+
+UNHEARD = frozenset((501, 503, 505))
+"""Errors of a server's that say that it did nothing; after any other one it may have heard."""
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,9 +109,7 @@ class Webhook:
     """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError("--webhook takes an address that begins with http:// or https://")
+        parts = _parts(url)
         self._url = url
         self._timeout = timeout
         self._opener = urllib.request.build_opener(_NoRedirects)
@@ -108,19 +117,57 @@ class Webhook:
         self.name = f"webhook {parts.hostname} {digest}"
 
     def tell(self, letter: Letter) -> str:
+        answers: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(self._ask(letter))
+            except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is waited for
+                answers.put(error)
+
+        # The bounds of a socket are of each of its steps, and a name's address has none: so it is waited for from outside.
+        threading.Thread(target=ask, name="crossfoot webhook", daemon=True).start()
+        try:
+            answer = answers.get(timeout=self._timeout)
+        except queue.Empty:
+            raise InDoubt(f"it did not answer within {self._timeout:g} s") from None
+        if isinstance(answer, str):
+            return answer
+        try:
+            raise answer
+        finally:
+            del answer  # it would hold this frame, which holds it, and a socket with it
+
+    def _ask(self, letter: Letter) -> str:
         headers = {"Content-Type": "application/json", "Idempotency-Key": letter.key, "User-Agent": "crossfoot"}
         request = urllib.request.Request(self._url, msgspec.json.encode(letter), headers, method="POST")  # noqa: S310 - the scheme was looked at above
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
                 return f"{answer.status}"
         except urllib.error.HTTPError as error:
-            raise NotHeard(f"it answered {error.code} {error.reason}") from error
+            error.close()
+            heard = error.code >= 500 and error.code not in UNHEARD
+            raise (InDoubt if heard else NotHeard)(f"it answered {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, (ConnectionRefusedError, socket.gaierror)):
                 raise NotHeard(f"nobody listens there: {error.reason}") from error
             raise InDoubt(f"no answer: {error.reason}") from error
         except (OSError, HTTPException) as error:
             raise InDoubt(f"no answer: {error}") from error
+
+
+def _parts(url: str) -> SplitResult:
+    """An address that can be written to: what cannot is refused before anything is to be told."""
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError as error:
+        raise UsageError(f"--webhook takes an address that can be written to: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError("--webhook takes an address that begins with http:// or https://")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError("--webhook takes an address of plain characters: write the others as %C3%A9")
+    return parts
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -165,6 +212,8 @@ class Command:
             raise InDoubt(f"it took longer than {self._timeout:g} s, and was ended") from error
         except OSError as error:
             raise NotHeard(f"it cannot be run: {error}") from error
+        if done.returncode < 0:
+            raise InDoubt(f"it was ended by signal {-done.returncode}")
         if done.returncode:
             raise NotHeard(f"it ended with {done.returncode}")
         return "0"
@@ -172,6 +221,8 @@ class Command:
 
 def deliver(book: Book, targets: list[Target]) -> list[Notice]:
     """Send what is to be sent by now, each notice once unless nobody knows whether it was heard.
+
+    To a target that does not confirm one nothing more is sent this time.
 
     Returns:
         The notices that it sent or tried to send, as they are noted now.
@@ -181,7 +232,13 @@ def deliver(book: Book, targets: list[Target]) -> list[Notice]:
         with book.reading() as connection:
             now = book.clock.now()
             waiting = episodes.waiting(connection, target.name, now, now - LOST)
-        done += [_send(book, target, notice) for notice in waiting if _claim(book, notice)]
+        begun = book.clock.monotonic()
+        for notice in waiting:
+            if not _claim(book, notice):
+                continue
+            done.append(_send(book, target, notice))
+            if done[-1].state != SENT or book.clock.monotonic() - begun > TURN:
+                break  # the rest is told at the next look: whoever does not answer keeps nobody else waiting
     return done
 
 

@@ -62,7 +62,7 @@ def look(
     """Look once. What is new should be posted and evaluated before.
 
     Args:
-        targets: who is to be told of what begins and ends.
+        targets: who is to be told of what is open, and of its end.
         retention: seconds after which queues forget.
 
     Returns:
@@ -79,14 +79,16 @@ def look(
         states = {at: msgspec.json.decode(text, type=State) for at, text in episodes.states(connection).items()}
         turns = []
         for sign in [*found, *_gone(states, found, alerts)]:
-            if sign.alert in alerts:
+            if sign.alert in alerts and sign.known:
                 turns += _step(connection, alerts[sign.alert], sign, states, now)
         for queue, samples in remembered.items():
             states[DRAIN, queue] = State(samples=samples)
         states[DRAIN, ""] = State(samples=(Sample(now, 0, 0),))
         episodes.remember(connection, [(*at, msgspec.json.encode(state).decode()) for at, state in states.items()])
+        episodes.decide_opened(connection, targets, now)
         for turn in turns:
-            episodes.decide(connection, turn.episode, turn.change.value, targets, now)
+            if turn.change is Change.closed:
+                episodes.decide_closed(connection, turn.episode, now)
         return turns
 
     return book.write(write)

@@ -136,19 +136,19 @@ FROM (
 """
 
 PAGE_OF_HELD = """
-SELECT key, attempts, enqueued_at, body FROM crossfoot_queue NOT INDEXED
+SELECT key, attempts, enqueued_at, attributes, body FROM crossfoot_queue NOT INDEXED
 WHERE queue = ? AND state < 2 AND key > ?
   AND (expires_at IS NULL OR expires_at > ? OR (token <> '--------------------' AND visible_at > ?))
 ORDER BY key LIMIT ?
 """
 
 PAGE_OF_DEAD = """
-SELECT key, attempts, enqueued_at, body FROM crossfoot_queue INDEXED BY crossfoot_queue_dead
+SELECT key, attempts, enqueued_at, attributes, body FROM crossfoot_queue INDEXED BY crossfoot_queue_dead
 WHERE queue = ? AND state = 2 AND key > ? ORDER BY key LIMIT ?
 """
 
 PAGE_OF_EXPIRED = """
-SELECT key, attempts, enqueued_at, body FROM crossfoot_queue INDEXED BY crossfoot_queue_expired
+SELECT key, attempts, enqueued_at, attributes, body FROM crossfoot_queue INDEXED BY crossfoot_queue_expired
 WHERE queue = ? AND state = 3 ORDER BY key LIMIT ?
 """
 

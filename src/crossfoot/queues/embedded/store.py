@@ -295,9 +295,12 @@ class EmbeddedStore:
         return Counts(*rows[0]) if rows else Counts()
 
 
-def _seen(row: tuple[int, int, Micros, bytes], *, dead: bool) -> tuple[int, Held]:
-    key, attempts, enqueued_at, body = row
-    return key, Held(body=body, attempt=attempts, enqueued_at=enqueued_at, broker_id=str(key), dead=dead)
+def _seen(row: tuple[int, int, Micros, str | None, bytes], *, dead: bool) -> tuple[int, Held]:
+    key, attempts, enqueued_at, attributes, body = row
+    return key, Held(
+        body=body, attempt=attempts, enqueued_at=enqueued_at, broker_id=str(key), dead=dead,
+        attributes=_decode(attributes) if attributes else {},
+    )  # fmt: skip
 
 
 def _decode(attributes: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ def held_of(topic: str, partition: int, came: Came, *, dead: bool = False) -> He
         attempt=attempts_told(came.header(DELIVERIES), 0) if dead else 0,
         enqueued_at=came.at,
         broker_id=where,
+        attributes=came.attributes,
         dead=dead,
         reason=came.header(REASON) if dead else "",
     )

@@ -24,6 +24,7 @@ from crossfoot.queues.nats.messages import (
     QUEUE,
     REASON,
     Entry,
+    attributes_of,
     dead_headers,
     size_of,
 )
@@ -122,5 +123,6 @@ def held_of(stream: str, stored: Stored, *, dead: bool, attempt: int = 0) -> Hel
         attempt=attempts_told(unquote(stored.headers.get(ATTEMPT, "")), attempt),
         enqueued_at=stored.at,
         broker_id=place or broker_id(stream, stored.sequence),
+        attributes=attributes_of(stored.headers),
         dead=dead,
     )

@@ -92,9 +92,14 @@ def delivery_of(msg: Msg, lease_until: Micros) -> NatsDelivery | None:
         lease_until=lease_until,
         enqueued_at=receipt.enqueued_at,
         broker_id=broker_id(receipt.stream, receipt.sequence),
-        attributes={name: unquote(value) for name, value in native.items() if not is_servers_own(name)},
+        attributes=attributes_of(native),
         native=native,
     )
+
+
+def attributes_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """What it was published with; a dead letter has what is told about its death among it."""
+    return {name: unquote(value) for name, value in headers.items() if not is_servers_own(name)}
 
 
 def dead_headers(native: Mapping[str, str], told: Mapping[str, str], *, room: int) -> dict[str, str]:

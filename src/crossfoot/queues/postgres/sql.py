@@ -132,7 +132,7 @@ SELECT count(*) FILTER (WHERE NOT v.overdue AND (q.state <> 1 OR q.due_at <= now
  WHERE q.queue = %(queue)s AND q.state < 3
 """
 
-_SEEN = "q.key, q.attempts, (extract(epoch FROM q.enqueued_at) * 1000000)::bigint, q.body"
+_SEEN = "q.key, q.attempts, (extract(epoch FROM q.enqueued_at) * 1000000)::bigint, q.attributes, q.body"
 
 PAGE_OF_HELD = f"""
 SELECT {_SEEN} FROM crossfoot_queue q

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
+
 from crossfoot.clock import Clock, Micros
 from crossfoot.errors import QueueUnavailable
 from crossfoot.queues.postgres import sql
@@ -95,5 +97,8 @@ class Watcher:
 
 
 def _seen(row: Sequence[Any], *, dead: bool) -> Held:
-    key, attempts, enqueued_at, body = row
-    return Held(body=body, attempt=attempts, enqueued_at=enqueued_at, broker_id=str(key), dead=dead)
+    key, attempts, enqueued_at, attributes, body = row
+    return Held(
+        body=body, attempt=attempts, enqueued_at=enqueued_at, broker_id=str(key), dead=dead,
+        attributes=msgspec.json.decode(attributes, type=dict[str, str]) if attributes else {},
+    )  # fmt: skip

@@ -91,13 +91,20 @@ async def _taken(
     finally:
         with CancelScope(shield=True):
             await link.ask(lambda: channel.basic_cancel(str(consuming.consumer_tag)))
-            over = [message for message in came if forget and held_of(message).broker_id in forget]
-            for message in over:
-                await link.ask(lambda: _ack(channel, int(message.delivery.delivery_tag or 0)))  # type: ignore[union-attr] # noqa: B023 - awaited here
-            if len(came) > len(over):
-                await link.ask(lambda: _give_back(channel, int(came[-1].delivery.delivery_tag or 0)))  # type: ignore[union-attr] # it has one
-                await _until_back(link, channel, queue, len(came) - len(over))
+            others = []
+            for message in came:
+                if forget and held_of(message).broker_id in forget:
+                    await link.ask(lambda: _ack(channel, _tag(message)))  # noqa: B023 - awaited here
+                else:
+                    others.append(message)
+            if others:  # up to the last of them: of one that is acked the broker knows no more, and closes the channel
+                await link.ask(lambda: _give_back(channel, _tag(others[-1])))
+                await _until_back(link, channel, queue, len(others))
     return came
+
+
+def _tag(message: DeliveredMessage) -> int:
+    return int(message.delivery.delivery_tag or 0)  # type: ignore[union-attr] # it was delivered
 
 
 async def _ack(channel: Channel, tag: int) -> None:
@@ -125,6 +132,7 @@ def held_of(message: DeliveredMessage) -> Held:
         attempt=came.died_after,
         enqueued_at=came.at,
         broker_id=came.broker_id,
+        attributes=came.attributes,
         dead=True,
         reason=came.reason,
     )

@@ -92,11 +92,11 @@ def held_of(fields: Fields, *, broker_id: str, attempt: int, dead: bool = False)
             if name not in OURS
             for one in (name, value)
         ]
-    body, _ = body_and_attributes(fields)
+    body, attributes = body_and_attributes(fields)
     origin = said.get(ORIGIN.encode(), broker_id)
     return Held(
         body=body, attempt=attempts_told(said.get(ATTEMPT.encode()), attempt), enqueued_at=entered_at(origin), broker_id=origin,
-        dead=dead,
+        attributes=attributes, dead=dead,
     )  # fmt: skip
 
 

@@ -170,14 +170,23 @@ class Client:
     @property
     def is_local(self) -> bool:
         """Whether it leads to this machine, where AWS is not."""
-        return urlsplit(self._once.meta.endpoint_url).hostname in ("127.0.0.1", "::1", "localhost")
+        return self._host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def is_of_aws(self) -> bool:
+        """Whether it leads to AWS itself."""
+        return self._host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._once.meta.endpoint_url).hostname or ""
 
     @property
     def whose(self) -> str:
         """That AWS itself was asked, because no endpoint is set: who means an emulator takes it for one that is down."""
-        host = urlsplit(self._once.meta.endpoint_url).hostname or ""
-        if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        if not self.is_of_aws:
             return ""
+        host = self._host
         return f". No endpoint is set, so AWS itself was asked ({host}): for an emulator set `endpoint` or AWS_ENDPOINT_URL"
 
     def close(self) -> None:

@@ -159,7 +159,7 @@ class DeadLetters:
                 VisibilityTimeout=hidden,
                 WaitTimeSeconds=1,
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-                MessageAttributeNames=[ATTEMPT, ORIGIN],
+                MessageAttributeNames=["All"],
             )
             return list(response.get("Messages", ()))
 
@@ -188,13 +188,15 @@ class DeadLetters:
 
 def held_of(message: Mapping[str, Any]) -> Held:
     system = message.get("Attributes", {})
-    told = {name: one.get("StringValue", "") for name, one in message.get("MessageAttributes", {}).items()}
+    native = message.get("MessageAttributes", {})
+    told = {name: one["StringValue"] for name, one in native.items() if "StringValue" in one}
     looks = int(system.get("ApproximateReceiveCount", 1)) - 1
     return Held(
         body=message["Body"].encode(),
         attempt=attempts_told(told.get(ATTEMPT, ""), looks),
         enqueued_at=sent_at(system),
         broker_id=told.get(ORIGIN) or message["MessageId"],
+        attributes={name: value for name, value in told.items() if name not in (ATTEMPT, ORIGIN, REASON)},
         dead=True,
     )
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from anyio import Lock, to_thread
 
-from crossfoot.clock import Clock, SystemClock
+from crossfoot.clock import Clock, Micros, SystemClock
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.queue import (
     Accepted,
@@ -32,6 +33,7 @@ from crossfoot.queues.queue import (
     ReceiptAnswer,
     Refused,
 )
+from crossfoot.queues.sqs import traffic
 from crossfoot.queues.sqs.checks import told
 from crossfoot.queues.sqs.client import Client, NoAnswer, Rejected, field, region_of
 from crossfoot.queues.sqs.dead import DeadLetters
@@ -48,7 +50,7 @@ from crossfoot.queues.sqs.messages import (
 from crossfoot.queues.sqs.receiving import Receiver
 from crossfoot.queues.sqs.sending import Sender
 from crossfoot.queues.sqs.settling import Settler, unanswered
-from crossfoot.queues.telling import Told
+from crossfoot.queues.telling import Counted, Told
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -224,6 +226,13 @@ class SqsQueue:
         dead-letter queues*)."""
         dead = await self._dead_letters()
         return told(self._attributes, await dead.retention() if dead is not None else None, fifo=self._rules.fifo)
+
+    async def traffic(self, since: Micros, until: Micros) -> tuple[Counted, ...] | None:
+        """See `TellsTraffic`: CloudWatch's counts. An emulator has none, unless `AWS_ENDPOINT_URL_CLOUDWATCH` says where."""
+        if not self._open_client().is_of_aws and not os.environ.get("AWS_ENDPOINT_URL_CLOUDWATCH"):
+            return None
+        options = {name: self._options[name] for name in ("session", "region", "timeout")}
+        return await to_thread.run_sync(lambda: traffic.read(self._name, since, until, **options))
 
     async def depth(self) -> Depth:
         """See `Queue.depth`. AWS brings its counts up to date within about a minute."""

@@ -5,6 +5,7 @@ survey.py        everything that is asked of the book and the queues, read once
 grouped.py       what failed, grouped by cause: also `crossfoot causes`
 publishing.py    1  was it accepted, and under which id?
 counting.py      2  sent, received, deleted: the same messages?
+broker.py        2  ... and by the broker's own counts
 burying.py       3  what lies in the dead letters, and what is on its way there?
 timing.py        4  does the handling fit into the lease?
 once.py          5  does anything take effect twice, or in the wrong order?

@@ -50,8 +50,11 @@ def _said(survey: Survey, attached: Attached) -> Iterator[tuple[str, list[Step]]
             [Step("make the retention of the dead letters longer than the queue's: 14 days")],
         )
     yield from _lease(survey, attached)
-    booked = sum(one.queue == attached.name for one in survey.of(Fate.DEAD))
-    if attached.dead is not None and (unbooked := attached.dead - booked) > 0:
+    if attached.dead is None or survey.of_type is not None:
+        return  # what the queue counts is of all types
+    of_queue = survey.balance.queues.get(attached.name)
+    booked = of_queue.fates[Fate.DEAD.label] if of_queue is not None else 0
+    if (unbooked := attached.dead - booked) > 0:
         yield (
             f"{plural(unbooked, 'dead letter')} of it {'is' if unbooked == 1 else 'are'} not in the book: nobody watches them",
             [

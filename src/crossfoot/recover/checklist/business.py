@@ -10,7 +10,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.lately import Done
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
-from crossfoot.recover.checklist.survey import Survey
+from crossfoot.recover.checklist.survey import Promise, Survey
 from crossfoot.recover.phrases import plural, span
 
 ENOUGH = 20
@@ -21,22 +21,47 @@ NEARLY_ALL = 0.9
 
 
 def ask(survey: Survey) -> Iterator[Finding]:
+    for promise in survey.service.promises:
+        yield _broken(promise)
+    yield from _without(survey)
+
+
+def _broken(promise: Promise) -> Finding:
+    """What the program has stated by itself, as of its last evaluation."""
+    step = Step("see all that is missing, and where each stands", "crossfoot outcomes")
+    why = (
+        [Step("see what happened to the first", f"crossfoot why {shlex.quote(promise.ids[0])}")] if promise.ids else []
+    )
+    return Finding(
+        code="promise-broken",
+        text=promise.text,
+        count=promise.count,
+        ids=some(promise.ids),
+        figures=promise.figures,
+        first_at=promise.first_at,
+        next=(*(why if promise.of_messages else []), step),
+    )
+
+
+def _without(survey: Survey) -> Iterator[Finding]:
     names: dict[int, set[str]] = {}
     for outcome in survey.outcomes:
         names.setdefault(outcome.message, set()).add(outcome.name)
     # Of older messages the outcomes may be out of the sample, and not missing.
     reach = min(outcome.at for outcome in survey.outcomes) if len(survey.outcomes) == survey.sample else 0
-    by_type: dict[str, list[Done]] = {}
+    by_type: dict[tuple[str, str], list[Done]] = {}
     for one in survey.done:
         if one.kind == Kind.COMMITTED and one.at > reach:
-            by_type.setdefault(one.type, []).append(one)
-    for type_, settled in sorted(by_type.items()):
+            by_type.setdefault((one.queue, one.type), []).append(one)
+    for (queue, type_), settled in sorted(by_type.items()):
         habits = Counter(name for one in settled for name in names.get(one.key, ()))
         for name, count in sorted(habits.items()):
-            has = [name in names.get(one.key, ()) for one in settled]
+            beside = {other for one in settled if name in names.get(one.key, ()) for other in names[one.key]}
+            # What ends with an outcome that is never beside this one ended in another way, and not without.
+            has = [bool(names.get(one.key, set()) - beside) or name in names.get(one.key, ()) for one in settled]
             missing = _unusual(has)
             if missing:
-                yield _finding(type_, name, count, settled, missing)
+                yield _finding(queue, type_, name, count, settled, missing)
 
 
 def _unusual(has: Sequence[bool]) -> list[int]:
@@ -52,12 +77,13 @@ def _unusual(has: Sequence[bool]) -> list[int]:
     return []
 
 
-def _finding(type_: str, outcome: str, count: int, settled: list[Done], places: list[int]) -> Finding:
+def _finding(queue: str, type_: str, outcome: str, count: int, settled: list[Done], places: list[int]) -> Finding:
     missing = [settled[place] for place in places]
     stopped = places == list(range(places[0], len(settled))) and len(places) >= ENOUGH
     how = "since some time none of them" if stopped else f"{plural(len(missing), 'message')} of them"
     return Finding(
         code="no-outcome",
+        queue=queue,
         text=f"messages of type {type_} end with {outcome}, and {how} did not: handled and settled, and the business did not happen",
         count=len(missing),
         ids=some(one.id for one in missing),

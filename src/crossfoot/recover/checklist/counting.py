@@ -9,6 +9,7 @@ from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
 from crossfoot.recover.advice import Step, send_again
+from crossfoot.recover.checklist import broker
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import plural, span
@@ -19,6 +20,7 @@ WORK = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
 def ask(survey: Survey) -> Iterator[Finding]:
     yield from _unaccounted(survey)
     yield from _vanished(survey)
+    yield from broker.ask(survey)
     yield from _acked(survey)
     yield from _overdue(survey)
     yield from _differ(survey)
@@ -79,19 +81,19 @@ def _acked(survey: Survey) -> Iterator[Finding]:
 
 
 def _overdue(survey: Survey) -> Iterator[Finding]:
-    late: dict[tuple[str, Fate, bool], list[Standing]] = {}
-    for one in survey.waiting:
+    late: dict[tuple[str, str, bool], list[Standing]] = {}
+    for one in (*survey.waiting, *survey.parked):
         fate = one.stands(survey.as_of, survey.patience)
         if fate in (Fate.STRANDED, Fate.STALLED):
             never = not survey.balance.queues[one.queue].boundaries.get(Kind.RECEIVED.label)
-            late.setdefault((one.queue, fate, never), []).append(one)
-    for (queue, fate, never), members in sorted(late.items()):
-        code = "stalled" if fate is Fate.STALLED else "nobody-receives" if never else "stranded"
+            code = "stalled" if fate is Fate.STALLED else "nobody-receives" if never else "stranded"
+            late.setdefault((one.queue, code, one.fate is Fate.PARKED), []).append(one)
+    for (queue, code, is_parked), members in sorted(late.items()):
         oldest = min(one.since for one in members)
         yield Finding(
             code=code,
             queue=queue,
-            text=OVERDUE[code](plural(len(members), "message"), queue),
+            text=OVERDUE["parked" if is_parked else code](plural(len(members), "message"), queue),
             count=len(members),
             ids=some(one.id for one in members),
             figures={"waits for": span(survey.as_of - oldest), "workers at work": str(len(survey.at_work))},
@@ -121,6 +123,10 @@ OVERDUE: dict[str, Callable[[str, str], str]] = {
     ),
     "stranded": lambda count, queue: (
         f"{count} of queue {queue} waited for too long: it is worked too slowly, or not any more"
+    ),
+    "parked": lambda count, queue: (
+        f"{count} of queue {queue} came before an earlier event of the subject and waited for it: that time is over, and no worker has "
+        "sent it on"
     ),
     "stalled": lambda count, queue: (
         f"{count} of queue {queue} was taken by a worker that did not end it, and nobody took over"

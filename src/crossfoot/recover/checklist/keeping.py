@@ -10,8 +10,8 @@ from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND, Micros, micros
 from crossfoot.recover.advice import Step, bring_back, send_again
-from crossfoot.recover.checklist.burying import groups
 from crossfoot.recover.checklist.findings import Finding, some
+from crossfoot.recover.checklist.grouped import UNTOLD
 from crossfoot.recover.checklist.survey import Attached, Survey
 from crossfoot.recover.facts import told_in
 from crossfoot.recover.phrases import plural, span
@@ -96,33 +96,53 @@ def _queue_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
     rate = drained(survey, attached.name)
     retention = micros(attached.retention)
     left = [one.since + retention - survey.as_of for one in waiting]
-    if rate:
-        # The oldest is handled first: the n-th in n / rate seconds.
-        lost = [n for n, one in enumerate(left) if n / rate * SECOND > one]
-    else:
-        aged = survey.as_of - waiting[0].since >= AGED * retention
-        lost = [n for n, one in enumerate(left) if aged and one < micros(survey.recovery)]
-    if not lost:
+    lost = [n for n, one in enumerate(waiting) if _is_lost(survey, n, one, rate, retention)]
+    total = max(len(waiting), _waiting(survey, attached.name))
+    # Of those behind the ones that were read only this is sure: none has more left than the whole retention.
+    behind = (
+        min(total - len(waiting), max(0, total - int(rate * retention / SECOND)))
+        if rate and total > len(waiting)
+        else 0
+    )
+    if not lost and not behind:
         return
-    soonest = min(left[n] for n in lost)
+    soonest = min((left[n] for n in lost), default=retention)
+    first = lost[0] if lost else 0
     yield Finding(
         code="loss-ahead",
         queue=attached.name,
-        text=f"queue {attached.name} forgets {plural(len(lost), 'message')} before anybody handles it, the first "
+        text=f"queue {attached.name} forgets {plural(len(lost) + behind, 'message')} before anybody handles it, the first "
         f"{f'in {span(soonest)}' if soonest > 0 else 'at any moment'}",
-        count=len(lost),
+        count=len(lost) + behind,
         ids=some(waiting[n].id for n in lost),
         figures={
-            "retention": span(retention), "waiting": f"{len(waiting):,}", "handled a second": f"{rate:.3g}",
+            "retention": span(retention), "waiting": f"{total:,}", "handled a second": f"{rate:.3g}",
             "time to loss": span(max(soonest, 0)),
         },
-        first_at=waiting[lost[0]].since,
+        first_at=waiting[first].since,
         next=(
             Step("start more workers, or start one at all", "crossfoot worker MODULE:NAME"),
-            Step("see the one that is lost first", f"crossfoot why {shlex.quote(waiting[lost[0]].id)}"),
+            Step("see the one that is lost first", f"crossfoot why {shlex.quote(waiting[first].id)}"),
             Step(f"or make the retention of queue {attached.name} longer, now"),
         ),
     )  # fmt: skip
+
+
+def _is_lost(survey: Survey, place: int, one: Standing, rate: float, retention: Micros) -> bool:
+    """Whether the queue forgets it before its turn, which is at `place` of those that wait."""
+    left = one.since + retention - survey.as_of
+    if one.fate is Fate.RETRYING and one.due > survey.as_of:
+        return one.due > one.since + retention  # it is put off for longer than the queue remembers it
+    # What was tried before is not handled at the queue's speed, however fast others are.
+    if rate and not one.attempts:
+        return place / rate * SECOND > left  # the oldest is handled first: the n-th in n / rate seconds
+    return survey.as_of - one.since >= AGED * retention and left < micros(survey.recovery)
+
+
+def _waiting(survey: Survey, queue: str) -> int:
+    """How many wait in a queue, of which only the oldest were read one by one."""
+    found = survey.balance.queues.get(queue)
+    return sum(found.fates[fate.label] for fate in (Fate.QUEUED, Fate.RETRYING, Fate.STRANDED)) if found else 0
 
 
 def _dead_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
@@ -130,30 +150,31 @@ def _dead_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
     retention = attached.told.dead_retention
     if retention is None:
         return
-    dead = {one.id: one for one in survey.of(Fate.DEAD) if one.queue == attached.name}
-    for group in groups(survey):
-        members = [dead[id_] for id_ in group.ids if id_ in dead]
-        if not members:
-            continue
-        begins = [one.since if attached.told.since_origin or one.failed is None else one.failed.at for one in members]
-        left = min(begins) + micros(retention) - survey.as_of
-        if left >= micros(survey.recovery):
-            continue
+    until: dict[str | None, list[tuple[Micros, Standing]]] = {}
+    for one in survey.of(Fate.DEAD):
+        begun = one.since if attached.told.since_origin or one.failed is None else one.failed.at
+        left = begun + micros(retention) - survey.as_of
+        if one.queue == attached.name and left < micros(survey.recovery):
+            until.setdefault(one.failed.cause if one.failed else None, []).append((left, one))
+    for fingerprint, found in until.items():
+        found.sort(key=lambda pair: (pair[0], pair[1].key))
+        members, left = [one for _, one in found], found[0][0]
+        cause = survey.causes.get(fingerprint or "", UNTOLD)
         yield Finding(
             code="loss-ahead",
             queue=attached.name,
             text=f"the dead letters of queue {attached.name} are forgotten, the first {f'in {span(left)}' if left > 0 else 'by now'}: "
-            f"{plural(len(members), 'message')}, {group.title}",
+            f"{plural(len(members), 'message')}, {cause.title}",
             count=len(members),
             ids=some(one.id for one in members),
             figures={
-                "cause": group.fingerprint or "none", "retention": span(micros(retention)), "time to loss": span(max(left, 0)),
+                "cause": fingerprint or "none", "retention": span(micros(retention)), "time to loss": span(max(left, 0)),
                 "counted from": "the first send" if attached.told.since_origin else "the death",
             },
-            first_at=min(begins),
+            first_at=min(one.since for one in members),
             next=(
                 Step("read why they died", f"crossfoot why {shlex.quote(members[0].id)}"),
-                bring_back(group.fingerprint),
+                bring_back(fingerprint),
                 Step("or make their retention longer: the longest there is, 14 days on SQS"),
             ),
         )  # fmt: skip

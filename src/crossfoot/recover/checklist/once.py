@@ -9,7 +9,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.lately import Done
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
-from crossfoot.recover.checklist.survey import Survey, alike
+from crossfoot.recover.checklist.survey import HOUR, Survey, alike
 from crossfoot.recover.phrases import listed, plural
 
 
@@ -30,7 +30,7 @@ def _twice(survey: Survey) -> Iterator[Finding]:
             if one.kind == Kind.COMMITTED and one.key in survey.alike:
                 by_payload.setdefault(survey.alike[one.key], []).append(one)
         for same in by_payload.values():
-            if len(same) > 1:
+            if len(same) > 1 and not _is_habit(same):
                 found.setdefault((same[0].queue, same[0].type), []).append(same)
     for (queue, type_), groups in sorted(found.items()):
         members = [one for same in groups for one in same]
@@ -40,7 +40,7 @@ def _twice(survey: Survey) -> Iterator[Finding]:
             code="effect-twice",
             queue=queue,
             text=f"{plural(len(groups), 'business action')} of type {type_} took effect {len(members):,} times: the same was asked for "
-            "under several ids, and the handler states no operation key, so each id was an operation of its own",
+            f"under several ids, and {_keyless(members)}, so each id was an operation of its own",
             count=len(members),
             ids=some(one.id for one in members),
             figures={
@@ -57,6 +57,21 @@ def _twice(survey: Survey) -> Iterator[Finding]:
                 Step("undo by hand what took effect too often: the book has each of them"),
             ),
         )  # fmt: skip
+
+
+HABIT = 4
+"""As often, and for longer than an hour, something repeats that is meant to: a sign of life, a reading."""
+
+
+def _is_habit(same: list[Done]) -> bool:
+    times = [one.at for one in same]
+    return len(same) >= HABIT and max(times) - min(times) > HOUR
+
+
+def _keyless(members: list[Done]) -> str:
+    if all(one.of_itself for one in members):
+        return "the handler states no operation key"
+    return "the handler's operation key names the message's id"
 
 
 def _out_of_order(survey: Survey) -> Iterator[Finding]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from crossfoot.books.fate import Fate
+from crossfoot.effects.handler import matcher
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
-from crossfoot.recover.checklist.survey import Survey
+from crossfoot.recover.checklist.survey import HandlerTold, Survey
 from crossfoot.recover.phrases import plural
 
 
@@ -28,10 +30,15 @@ def ask(survey: Survey) -> Iterator[Finding]:
     yield from _stale(survey)
 
 
+def _in_order(handlers: Sequence[HandlerTold] | None, type_: str) -> bool:
+    """Whether every handler that takes this type takes each subject's events in order; not where nobody knows."""
+    theirs = [one.in_order for one in handlers or () if re.fullmatch(matcher(one.type), type_)]
+    return bool(theirs) and all(theirs)
+
+
 def _stale(survey: Survey) -> Iterator[Finding]:
     """Older than what has been applied to their subject since: harmless where the handler takes events in order, and only there."""
-    if survey.service.handlers is not None and all(handler.in_order for handler in survey.service.handlers):
-        return
+    handlers = survey.service.handlers
     highest: dict[tuple[str, str], int] = {}
     for one in survey.done:
         if one.subject is not None and one.sequence is not None:
@@ -39,7 +46,7 @@ def _stale(survey: Survey) -> Iterator[Finding]:
             highest[place] = max(one.sequence, highest.get(place, one.sequence))
     stale = [
         one for one in survey.of(Fate.DEAD)
-        if one.subject is not None and one.sequence is not None
+        if one.subject is not None and one.sequence is not None and not _in_order(handlers, one.type)
         and one.sequence < highest.get((one.queue, one.subject), one.sequence)
     ]  # fmt: skip
     if stale:

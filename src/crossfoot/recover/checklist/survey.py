@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 
@@ -11,7 +13,7 @@ from crossfoot.books import lately, queries
 from crossfoot.books.balance import Balance
 from crossfoot.books.contents import Contents
 from crossfoot.books.custody import Depth
-from crossfoot.books.failures import Standing, born, latest_workers, standing, unkept
+from crossfoot.books.failures import MOST, Standing, born, latest_workers, standing, unkept
 from crossfoot.books.fate import PATIENCE, Fate, Patience
 from crossfoot.books.lately import SAMPLE, Done, Recorded
 from crossfoot.books.lines import Line, last_lines
@@ -21,7 +23,7 @@ from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
-from crossfoot.queues.telling import Told
+from crossfoot.queues.telling import Counted, Told
 from crossfoot.recover.checklist.findings import SHOWN
 
 WAITING = (Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING)
@@ -45,6 +47,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         local: whether it is a table in the book's own file.
+        counted: what its broker counted lately, where it does.
     """
 
     name: str
@@ -54,6 +57,22 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     dead: int | None = None
     local: bool = False
     publish_dedup: float = 0.0
+    counted: tuple[Counted, ...] = ()
+
+
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """An expectation or an invariant that is not kept, or of which nobody can tell.
+
+    Attributes:
+        of_messages: whether the ids are those of messages, and not the names of rows.
+    """
+
+    text: str
+    count: int = 0
+    ids: tuple[str, ...] = ()
+    of_messages: bool = False
+    figures: dict[str, str] = {}
+    first_at: Micros | None = None
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +82,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         queue: from which its workers receive, where that is known.
         sends_to: queues that the program names to send to.
         lease: seconds for which they do.
+        veiled: whether the book keeps something else than what messages carried, so that it cannot be compared.
+        promises: what is stated and not kept.
         handlers: `None` where the program was not named.
     """
 
@@ -70,7 +91,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     sends_to: tuple[str, ...] = ()
     lease: float | None = None
     payloads: bool = True
+    veiled: bool = False
     handlers: tuple[HandlerTold, ...] | None = None
+    promises: tuple[Promise, ...] = ()
     attached: Mapping[str, Attached] = {}
     unasked: tuple[str, ...] = ()
 
@@ -79,6 +102,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """What was read. `sampled` entries and operations were looked at, where there are more; then older ones were not."""
 
     as_of: Micros
+    of_type: str | None
     balance: Balance
     patience: Patience
     recovery: float
@@ -86,6 +110,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     service: Service
     ill: dict[Fate, tuple[Standing, ...]]
     waiting: tuple[Standing, ...]
+    parked: tuple[Standing, ...]
     lines: tuple[Line, ...]
     done: tuple[Done, ...]
     outcomes: tuple[Recorded, ...]
@@ -103,6 +128,12 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     def at_work(self) -> list[WorkerRow]:
         """Workers that did not say that they stopped."""
         return [worker for worker in self.workers if worker.stopped_at is None]
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more unsettled messages of a fate than are read one by one."""
+        read = Counter(one.fate for found in (self.waiting, self.parked, *self.ill.values()) for one in found)
+        return any(count >= MOST for count in read.values())
 
     @property
     def complete(self) -> bool:
@@ -130,6 +161,10 @@ def survey(
     with connection.snapshot():
         ill = {fate: tuple(standing(connection, [fate], queue=part.queue, type=part.type)) for fate in ILL}
         waiting = tuple(standing(connection, WAITING, oldest=True, queue=part.queue, type=part.type))
+        parked = tuple(standing(connection, [Fate.PARKED], oldest=True, queue=part.queue, type=part.type))
+        if len(ill[Fate.DEAD]) == MOST:  # those that are forgotten first are the oldest
+            oldest = standing(connection, [Fate.DEAD], oldest=True, limit=SHOWN, queue=part.queue, type=part.type)
+            ill[Fate.DEAD] = tuple({one.key: one for one in (*ill[Fate.DEAD], *oldest)}.values())
         lines = tuple(last_lines(connection, sample, queue=part.queue, type=part.type))
         done = [
             one for one in lately.done(connection, sample)
@@ -139,11 +174,12 @@ def survey(
         failed = [one.failed for one in (*waiting, *(one for of in ill.values() for one in of)) if one.failed]
         fingerprints = {one.cause for one in failed} | {line.cause for line in lines if line.cause}
         return Survey(
-            as_of=now, balance=balance, patience=patience, recovery=recovery, sample=sample, service=service or Service(), ill=ill,
-            waiting=waiting, lines=lines, done=tuple(done), outcomes=outcomes,
+            as_of=now, of_type=part.type, balance=balance, patience=patience, recovery=recovery, sample=sample,
+            service=service or Service(), ill=ill,
+            waiting=waiting, parked=parked, lines=lines, done=tuple(done), outcomes=outcomes,
             causes=queries.causes(connection, fingerprints),
             workers=tuple(latest_workers(connection)), born=_born(connection, (*ill[Fate.DEAD], *waiting)),
-            opened=lately.opened(connection), alike=_alike(connection, alike(done)),
+            opened=lately.opened(connection), alike={} if service and service.veiled else _alike(connection, alike(done)),
             unkept=frozenset(unkept(connection, [one.key for one in ill[Fate.DEAD][:SHOWN]])),
         )  # fmt: skip
 
@@ -152,16 +188,26 @@ HOUR = 3_600 * SECOND
 
 
 def alike(done: list[Done] | tuple[Done, ...]) -> list[list[Done]]:
-    """Messages that may ask for the same business action under several ids: of one type and subject, each an operation of its own,
-    within an hour of each other."""
+    """Messages that may ask for the same business action under several ids: of one type and subject, each an operation of its own or
+    one that is named after the message, within an hour of each other."""
     groups: dict[tuple[str, str, str], list[Done]] = {}
     for one in done:
-        if one.of_itself and one.subject:
+        if one.subject and (one.of_itself or one.id in one.operation):
             groups.setdefault((one.queue, one.type, one.subject), []).append(one)
-    return [
-        near for group in groups.values() if len(group) > 1
-        and len(near := [one for one in group if any(abs(one.at - other.at) <= HOUR for other in group if other is not one)]) > 1
-    ]  # fmt: skip
+    near = [_near(group) for group in groups.values() if len(group) > 1]
+    return [group for group in near if len(group) > 1]
+
+
+def _near(group: list[Done]) -> list[Done]:
+    """Those that have another one within an hour."""
+    times = sorted(one.at for one in group)
+
+    def has_another(at: Micros) -> bool:
+        place = bisect_left(times, at)
+        others = times[max(place - 1, 0) : place + 2]
+        return sum(abs(at - other) <= HOUR for other in others) > 1
+
+    return [one for one in group if has_another(one.at)]
 
 
 MOST_COMPARED = 2_000

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
+from crossfoot.books.failures import MOST
 from crossfoot.clock import Micros
 from crossfoot.recover.checklist import (
     attached,
@@ -86,6 +87,10 @@ def _answers(survey: Survey, findings: Collection[Finding]) -> Iterable[Answer]:
 def _note(survey: Survey, question: str) -> str:
     if question in ("settings", "retention") and survey.service.unasked:
         return f"not asked: {listed(survey.service.unasked)}"
+    if question == "once" and survey.service.veiled:
+        return "what messages carried is not compared: the program has it stored in another form"
     if question in ("time", "once", "outcomes") and not survey.complete:
         return f"of the newest {len(survey.lines):,} entries and {len(survey.done):,} operations"
+    if question in ("publish", "balance", "dead", "retention", "replay") and survey.more:
+        return f"of {MOST:,} messages of each fate, where there are more"
     return ""

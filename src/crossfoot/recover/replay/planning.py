@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from crossfoot.books import replays
+from crossfoot.books.grouped import keys_text
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import (
     CLASSIFY,
@@ -23,7 +24,6 @@ from crossfoot.books.replays import (
     READY,
     Candidate,
     Replay,
-    keys_text,
 )
 from crossfoot.books.store import Book, completed
 from crossfoot.boundaries import Boundary, reach

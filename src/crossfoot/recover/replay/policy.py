@@ -18,6 +18,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         window: members that are moved and have not ended, at most: so many places in the queue live traffic may have to wait behind.
         max_errors: share of a stage that may end badly (dead again, refused, expired, vanished).
         max_again: share of a stage that may fail again of the cause that it died of, even if it is tried once more.
+        max_breaches: share of a stage of which something that is expected may not come in time, by expectation.
         max_latency: seconds from the move to the end that a member may take; `None` for any.
         patience: seconds without any progress, after which it is paused.
     """
@@ -28,6 +29,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 25
     max_errors: float = 0.05
     max_again: float = 0.05
+    max_breaches: float = 0.05
     max_latency: float | None = None
     patience: float = 600.0
 
@@ -38,7 +40,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("rate", "patience"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} = {getattr(self, name)}: it is more than 0")
-        for name in ("max_errors", "max_again"):
+        for name in ("max_errors", "max_again", "max_breaches"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: it is a share, from 0 to 1")
         if self.max_latency is not None and not self.max_latency > 0:
@@ -56,12 +58,14 @@ class Tally(msgspec.Struct):
         moved: members that were moved in it.
         bad: those that ended badly.
         again: by cause, those that failed of what they had died of before.
+        breached: by expectation, those that took effect, and of which what is expected did not come in time.
         slowest: the longest from move to end, or until now.
     """
 
     moved: int = 0
     bad: int = 0
     again: dict[str, int] = {}
+    breached: dict[str, int] = {}
     slowest: Micros = 0
 
 
@@ -74,6 +78,11 @@ def reason_to_abort(policy: Policy, stage: int, tally: Tally) -> str | None:
     for cause, count in sorted(tally.again.items(), key=lambda item: -item[1]):
         if count > policy.max_again * size:
             return f"stage {stage}: {count:,} of {tally.moved:,} failed again of cause {cause}, of which they had died: it is not mended"
+    for name, count in sorted(tally.breached.items(), key=lambda item: -item[1]):
+        if count > policy.max_breaches * size:
+            return (
+                f"stage {stage}: {count:,} of {tally.moved:,} took effect without what {name!r} expects of them in time"
+            )
     if policy.max_latency is not None and tally.slowest > policy.max_latency * SECOND:
         return f"stage {stage}: one took {tally.slowest / SECOND:.1f} s, more than {policy.max_latency:g} s"
     return None

@@ -7,10 +7,13 @@ from typing import Any
 import msgspec
 
 from crossfoot.books import replays
+from crossfoot.books.expected import Outlook
 from crossfoot.books.fate import Fate
+from crossfoot.books.grouped import keys_text
 from crossfoot.books.replays import CHANGED, CLASSES, LEFT, MOVES, PLANNED, PLANNING, WAITING, Replay
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
+from crossfoot.recover.replay.expecting import Look, outlook
 
 MOST_IDS = 20
 """Ids that are told of each class and each bad end."""
@@ -42,7 +45,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         ended: members that were moved, by their fate as of the posting; `moved` is their sum.
         waiting: to be moved; `left`: never to be; `changed`: left alone, because something had happened to them since the plan.
         failing: causes of which members failed after they were moved.
-        ids: some of those that ended badly, or that will not be moved, by fate or class.
+        breached: by expectation, members that took effect, and of which what is expected did not come in time.
+        awaited: members that took effect, and of which something may still come in time.
+        ids: some of those that ended badly, lack what is expected, or will not be moved, by fate, expectation or class.
         letters: dead letters that the queue has still to forget.
         load: seconds of handling that the plan's members are expected to take, where the book knows.
     """
@@ -68,6 +73,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     left: int
     changed: int
     failing: tuple[Failing, ...]
+    breached: dict[str, int]
+    awaited: int
     ids: dict[str, tuple[str, ...]]
     letters: int
     load: float | None
@@ -78,15 +85,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.state in (PLANNING, PLANNED):
             return self.state == PLANNED and self.waiting > 0
         bad = sum(self.ended.get(fate.label, 0) for fate in BAD)
-        return self.state in ("running", "finished") and not bad and self.unchanged
+        return self.state in ("running", "finished") and not bad and not self.breached and self.unchanged
 
 
 BAD = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.STRANDED, Fate.STALLED)
 
 
-def report(connection: Connection, replay: Replay) -> Report:
-    """Within the caller's read transaction; what is posted is what is counted."""
+def report(connection: Connection, replay: Replay, now: Micros = 0, look: Look | None = None) -> Report:
+    """Within the caller's read transaction; what is posted is what is counted.
+
+    Args:
+        now, look: tell how those that took effect stand to what is expected of them, at that time; nothing is asked without.
+    """
     number = replay.number
+    expects = outlook(connection, number, look, now) if look is not None else Outlook(frozenset(), {})
     ended: dict[str, int] = {}
     counts = dict.fromkeys((WAITING, LEFT, CHANGED), 0)
     for _, state, fate, count in connection.execute(replays.ANY_FATE, (number,)):
@@ -108,7 +120,8 @@ def report(connection: Connection, replay: Replay) -> Report:
         classes=tuple(lines), moved=sum(ended.values()), ended=dict(sorted(ended.items(), key=lambda item: -item[1])),
         waiting=counts[WAITING], left=counts[LEFT], changed=counts[CHANGED],
         failing=tuple(Failing(*row) for row in connection.execute(replays.FAILING, (number,))),
-        ids=_ids(connection, number, lines, ended),
+        breached={name: len(messages) for name, messages in expects.breached.items()}, awaited=len(expects.waiting),
+        ids={**_ids(connection, number, lines, ended), **_ids_of(connection, expects)},
         letters=len(connection.execute(replays.LETTERS, (number,)).fetchall()),
         load=_load(connection, replay) if replay.state == PLANNED else None,
     )  # fmt: skip
@@ -126,6 +139,13 @@ def _ids(
                 id_ for (id_,) in connection.execute(replays.IDS_OF_FATE, (number, int(fate), MOST_IDS))
             )
     return told
+
+
+def _ids_of(connection: Connection, expects: Outlook) -> dict[str, tuple[str, ...]]:
+    return {
+        name: tuple(id_ for (id_,) in connection.execute(replays.IDS, {"keys": keys_text(sorted(messages)[:MOST_IDS])}))
+        for name, messages in expects.breached.items()
+    }
 
 
 def _load(connection: Connection, replay: Replay) -> float | None:

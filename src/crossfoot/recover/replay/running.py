@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,16 +20,21 @@ import anyio.to_thread
 import msgspec
 
 from crossfoot.books import replays
-from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, PLANNED, PLANNING, RUNNING, Replay
+from crossfoot.books.expected import Proven
+from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, RUNNING, Replay
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary, reach
-from crossfoot.clock import Micros, micros
+from crossfoot.clock import micros
 from crossfoot.connection import Connection
 from crossfoot.effects.outbox import Outbox, token
-from crossfoot.errors import EnvelopeInvalid, QueueUnavailable, ReplayRefused, UsageError
-from crossfoot.message import decode
+from crossfoot.errors import QueueUnavailable, ReplayRefused, UsageError
 from crossfoot.queues.queue import ForgetsDead, LocalQueue, Queue
+from crossfoot.recover.replay import expecting
+from crossfoot.recover.replay.burial import forget, letters_of
+from crossfoot.recover.replay.expecting import Expecting
+from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
+from crossfoot.recover.replay.pacing import Budget
 from crossfoot.recover.replay.planning import found
 from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
 from crossfoot.recover.replay.watching import End, Outstanding, of_stage, write_ends
@@ -60,11 +64,12 @@ class Runner:
         horizon: seconds since its publication after which a message's operation may be forgotten: what passed it since the plan is
             not moved. The plan's, unless given.
         hold: seconds for which this runner has the replay without renewing it.
+        look: tells how members that took effect stand to what is expected of them; `None`: nothing is expected.
     """
 
     def __init__(
         self, book: Book, queue: Queue, number: int, policy: Policy | None = None, *, horizon: float | None = None,
-        hold: float = HOLD_SECONDS, watcher: Watcher | None = None,
+        hold: float = HOLD_SECONDS, watcher: Watcher | None = None, look: expecting.Look | None = None,
     ) -> None:  # fmt: skip
         self._book = book
         self._queue = queue
@@ -77,6 +82,7 @@ class Runner:
         self._claim = f"{socket.gethostname()}:{os.getpid()}:{token()}"
         self._outbox = Outbox(book, {queue.name: queue})
         self._outstanding = Outstanding()
+        self._expecting = Expecting(look)
         self._after = 0
         self._moved = 0
         self._letters = 0
@@ -113,7 +119,7 @@ class Runner:
         while not await anyio.to_thread.run_sync(self._claimed):
             replay = await anyio.to_thread.run_sync(self._read)
             if replay.state != RUNNING or anyio.current_time() > give_up_at:
-                raise ReplayRefused(_why_not(replay))
+                raise ReplayRefused(why_not(replay))
             await anyio.sleep(0.1)
         replay = await anyio.to_thread.run_sync(self._read)
         try:
@@ -155,17 +161,11 @@ class Runner:
     async def _prepare(self, replay: Replay) -> Mover:
         waiting, moved = await anyio.to_thread.run_sync(self._left)
         self._outstanding.members = {one.message: one for one in moved}
-        buried: dict[str, list[str]] = defaultdict(list)
-        if isinstance(self._queue, ForgetsDead):
-            await self._forget()
-            if waiting:
-                async for held in self._queue.dead_letters():
-                    if (name := _name_of(held.body)) in waiting:
-                        buried[name].append(held.broker_id)
+        buried: dict[str, Sequence[str]] = {}
         local = self._queue if isinstance(self._queue, LocalQueue) else None
         if local is not None and not await anyio.to_thread.run_sync(local.is_in, self._book.path):
             local = None
-        return Mover(
+        mover = Mover(
             self._book,
             replay,
             self._claim,
@@ -174,6 +174,13 @@ class Runner:
             buried=buried,
             horizon=self._horizon,
         )
+        if isinstance(self._queue, ForgetsDead):
+            await self._forget()
+            if waiting:
+                buried |= await letters_of(
+                    self._queue, waiting, meanwhile=partial(self._renew, mover, max(1, replay.stage))
+                )
+        return mover
 
     def _left(self) -> tuple[set[str], list[Moved]]:
         with self._book.reading() as connection, connection.snapshot():
@@ -191,7 +198,8 @@ class Runner:
             Halted: somebody else decides now.
         """
         stage = max(1, replay.stage)
-        taken, tally = await anyio.to_thread.run_sync(self._begun, stage)
+        taken, tally, proven = await anyio.to_thread.run_sync(self._begun, stage)
+        self._expecting.add(proven)
         tally.moved += len(self._outstanding)
         self._outstanding.tally = tally
         while True:
@@ -199,14 +207,16 @@ class Runner:
                 break
             stage, taken = stage + 1, 0
             self._outstanding.begin()
+            self._expecting.begin()
             await self._renew(mover, stage)
             reach(Boundary.BETWEEN_STAGES)
         await self._forget()
         await self._stop(FINISHED, "all that could be moved has ended")
 
-    def _begun(self, stage: int) -> tuple[int, Tally]:
-        with self._book.reading() as connection:
-            return of_stage(connection, self._number, stage)
+    def _begun(self, stage: int) -> tuple[int, Tally, list[Proven]]:
+        with self._book.reading() as connection, connection.snapshot():
+            proven = expecting.of_stage(connection, self._number, stage)
+            return *of_stage(connection, self._number, stage), proven
 
     async def _stage(self, replay: Replay, mover: Mover, stage: int, taken: int) -> bool:
         """Move a stage's members, and wait until they have ended. True when none are left for another.
@@ -215,7 +225,7 @@ class Runner:
             Halted: somebody else decides now; or it was brought to a stand here.
         """
         size, policy = self._policy.size_of(stage), self._policy
-        spent, renewed = _Budget(policy.rate), anyio.current_time()
+        spent, renewed = Budget(policy.rate), anyio.current_time()
         heard = anyio.current_time()
         left = True
         while True:
@@ -233,13 +243,13 @@ class Runner:
                 left = bool(group.moved or group.changed)
                 heard = renewed = anyio.current_time()
                 continue
-            if not len(self._outstanding) and (taken >= size or not left):
+            if not len(self._outstanding) and not len(self._expecting) and (taken >= size or not left):
                 return not left
             if anyio.current_time() - renewed >= min(1.0, self._hold_for / 3):
                 await self._renew(mover, stage)
                 await self._relay()
                 renewed = anyio.current_time()
-            if anyio.current_time() - heard > policy.patience:
+            if len(self._outstanding) and anyio.current_time() - heard > policy.patience:
                 waits = len(self._outstanding)
                 await self._stop(
                     PAUSED,
@@ -264,6 +274,8 @@ class Runner:
 
     async def _look(self) -> int:
         """See what has ended, and write it. How many did."""
+        if self._expecting.is_due(self._book.clock.now()):
+            await anyio.to_thread.run_sync(self._read_expected)
         if not len(self._outstanding):
             return 0
         ends = await anyio.to_thread.run_sync(self._read_ends)
@@ -271,8 +283,13 @@ class Runner:
             await anyio.to_thread.run_sync(
                 self._book.write, lambda connection: write_ends(connection, self._number, ends)
             )
-            self._outstanding.let_go(ends)
+            self._expecting.add(self._outstanding.let_go(ends))
+            await anyio.to_thread.run_sync(self._read_expected)
         return len(ends)
+
+    def _read_expected(self) -> None:
+        with self._book.reading() as connection:
+            self._expecting.look(connection, self._book.clock.now(), self._outstanding.tally)
 
     def _read_ends(self) -> Sequence[End]:
         with self._book.reading() as connection:
@@ -301,8 +318,9 @@ class Runner:
         if not rows:
             return
         reach(Boundary.BEFORE_FORGET)
-        names = [name for _, letters in rows for name in msgspec.json.decode(letters, type=list[str])]
-        await self._queue.forget_dead(names)
+        await forget(
+            self._queue, [name for _, letters in rows for name in msgspec.json.decode(letters, type=list[str])]
+        )
         reach(Boundary.AFTER_FORGET)
         for first in range(0, len(rows), 4 * MOST_MOVED):
             done = [(self._number, message) for message, _ in rows[first : first + 4 * MOST_MOVED]]
@@ -330,55 +348,3 @@ class Runner:
 
 def _note_forgotten(rows: Sequence[tuple[int, int]], connection: Connection) -> None:
     connection.executemany(replays.FORGOT, rows)
-
-
-class _Budget:
-    """How many may be moved now, at so many per second."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._at = anyio.current_time()
-        self._tokens = 1.0
-
-    def take(self, most: int) -> int:
-        now = anyio.current_time()
-        self._tokens = min(self._tokens + (now - self._at) * self._rate, max(1.0, self._rate / 4))
-        self._at = now
-        count = min(most, int(self._tokens))
-        self._tokens -= count
-        return count
-
-
-def halt(book: Book, number: int, state: str, note: str) -> Replay:
-    """Pause or abort a replay, whoever runs it: nothing more is moved once this has returned.
-
-    Raises:
-        ReplayRefused: there is none of that number, or it is over.
-    """
-    now: Micros = book.clock.now()
-    states = (RUNNING, PLANNED, PAUSED) if state == ABORTED else (RUNNING, PLANNED)
-
-    def stop(connection: Connection) -> Replay:
-        found(connection, number)
-        stopped = replays.stop(connection, number, state, note, now, of=states)
-        replay = found(connection, number)
-        if not stopped:
-            raise ReplayRefused(f"replay {number} is {replay.state}, and cannot be {state}")
-        return replay
-
-    return book.write(stop)
-
-
-def _why_not(replay: Replay) -> str:
-    if replay.state == RUNNING:
-        return f"replay {replay.number} is run by {(replay.claim or '').rpartition(':')[0]}: crossfoot replay pause stops that one"
-    if replay.state == PLANNING:
-        return f"replay {replay.number} was not planned to its end: plan it again"
-    return f"replay {replay.number} is {replay.state}, and that is its end: plan another one for what is left"
-
-
-def _name_of(body: bytes) -> str:
-    try:
-        return decode(body).key
-    except EnvelopeInvalid:
-        return ""

@@ -9,9 +9,11 @@ import msgspec
 
 from crossfoot.books import replays
 from crossfoot.books.entry import PROOF_MARKS, Entry, Kind
+from crossfoot.books.expected import Proven
 from crossfoot.books.fate import Fate, fold, posted_fate
+from crossfoot.books.grouped import keys_text
 from crossfoot.books.identity import CAME_TO_NOTHING
-from crossfoot.books.replays import DONE, keys_text
+from crossfoot.books.replays import DONE
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.recover.replay.moving import Moved
@@ -31,7 +33,7 @@ class Outstanding:
 
     def __init__(self) -> None:
         self.members: dict[int, Moved] = {}
-        self.tally = Tally(again={})
+        self.tally = Tally(again={}, breached={})
         self._again: set[int] = set()
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class Outstanding:
 
     def begin(self) -> None:
         """A new stage."""
-        self.tally = Tally(again={})
+        self.tally = Tally(again={}, breached={})
         self._again.clear()
 
     def add(self, moved: Iterable[Moved]) -> None:
@@ -65,12 +67,15 @@ class Outstanding:
                 ends.append(end)
         return ends
 
-    def let_go(self, ends: Iterable[End]) -> None:
-        """Their ends are written."""
+    def let_go(self, ends: Iterable[End]) -> list[Proven]:
+        """Their ends are written. Returns them as what may be expected of them is told by."""
+        gone = []
         for end in ends:
             member = self.members.pop(end.message)
+            gone.append(Proven(end.message, member.moved_at, end.fate))
             self.tally.bad += end.fate in CAME_TO_NOTHING
             self.tally.slowest = max(self.tally.slowest, end.at - member.moved_at)
+        return gone
 
     def _see_failures(self, member: Moved, entries: Iterable[Entry]) -> None:
         if member.cause is None or member.message in self._again:
@@ -99,7 +104,7 @@ def write_ends(connection: Connection, number: int, ends: Iterable[End]) -> None
 
 def of_stage(connection: Connection, number: int, stage: int) -> tuple[int, Tally]:
     """Members of a stage that were looked at so far, and how those that ended did: for a runner that goes on with it."""
-    tally = Tally(again={})
+    tally = Tally(again={}, breached={})
     taken = 0
     for state, ended, count, slowest in connection.execute(replays.OF_STAGE, (number, stage)):
         taken += count

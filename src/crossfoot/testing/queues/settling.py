@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossfoot.errors import UsageError
-from crossfoot.queues.queue import Done, LocalQueue, NotDone
+from crossfoot.queues.queue import Accepted, Done, LocalQueue, NotDone
 from crossfoot.testing.queues.suite import (
     LONG_LEASE,
     SHORT_LEASE,
@@ -12,6 +12,7 @@ from crossfoot.testing.queues.suite import (
     bodies,
     error_of,
     is_lost,
+    outgoing,
     proves,
     receipts,
 )
@@ -162,6 +163,19 @@ class Settling(QueueSuite):
             dead = [(held.body, held.broker_id) async for held in queue.dead_letters()]
             assert sorted(dead) == sorted((one.body, one.broker_id) for one in dying)
             assert all_done(await queue.ack([first.receipt]), [first])
+
+    async def test_a_dead_letter_and_what_is_held_show_what_they_were_published_with(self) -> None:
+        """A message that is sent again says there how often it was delivered before."""
+        async with self.make_queue() as queue:
+            sent = outgoing(b"again", attributes={"crossfoot-base": "7", "note": "grün ✓"})
+            assert isinstance((await queue.publish([sent]))[0], Accepted)
+            if queue.capabilities.browsing:
+                assert [held.attributes async for held in queue.browse()] == [sent.attributes]
+            taken = await self.take(queue, 1)
+            assert all_done(await queue.dead_letter(taken, reason="poison"), taken)
+            (dead,) = [held async for held in queue.dead_letters()]
+            assert {name: dead.attributes.get(name) for name in sent.attributes} == sent.attributes
+            assert dead.attempt == 1, "deliveries of this copy"
 
     async def test_dead_lettering_a_long_list_answers_in_order(self) -> None:
         async with self.make_queue() as queue:

@@ -78,6 +78,18 @@ class Watching(QueueSuite):
             assert sorted(bodies([gone, *left])) == sorted(bodies(sent))
             assert (await self._settled(queue, lambda depth: depth.dead == 2)).dead == 2
 
+    async def test_it_does_not_matter_where_among_the_dead_letters_lies_what_is_forgotten(self) -> None:
+        async with self.make_queue() as queue:
+            if not isinstance(queue, ForgetsDead):
+                return
+            await self.put(queue, 5)
+            await queue.dead_letter(await self.take(queue, 5), reason="poison")
+            left = [held.broker_id async for held in queue.dead_letters()]
+            for place in (-1, 1, 0):
+                gone = left.pop(place)
+                assert await queue.forget_dead([gone]) == 1, f"the one at {place}"
+                assert sorted([held.broker_id async for held in queue.dead_letters()]) == sorted(left)
+
     async def test_what_is_held_is_no_dead_letter_to_be_forgotten(self) -> None:
         async with self.make_queue() as queue:
             if not isinstance(queue, ForgetsDead):

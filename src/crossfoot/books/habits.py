@@ -1,0 +1,53 @@
+"""What messages of a type usually come to: the outcomes and the messages of those of its kind that took effect last."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from crossfoot.books import lately
+from crossfoot.books.entry import Kind
+from crossfoot.connection import Connection
+
+SEARCHED = 2_000
+"""Of the newest operations, so many are looked through for messages of the type."""
+
+ENOUGH = 50
+"""Messages that tell the habit."""
+
+_OUTCOMES = "SELECT DISTINCT name FROM crossfoot_outcomes WHERE message = ?"
+
+_CAUSED = "SELECT DISTINCT type FROM crossfoot_messages WHERE correlation = ? AND causation = ?"
+
+_FLOW = "SELECT coalesce(correlation, id) FROM crossfoot_messages WHERE key = ?"
+
+
+class Habit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last messages of one type on one queue came to.
+
+    Attributes:
+        of: how many of them were looked at.
+        outcomes: how many ended with each outcome.
+        caused: how many caused messages of each type.
+    """
+
+    of: int = 0
+    outcomes: dict[str, int] = {}
+    caused: dict[str, int] = {}
+
+
+def habit(connection: Connection, queue: str, type_: str) -> Habit:
+    """Of the newest that took effect, at most `ENOUGH`."""
+    done = [
+        one for one in lately.done(connection, SEARCHED)
+        if (one.queue, one.type, one.kind) == (queue, type_, Kind.COMMITTED)
+    ][-ENOUGH:]  # fmt: skip
+    outcomes: Counter[str] = Counter()
+    caused: Counter[str] = Counter()
+    for one in done:
+        outcomes.update(row[0] for row in connection.execute(_OUTCOMES, (one.key,)))
+        flow = connection.execute(_FLOW, (one.key,)).fetchone()
+        if flow is not None:
+            caused.update(row[0] for row in connection.execute(_CAUSED, (flow[0], one.id)))
+    return Habit(of=len(done), outcomes=dict(outcomes.most_common()), caused=dict(caused.most_common()))
