@@ -18,6 +18,7 @@ from crossfoot.books.payloads import Payloads
 from crossfoot.books.store import Book
 from crossfoot.clock import Clock, SystemClock
 from crossfoot.connection import is_postgres
+from crossfoot.effects.attached import note_queues
 from crossfoot.effects.databases.choosing import database_of, fits
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.handler import Handler
@@ -117,6 +118,7 @@ class Crossfoot:
             if one != stated
         }
         self.queues: dict[str, Queue] = by_name(queue, others.values())
+        self._noted = False
 
     # ---- handlers ------------------------------------------------------------------------------------------------
 
@@ -234,6 +236,9 @@ class Crossfoot:
         """
         refuse_inside_handler("app.publish()")
         await anyio.to_thread.run_sync(self.book.open)
+        if not self._noted:
+            await anyio.to_thread.run_sync(note_queues, self.book, tuple(self.queues.values()))
+            self._noted = True
         made = [self._made(message, attributes) for message in messages]
         place = Place(self.queue.name, system_of(self.queue), self.queue.capabilities.max_bytes)
         with publishing(made, place) as publication:

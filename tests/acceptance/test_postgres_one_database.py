@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -133,6 +134,35 @@ MANNERS = {
     "careful": {"batch": 4},
     "optimistic": {"batch": 4, "optimistic": True},
 }
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_child_that_a_handler_forks_writes_nothing_in_its_transaction(house: House, is_async: bool) -> None:
+    """Both would speak on one connection, and commit both rows."""
+    ends: list[int] = []
+
+    def fork() -> None:
+        if child := os.fork():
+            ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    def bill_twice(message: Message, tx: Any) -> None:
+        tx.outcome("invoice.begun")
+        fork()
+        bill(message, tx)
+
+    async def abill_twice(message: Message, tx: Any) -> None:
+        await tx.begin()
+        fork()
+        await abill(message, tx)
+
+    house.app.handler("case.released", name="bill")(abill_twice if is_async else bill_twice)
+    messages = await house.publish("case.released", "case-1", "case-2")
+    await house.work()
+    assert ends == [70, 70], "the child is told, and ended where its handler ends"
+    assert sorted(house.rows("SELECT subject FROM effects")) == ["case-1", "case-2"]
+    assert await house.fates(*messages) == [Fate.SETTLED, Fate.SETTLED]
+    await house.assert_sound()
 
 
 @pytest.mark.parametrize("manner", MANNERS.values(), ids=MANNERS)

@@ -16,6 +16,7 @@ import pytest
 
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.queues.nats import NatsQueue, ensure
+from crossfoot.queues.nats.messages import Entry, wire_size
 from crossfoot.queues.nats.queue import _dying
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, Held, NotDone, Outgoing, Refused
 from crossfoot.testing.queues import outgoing
@@ -383,6 +384,27 @@ async def test_a_message_of_the_largest_size_can_be_buried_with_its_reason(nats_
         delivery = await the_one(queue)
         assert await queue.dead_letter([delivery], reason="ä" * 500) == [Done(delivery.receipt)]
         assert [len(held.body) for held in await dead_of(queue)] == [limit]
+
+
+@pytest.mark.parametrize("headers", [{}, {"note": "n" * 40}], ids=["without headers", "with headers"])
+@pytest.mark.parametrize("left", [0, 20, 100])
+async def test_what_others_published_as_large_as_the_server_takes_can_be_buried(
+    nats_server: NatsServer, headers: dict[str, str], left: int
+) -> None:
+    """It leaves no room for all that a dead letter says, and must not come back for ever."""
+    name = await made(nats_server)
+    client = await nats.connect(nats_server.url)
+    entry = Entry(key="", body=b"", headers=headers)
+    body = b"x" * (client.max_payload - wire_size(entry) - left)
+    await client.jetstream().publish(name.partition("/")[0], body, headers=headers or None)
+    async with opened(name, nats_server.url) as queue:
+        delivery = await the_one(queue)
+        assert await queue.dead_letter([delivery], reason="poison") == [Done(delivery.receipt)]
+        assert [held.body for held in await dead_of(queue)] == [body]
+        assert (await queue.depth()).held == 0
+    buried = await client.jetstream().get_msg(f"{name.partition('/')[0]}-dead", 1)
+    assert headers.items() <= (buried.headers or {}).items()
+    await client.close()
 
 
 async def test_limits_are_refusals_for_good_or_for_now(nats_server: NatsServer) -> None:

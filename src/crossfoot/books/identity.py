@@ -81,7 +81,7 @@ def mend(connection: Connection, known: Known, record: Record) -> None:
             "effect under that key could happen again under another: state the operation, too"
         )
     if known.subject != record.subject or known.asks_other(record):
-        connection.execute(sql.NOTE_FORMER, (f"former subject of message {known.key}", known.subject or ""))
+        connection.execute(sql.NOTE_FACT, (f"former subject of message {known.key}", known.subject or ""))
     contents = (record.subject, record.operation, record.correlation, record.causation, record.sequence, record.body)
     connection.execute(sql.REPLACE_CONTENT, (*contents, known.key))
 
@@ -131,7 +131,7 @@ def _stated(connection: Connection, known: Known) -> str | None:
 
 def was(connection: Connection, known: Known, record: Record) -> bool:
     """Whether that record is of this message as it was before it was mended: a dead letter of old may tell of it still."""
-    row = connection.execute(sql.FIND_FORMER, (f"former subject of message {known.key}",)).fetchone()
+    row = connection.execute(sql.FIND_FACT, (f"former subject of message {known.key}",)).fetchone()
     return row is not None and known.type == record.type and row[0] == (record.subject or "")
 
 

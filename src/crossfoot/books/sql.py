@@ -182,11 +182,11 @@ FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
 
 FIND_COMPLETED = "SELECT key FROM crossfoot_operations WHERE message = ? LIMIT 1"
 
-NOTE_FORMER = """
+NOTE_FACT = """
 INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 
-FIND_FORMER = "SELECT value FROM crossfoot_facts WHERE name = ?"
+FIND_FACT = "SELECT value FROM crossfoot_facts WHERE name = ?"
 
 LAST_DEATH = f"SELECT max(attempt) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.DEAD_LETTERED.value}"
 

@@ -11,10 +11,10 @@ import msgspec
 
 from crossfoot import settings
 from crossfoot.app import Crossfoot
-from crossfoot.cli.depths import ASK_SECONDS, quiet
+from crossfoot.cli.depths import ASK_SECONDS, queue_by_settings, quiet
 from crossfoot.clock import Micros
+from crossfoot.connection import is_postgres
 from crossfoot.errors import QueueUnavailable, UsageError
-from crossfoot.queues.choosing import queue_to_ask
 from crossfoot.queues.queue import LocalQueue, Queue
 from crossfoot.queues.telling import Counted, TellsSettings, TellsTraffic, Told
 from crossfoot.recover.checklist.broker import WITHIN
@@ -41,8 +41,8 @@ def service_of(
         queue = app.queues.get(name) if app is not None else None
         local = isinstance(queue, LocalQueue)
         if queue is None:
-            queue = queue_to_ask(name, stated)
-            local = stated.queue.partition(":")[0] == "embedded"
+            queue = queue_by_settings(name, stated)
+            local = stated.queue.partition(":")[0] == "embedded" and (queue is not None or not is_postgres(path))
             if queue is None and local:  # a table in the book's own file: its retention is the service's setting
                 found[name] = Attached(name=name, retention=stated.retention, local=True)
                 continue

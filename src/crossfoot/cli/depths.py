@@ -14,6 +14,9 @@ import msgspec
 from crossfoot import settings
 from crossfoot.books.contents import MOST_COMPARED, Contents, Seen
 from crossfoot.books.custody import Depth
+from crossfoot.books.place import place_of
+from crossfoot.books.whereabouts import BESIDE, noted
+from crossfoot.connection import is_postgres
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
 from crossfoot.queues.choosing import queue_to_ask
@@ -49,11 +52,23 @@ def depth_of(queue: str, path: str) -> Depth | None:
 
 
 def _asked(queue: str, path: str, ask: Callable[[Queue], Awaitable[T]]) -> T | None:
-    found = queue_to_ask(queue, settings.load(database=path))
+    found = queue_by_settings(queue, settings.load(database=path))
     if found is None:
         return None
     with quiet(logging.getLogger("crossfoot.queues")):
         return anyio.run(_closing, found, ask)
+
+
+def queue_by_settings(name: str, stated: settings.Settings) -> Queue | None:
+    """The queue to be asked, as `queue_to_ask`; `None`, too, where the book knows that the one of that name lies elsewhere."""
+    if stated.queue.partition(":")[0] == "embedded" and is_postgres(stated.database):
+        connection = place_of(stated.database).look_in()
+        try:
+            if noted(connection, name) not in (BESIDE, None):
+                return None
+        finally:
+            connection.close()
+    return queue_to_ask(name, stated)
 
 
 @contextmanager

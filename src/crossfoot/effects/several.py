@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ class _One(Facts):
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._process = os.getpid()
 
 
 class _Several(Facts):

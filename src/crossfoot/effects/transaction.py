@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -30,6 +31,7 @@ class Facts:
     """
 
     _work: Work
+    _process: int
     _over = False
     _broken: Exception | None = None
 
@@ -41,8 +43,13 @@ class Facts:
         """See that a handler may still use this.
 
         Raises:
-            TransactionMisuse: it has returned.
+            TransactionMisuse: it has returned, or this is a child that it forked.
         """
+        if self._process != os.getpid():
+            raise TransactionMisuse(
+                f"{self._work.what}: a process that its handler forked uses its transaction: the connection is the parent's, and what both "
+                "say on it happens twice or is mixed up; let the child connect by itself, or use subprocess"
+            )
         if self._over:
             raise TransactionMisuse(
                 f"{self._work.what}: its handler has returned, and something it left running uses its transaction still: wait for "
@@ -158,6 +165,7 @@ class Transaction(Facts):
 
     def __init__(self, work: Work, session: Session, *, begun: bool = False) -> None:
         self._work = work
+        self._process = os.getpid()
         self._session = session
         self._begun = begun
         self._opening = threading.Lock()
@@ -212,6 +220,7 @@ class AsyncTransaction(Facts):
 
     def __init__(self, work: Work, session: AsyncSession, *, begun: bool = False) -> None:
         self._work = work
+        self._process = os.getpid()
         self._session = session
         self._begun = begun
         self._calls = Calls()

@@ -19,6 +19,7 @@ from crossfoot.books.posting import post
 from crossfoot.books.store import Book
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock
+from crossfoot.effects.attached import note_queues
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
 from crossfoot.effects.perform import is_cancelled
@@ -121,6 +122,7 @@ class Worker:
         await anyio.to_thread.run_sync(self._book.open)
         for queue in self._queues.values():
             await queue.open()
+        await anyio.to_thread.run_sync(note_queues, self._book, tuple(self._queues.values()))
         try:
             for chore in self._chores:
                 await anyio.to_thread.run_sync(chore.begin)

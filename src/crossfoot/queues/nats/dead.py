@@ -84,6 +84,9 @@ class DeadLetters:
     def _entry(self, one: Dying, reason: str) -> Entry:
         told = {QUEUE: self._queue, ATTEMPT: str(one.attempt), REASON: reason[:_REASON_CHARACTERS] or "unknown"}
         own = {MSG_ID: one.dead_id, EXPECTED_STREAM: self.stream}
+        headers = dead_headers(one.headers, {}, room=0)
+        while own and len(one.body) + size_of({**headers, **own}) + FRAME > self._max_bytes:
+            own.popitem()  # others may publish what leaves no room for these: rather twice there than never
         room = self._max_bytes - len(one.body) - size_of(own) - FRAME
         return Entry(key=one.key, body=one.body, headers={**dead_headers(one.headers, told, room=room), **own})
 

@@ -138,7 +138,7 @@ def size_of(headers: Mapping[str, str]) -> int:
 
 def wire_size(entry: Entry) -> int:
     """Bytes that the server counts."""
-    return len(entry.body) + size_of(entry.headers) + FRAME
+    return len(entry.body) + (size_of(entry.headers) + FRAME if entry.headers else 0)
 
 
 def _cut(text: str, length: int) -> str:
