@@ -19,6 +19,7 @@ import pytest
 from crossfoot.books import closing, cutting, failures, horizon, lately, lines, opening, queries, sql, stock
 from crossfoot.books.custody import Depth
 from crossfoot.books.fate import Fate
+from crossfoot.books.habits import SEARCHED, habit
 from crossfoot.books.posting import GROUP, backlog, post, tallies
 from crossfoot.books.ranges import HIGHEST, LOWEST
 from crossfoot.books.stock import Part, take_stock
@@ -157,7 +158,7 @@ READS_ALL = {
     re.compile(r"crossfoot\.queues\.postgres\.sql\.OPENED"): "it asks for the table, and not for rows",
     re.compile(r"crossfoot\.books\.horizon:"): "made once, when the module is imported",
     re.compile(
-        r"crossfoot\.(books\.replays|recover\.replay)\b"
+        r"crossfoot\.(books\.(replays(_reported)?|membership)|recover\.replay)\b"
     ): "a replay's, timed with its members in test_replay_large.py",
     re.compile(
         r"crossfoot\.books\.cutting(\._RECORDS_OF|\._TABLES|:221)"
@@ -187,6 +188,7 @@ processes at once, each some way ahead. A stretch of keys is counted once."""
 MAY_READ: tuple[tuple[str, int], ...] = (
     ("fate <> 20", OPEN),
     ("crossfoot_parked p", OPEN),
+    (f"LIMIT {SEARCHED}) o", 2 * SEARCHED),
     ("m.bucket = ", FEW * 10),
     *((text, WAITING) for text in (sql.OUTBOX_OF, sql.FREE_OUTBOX, sql.HELD_OUTBOX)),
 )
@@ -286,6 +288,7 @@ def _ask_everything(book: Book) -> None:
     survey(connection, NOW, depth_of=lambda queue: None, sample=100)
     survey(connection, NOW, part=Part(queue="billing", type="case.opened"), depth_of=lambda queue: None, sample=100)
     lately.queues(connection)
+    assert habit(connection, "billing", "case.opened").of
     lines.last_lines(connection, 100)
     lines.lines_after(connection, lines.newest(connection), 100)
     assert post(book) == 0

@@ -18,7 +18,13 @@ ENOUGH = 50
 
 _OUTCOMES = "SELECT DISTINCT name FROM crossfoot_outcomes WHERE message = ?"
 
-_CAUSED = "SELECT DISTINCT type FROM crossfoot_messages WHERE correlation = ? AND causation = ?"
+FLOW = 1_000
+"""Messages of one flow that are looked through for those that it caused: a flow may be a year's."""
+
+_CAUSED = f"""
+SELECT DISTINCT type FROM (SELECT type, causation FROM crossfoot_messages WHERE correlation = ? LIMIT {FLOW}) AS flow
+WHERE causation = ?
+"""
 
 _FLOW = "SELECT coalesce(correlation, id) FROM crossfoot_messages WHERE key = ?"
 
