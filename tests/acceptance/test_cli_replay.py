@@ -118,7 +118,7 @@ def test_by_ids_from_a_file_and_unknown_ones_are_told(folder: Path) -> None:
     done = crossfoot(folder, "replay", "plan", "pay:app", "--why", "agreed", "--ids", "ids.txt", "--json")
 
     assert json.loads(done.stdout)["members"] == 1
-    assert "knows no message m9" in done.stderr
+    assert "neither the book nor its archive knows a message m9 on queue pay" in done.stderr
 
 
 def test_payloads_are_mended_by_a_function(folder: Path) -> None:
