@@ -134,6 +134,10 @@ def _prefix(identity: str) -> str:
 def _seal(book: Book, folder: Folder, keys: Sequence[int], before: Micros, identity: str) -> Seal | None:
     """Write, compare and seal; `None` where nothing was left to be sealed, or somebody else was faster."""
     earlier = _all(book)
+    if any(
+        not seal.is_pruned for seal in earlier
+    ):  # in another folder: what it holds is still in the book, and would be sealed twice
+        return None
     number = earlier[-1].number + 1 if earlier else 1
     name = f"{_prefix(identity)}{number:06d}-{uuid4().hex[:8]}"
     try:
