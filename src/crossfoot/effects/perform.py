@@ -198,7 +198,7 @@ def inside(work: Work, tx: Transaction, session: Session, *, eager: bool) -> Kin
         raise
     finally:
         leave(work, entered)
-    return drive(work.settle(_decision(work)), session)
+    return drive(work.settle(decision(work)), session)
 
 
 async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, eager: bool) -> Kind:
@@ -225,7 +225,7 @@ async def ainside(work: Work, tx: AsyncTransaction, session: AsyncSession, *, ea
         raise
     finally:
         leave(work, entered)
-    return await adrive(work.settle(_decision(work)), session)
+    return await adrive(work.settle(decision(work)), session)
 
 
 def begin(work: Work) -> None:
@@ -256,7 +256,7 @@ def called(work: Work, given: Message | list[Message], tx: Transaction) -> Any:
         raise
     except BaseException as error:
         if _only_decided(error):
-            raise Decided(_decision(work)) from error
+            raise Decided(decision(work)) from error
         raise _quit(work, error) from error
     finally:
         tx.end()
@@ -291,7 +291,7 @@ async def acalled(work: Work, given: Message | list[Message], tx: AsyncTransacti
         raise
     except BaseException as error:
         if _only_decided(error):
-            raise Decided(_decision(work)) from error
+            raise Decided(decision(work)) from error
         if isinstance(error, anyio.get_cancelled_exc_class()):
             if is_cancelled():
                 raise
@@ -336,7 +336,12 @@ def _quit(work: Work, error: BaseException) -> HandlerQuit:
     )
 
 
-def _decision(work: Work) -> Kind:
+def decision(work: Work) -> Kind:
+    """What the book decided about it, instead of its handler.
+
+    Raises:
+        TransactionMisuse: nothing.
+    """
     if work.decided is None:
         raise TransactionMisuse(f"{work.what}: the transaction was left before anything was decided")
     return work.decided

@@ -2,8 +2,8 @@
 
 Synchronous and asynchronous twins. Up to three ways are tried, each undoing what the one before did:
 
-1. *unmarked*, where that was asked for: no savepoints, which cost as much as a short handler. A failure spoils the batch. A
-   handler that takes a list is called once, with all that are its.
+1. *unmarked*, where that was asked for: no savepoints, which cost as much as a short handler; where the session can, writes of all
+   handlers are sent together. A failure spoils the batch. A handler that takes a list is called once, with all that are its.
 2. *marked*: each delivery in a savepoint, so that a failure undoes its own work only.
 3. marked, and each acked by itself, when some deliveries of the group turned out to be with somebody else.
 
@@ -19,7 +19,8 @@ import anyio
 from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import ack, claim, disclaim, write
-from crossfoot.effects.databases.session import AsyncSession, Session, adrive, drive
+from crossfoot.effects.databases.session import AsyncSession, LateSession, Session, adrive, drive
+from crossfoot.effects.later import handle_later, may_wait
 from crossfoot.effects.many import aperform_many, perform_many
 from crossfoot.effects.optimism import Optimism
 from crossfoot.effects.perform import ainside, inside
@@ -67,12 +68,12 @@ def perform_batch(works: Sequence[Work], session: Session, optimism: Optimism | 
 
 
 def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grouped: bool = True) -> Results:
-    results: dict[Work, Kind | Exception] = {}
     proven: set[int] = set()
     session.begin()
     try:
         if grouped:
             drive(claim(works, by_columns=session.by_columns), session)
+        results: dict[Work, Kind | Exception] = {} if marked else _later(works, session)
         for work in works:
             if work in results:
                 continue
@@ -108,6 +109,18 @@ def _batch(works: Sequence[Work], session: Session, *, marked: bool = True, grou
         raise
     reach(Boundary.AFTER_COMMIT)
     return [results[work] for work in works]
+
+
+def _later(works: Sequence[Work], session: Session) -> dict[Work, Kind | Exception]:
+    """Handle all whose writes may be sent together: either the whole batch, or none of it."""
+    if not isinstance(session, LateSession) or not may_wait(works):
+        return {}
+    try:
+        return handle_later(works, session)
+    except Exception as error:
+        if session.asks_again(error):
+            raise
+        raise Spoilt from error
 
 
 async def aperform_batch(works: Sequence[Work], session: AsyncSession, optimism: Optimism | None = None) -> Results:

@@ -211,8 +211,11 @@ class Transaction(Facts):
         if not self._begun:
             self._session.begin()
         if work.begins_claimed() or drive(work.open(), self._session) is None:
-            self._session.watch()
+            self._watch()
             work.opened = True
+
+    def _watch(self) -> None:
+        self._session.watch()
 
 
 class AsyncTransaction(Facts):

@@ -4,7 +4,8 @@ By way of a cursor each statement costs a trip of its own, and more of the inter
 needs. Here they are handed to libpq as they are, prepared, in its pipeline mode, with one end behind all of them. The server does
 them in that order; after an error it passes over those that follow, a COMMIT among them.
 
-Handlers' statements go their own way, over cursors of psycopg's, between two trips.
+Handlers' statements go their own way, over cursors of psycopg's, between two trips; but for those that a batch keeps until all of its
+handlers have returned (`effects/databases/psycopg_later.py`), which are handed over as psycopg converts them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -32,7 +33,25 @@ Trip = PQGen[list[PGresult]]
 FORGOTTEN = "26000"
 """The state of the error that something prepared is not there."""
 
+MOST_PREPARED = 200
+"""Statements of handlers that are prepared on one connection; further ones are sent as they are. A server keeps what it prepares."""
+
 Parameters = list[bytes | None]
+
+
+class Said(NamedTuple):
+    """A statement with its parameters; where psycopg converted them, with their types and formats."""
+
+    statement: bytes
+    parameters: Sequence[Any] | None
+    types: tuple[int, ...] | None = None
+    formats: Sequence[Any] | None = None
+
+    @property
+    def name(self) -> bytes | tuple[bytes, tuple[int, ...]]:
+        """What it is prepared by: one text is another statement with parameters of other types."""
+        return self.statement if self.types is None else (self.statement, self.types)
+
 
 _SIGN = re.compile(rb"%(.)", re.DOTALL)
 
@@ -60,10 +79,10 @@ class Trips:
         self._pgconn = raw.pgconn
         # Behind a pooler nothing is prepared, and what it makes of a pipeline is not known.
         self._possible = psycopg.Pipeline.is_supported() and raw.prepare_threshold is not None
-        self.waiting: list[tuple[bytes, Parameters]] = []
+        self.waiting: list[Said] = []
         """What was said and has not been sent."""
-        self._uses: dict[bytes, int] = {}
-        self._names: dict[bytes, bytes] = {}
+        self._uses: dict[Any, int] = {}
+        self._names: dict[Any, bytes] = {}
         self._numbers = itertools.count()
 
     @property
@@ -84,8 +103,15 @@ class Trips:
         if not self.possible or not all(one is not None for one in dumped):
             return False
         text = _numbered(statement)
-        self.waiting += [(text, one) for one in dumped if one is not None]
+        self.waiting += [Said(text, one) for one in dumped if one is not None]
         return True
+
+    def say_converted(
+        self, statement: bytes, parameters: Sequence[Any] | None, types: tuple[int, ...], formats: Any
+    ) -> int:
+        """Have a handler's statement sent with the next trip, as psycopg converts it. Returns the number of its answer."""
+        self.waiting.append(Said(statement, parameters, types, formats))
+        return len(self.waiting) - 1
 
     def forget(self) -> None:
         """Nothing of what waits is to be said any more."""
@@ -130,26 +156,33 @@ class Trips:
                 self._names[prepared] = name
         return told
 
-    def _hand_over(self, said: Sequence[tuple[bytes, Parameters]]) -> list[tuple[bytes | None, bytes]]:
+    def _hand_over(self, said: Sequence[Said]) -> list[tuple[Any, bytes]]:
         """Give all to libpq. Returns, for each answer to come, the statement that it prepares and its name, if it does that."""
         pgconn = self._pgconn
-        naming: list[tuple[bytes | None, bytes]] = []
+        naming: list[tuple[Any, bytes]] = []
         names = dict(self._names)
-        for statement, parameters in said:
-            name = names.get(statement)
+        for one in said:
+            name = names.get(one.name)
+            if name is None and self._is_worth_it(one):
+                name = names[one.name] = b"crossfoot_%d" % next(self._numbers)
+                pgconn.send_prepare(name, one.statement, param_types=one.types)
+                naming.append((one.name, name))
             if name is None:
-                uses = self._uses[statement] = self._uses.get(statement, 0) + 1
-                if uses > PREPARED_AFTER:
-                    name = names[statement] = b"crossfoot_%d" % next(self._numbers)
-                    pgconn.send_prepare(name, statement)
-                    naming.append((statement, name))
-            if name is None:
-                pgconn.send_query_params(statement, parameters)
+                pgconn.send_query_params(
+                    one.statement, one.parameters, param_types=one.types, param_formats=one.formats
+                )
             else:
-                pgconn.send_query_prepared(name, parameters)
+                pgconn.send_query_prepared(name, one.parameters, param_formats=one.formats)
             naming.append((None, b""))
         pgconn.pipeline_sync()
         return naming
+
+    def _is_worth_it(self, said: Said) -> bool:
+        """Whether it comes so often that it is to be prepared."""
+        if said.types is not None and said.name not in self._uses and len(self._uses) >= MOST_PREPARED:
+            return False
+        uses = self._uses[said.name] = self._uses.get(said.name, 0) + 1
+        return uses > PREPARED_AFTER
 
     def _answers(self) -> Trip:
         pgconn = self._pgconn

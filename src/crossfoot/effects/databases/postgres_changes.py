@@ -187,23 +187,50 @@ def _name(word: str) -> str:
     return word[1:-1].replace('""', '"') if word.startswith('"') else word.lower()
 
 
+_RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
+
+
+@lru_cache(maxsize=512)
+def changes_only(statement: str) -> bool:
+    """Whether all there is to know of it afterwards is how many rows it changed.
+
+    Raises:
+        TransactionMisuse: as `look_at`.
+    """
+    words = _words(statement)
+    return bool(words) and words[0].upper() in _WRITING and _RETURNING.search(statement) is None
+
+
 def rows_told(status: str | None, count: int) -> int:
     """The rows that a statement changed, by what the server said of it and the rows that the driver counted."""
     return max(count, 0) if (status or "").partition(" ")[0] in ("INSERT", "UPDATE", "DELETE", "MERGE") else 0
 
 
-class ChangeCounter:
-    """Adds up what a handler's statements did."""
+class Count:
+    """Rows that one handler's statements changed."""
+
+    __slots__ = ("rows",)
 
     def __init__(self) -> None:
-        self._total = 0
+        self.rows = 0
+
+
+class ChangeCounter:
+    """Adds up what a handler's statements did.
+
+    Attributes:
+        count: of the handler that is watched; the next one gets another.
+    """
+
+    def __init__(self) -> None:
+        self.count = Count()
         self._stack: list[tuple[str, int]] = []
         self._refused: TransactionMisuse | None = None
         self._failure: BaseException | None = None
 
     def watch(self) -> None:
         """Start to count."""
-        self._total = 0
+        self.count = Count()
         self._stack.clear()
         self._refused = self._failure = None
 
@@ -235,22 +262,26 @@ class ChangeCounter:
     def done(self, look: Look, rows: int) -> None:
         """A statement was executed."""
         if look.verb == "SAVEPOINT":
-            self._stack.append((look.name, self._total))
+            self._stack.append((look.name, self.count.rows))
         elif look.verb:
             self._back_to(look.name, undo=look.verb == "UNDO")
         else:
-            self._total += rows
+            self.count.rows += rows
 
     def mark(self) -> int:
         """Where the count stands at the beginning of a savepoint of the driver's own."""
-        return self._total
+        return self.count.rows
 
     def undone(self, mark: int) -> None:
         """That savepoint was rolled back."""
-        self._total = mark
+        self.count.rows = mark
 
     def changed(self, *, is_open: bool, is_broken: bool) -> int:
-        """Net rows changed since `watch`.
+        """Net rows changed since `watch`; raises what `counted` does."""
+        return self.counted(is_open=is_open, is_broken=is_broken).rows
+
+    def counted(self, *, is_open: bool, is_broken: bool) -> Count:
+        """The count since `watch`.
 
         Args:
             is_open: whether the transaction is still there.
@@ -271,12 +302,12 @@ class ChangeCounter:
             raise TransactionMisuse(
                 "the transaction that crossfoot owns was ended while the handler ran: leave commit and rollback to crossfoot"
             )
-        return self._total
+        return self.count
 
     def _back_to(self, name: str, *, undo: bool) -> None:
         for index in range(len(self._stack) - 1, -1, -1):
             if self._stack[index][0] == name:
                 if undo:
-                    self._total = self._stack[index][1]
+                    self.count.rows = self._stack[index][1]
                 del self._stack[index + (1 if undo else 0) :]
                 return

@@ -10,11 +10,13 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import pq
+from psycopg.adapt import Transformer
 
 from crossfoot.connection import shown
 from crossfoot.effects.databases.postgres_changes import PLAIN, ChangeCounter, rows_told
 from crossfoot.effects.databases.psycopg_giving_up import cancel
 from crossfoot.effects.databases.psycopg_guarded import BUSY, REFUSALS, Guarded, is_copy_in, text_of
+from crossfoot.effects.databases.psycopg_later import KeepsWrites, Later
 from crossfoot.effects.databases.psycopg_steps import (
     LAST,
     answer,
@@ -173,7 +175,7 @@ class HandlerConnection(Guarded, psycopg.Connection[Any]):
         super().close()
 
 
-class PsycopgSession:
+class PsycopgSession(KeepsWrites):
     """One lane's connection."""
 
     handle: HandlerConnection
@@ -224,6 +226,7 @@ class PsycopgSession:
     def rollback(self) -> None:
         self.handle.guarded = self._begun = self._open = False
         self.handle.trips.forget()
+        self._later.forget()
         if self.handle.busy:
             cancel(self.handle)
             self.handle.abandon()
@@ -262,6 +265,13 @@ class PsycopgSession:
 
     def watch(self) -> None:
         self._send()
+        self.watch_later()
+        self._lent = True
+
+    def changed(self) -> int:
+        return self.handle.changed()
+
+    def watch_later(self) -> None:
         if (
             sys.getrefcount(self.handle) > self._references
         ):  # a variable of the last handler's, in a thread it left or a traceback
@@ -269,9 +279,6 @@ class PsycopgSession:
             self._make_its_own()
         self.handle.counter.watch()
         self.handle.guarded = True
-
-    def changed(self) -> int:
-        return self.handle.changed()
 
     def asks_again(self, error: BaseException) -> bool:
         return asks_again(error) or is_forgotten(error)
@@ -301,11 +308,13 @@ class PsycopgSession:
         database = self._database
         self.handle = connect_raw(HandlerConnection, database.path, synchronous=database.synchronous)
         self.handle.trips = Trips(self.handle)
+        self._later = Later(self.handle.trips)
         self._make_its_own()
 
     def _make_its_own(self) -> None:
         """As nobody knows it yet but this."""
         self._own = own_cursor(self.handle)
+        self._converter = Transformer(self.handle)
         self._references = sys.getrefcount(self.handle)
 
     def _say(self, *statements: bytes) -> None:
@@ -322,7 +331,9 @@ class PsycopgSession:
         """Send what waits to be said; the answers."""
         if not self.handle.trips.waiting:
             return []
-        return self._over_a_living_one(partial(self._trip, must))
+        answers = self._over_a_living_one(partial(self._trip, must))
+        self._later.answered(answers)
+        return answers
 
     def _trip(self, must: int | None) -> list[Any]:
         try:

@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 
-from crossfoot.effects.databases.postgres_changes import ChangeCounter
+from crossfoot.effects.databases.postgres_changes import ChangeCounter, Count
 from crossfoot.effects.databases.psycopg_giving_up import cut
 from crossfoot.effects.databases.sqlite import OVER
 from crossfoot.errors import TransactionMisuse
@@ -84,9 +84,13 @@ class Guarded(Speaking):
 
     def changed(self) -> int:
         """Net rows that the handler changed; it must not use the connection any more."""
+        return self.counted().rows
+
+    def counted(self) -> Count:
+        """The same, where some of its statements may still be to be sent."""
         self.guarded = False
         status = self.pgconn.transaction_status
-        return self.counter.changed(is_open=status == INTRANS, is_broken=status == INERROR)
+        return self.counter.counted(is_open=status == INTRANS, is_broken=status == INERROR)
 
 
 def text_of(statement: Any, connection: Any) -> str:

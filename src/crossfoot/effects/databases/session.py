@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -124,6 +124,35 @@ class Session(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LateSession(Session, Protocol):
+    """A session that may keep handlers' writes, and send them together."""
+
+    def watch_later(self) -> None:
+        """As `watch`; what was kept of handlers before this one stays so."""
+        ...
+
+    def execute_later(self, writer: Any, sql: Any, parameters: Any = ()) -> Any:
+        """What `tx.execute` calls. A write of which nobody needs to know more than its rows is kept.
+
+        Args:
+            writer: the transaction that it belongs to.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Send what is kept. Raises what the driver raises for the first of these that cannot be done."""
+        ...
+
+    def lend(self) -> Any:
+        """The handle, for a handler that wants it: it finds all done that was kept."""
+        ...
+
+    def counted(self) -> Any:
+        """As `changed`, but as an object, whose `rows` are all there only when everything is settled."""
+        ...
 
 
 class AsyncSession(Protocol):
