@@ -17,7 +17,7 @@ from crossfoot.books.posting import post_all
 from crossfoot.clock import SECOND, Micros
 from crossfoot.queues.telling import Told
 from crossfoot.recover.checklist.findings import CODES, Finding, ranked
-from crossfoot.recover.checklist.survey import Attached, HandlerTold, Service, survey
+from crossfoot.recover.checklist.survey import Attached, Bounds, HandlerTold, Service, survey
 from crossfoot.recover.checklist.timing import quantile
 from crossfoot.recover.checklist.walk import Report, walk
 from crossfoot.sqlite import connect
@@ -307,7 +307,7 @@ def steps_of_a_survey(path: Path) -> int:
     with closing(connect(path, read_only=True)) as connection:
         connection.set_progress_handler(count, 1_000)
         known = lately.queues(connection)
-        survey(connection, 2_000_000_000 * SECOND, sample=200)
+        survey(connection, 2_000_000_000 * SECOND, bounds=Bounds(newest=200))
         connection.set_progress_handler(None, 0)
     assert known
     return steps

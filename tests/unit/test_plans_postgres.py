@@ -27,7 +27,7 @@ from crossfoot.books.store import Book, completed, find_or_add_all
 from crossfoot.dialect import translate
 from crossfoot.postgres.connection import Connection, connect
 from crossfoot.queues.postgres import ensure
-from crossfoot.recover.checklist.survey import survey
+from crossfoot.recover.checklist.survey import Bounds, survey
 from crossfoot.recover.lookup import look_up
 from crossfoot.worker.reconcile import _SENT_AGAIN, Missing, Reconciliation
 from tests.conformance.postgres_queue_statements import LOCAL, STATEMENTS
@@ -285,8 +285,14 @@ def _ask_everything(book: Book) -> None:
     queries.dead_letters(connection, queue="billing", type=None, limit=50)
     queries.dead_causes(connection, queue=None, type=None)
     queries.check_names(connection, queue="billing", type_="case.opened")
-    survey(connection, NOW, depth_of=lambda queue: None, sample=100)
-    survey(connection, NOW, part=Part(queue="billing", type="case.opened"), depth_of=lambda queue: None, sample=100)
+    survey(connection, NOW, depth_of=lambda queue: None, bounds=Bounds(newest=100))
+    survey(
+        connection,
+        NOW,
+        part=Part(queue="billing", type="case.opened"),
+        depth_of=lambda queue: None,
+        bounds=Bounds(newest=100),
+    )
     lately.queues(connection)
     assert habit(connection, "billing", "case.opened").of
     lines.last_lines(connection, 100)

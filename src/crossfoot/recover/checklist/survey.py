@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -23,8 +23,10 @@ from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
+from crossfoot.message.priority import priority_of
 from crossfoot.queues.telling import Counted, Told
 from crossfoot.recover.checklist.findings import SHOWN
+from crossfoot.recover.checklist.overtaken import Overtaken, Trail, overtaken, trail
 
 WAITING = (Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING)
 ILL = (Fate.DEAD, Fate.VANISHED, Fate.EXPIRED, Fate.REFUSED, Fate.IN_DOUBT, Fate.INTENDED)
@@ -98,8 +100,21 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     unasked: tuple[str, ...] = ()
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """How far is looked: at the newest entries, operations and outcomes, and at messages of each fate one by one."""
+
+    newest: int = SAMPLE
+    of_each: int = MOST
+
+
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read. `sampled` entries and operations were looked at, where there are more; then older ones were not."""
+    """What was read: of each fate at most `most` messages, and of entries and of operations the newest `sample`.
+
+    Attributes:
+        operations: how many were looked at; of these `done` are those of the part that was asked about.
+        overtaken: events that took effect after a later one of their subject, and `trails` the ways of the newest of them.
+        unkept: keys of dead letters whose payload the book does not keep.
+    """
 
     as_of: Micros
     of_type: str | None
@@ -107,6 +122,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     patience: Patience
     recovery: float
     sample: int
+    most: int
+    operations: int
     service: Service
     ill: dict[Fate, tuple[Standing, ...]]
     waiting: tuple[Standing, ...]
@@ -119,6 +136,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     born: dict[str, Micros]
     opened: dict[str, int]
     alike: dict[int, bytes]
+    overtaken: tuple[Overtaken, ...]
+    trails: dict[int, Trail]
     unkept: frozenset[int]
 
     def of(self, *fates: Fate) -> list[Standing]:
@@ -130,21 +149,25 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
         return [worker for worker in self.workers if worker.stopped_at is None]
 
     @property
+    def read(self) -> Counter[Fate]:
+        """How many messages of each fate were read one by one."""
+        return Counter(one.fate for found in (self.waiting, self.parked, *self.ill.values()) for one in found)
+
+    @property
     def more(self) -> bool:
         """Whether there are more unsettled messages of a fate than are read one by one."""
-        read = Counter(one.fate for found in (self.waiting, self.parked, *self.ill.values()) for one in found)
-        return any(count >= MOST for count in read.values())
+        return any(count >= self.most for count in self.read.values())
 
     @property
     def complete(self) -> bool:
         """Whether the samples hold all there is."""
-        return len(self.lines) < self.sample and len(self.done) < self.sample
+        return len(self.lines) < self.sample and self.operations < self.sample
 
 
 def survey(
     connection: Connection, now: Micros, *, service: Service | None = None, part: Part | None = None,
     depth_of: Callable[[str], Contents | Depth | None] | None = lambda queue: None, recovery: float = RECOVERY,
-    patience: Patience = PATIENCE, sample: int = SAMPLE,
+    patience: Patience = PATIENCE, bounds: Bounds | None = None,
 ) -> Survey:  # fmt: skip
     """Read it, on a connection in no transaction.
 
@@ -152,42 +175,51 @@ def survey(
         part: only messages of this queue or type; the time it states is not looked at.
         depth_of: as of `take_stock`.
         recovery: seconds within which somebody has mended whatever breaks.
-        sample: how many of the newest entries, operations and outcomes are looked at.
     """
-    part = part or Part()
+    part, bounds = part or Part(), bounds or Bounds()
+    sample, most = bounds.newest, bounds.of_each
     balance = take_stock(
         connection, now, part=Part(queue=part.queue, type=part.type), depth_of=depth_of, patience=patience
     )
     with connection.snapshot():
-        ill = {fate: tuple(standing(connection, [fate], queue=part.queue, type=part.type)) for fate in ILL}
-        waiting = tuple(standing(connection, WAITING, oldest=True, queue=part.queue, type=part.type))
-        parked = tuple(standing(connection, [Fate.PARKED], oldest=True, queue=part.queue, type=part.type))
-        if len(ill[Fate.DEAD]) == MOST:  # those that are forgotten first are the oldest
-            oldest = standing(connection, [Fate.DEAD], oldest=True, limit=SHOWN, queue=part.queue, type=part.type)
-            ill[Fate.DEAD] = tuple({one.key: one for one in (*ill[Fate.DEAD], *oldest)}.values())
+        ill, waiting, parked = _unsettled(connection, part, most)
         lines = tuple(last_lines(connection, sample, queue=part.queue, type=part.type))
-        done = [
-            one for one in lately.done(connection, sample)
-            if part.queue in (None, one.queue) and part.type in (None, one.type)
-        ]  # fmt: skip
-        outcomes = tuple(lately.recorded(connection, sample))
+        newest = lately.done(connection, sample)
+        done = tuple(one for one in newest if part.queue in (None, one.queue) and part.type in (None, one.type))
+        behind = overtaken(done)
         failed = [one.failed for one in (*waiting, *(one for of in ill.values() for one in of)) if one.failed]
         fingerprints = {one.cause for one in failed} | {line.cause for line in lines if line.cause}
         return Survey(
-            as_of=now, of_type=part.type, balance=balance, patience=patience, recovery=recovery, sample=sample,
-            service=service or Service(), ill=ill,
-            waiting=waiting, parked=parked, lines=lines, done=tuple(done), outcomes=outcomes,
-            causes=queries.causes(connection, fingerprints),
+            as_of=now, of_type=part.type, balance=balance, patience=patience, recovery=recovery, sample=sample, most=most,
+            operations=len(newest), service=service or Service(), ill=ill, waiting=waiting, parked=parked, lines=lines, done=done,
+            outcomes=tuple(lately.recorded(connection, sample)), causes=queries.causes(connection, fingerprints),
             workers=tuple(latest_workers(connection)), born=_born(connection, (*ill[Fate.DEAD], *waiting)),
-            opened=lately.opened(connection), alike={} if service and service.veiled else _alike(connection, alike(done)),
-            unkept=frozenset(unkept(connection, [one.key for one in ill[Fate.DEAD][:SHOWN]])),
+            overtaken=tuple(behind), trails=_trails(connection, behind), opened=lately.opened(connection),
+            alike={} if service and service.veiled else _alike(connection, alike(done)),
+            unkept=frozenset(unkept(connection, [one.key for one in ill[Fate.DEAD]])),
         )  # fmt: skip
+
+
+Standings = tuple[Standing, ...]
+
+
+def _unsettled(connection: Connection, part: Part, most: int) -> tuple[dict[Fate, Standings], Standings, Standings]:
+    """What is ill, the newest of each fate; what waits, and what is parked, the oldest."""
+
+    def read(*fates: Fate, oldest: bool = False, limit: int = most) -> Standings:
+        return tuple(standing(connection, fates, queue=part.queue, type=part.type, oldest=oldest, limit=limit))
+
+    ill = {fate: read(fate) for fate in ILL}
+    if len(ill[Fate.DEAD]) == most:  # those that are forgotten first are the oldest
+        oldest = read(Fate.DEAD, oldest=True, limit=SHOWN)
+        ill[Fate.DEAD] = tuple({one.key: one for one in (*ill[Fate.DEAD], *oldest)}.values())
+    return ill, read(*WAITING, oldest=True), read(Fate.PARKED, oldest=True)
 
 
 HOUR = 3_600 * SECOND
 
 
-def alike(done: list[Done] | tuple[Done, ...]) -> list[list[Done]]:
+def alike(done: Sequence[Done]) -> list[list[Done]]:
     """Messages that may ask for the same business action under several ids: of one type and subject, each an operation of its own or
     one that is named after the message, within an hour of each other."""
     groups: dict[tuple[str, str, str], list[Done]] = {}
@@ -231,6 +263,28 @@ def _alike(connection: Connection, groups: list[list[Done]]) -> dict[int, bytes]
         carried = msgspec.json.encode((message.data, message.sequence), enc_hook=str, order="sorted")
         found[one.key] = blake2b(carried, digest_size=16).digest()
     return found
+
+
+MOST_FOLLOWED = 600
+"""Messages whose way is looked at, of those that took effect after later ones or before earlier ones."""
+
+
+def _trails(connection: Connection, behind: list[Overtaken]) -> dict[int, Trail]:
+    """The ways of events that took effect after later ones, and of these, by key: of the newest."""
+    keys = dict.fromkeys(one.key for pair in reversed(behind) for one in (pair.event, *pair.by))
+    found: dict[int, Trail] = {}
+    for key in list(keys)[:MOST_FOLLOWED]:
+        body = queries.body_of(connection, key)
+        priority, predecessor = (priority_of(body), _predecessor(body)) if body is not None else (0, None)
+        found[key] = trail(queries.entries_of(connection, key), priority=priority, predecessor=predecessor)
+    return found
+
+
+def _predecessor(body: bytes) -> int | None:
+    try:
+        return decode(body).predecessor
+    except EnvelopeInvalid:  # the program has it stored in another form
+        return None
 
 
 def _born(connection: Connection, failing: Iterable[Standing]) -> dict[str, Micros]:
