@@ -27,7 +27,7 @@ class Orders:
 
     def known(self, id_: str, *, predecessor: int | None = None, priority: int = 0) -> None:
         sequence = 1 if id_ == PAID else 2
-        message = Message(
+        message: Message[Any] = Message(
             id=id_, source="tests", type=f"order.{id_}", subject="order-1", sequence=sequence, predecessor=predecessor, data={},
             extensions={"priority": priority} if priority else {},
         )  # fmt: skip
