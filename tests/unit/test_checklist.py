@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.large_book import make
 from crossfoot.books import lately
+from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import PATIENCE
 from crossfoot.books.posting import post_all
@@ -150,6 +151,25 @@ def test_a_delivery_that_was_overtaken_is(desk: Desk) -> None:
     (one,) = found(checked(desk), "lease-too-short")
 
     assert (one.ids, one.figures["lease"], one.figures["longest"]) == (("long",), "30 s", "41 s")
+
+
+def test_what_was_only_in_the_hand_of_a_worker_that_something_slow_held_up_is_not_called_slow(desk: Desk) -> None:
+    waited = Cause("1ea5e1ea5e00", "crossfoot.errors.LeaseLost", "LeaseLost", "", "it waited too long in this worker")
+    desk.book.append([], [waited])
+    lease = {"due": desk.now + 30 * SECOND}
+    desk.story("slow", PUBLISHED, (Kind.RECEIVED, 1, lease), type="report.wanted")
+    for id_ in ("quick-1", "quick-2"):
+        desk.story(id_, PUBLISHED, (Kind.RECEIVED, 1, lease), (Kind.FAILED, 1, {"cause": waited.fingerprint}))
+    desk.clock.advance(31)
+    for id_ in ("quick-1", "quick-2", "slow"):
+        desk.write(id_, (Kind.RECEIVED, 2, {"due": desk.now + 30 * SECOND}), (Kind.COMMITTED, 2), (Kind.ACKED, 2))
+        desk.complete(f"do:{id_}", id_)
+    quick = [one.ids for one in found(checked(desk), "lease-too-short")]
+    desk.clock.advance(1)
+    desk.write("slow", (Kind.SUPPRESSED, 1))
+
+    assert quick == [("quick-1", "quick-2")]
+    assert [one.ids for one in found(checked(desk), "lease-too-short")] == [("slow",)]
 
 
 def test_messages_that_wait_for_their_turn_are_not_blocked(desk: Desk) -> None:

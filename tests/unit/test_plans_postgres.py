@@ -199,7 +199,9 @@ A_LIST = "(SELECT f.cause FROM crossfoot_entries f WHERE f.message = m.key"
 
 MAY_LOOK_INTO: Mapping[str, int] = {
     "message >= :floor": 4,
-    **dict.fromkeys((lines._AFTER, lines._LAST, lines._NEWEST, A_LIST, failures._NEWEST, failures._OLDEST), 1000),
+    **dict.fromkeys(
+        (lines._AFTER, lines._LAST, lines._NEWEST, A_LIST, failures._NEWEST, failures._OLDEST, failures._KEPT), 1000
+    ),
 }
 """Into how many ranges statements may look, by their text: posting into the current one, the one before it, the one ahead and the
 rest. Who follows the book reads it in the order of transactions, and has time. Of a list each message is looked up in its own range."""

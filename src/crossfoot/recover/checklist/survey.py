@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ from crossfoot.books.stock import Part, take_stock
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
-from crossfoot.message import decode
+from crossfoot.message import Message, decode
 from crossfoot.message.priority import priority_of
 from crossfoot.queues.telling import Counted, Told
 from crossfoot.recover.checklist.findings import SHOWN
@@ -33,6 +34,11 @@ ILL = (Fate.DEAD, Fate.VANISHED, Fate.EXPIRED, Fate.REFUSED, Fate.IN_DOUBT, Fate
 
 RECOVERY = 3 * 86_400.0
 """Seconds within which somebody has mended whatever breaks, unless it is said otherwise: from Friday evening to Monday."""
+
+
+TRIED = 3
+"""Failed deliveries after which a message is said to fail again and again, and to hold up those behind it: one or two are what retries
+are for."""
 
 
 class HandlerTold(msgspec.Struct, frozen=True):
@@ -113,6 +119,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         operations: how many were looked at; of these `done` are those of the part that was asked about.
         overtaken: events that took effect after a later one of their subject, and `trails` the ways of the newest of them.
+        partitions: the partition keys of messages that wait, where one of them fails again and again and has one.
         unkept: keys of dead letters whose payload the book does not keep.
     """
 
@@ -138,6 +145,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     alike: dict[int, bytes]
     overtaken: tuple[Overtaken, ...]
     trails: dict[int, Trail]
+    partitions: dict[int, str]
     unkept: frozenset[int]
 
     def of(self, *fates: Fate) -> list[Standing]:
@@ -194,7 +202,8 @@ def survey(
             operations=len(newest), service=service or Service(), ill=ill, waiting=waiting, parked=parked, lines=lines, done=done,
             outcomes=tuple(lately.recorded(connection, sample)), causes=queries.causes(connection, fingerprints),
             workers=tuple(latest_workers(connection)), born=_born(connection, (*ill[Fate.DEAD], *waiting)),
-            overtaken=tuple(behind), trails=_trails(connection, behind), opened=lately.opened(connection),
+            overtaken=tuple(behind), trails=_trails(connection, behind), partitions=_partitions(connection, waiting),
+            opened=lately.opened(connection),
             alike={} if service and service.veiled else _alike(connection, alike(done)),
             unkept=frozenset(unkept(connection, [one.key for one in ill[Fate.DEAD]])),
         )  # fmt: skip
@@ -253,12 +262,8 @@ def _alike(connection: Connection, groups: list[list[Done]]) -> dict[int, bytes]
     """A digest of what those carried: by key; not of those whose payload the book does not keep."""
     found: dict[int, bytes] = {}
     for one in [one for group in groups for one in group][-MOST_COMPARED:]:
-        body = queries.body_of(connection, one.key)
-        if body is None:
-            continue
-        try:
-            message = decode(body)
-        except EnvelopeInvalid:
+        message, _ = _message(connection, one.key)
+        if message is None:
             continue
         carried = msgspec.json.encode((message.data, message.sequence), enc_hook=str, order="sorted")
         found[one.key] = blake2b(carried, digest_size=16).digest()
@@ -274,17 +279,43 @@ def _trails(connection: Connection, behind: list[Overtaken]) -> dict[int, Trail]
     keys = dict.fromkeys(one.key for pair in reversed(behind) for one in (pair.event, *pair.by))
     found: dict[int, Trail] = {}
     for key in list(keys)[:MOST_FOLLOWED]:
-        body = queries.body_of(connection, key)
-        priority, predecessor = (priority_of(body), _predecessor(body)) if body is not None else (0, None)
-        found[key] = trail(queries.entries_of(connection, key), priority=priority, predecessor=predecessor)
+        message, body = _message(connection, key)
+        found[key] = trail(
+            queries.entries_of(connection, key),
+            priority=priority_of(body) if body is not None else 0,
+            predecessor=message.predecessor if message is not None else None,
+        )
     return found
 
 
-def _predecessor(body: bytes) -> int | None:
+MOST_IN_LINE = 1_000
+"""Messages of which it is asked whether they stand behind one that fails, by a partition key."""
+
+
+def _partitions(connection: Connection, waiting: Standings) -> dict[int, str]:
+    """Nothing of most books: partition keys are seldom, and matter where one of them fails again and again."""
+    found: dict[int, str] = {}
+    failing = [one for one in waiting if one.failed is not None and one.attempts >= TRIED][:SHOWN]
+    for one in failing:
+        message, _ = _message(connection, one.key)
+        if message is not None and message.partitionkey:
+            found[one.key] = message.partitionkey
+    first = {one.queue: one.key for one in reversed(failing) if one.key in found}
+    behind = [one for one in waiting if one.key > first.get(one.queue, one.key) and one.key not in found]
+    for one in behind[:MOST_IN_LINE]:
+        message, _ = _message(connection, one.key)
+        if message is not None and message.partitionkey:
+            found[one.key] = message.partitionkey
+    return found
+
+
+def _message(connection: Connection, key: int) -> tuple[Message[Any] | None, bytes | None]:
+    """What the book keeps of it: `None` for the message where it keeps nothing, or the program has it stored in another form."""
+    body = queries.body_of(connection, key)
     try:
-        return decode(body).predecessor
-    except EnvelopeInvalid:  # the program has it stored in another form
-        return None
+        return (decode(body) if body is not None else None), body
+    except EnvelopeInvalid:
+        return None, body
 
 
 def _born(connection: Connection, failing: Iterable[Standing]) -> dict[str, Micros]:
