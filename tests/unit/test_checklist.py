@@ -304,6 +304,16 @@ def test_queues_that_another_service_works_are_not_called_a_wrong_name(desk: Des
     assert [one.ids for one in found(checked(desk, queue="letter"), "nobody-publishes")] == [("letter",)]
 
 
+def test_a_name_that_is_not_alike_is_wrong_where_the_program_takes_what_lies_there(desk: Desk) -> None:
+    desk.story("letter", PUBLISHED, queue="mail", type="letter.wanted")
+    takes, other = (HandlerTold("print", type_, (), in_order=False) for type_ in ("letter.*", "case.*"))
+
+    assert found(checked(desk, queue="press", handlers=(other,)), "nobody-publishes") == []
+    assert [one.ids for one in found(checked(desk, queue="press", handlers=(takes,)), "nobody-publishes")] == [
+        ("letter",)
+    ]
+
+
 def test_what_waits_because_of_a_wrong_name_is_told_once(desk: Desk) -> None:
     desk.story("letter", (Kind.PUBLISHED, 0, {"due": desk.now}), queue="letters")
 

@@ -57,6 +57,7 @@ SMALL = {
         "version",
         "removed",
         "late",
+        "expectations",
     )
 } | CATALOG
 

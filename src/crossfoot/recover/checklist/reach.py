@@ -89,4 +89,4 @@ def _unjudged(survey: Survey) -> Iterator[str]:
             "well where the handler does not mind the order"
         )
     if rest := len(survey.overtaken) - len(followed):
-        yield f"{rest:,} more such events are older, and were not looked at"
+        yield f"{plural(rest, 'more such event is', 'more such events are')} older, and {'was' if rest == 1 else 'were'} not looked at"
