@@ -17,10 +17,17 @@ import anyio.to_thread
 
 from crossfoot import Crossfoot, Noop
 from crossfoot.books.entry import Kind
+from crossfoot.books.replays import FINISHED
 from crossfoot.message import Message
+from crossfoot.outcomes.brought_back import look
+from crossfoot.recover.replay.planning import Asked, plan
+from crossfoot.recover.replay.policy import Policy
+from crossfoot.recover.replay.running import Runner
+from crossfoot.recover.replay.selection import Selection
 from crossfoot.worker.retry import Retry
 from tests.acceptance.incidents import Expected, Town, ids, publish, work
 from tests.acceptance.service_rig import eventually
+from tests.acceptance.town import checked
 
 ITEMS = [f"item-{number}" for number in range(1, 13)]
 
@@ -405,9 +412,66 @@ def nothing_to_do(town: Town) -> Crossfoot:
     return app
 
 
+def what_a_handler_sends(town: Town) -> Crossfoot:
+    """A handler that is tried again sends its event after the later one, and who receives both does not mind."""
+    app = town.service("flow", batch=5, attempts=5)
+    failed: set[str] = set()
+
+    @app.handler("part.*", operation="part:{subject}:{sequence}")
+    def make(message: Message, tx: Any) -> None:
+        if message.sequence == 1 and message.id not in failed:
+            failed.add(message.id)
+            raise ConnectionError("the press does not answer")
+        town.insert(message, tx)
+        tx.send("part.made", subject=message.subject, data={"of": message.sequence}, sequence=message.sequence)
+
+    @app.handler("part.made", name="store")
+    def store(message: Message, tx: Any) -> None:
+        town.insert(message, tx)
+
+    publish(app, "part.wanted", *ITEMS, sequence=1)
+    publish(app, "part.changed", *ITEMS, sequence=2)
+    app.run(until_idle=True)
+    return app
+
+
+def a_planned_replay(town: Town) -> Crossfoot:
+    """Two payments died, were mended, and came back behind what had been shipped meanwhile."""
+    app = town.service("orders", attempts=1)
+    broken = True
+
+    @app.handler("order.*")
+    def apply(message: Message, tx: Any) -> None:
+        if broken and message.type == "order.paid" and message.data["number"] in (2, 5):
+            raise ValueError("rounding")
+        town.insert(message, tx)
+
+    publish(app, "order.paid", *ITEMS, sequence=1)
+    publish(app, "order.shipped", *ITEMS, sequence=2)
+    app.run(until_idle=True)
+    assert [one.code for one in checked(app).findings] == ["failing", "stale-replay"]
+    broken = False
+
+    async def replay() -> None:
+        asked = Asked(selection=Selection(), by="anna", why="mended", horizon=None, transform=None)
+        worker = app.worker(wait=0.05, grace=5.0)
+        await app.queue.open()
+        number, _ = await plan(app.book, app.queue, app.registry, asked)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            with closing(app.book.another()) as book:
+                replayed = await Runner(
+                    book, app.queue, number, Policy(rate=10_000.0, patience=20.0), hold=1.0, look=look
+                ).run()
+            worker.stop()
+        assert replayed.state == FINISHED
+        await app.aclose()
+
+    app.book.open()
+    anyio.run(replay)
+    return app
+
+
 WELL: tuple[Callable[[Town], Crossfoot], ...] = (
-    retries_and_several_workers,
-    a_deploy,
-    priorities_and_what_waits,
-    nothing_to_do,
-)
+    retries_and_several_workers, a_deploy, priorities_and_what_waits, nothing_to_do, what_a_handler_sends, a_planned_replay,
+)  # fmt: skip

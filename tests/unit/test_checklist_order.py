@@ -25,13 +25,17 @@ class Orders:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 
-    def known(self, id_: str, *, predecessor: int | None = None, priority: int = 0) -> None:
+    def known(
+        self, id_: str, *, predecessor: int | None = None, priority: int = 0, causation: str | None = None
+    ) -> None:
         sequence = 1 if id_ == PAID else 2
         message: Message[Any] = Message(
             id=id_, source="tests", type=f"order.{id_}", subject="order-1", sequence=sequence, predecessor=predecessor, data={},
             extensions={"priority": priority} if priority else {},
         )  # fmt: skip
-        self.desk.register(id_, type=message.type, subject="order-1", sequence=sequence, body=encode(message))
+        self.desk.register(
+            id_, type=message.type, subject="order-1", sequence=sequence, causation=causation, body=encode(message)
+        )
 
     def sent(self, *ids: str, **attributes: Any) -> None:
         for id_ in ids:
@@ -142,6 +146,32 @@ def test_what_claimed_its_operation_first_and_committed_last_was_not_applied_fir
     orders.desk.write(CANCELLED, (Kind.COMMITTED, 1), (Kind.ACKED, 1))
 
     assert orders.told() == ()
+
+
+def test_a_retry_of_the_handler_that_sent_it_is_no_proof_either(orders: Orders) -> None:
+    for cause in ("pay", "cancel"):
+        orders.desk.story(cause, (Kind.INTENDED, 0), type=f"{cause}.wanted", subject="order-1")
+    orders.known(CANCELLED, causation="cancel")
+    orders.desk.write(CANCELLED, (Kind.INTENDED, 0))  # and "pay" is tried once more
+    orders.known(PAID, causation="pay")
+    orders.desk.write(PAID, (Kind.INTENDED, 0))
+    for id_ in (CANCELLED, PAID):
+        orders.received(id_)
+        orders.applied(id_)
+
+    assert orders.report().findings == ()
+
+
+def test_one_handler_that_sends_both_the_wrong_way_round_is(orders: Orders) -> None:
+    orders.desk.story("both", (Kind.INTENDED, 0), type="order.imported", subject="order-1")
+    for id_ in (CANCELLED, PAID):
+        orders.known(id_, causation="both")
+        orders.desk.write(id_, (Kind.INTENDED, 0))
+    for id_ in (CANCELLED, PAID):
+        orders.received(id_)
+        orders.applied(id_)
+
+    assert orders.told() == (PAID,)
 
 
 # ---- the sender has a book of its own ----------------------------------------------------------------------------------

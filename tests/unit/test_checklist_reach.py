@@ -14,6 +14,7 @@ import pytest
 from crossfoot.books.entry import Kind
 from crossfoot.books.failures import ASKED, unkept
 from crossfoot.books.posting import post_all
+from crossfoot.recover.checklist import looking
 from crossfoot.recover.checklist import survey as surveying
 from crossfoot.recover.checklist.findings import CODES, Finding
 from crossfoot.recover.checklist.reach import ENTRIES, OPERATIONS, READ
@@ -108,7 +109,7 @@ def test_the_speed_of_a_queue_says_over_which_time_it_was_measured(desk: Desk) -
 def test_events_behind_those_whose_way_was_followed_are_counted_in_the_note(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surveying, "MOST_FOLLOWED", 4)
+    monkeypatch.setattr(looking, "MOST_FOLLOWED", 4)
     for case in range(3):
         for sequence in (1, 2):
             desk.story(f"m-{case}-{sequence}", (Kind.PUBLISHED, 0), subject=f"case-{case}", sequence=sequence)

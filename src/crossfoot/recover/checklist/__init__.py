@@ -1,6 +1,7 @@
 """The checklist for "a message is missing": eight questions, each answered from the book with evidence and the next command.
 
 findings.py      what a finding is; which of several is told first
+looking.py       what is looked up of single messages
 survey.py        everything that is asked of the book and the queues, read once
 grouped.py       what failed, grouped by cause: also `crossfoot causes`
 publishing.py    1  was it accepted, and under which id?
@@ -18,5 +19,5 @@ attached.py      how the attached queues are set
 reach.py         how far was looked, where that is not all there is
 walk.py          the answers, the most telling first
 
-All but `survey` is pure: from a survey, which holds the time, to findings.
+All but `survey` and `looking` is pure: from a survey, which holds the time, to findings.
 """

@@ -9,7 +9,8 @@ from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
-from crossfoot.recover.checklist.survey import TRIED, Survey
+from crossfoot.recover.checklist.looking import TRIED
+from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import plural, span
 
 

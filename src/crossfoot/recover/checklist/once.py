@@ -9,8 +9,9 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.lately import Done
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
+from crossfoot.recover.checklist.looking import HOUR, alike
 from crossfoot.recover.checklist.overtaken import wrongly
-from crossfoot.recover.checklist.survey import HOUR, Survey, alike
+from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import listed, plural
 
 

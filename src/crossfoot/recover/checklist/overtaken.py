@@ -3,7 +3,8 @@
 A handler that does not take events in order may apply them in any: a retry, several workers, a priority or a replay have an earlier event
 take effect after a later one, and whether that matters only the handler knows. Two things prove more than that:
 
-- *sent*: the later event was sent first, so whoever receives it could only apply them the wrong way round;
+- *sent*: the later event was sent first, so whoever receives it could only apply them the wrong way round. What a handler sends was
+  decided on when the message was sent that it handled: so that a retry there is as little a proof as one here;
 - *named*: the later event names a predecessor, which it was not to be applied before, and this event is that one or an earlier one.
 
 Both stand in the messages and their entries. Without sequences nothing states an order, and nothing is said.
@@ -36,14 +37,15 @@ class Trail(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a message's way, by numbers of entries; 0 where there is none.
 
     Attributes:
-        sent: when somebody decided to send it, by this book.
+        sent: when somebody decided to send it, by this book; before it, when its causes were first known, the first of them first. Empty
+            where another book tells that.
         received: when it was first received, by worker `worker`.
         committed: when it took effect.
         replayed: whether somebody had it sent again from the dead before it did.
         predecessor: the sequence that it was not to be applied before, where it names one.
     """
 
-    sent: int = 0
+    sent: tuple[int, ...] = ()
     received: int = 0
     worker: int = 0
     committed: int = 0
@@ -71,12 +73,17 @@ def overtaken(done: Iterable[Done]) -> list[Overtaken]:
     return found
 
 
-def trail(entries: Sequence[Fact], *, priority: int, predecessor: int | None) -> Trail:
-    """A message's way, from its entries in the order of their numbers."""
+def trail(entries: Sequence[Fact], *, causes: Sequence[int], priority: int, predecessor: int | None) -> Trail:
+    """A message's way, from its entries in the order of their numbers.
+
+    Args:
+        causes: the number of the first entry of what caused it, the first cause first.
+    """
     received = next((entry for entry in entries if entry.kind is Kind.RECEIVED), None)
     committed = max((entry.number for entry in entries if entry.kind is Kind.COMMITTED), default=0)
+    sent = next((entry.number for entry in entries if entry.kind in SENDING), None)
     return Trail(
-        sent=min((entry.number for entry in entries if entry.kind in SENDING), default=0),
+        sent=(*causes, sent) if sent is not None else (),
         received=received.number if received is not None else 0,
         worker=received.worker if received is not None else 0,
         committed=committed,

@@ -11,6 +11,7 @@ import msgspec
 
 from crossfoot.books.fate import Fate
 from crossfoot.recover.checklist.findings import Finding
+from crossfoot.recover.checklist.looking import MOST_COMPARED, alike
 from crossfoot.recover.checklist.overtaken import wrongly
 from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import plural
@@ -57,6 +58,8 @@ def _looked_at(survey: Survey, code: str) -> Iterator[str]:
         looked = sum(read[fate] for fate in cut)
         of = max(looked, sum(counted.get(label, 0) for label in labels))
         yield f"{looked:,} of the {of:,} messages that are {' or '.join(fate.label for fate in cut)}"
+    if code == "effect-twice" and (may := sum(map(len, alike(survey.done)))) > MOST_COMPARED:
+        yield f"what {MOST_COMPARED:,} carried, the newest of {may:,} that may ask for the same"
     if code in ENTRIES and len(survey.lines) >= survey.sample:
         yield f"the newest {len(survey.lines):,} entries"
     if code in OPERATIONS and survey.operations >= survey.sample:
