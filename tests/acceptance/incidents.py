@@ -20,6 +20,8 @@ from crossfoot.worker.retry import Retry
 
 QUICK: dict[str, Any] = {"attempts": 2, "backoff": 0.001, "synchronous": "NORMAL", "reconcile": 0.2}
 
+TABLE = "CREATE TABLE effects (id TEXT, note TEXT)"
+
 
 class Expected(msgspec.Struct, frozen=True):
     """What must be told first, and of exactly which messages.

@@ -6,81 +6,30 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
-import psycopg
 import pytest
 
-from crossfoot import Crossfoot
-from crossfoot.books import lately
 from crossfoot.books.fate import PATIENCE
-from crossfoot.books.posting import post_all
 from crossfoot.cli import run
-from crossfoot.cli.check_queues import service_of
-from crossfoot.cli.depths import contents_of
 from crossfoot.clock import SECOND
 from crossfoot.message import Message
 from crossfoot.recover.checklist.findings import CODES, QUESTIONS
-from crossfoot.recover.checklist.survey import survey
-from crossfoot.recover.checklist.walk import ASKED, Report, walk
+from crossfoot.recover.checklist.walk import ASKED
 from tests.acceptance import incidents
 from tests.acceptance.incidents import INCIDENTS, NOT_IN_POSTGRESQL, Expected, Town
 from tests.acceptance.pages import DOCS
+from tests.acceptance.town import checked, first_is
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytest_plugins = ["tests.acceptance.town_fixtures", "tests.servers.postgres_fixtures"]
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 SCHEMAS = Path(__file__).parents[2] / "src/crossfoot/cli/schemas"
-TABLE = "CREATE TABLE effects (id TEXT, note TEXT)"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("CROSSFOOT_DATABASE", "CROSSFOOT_QUEUE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def in_a_file(tmp_path: Path) -> Iterator[Town]:
-    with closing(sqlite3.connect(tmp_path / "town.db")) as connection:
-        connection.execute(TABLE)
-    with closing(Town(str(tmp_path / "town.db"))) as town:
-        yield town
-
-
-@pytest.fixture
-def in_postgres(postgres_url: str) -> Iterator[Town]:
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(TABLE)
-    with closing(Town(postgres_url)) as town:
-        yield town
-
-
-def checked(app: Crossfoot, *, later: float = 0.0, program: bool = True) -> Report:
-    """What `check` finds, `later` seconds from now."""
-    app.book.open()
-    post_all(app.book)
-    path = app.book.path
-    with app.book.reading() as connection:
-        service = service_of(path, lately.queues(connection), app if program else None, ask=True)
-        now = time.time_ns() // 1000 + round(later * SECOND)
-        return walk(survey(connection, now, service=service, depth_of=lambda queue: contents_of(queue, path)))
-
-
-def first_is(report: Report, expected: Expected) -> None:
-    first = report.findings[0]
-    told = [(one.code, one.text) for one in report.findings]
-    assert first.code == expected.code, told
-    assert frozenset(first.ids) == expected.ids, told
-    assert first.count == len(expected.ids)
-    assert all(word in first.text for word in expected.words), first.text
-    assert any(step.command for step in first.next), first.next
-    assert all(step.command is None or step.command.startswith("crossfoot ") for step in first.next)
-    assert not report.well
 
 
 @pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.__name__)

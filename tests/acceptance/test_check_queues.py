@@ -29,16 +29,16 @@ from crossfoot.recover.checklist.survey import Service
 from crossfoot.recover.checklist.walk import Report
 from tests.acceptance import incidents
 from tests.acceptance.incidents import Expected, Town, publish, work
-from tests.acceptance.test_check import TABLE, checked, clean_environment, first_is, in_a_file
+from tests.acceptance.town import checked, first_is
 from tests.servers.nats import NatsServer
 from tests.servers.processes import Server
 from tests.servers.valkey import Valkey
 
-pytest_plugins = ["tests.servers.fixtures", "tests.servers.nats_fixtures", "tests.servers.valkey_fixtures"]
+pytest_plugins = [
+    "tests.acceptance.town_fixtures", "tests.servers.fixtures", "tests.servers.nats_fixtures", "tests.servers.valkey_fixtures",
+]  # fmt: skip
 
-pytestmark = pytest.mark.server
-
-__all__ = ["TABLE", "clean_environment", "in_a_file"]
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("clean_environment")]
 
 
 def settings_found(report: Report) -> list[str]:

@@ -11,13 +11,14 @@ import pytest
 
 from benchmarks.large_book import make
 from crossfoot.books import lately
+from crossfoot.books.cause import Cause
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import PATIENCE
 from crossfoot.books.posting import post_all
 from crossfoot.clock import SECOND, Micros
 from crossfoot.queues.telling import Told
 from crossfoot.recover.checklist.findings import CODES, Finding, ranked
-from crossfoot.recover.checklist.survey import Attached, HandlerTold, Service, survey
+from crossfoot.recover.checklist.survey import Attached, Bounds, HandlerTold, Service, survey
 from crossfoot.recover.checklist.timing import quantile
 from crossfoot.recover.checklist.walk import Report, walk
 from crossfoot.sqlite import connect
@@ -152,6 +153,25 @@ def test_a_delivery_that_was_overtaken_is(desk: Desk) -> None:
     assert (one.ids, one.figures["lease"], one.figures["longest"]) == (("long",), "30 s", "41 s")
 
 
+def test_what_was_only_in_the_hand_of_a_worker_that_something_slow_held_up_is_not_called_slow(desk: Desk) -> None:
+    waited = Cause("1ea5e1ea5e00", "crossfoot.errors.LeaseLost", "LeaseLost", "", "it waited too long in this worker")
+    desk.book.append([], [waited])
+    lease = {"due": desk.now + 30 * SECOND}
+    desk.story("slow", PUBLISHED, (Kind.RECEIVED, 1, lease), type="report.wanted")
+    for id_ in ("quick-1", "quick-2"):
+        desk.story(id_, PUBLISHED, (Kind.RECEIVED, 1, lease), (Kind.FAILED, 1, {"cause": waited.fingerprint}))
+    desk.clock.advance(31)
+    for id_ in ("quick-1", "quick-2", "slow"):
+        desk.write(id_, (Kind.RECEIVED, 2, {"due": desk.now + 30 * SECOND}), (Kind.COMMITTED, 2), (Kind.ACKED, 2))
+        desk.complete(f"do:{id_}", id_)
+    quick = [one.ids for one in found(checked(desk), "lease-too-short")]
+    desk.clock.advance(1)
+    desk.write("slow", (Kind.SUPPRESSED, 1))
+
+    assert quick == [("quick-1", "quick-2")]
+    assert [one.ids for one in found(checked(desk), "lease-too-short")] == [("slow",)]
+
+
 def test_messages_that_wait_for_their_turn_are_not_blocked(desk: Desk) -> None:
     failing: list[Step] = [(Kind.RECEIVED, 3), (Kind.FAILED, 3, {**FAILURE, "due": desk.now})]
     desk.story("other", PUBLISHED, subject="order-2")
@@ -284,6 +304,16 @@ def test_queues_that_another_service_works_are_not_called_a_wrong_name(desk: Des
     assert [one.ids for one in found(checked(desk, queue="letter"), "nobody-publishes")] == [("letter",)]
 
 
+def test_a_name_that_is_not_alike_is_wrong_where_the_program_takes_what_lies_there(desk: Desk) -> None:
+    desk.story("letter", PUBLISHED, queue="mail", type="letter.wanted")
+    takes, other = (HandlerTold("print", type_, (), in_order=False) for type_ in ("letter.*", "case.*"))
+
+    assert found(checked(desk, queue="press", handlers=(other,)), "nobody-publishes") == []
+    assert [one.ids for one in found(checked(desk, queue="press", handlers=(takes,)), "nobody-publishes")] == [
+        ("letter",)
+    ]
+
+
 def test_what_waits_because_of_a_wrong_name_is_told_once(desk: Desk) -> None:
     desk.story("letter", (Kind.PUBLISHED, 0, {"due": desk.now}), queue="letters")
 
@@ -307,7 +337,7 @@ def steps_of_a_survey(path: Path) -> int:
     with closing(connect(path, read_only=True)) as connection:
         connection.set_progress_handler(count, 1_000)
         known = lately.queues(connection)
-        survey(connection, 2_000_000_000 * SECOND, sample=200)
+        survey(connection, 2_000_000_000 * SECOND, bounds=Bounds(newest=200))
         connection.set_progress_handler(None, 0)
     assert known
     return steps

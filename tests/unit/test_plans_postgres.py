@@ -27,7 +27,7 @@ from crossfoot.books.store import Book, completed, find_or_add_all
 from crossfoot.dialect import translate
 from crossfoot.postgres.connection import Connection, connect
 from crossfoot.queues.postgres import ensure
-from crossfoot.recover.checklist.survey import survey
+from crossfoot.recover.checklist.survey import Bounds, survey
 from crossfoot.recover.lookup import look_up
 from crossfoot.worker.reconcile import _SENT_AGAIN, Missing, Reconciliation
 from tests.conformance.postgres_queue_statements import LOCAL, STATEMENTS
@@ -57,6 +57,7 @@ SMALL = {
         "version",
         "removed",
         "late",
+        "expectations",
     )
 } | CATALOG
 
@@ -199,7 +200,9 @@ A_LIST = "(SELECT f.cause FROM crossfoot_entries f WHERE f.message = m.key"
 
 MAY_LOOK_INTO: Mapping[str, int] = {
     "message >= :floor": 4,
-    **dict.fromkeys((lines._AFTER, lines._LAST, lines._NEWEST, A_LIST, failures._NEWEST, failures._OLDEST), 1000),
+    **dict.fromkeys(
+        (lines._AFTER, lines._LAST, lines._NEWEST, A_LIST, failures._NEWEST, failures._OLDEST, failures._KEPT), 1000
+    ),
 }
 """Into how many ranges statements may look, by their text: posting into the current one, the one before it, the one ahead and the
 rest. Who follows the book reads it in the order of transactions, and has time. Of a list each message is looked up in its own range."""
@@ -285,8 +288,14 @@ def _ask_everything(book: Book) -> None:
     queries.dead_letters(connection, queue="billing", type=None, limit=50)
     queries.dead_causes(connection, queue=None, type=None)
     queries.check_names(connection, queue="billing", type_="case.opened")
-    survey(connection, NOW, depth_of=lambda queue: None, sample=100)
-    survey(connection, NOW, part=Part(queue="billing", type="case.opened"), depth_of=lambda queue: None, sample=100)
+    survey(connection, NOW, depth_of=lambda queue: None, bounds=Bounds(newest=100))
+    survey(
+        connection,
+        NOW,
+        part=Part(queue="billing", type="case.opened"),
+        depth_of=lambda queue: None,
+        bounds=Bounds(newest=100),
+    )
     lately.queues(connection)
     assert habit(connection, "billing", "case.opened").of
     lines.last_lines(connection, 100)

@@ -111,15 +111,25 @@ def born(connection: Connection, type_: str) -> Micros | None:
     return None if bucket is None else bucket * SECOND
 
 
+ASKED = 200
+"""Messages of which one statement asks whether their payload is kept; fewer are filled up with NULL, which is no key."""
+
+_MARKS = ", ".join(["?"] * ASKED)
+
 _KEPT = differs(
-    "SELECT 1 FROM crossfoot_messages WHERE key = ? AND body IS NOT NULL",
-    postgres="SELECT 1 FROM crossfoot_payloads WHERE key = ? AND body IS NOT NULL",
+    f"SELECT key FROM crossfoot_messages WHERE key IN ({_MARKS}) AND body IS NOT NULL",
+    postgres=f"SELECT key FROM crossfoot_payloads WHERE key IN ({_MARKS}) AND body IS NOT NULL",
 )
 
 
-def unkept(connection: Connection, keys: Iterable[int]) -> list[int]:
+def unkept(connection: Connection, keys: Sequence[int]) -> set[int]:
     """Those of the messages whose payload the book does not keep."""
-    return [key for key in keys if connection.execute(_KEPT, (key,)).fetchone() is None]
+    kept: set[int] = set()
+    for first in range(0, len(keys), ASKED):
+        group = keys[first : first + ASKED]
+        filled = (*group, *[None] * (ASKED - len(group)))
+        kept.update(row[0] for row in connection.execute(_KEPT, filled))
+    return set(keys) - kept
 
 
 def standing(

@@ -47,6 +47,7 @@ def show_page(out: Output, page: Page, *, payload: Sequence[str] = ()) -> None:
     out.labelled("would have", list(page.would_have))
     out.gap()
     _timeline(out, page)
+    out.labelled("clocks", [(text, "yellow") for text in page.clocks])
     out.gap()
     _around(out, page)
     out.labelled("payload", list(payload))

@@ -18,6 +18,7 @@ from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
 from crossfoot.recover.chain import Chain, follow
+from crossfoot.recover.happening import happened
 from crossfoot.recover.records import Records
 
 
@@ -32,7 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the book knows of one message.
 
     Attributes:
-        entries: in the order in which they were committed.
+        entries: in the order in which they happened (see `happening`).
         operation: the record of its operation key, whichever message completed it.
         stated: the operation that the message itself states; where its payload was not kept, the one it had.
         owner: that message, when it is another one.
@@ -72,7 +73,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def sent_again(self) -> Fact | None:
         """The publication that came after its end, if one did, and nothing is known of that copy yet."""
         latest = self.last()
-        later = [entry for entry in self.entries if latest and entry.number > latest.number]
+        later = self.entries[self.entries.index(latest) + 1 :] if latest is not None else ()
         return next((entry for entry in reversed(later) if entry.kind is Kind.PUBLISHED), None)
 
     def worker(self, entry: Fact | None) -> WorkerRow | None:
@@ -120,7 +121,7 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
 
     return Facts(
         row=row,
-        entries=tuple(entries),
+        entries=tuple(happened(entries)),
         workers=queries.workers(connection, {entry.worker for entry in entries if entry.worker}),
         causes=queries.causes(connection, {entry.cause for entry in entries if entry.cause}),
         operation=operation,

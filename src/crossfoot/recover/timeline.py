@@ -1,6 +1,6 @@
 """What happened to a message, in order: its entries in words, and what is missing among them.
 
-The order is that in which the entries were committed to the book; wall clocks of several machines do not decide it.
+The order is that in which things happened, as far as the book knows it: see `happening`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.queries import Fact, WorkerRow
 from crossfoot.clock import SECOND, Micros
 from crossfoot.recover.facts import Facts, details
+from crossfoot.recover.happening import ENDS
 from crossfoot.recover.phrases import clock_time, listed, plural, span, worker_name
 
 SILENT: Micros = 15 * SECOND
@@ -42,9 +43,6 @@ MARKS = {
     Kind.DEAD_LETTERED: Mark.FAILED,
 }
 """Kinds that are not simply done."""
-
-ENDS = frozenset(Kind) - {Kind.RECEIVED, Kind.EXTENDED, Kind.ACKED, Kind.ACK_FAILED}
-"""Facts that end a delivery; an ack follows an end, and is none."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,27 +84,38 @@ def deliveries(facts: Facts, now: Micros) -> list[Delivery]:
 
 def timeline(facts: Facts, fate: Fate | None, now: Micros) -> list[Moment]:
     """All entries in words, the ends that are missing where they should have been, and what is waited for."""
-    missing = {}
-    for group in _grouped(facts).values():
-        delivery = _delivery(facts, group, now)
-        if delivery.end == "no end":
-            missing[group[-1].number] = Moment(
-                mark=Mark.FAILED, at=delivery.lease_until or delivery.received_at, what="no end",
-                delivery=delivery.number, who=delivery.worker, text=delivery.text,
-            )  # fmt: skip
     lines: list[Moment] = []
     said = ""
+    missing: list[Moment] = []
+    last = {group[-1].number: group for group in _grouped(facts).values()}
     for entry in facts.entries:
+        # What did not end is told when its lease was over, among what happened then.
+        over = sorted((one for one in missing if one.at <= entry.at), key=lambda one: one.at)
+        lines += over
+        missing = [one for one in missing if one not in over]
         moment = _moment(facts, entry)
         if entry.cause:
             lines.append(moment if moment.text != said else msgspec.structs.replace(moment, text="of the same cause"))
             said = moment.text
         else:
             lines.append(moment)
-        if entry.number in missing:
-            lines.append(missing[entry.number])
+        if entry.number in last:
+            missing += _without_end(_delivery(facts, last[entry.number], now))
+    lines += sorted(missing, key=lambda one: one.at)
     pending = waiting_for(facts, fate, now)
     return [*lines, pending] if pending is not None else lines
+
+
+def _without_end(delivery: Delivery) -> list[Moment]:
+    """The line that tells of an end that never came, if it did not."""
+    if delivery.end != "no end":
+        return []
+    return [
+        Moment(
+            mark=Mark.FAILED, at=delivery.lease_until or delivery.received_at, what="no end", delivery=delivery.number,
+            who=delivery.worker, text=delivery.text,
+        )
+    ]  # fmt: skip
 
 
 def _grouped(facts: Facts) -> dict[int, list[Fact]]:

@@ -17,6 +17,7 @@ from crossfoot.books.queries import CauseRow, OutcomeRow, Row
 from crossfoot.clock import Micros
 from crossfoot.recover.advice import Step, advise
 from crossfoot.recover.facts import Facts, Relative, details
+from crossfoot.recover.happening import clocks
 from crossfoot.recover.story import story
 from crossfoot.recover.timeline import Delivery, Moment, deliveries, timeline
 from crossfoot.recover.unhappened import unhappened
@@ -99,6 +100,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         story: its way in sentences.
         chain: everything that caused it, and that it caused, with the message itself at depth 0; the first cause first.
         archived: where it lies in the archive, if it does.
+        clocks: where the times of entries contradict what is known of their order.
         would_have: of a message that came to nothing, what would have happened, as far as the book knows.
     """
 
@@ -120,6 +122,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     chain: tuple[Linked, ...] = ()
     archived: Archived | None = None
     would_have: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()
 
 
 def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
@@ -144,6 +147,7 @@ def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
         chain=tuple(_linked(facts)),
         archived=_archived(facts),
         would_have=unhappened(facts, fate),
+        clocks=clocks(facts.entries, facts.workers),
     )
 
 

@@ -9,6 +9,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.recover.advice import Step, bring_back
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.grouped import Background, CauseGroup, grouped
+from crossfoot.recover.checklist.looking import TRIED
 from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import listed, plural, span
 
@@ -27,9 +28,6 @@ ELSEWHERE = {f"{OURS}LeaseLost"}
 
 PUT_OFF = {f"{OURS}{name}" for name in ("HandlerBusy", "Rejected", "Overloaded")}
 """Work that was refused for now: that is how bounds work, and no failure while it is tried again."""
-
-TRIED = 3
-"""Deliveries after which a failure that is tried again is told of: one or two are what retries are for."""
 
 
 def groups(survey: Survey) -> list[CauseGroup]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+import msgspec
+
 from crossfoot.books.entry import Kind
 from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
@@ -76,15 +78,26 @@ def _forgotten(
     )  # fmt: skip
 
 
-def drained(survey: Survey, queue: str) -> float:
-    """Messages a second that ended in queue `queue` lately; 0 where none did."""
-    ends = [line.at for line in survey.lines if line.queue == queue and line.kind in CLOSING]
-    recent = [at for at in ends if survey.as_of - at <= WINDOW]
-    if not recent:
-        return 0.0
-    # Where the sample does not reach back so far, over what it covers.
-    since = max(survey.as_of - WINDOW, survey.lines[0].at)
-    return len(recent) / max((survey.as_of - since) / SECOND, 1.0)
+class Drained(msgspec.Struct, frozen=True):
+    """How fast a queue is worked: messages a second that ended, 0 where none did; and over which time that was measured."""
+
+    rate: float
+    over: str
+
+
+def drained(survey: Survey, queue: str) -> Drained:
+    """By the last ten minutes; by what the newest entries cover, where they do not reach so far back."""
+    recent = [
+        line.at for line in survey.lines
+        if line.queue == queue and line.kind in CLOSING and survey.as_of - line.at <= WINDOW
+    ]  # fmt: skip
+    since, over = survey.as_of - WINDOW, f"the last {span(WINDOW)}"
+    if len(survey.lines) >= survey.sample and survey.lines[0].at > since:
+        since = survey.lines[0].at
+        over = f"the newest {len(survey.lines):,} entries, the last {span(survey.as_of - since)}"
+    elif survey.lines:
+        since = max(since, survey.lines[0].at)
+    return Drained(len(recent) / max((survey.as_of - since) / SECOND, 1.0) if recent else 0.0, over)
 
 
 def _queue_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
@@ -93,7 +106,8 @@ def _queue_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
     waiting = sorted((one for one in survey.waiting if one.queue == attached.name), key=lambda one: one.since)
     if not waiting:
         return
-    rate = drained(survey, attached.name)
+    speed = drained(survey, attached.name)
+    rate = speed.rate
     retention = micros(attached.retention)
     left = [one.since + retention - survey.as_of for one in waiting]
     lost = [n for n, one in enumerate(waiting) if _is_lost(survey, n, one, rate, retention)]
@@ -116,7 +130,7 @@ def _queue_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
         count=len(lost) + behind,
         ids=some(waiting[n].id for n in lost),
         figures={
-            "retention": span(retention), "waiting": f"{total:,}", "handled a second": f"{rate:.3g}",
+            "retention": span(retention), "waiting": f"{total:,}", "handled a second": f"{rate:.3g}", "measured over": speed.over,
             "time to loss": span(max(soonest, 0)),
         },
         first_at=waiting[first].since,

@@ -9,7 +9,9 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.lately import Done
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
-from crossfoot.recover.checklist.survey import HOUR, Survey, alike
+from crossfoot.recover.checklist.looking import HOUR, alike
+from crossfoot.recover.checklist.overtaken import wrongly
+from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import listed, plural
 
 
@@ -75,17 +77,12 @@ def _keyless(members: list[Done]) -> str:
 
 
 def _out_of_order(survey: Survey) -> Iterator[Finding]:
-    """Applied after an event that comes later in its subject's own order."""
-    highest: dict[tuple[str, str], Done] = {}
+    """Applied after an event that comes later in its subject's own order, where the messages prove that this was wrong."""
     late: dict[str, list[tuple[Done, Done]]] = {}
-    for one in survey.done:
-        if one.subject is None or one.sequence is None or one.kind != Kind.COMMITTED:
-            continue
-        before = highest.get((one.queue, one.subject))
-        if before is not None and before.sequence is not None and one.sequence < before.sequence:
-            late.setdefault(one.queue, []).append((one, before))
-        else:
-            highest[one.queue, one.subject] = one
+    for one in survey.overtaken:
+        before = wrongly(one, survey.trails)
+        if before is not None:
+            late.setdefault(one.event.queue, []).append((one.event, before))
     for queue, pairs in sorted(late.items()):
         first, overtaken = pairs[0]
         types = sorted({one.type for pair in pairs for one in pair})
@@ -93,7 +90,8 @@ def _out_of_order(survey: Survey) -> Iterator[Finding]:
             code="out-of-order",
             queue=queue,
             text=f"{plural(len(pairs), 'event')} of queue {queue} took effect after a later one of the same subject: {first.id} "
-            f"({first.type}, sequence {first.sequence}) after {overtaken.id} ({overtaken.type}, sequence {overtaken.sequence})",
+            f"({first.type}, sequence {first.sequence}) after {overtaken.id} ({overtaken.type}, sequence {overtaken.sequence}), "
+            f"which {_proof(first, overtaken, survey)}",
             count=len(pairs),
             ids=some(one.id for one, _ in pairs),
             figures={
@@ -108,3 +106,10 @@ def _out_of_order(survey: Survey) -> Iterator[Finding]:
                 Step("see the first subject's events", f"crossfoot why {shlex.quote(str(first.subject))}"),
             ),
         )
+
+
+def _proof(first: Done, overtaken: Done, survey: Survey) -> str:
+    predecessor = survey.trails[overtaken.key].predecessor
+    if predecessor is not None and first.sequence is not None and first.sequence <= predecessor:
+        return f"names sequence {predecessor} as the one before it"
+    return "was sent first" if survey.trails[first.key].sent else "came first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from difflib import get_close_matches
 from crossfoot.books.entry import Kind
 from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
+from crossfoot.effects.handler import matcher
 from crossfoot.recover.advice import Step, send_again
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Survey
@@ -32,11 +34,11 @@ def _nobody_publishes(survey: Survey) -> Iterator[Finding]:
     if worked is not None and worked not in idle:
         idle.clear()
     for name in sorted(set(taken) - idle - set(survey.service.sends_to)):
-        if worked is None and not get_close_matches(name, idle, 1):
-            continue  # a queue of another service's: only the program knows what it works
         waiting = [one for one in survey.waiting if one.queue == name and not one.received]
         if not idle or not waiting or taken[name].get(Kind.RECEIVED.label):
             continue
+        if not get_close_matches(name, idle, 1) and not (worked in idle and _takes_some(survey, waiting)):
+            continue  # a queue of another service's: neither its name nor what lies in it is that of this one
         theirs = listed(sorted(idle))
         yield Finding(
             code="nobody-publishes",
@@ -54,6 +56,12 @@ def _nobody_publishes(survey: Survey) -> Iterator[Finding]:
                 Step("see one of the messages", f"crossfoot why {shlex.quote(waiting[0].id)}"),
             ),
         )
+
+
+def _takes_some(survey: Survey, waiting: list[Standing]) -> bool:
+    """Whether the program has a handler for what waits there."""
+    patterns = [matcher(handler.type) for handler in survey.service.handlers or ()]
+    return any(re.fullmatch(pattern, type_) for type_ in {one.type for one in waiting} for pattern in patterns)
 
 
 def _refused(survey: Survey) -> Iterator[Finding]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 
 import msgspec
 
@@ -19,12 +17,12 @@ from crossfoot.books.lately import SAMPLE, Done, Recorded
 from crossfoot.books.lines import Line, last_lines
 from crossfoot.books.queries import CauseRow, WorkerRow
 from crossfoot.books.stock import Part, take_stock
-from crossfoot.clock import SECOND, Micros
+from crossfoot.clock import Micros
 from crossfoot.connection import Connection
-from crossfoot.errors import EnvelopeInvalid
-from crossfoot.message import decode
 from crossfoot.queues.telling import Counted, Told
 from crossfoot.recover.checklist.findings import SHOWN
+from crossfoot.recover.checklist.looking import alike, compared, partitions, trails
+from crossfoot.recover.checklist.overtaken import Overtaken, Trail, overtaken
 
 WAITING = (Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING)
 ILL = (Fate.DEAD, Fate.VANISHED, Fate.EXPIRED, Fate.REFUSED, Fate.IN_DOUBT, Fate.INTENDED)
@@ -98,8 +96,22 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     unasked: tuple[str, ...] = ()
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """How far is looked: at the newest entries, operations and outcomes, and at messages of each fate one by one."""
+
+    newest: int = SAMPLE
+    of_each: int = MOST
+
+
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read. `sampled` entries and operations were looked at, where there are more; then older ones were not."""
+    """What was read: of each fate at most `most` messages, and of entries and of operations the newest `sample`.
+
+    Attributes:
+        operations: how many were looked at; of these `done` are those of the part that was asked about.
+        overtaken: events that took effect after a later one of their subject, and `trails` the ways of the newest of them.
+        partitions: the partition keys of messages that wait, where one of them fails again and again and has one.
+        unkept: keys of dead letters whose payload the book does not keep.
+    """
 
     as_of: Micros
     of_type: str | None
@@ -107,6 +119,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     patience: Patience
     recovery: float
     sample: int
+    most: int
+    operations: int
     service: Service
     ill: dict[Fate, tuple[Standing, ...]]
     waiting: tuple[Standing, ...]
@@ -119,6 +133,9 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     born: dict[str, Micros]
     opened: dict[str, int]
     alike: dict[int, bytes]
+    overtaken: tuple[Overtaken, ...]
+    trails: dict[int, Trail]
+    partitions: dict[int, str]
     unkept: frozenset[int]
 
     def of(self, *fates: Fate) -> list[Standing]:
@@ -130,21 +147,25 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
         return [worker for worker in self.workers if worker.stopped_at is None]
 
     @property
+    def read(self) -> Counter[Fate]:
+        """How many messages of each fate were read one by one."""
+        return Counter(one.fate for found in (self.waiting, self.parked, *self.ill.values()) for one in found)
+
+    @property
     def more(self) -> bool:
         """Whether there are more unsettled messages of a fate than are read one by one."""
-        read = Counter(one.fate for found in (self.waiting, self.parked, *self.ill.values()) for one in found)
-        return any(count >= MOST for count in read.values())
+        return any(count >= self.most for count in self.read.values())
 
     @property
     def complete(self) -> bool:
         """Whether the samples hold all there is."""
-        return len(self.lines) < self.sample and len(self.done) < self.sample
+        return len(self.lines) < self.sample and self.operations < self.sample
 
 
 def survey(
     connection: Connection, now: Micros, *, service: Service | None = None, part: Part | None = None,
     depth_of: Callable[[str], Contents | Depth | None] | None = lambda queue: None, recovery: float = RECOVERY,
-    patience: Patience = PATIENCE, sample: int = SAMPLE,
+    patience: Patience = PATIENCE, bounds: Bounds | None = None,
 ) -> Survey:  # fmt: skip
     """Read it, on a connection in no transaction.
 
@@ -152,85 +173,50 @@ def survey(
         part: only messages of this queue or type; the time it states is not looked at.
         depth_of: as of `take_stock`.
         recovery: seconds within which somebody has mended whatever breaks.
-        sample: how many of the newest entries, operations and outcomes are looked at.
     """
-    part = part or Part()
+    part, bounds = part or Part(), bounds or Bounds()
+    sample, most = bounds.newest, bounds.of_each
     balance = take_stock(
         connection, now, part=Part(queue=part.queue, type=part.type), depth_of=depth_of, patience=patience
     )
     with connection.snapshot():
-        ill = {fate: tuple(standing(connection, [fate], queue=part.queue, type=part.type)) for fate in ILL}
-        waiting = tuple(standing(connection, WAITING, oldest=True, queue=part.queue, type=part.type))
-        parked = tuple(standing(connection, [Fate.PARKED], oldest=True, queue=part.queue, type=part.type))
-        if len(ill[Fate.DEAD]) == MOST:  # those that are forgotten first are the oldest
-            oldest = standing(connection, [Fate.DEAD], oldest=True, limit=SHOWN, queue=part.queue, type=part.type)
-            ill[Fate.DEAD] = tuple({one.key: one for one in (*ill[Fate.DEAD], *oldest)}.values())
+        ill, waiting, parked = _unsettled(connection, part, most)
         lines = tuple(last_lines(connection, sample, queue=part.queue, type=part.type))
-        done = [
-            one for one in lately.done(connection, sample)
-            if part.queue in (None, one.queue) and part.type in (None, one.type)
-        ]  # fmt: skip
-        outcomes = tuple(lately.recorded(connection, sample))
+        newest = lately.done(connection, sample)
+        done = tuple(one for one in newest if part.queue in (None, one.queue) and part.type in (None, one.type))
+        behind = overtaken(done)
         failed = [one.failed for one in (*waiting, *(one for of in ill.values() for one in of)) if one.failed]
         fingerprints = {one.cause for one in failed} | {line.cause for line in lines if line.cause}
         return Survey(
-            as_of=now, of_type=part.type, balance=balance, patience=patience, recovery=recovery, sample=sample,
-            service=service or Service(), ill=ill,
-            waiting=waiting, parked=parked, lines=lines, done=tuple(done), outcomes=outcomes,
-            causes=queries.causes(connection, fingerprints),
+            as_of=now, of_type=part.type, balance=balance, patience=patience, recovery=recovery, sample=sample, most=most,
+            operations=len(newest), service=service or Service(), ill=ill, waiting=waiting, parked=parked, lines=lines, done=done,
+            outcomes=tuple(lately.recorded(connection, sample)), causes=queries.causes(connection, fingerprints),
             workers=tuple(latest_workers(connection)), born=_born(connection, (*ill[Fate.DEAD], *waiting)),
-            opened=lately.opened(connection), alike={} if service and service.veiled else _alike(connection, alike(done)),
-            unkept=frozenset(unkept(connection, [one.key for one in ill[Fate.DEAD][:SHOWN]])),
+            overtaken=tuple(behind), trails=trails(connection, behind), partitions=partitions(connection, waiting),
+            opened=lately.opened(connection),
+            alike={} if service and service.veiled else compared(connection, alike(done)),
+            unkept=frozenset(unkept(connection, [one.key for one in ill[Fate.DEAD]])),
         )  # fmt: skip
 
 
-HOUR = 3_600 * SECOND
+Standings = tuple[Standing, ...]
 
 
-def alike(done: list[Done] | tuple[Done, ...]) -> list[list[Done]]:
-    """Messages that may ask for the same business action under several ids: of one type and subject, each an operation of its own or
-    one that is named after the message, within an hour of each other."""
-    groups: dict[tuple[str, str, str], list[Done]] = {}
-    for one in done:
-        if one.subject and (one.of_itself or one.id in one.operation):
-            groups.setdefault((one.queue, one.type, one.subject), []).append(one)
-    near = [_near(group) for group in groups.values() if len(group) > 1]
-    return [group for group in near if len(group) > 1]
+def _unsettled(connection: Connection, part: Part, most: int) -> tuple[dict[Fate, Standings], Standings, Standings]:
+    """What is ill, the newest of each fate; what waits, and what is parked, the oldest."""
 
+    def read(*fates: Fate, oldest: bool = False, limit: int = most) -> Standings:
+        return tuple(standing(connection, fates, queue=part.queue, type=part.type, oldest=oldest, limit=limit))
 
-def _near(group: list[Done]) -> list[Done]:
-    """Those that have another one within an hour."""
-    times = sorted(one.at for one in group)
+    ill = {fate: read(fate) for fate in ILL}
+    if len(ill[Fate.DEAD]) == most:  # those that are forgotten first are the oldest
+        oldest = read(Fate.DEAD, oldest=True, limit=SHOWN)
+        ill[Fate.DEAD] = tuple({one.key: one for one in (*ill[Fate.DEAD], *oldest)}.values())
+    return ill, read(*WAITING, oldest=True), read(Fate.PARKED, oldest=True)
 
-    def has_another(at: Micros) -> bool:
-        place = bisect_left(times, at)
-        others = times[max(place - 1, 0) : place + 2]
-        return sum(abs(at - other) <= HOUR for other in others) > 1
-
-    return [one for one in group if has_another(one.at)]
-
-
-MOST_COMPARED = 2_000
-"""Payloads that are compared with each other."""
 
 MOST_TYPES = 50
 """Types of which it is asked since when there are any."""
-
-
-def _alike(connection: Connection, groups: list[list[Done]]) -> dict[int, bytes]:
-    """A digest of what those carried: by key; not of those whose payload the book does not keep."""
-    found: dict[int, bytes] = {}
-    for one in [one for group in groups for one in group][-MOST_COMPARED:]:
-        body = queries.body_of(connection, one.key)
-        if body is None:
-            continue
-        try:
-            message = decode(body)
-        except EnvelopeInvalid:
-            continue
-        carried = msgspec.json.encode((message.data, message.sequence), enc_hook=str, order="sorted")
-        found[one.key] = blake2b(carried, digest_size=16).digest()
-    return found
 
 
 def _born(connection: Connection, failing: Iterable[Standing]) -> dict[str, Micros]:

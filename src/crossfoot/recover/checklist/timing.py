@@ -9,11 +9,10 @@ from math import ceil
 import msgspec
 
 from crossfoot.books.entry import Kind
-from crossfoot.books.failures import Standing
-from crossfoot.books.fate import Fate
 from crossfoot.books.lines import Line
 from crossfoot.clock import Micros
 from crossfoot.recover.advice import Step
+from crossfoot.recover.checklist import blocking
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Survey
 from crossfoot.recover.phrases import plural, span
@@ -21,9 +20,6 @@ from crossfoot.recover.phrases import plural, span
 ENDS = frozenset((Kind.COMMITTED, Kind.NOOP, Kind.SUPERSEDED, Kind.SUPPRESSED, Kind.FAILED, Kind.DEAD_LETTERED))
 
 LEASE_LOST = "crossfoot.errors.LeaseLost"
-
-TRIED = 3
-"""Failed deliveries after which a message is said to hold up those behind it."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -42,7 +38,7 @@ class Held(msgspec.Struct, frozen=True):
 
 def ask(survey: Survey) -> Iterator[Finding]:
     yield from _too_short(survey)
-    yield from _blocked(survey)
+    yield from blocking.ask(survey)
 
 
 def deliveries(survey: Survey) -> list[Held]:
@@ -77,95 +73,69 @@ def quantile(values: list[Micros], share: float) -> Micros:
 
 
 def _too_short(survey: Survey) -> Iterator[Finding]:
-    held = deliveries(survey)
-    for queue, type_ in sorted({(one.queue, one.type) for one in held}):
-        theirs = [one for one in held if (one.queue, one.type) == (queue, type_)]
-        again = {(one.id, one.attempt - 1): one.at for one in theirs}
-        lost = [one for one in theirs if one.lost or _overtaken(one, again)]
-        if not lost:
-            continue
-        took = [one.took for one in theirs if one.took is not None]
-        lease = max(one.lease for one in lost)
-        longest = max(took, default=lease)
-        yield Finding(
-            code="lease-too-short",
-            queue=queue,
-            text=f"handling {type_} takes up to {span(longest)}, and its lease on queue {queue} is {span(lease)}: "
-            f"{plural(len({one.id for one in lost}), 'message')} came to somebody else while it was still being handled",
-            count=len({one.id for one in lost}),
-            ids=some(one.id for one in lost),
-            figures={
-                "lease": span(lease),
-                "half take": span(quantile(took, 0.5)),
-                "95 of 100 take": span(quantile(took, 0.95)),
-                "longest": span(longest),
-                "deliveries": f"{len(theirs):,}",
-                "longer than the lease": f"{sum(value > lease for value in took):,}",
-                "leases lost": f"{len(lost):,}",
-                "extended": f"{sum(one.extended for one in theirs):,}",
-            },
-            first_at=min(one.at for one in lost),
-            last_at=max(one.at for one in lost),
-            next=(
-                Step(
-                    f"set lease above {span(longest)}, or let the worker extend it: a handler that blocks the event loop keeps it from that"
-                ),
-                Step("see who had the first, and when", f"crossfoot why {shlex.quote(lost[0].id)}"),
+    by_type: dict[tuple[str, str], list[Held]] = {}
+    for one in deliveries(survey):
+        by_type.setdefault((one.queue, one.type), []).append(one)
+    lost = {place: _lost(theirs) for place, theirs in by_type.items()}
+    leases: dict[str, Micros] = {}  # a delivery that was booked late seems to have had less of it
+    for (queue, _), found in lost.items():
+        leases[queue] = max([leases.get(queue, 0), *(one.lease for one in found)])
+    slow = {
+        place: [one for one in found if one.took is None or one.took >= leases[place[0]]]
+        for place, found in lost.items()
+    }
+    by_slow = {queue for (queue, _), found in slow.items() if found}
+    for (queue, type_), theirs in sorted(by_type.items()):
+        # What was quick was only in the hand of a worker that something slow kept from extending its lease.
+        told = slow[queue, type_] if queue in by_slow else lost[queue, type_]
+        if told:
+            yield _finding(queue, type_, theirs, told)
+
+
+def _finding(queue: str, type_: str, theirs: list[Held], lost: list[Held]) -> Finding:
+    took = [one.took for one in theirs if one.took is not None]
+    lease = max(one.lease for one in lost)
+    longest = max(took, default=lease)
+    count = len({one.id for one in lost})
+    how = (
+        f"handling {type_} takes up to {span(longest)}, and its lease on queue {queue} is {span(lease)}"
+        if longest >= lease
+        else f"a worker of queue {queue} did not extend its leases of {span(lease)}, while handling {type_} takes {span(longest)} at most"
+    )
+    return Finding(
+        code="lease-too-short",
+        queue=queue,
+        text=f"{how}: {plural(count, 'message')} came to somebody else while it was still being handled",
+        count=count,
+        ids=some(one.id for one in lost),
+        figures={
+            "lease": span(lease),
+            "half take": span(quantile(took, 0.5)),
+            "95 of 100 take": span(quantile(took, 0.95)),
+            "longest": span(longest),
+            "deliveries": f"{len(theirs):,}",
+            "longer than the lease": f"{sum(value > lease for value in took):,}",
+            "leases lost": f"{len(lost):,}",
+            "extended": f"{sum(one.extended for one in theirs):,}",
+        },
+        first_at=min(one.at for one in lost),
+        last_at=max(one.at for one in lost),
+        next=(
+            Step(
+                f"set lease above {span(longest)}, or let the worker extend it: a handler that blocks the event loop keeps it from that"
             ),
-        )  # fmt: skip
+            Step("see who had the first, and when", f"crossfoot why {shlex.quote(lost[0].id)}"),
+        ),
+    )
+
+
+def _lost(theirs: list[Held]) -> list[Held]:
+    """Those that came to somebody else before they had ended."""
+    again = {(one.id, one.attempt - 1): one.at for one in theirs}
+    return [one for one in theirs if one.lost or _overtaken(one, again)]
 
 
 def _overtaken(one: Held, again: dict[tuple[str, int], Micros]) -> bool:
     """Whether the next delivery began before this one had ended, and after the lease that was given first."""
     following = again.get((one.id, one.attempt))
     return following is not None and one.took is not None and one.at + one.lease <= following < one.at + one.took
-
-
-def _blocked(survey: Survey) -> Iterator[Finding]:
-    lines: dict[tuple[str, str], list[Standing]] = {}
-    for one in survey.waiting:
-        if one.subject is not None:
-            lines.setdefault((one.queue, one.subject), []).append(one)
-    for (queue, subject), members in sorted(lines.items()):
-        first, *behind = sorted(members, key=lambda one: one.key)
-        held = [one for one in behind if one.fate is Fate.QUEUED]
-        if (
-            first.failed is None
-            or first.attempts < TRIED
-            or not held
-            or not _is_the_reason(survey, queue, subject, held)
-        ):
-            continue
-        cause = survey.causes.get(first.failed.cause)
-        yield Finding(
-            code="blocked",
-            queue=queue,
-            text=f"{first.id} failed {first.attempts:,} times and is tried again and again; {plural(len(held), 'message')} of {subject} "
-            f"{'waits' if len(held) == 1 else 'wait'} behind it, and nothing is wrong with them",
-            count=1 + len(held),
-            ids=some([first.id, *(one.id for one in held)]),
-            figures={
-                "blocks": first.id,
-                "deliveries": f"{first.attempts:,}",
-                "cause": cause.title if cause else first.failed.cause,
-                "waits behind": f"{len(held):,}",
-                "since": span(survey.as_of - first.since),
-            },
-            first_at=first.since,
-            last_at=first.failed.at,
-            next=(
-                Step("see what is wrong with the first", f"crossfoot why {shlex.quote(first.id)}"),
-                Step("give it up sooner: lower `attempts`, and on the queue itself its limit of deliveries"),
-            ),
-        )
-
-
-def _is_the_reason(survey: Survey, queue: str, subject: str, held: list[Standing]) -> bool:
-    """Whether those behind wait for it, and not for their turn: others that came later were received, or nothing is before them."""
-    oldest = min(one.key for one in held)
-    if any(done.queue == queue and done.key > oldest and done.subject != subject for done in survey.done):
-        return True
-    return not any(
-        one.queue == queue and one.subject != subject and one.fate is Fate.QUEUED and one.key < oldest
-        for one in survey.waiting
-    )

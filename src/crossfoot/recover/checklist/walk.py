@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
-from crossfoot.books.failures import MOST
 from crossfoot.clock import Micros
 from crossfoot.recover.checklist import (
     attached,
@@ -16,6 +15,7 @@ from crossfoot.recover.checklist import (
     keeping,
     once,
     publishing,
+    reach,
     replaying,
     timing,
 )
@@ -60,7 +60,7 @@ def walk(survey: Survey, accepted: Collection[str] = ()) -> Report:
     Args:
         accepted: codes of findings that are known, or `CODE:QUEUE` where that is of one queue only.
     """
-    found = [finding for ask in ASKED.values() for finding in ask(survey)]
+    found = [reach.stated(survey, finding) for ask in ASKED.values() for finding in ask(survey)]
     findings = ranked(
         msgspec.structs.replace(one, accepted=bool({one.code, f"{one.code}:{one.queue}"} & set(accepted)))
         for one in _without_symptoms(found)
@@ -78,19 +78,13 @@ def _without_symptoms(found: list[Finding]) -> list[Finding]:
 def _answers(survey: Survey, findings: Collection[Finding]) -> Iterable[Answer]:
     for question, asks in QUESTIONS.items():
         mine = [one for one in findings if one.question == question]
-        note = _note(survey, question)
+        note = _unasked(survey, question) or reach.note(survey, question)
         open_ = any(not one.accepted for one in mine)
         asked = question != "settings" or survey.service.attached
         yield Answer(question, asks, "found" if open_ else "well" if asked else "not asked", len(mine), note)
 
 
-def _note(survey: Survey, question: str) -> str:
+def _unasked(survey: Survey, question: str) -> str:
     if question in ("settings", "retention") and survey.service.unasked:
         return f"not asked: {listed(survey.service.unasked)}"
-    if question == "once" and survey.service.veiled:
-        return "what messages carried is not compared: the program has it stored in another form"
-    if question in ("time", "once", "outcomes") and not survey.complete:
-        return f"of the newest {len(survey.lines):,} entries and {len(survey.done):,} operations"
-    if question in ("publish", "balance", "dead", "retention", "replay") and survey.more:
-        return f"of {MOST:,} messages of each fate, where there are more"
     return ""
