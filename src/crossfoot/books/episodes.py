@@ -55,14 +55,18 @@ def remember(connection: Connection, rows: Iterable[tuple[str, str, str]]) -> No
     )
 
 
-def open_episode(connection: Connection, alert: str, about: str, now: Micros, told: str) -> int:
-    """A new episode; the number of the one that is open already, if there is one."""
+_OF_EPISODE = "number, alert, about, opened_at, closed_at, told"
+
+
+def open_episode(connection: Connection, alert: str, about: str, now: Micros, told: str) -> Episode:
+    """A new episode; the one that is open already, if there is one."""
     row = connection.execute(
         "INSERT INTO crossfoot_episodes (alert, about, opened_at, told) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (alert, about) WHERE closed_at IS NULL DO UPDATE SET told = excluded.told RETURNING number",
+        "ON CONFLICT (alert, about) WHERE closed_at IS NULL DO UPDATE SET told = excluded.told "
+        f"RETURNING {_OF_EPISODE}",
         (alert, about, now, told),
     ).fetchone()
-    return int(row[0])
+    return Episode(*row)
 
 
 def retell(connection: Connection, alert: str, about: str, told: str) -> None:
@@ -73,13 +77,14 @@ def retell(connection: Connection, alert: str, about: str, told: str) -> None:
     )
 
 
-def close_episode(connection: Connection, alert: str, about: str, now: Micros) -> int | None:
-    """It is over. Returns its number."""
+def close_episode(connection: Connection, alert: str, about: str, now: Micros) -> Episode | None:
+    """It is over; `None` where none was open."""
     row = connection.execute(
-        "UPDATE crossfoot_episodes SET closed_at = ? WHERE alert = ? AND about = ? AND closed_at IS NULL RETURNING number",
+        "UPDATE crossfoot_episodes SET closed_at = ? WHERE alert = ? AND about = ? AND closed_at IS NULL "
+        f"RETURNING {_OF_EPISODE}",
         (now, alert, about),
     ).fetchone()
-    return int(row[0]) if row else None
+    return Episode(*row) if row else None
 
 
 _OPENED, _CLOSED = "opened", "closed"
@@ -147,7 +152,7 @@ def note(connection: Connection, notice: Notice, state: str, at: Micros, answer:
 def episode(connection: Connection, number: int) -> Episode:
     return Episode(
         *connection.execute(
-            "SELECT number, alert, about, opened_at, closed_at, told FROM crossfoot_episodes WHERE number = ?",
+            f"SELECT {_OF_EPISODE} FROM crossfoot_episodes WHERE number = ?",
             (number,),
         ).fetchone()
     )
@@ -156,7 +161,7 @@ def episode(connection: Connection, number: int) -> Episode:
 def episodes(connection: Connection, *, limit: int, only_open: bool = False) -> list[Episode]:
     """The newest first."""
     where = "WHERE closed_at IS NULL" if only_open else ""
-    sql = f"SELECT number, alert, about, opened_at, closed_at, told FROM crossfoot_episodes {where} ORDER BY number DESC LIMIT ?"
+    sql = f"SELECT {_OF_EPISODE} FROM crossfoot_episodes {where} ORDER BY number DESC LIMIT ?"
     return [Episode(*row) for row in connection.execute(sql, (limit,))]
 
 

@@ -14,8 +14,9 @@ import typer
 from crossfoot.books import episodes
 from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, SENT, Episode, Notice
 from crossfoot.books.store import Book
+from crossfoot.cli.memories import Memories
 from crossfoot.cli.options import Color, Database, Json
-from crossfoot.cli.outcomes_up_to_date import bring_up_to_date, retention_known
+from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
 from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import reading
 from crossfoot.connection import Connection
@@ -31,16 +32,31 @@ Retention = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="after how long the queues forget, where crossfoot.toml does not say it",
+        help="after how long the queues forget what waits, where neither they nor crossfoot.toml say it",
         min=1.0,
         show_default=False,
     ),
 ]
+DeadRetention = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="after how long they forget dead letters, from when these were first sent, where they do not say it",
+        min=1.0,
+        show_default=False,
+    ),
+]
+NoQueue = Annotated[bool, typer.Option("--no-queue", help="do not ask queues outside the book's file how they are set")]
 
 
 @app.command("check")
 def check_alerts(
-    db: Database = None, retention: Retention = None, as_json: Json = False, color: Color = When.auto
+    db: Database = None,
+    retention: Retention = None,
+    dead_retention: DeadRetention = None,
+    no_queue: NoQueue = False,
+    as_json: Json = False,
+    color: Color = When.auto,
 ) -> None:
     """Look once: what fires now. Nobody is told.
 
@@ -50,7 +66,7 @@ def check_alerts(
     time. Exits with 1 when an alert is firing.
     """
     with reading(db) as (connection, path):
-        _look(path, connection, [], retention)
+        _look(path, connection, [], Memories(retention, dead_retention, ask=not no_queue))
         found = episodes.episodes(connection, limit=1_000, only_open=True)
         _print(connection, found, as_json, Output(color, db=db), "firing")
     if found:
@@ -108,6 +124,8 @@ def watch_alerts(
     ] = None,
     every: Annotated[float, typer.Option(metavar="SECONDS", help="between two looks", min=1.0)] = 15.0,
     retention: Retention = None,
+    dead_retention: DeadRetention = None,
+    no_queue: NoQueue = False,
     as_json: Json = False,
 ) -> None:
     """Look every few seconds, and tell of each episode once when it begins and once when it is over.
@@ -128,17 +146,18 @@ def watch_alerts(
     note(
         f"looking every {every:g} s, and telling {', '.join(one.name for one in targets) or 'nobody but this terminal'}; Ctrl-C ends it"
     )
+    memories = Memories(retention, dead_retention, ask=not no_queue)
     while not ended.is_set():
         try:
-            _watch_once(db, targets, retention, as_json)
+            _watch_once(db, targets, memories, as_json)
         except (DatabaseUnavailable, Conflict) as error:
             note(f"not looked: {error}")
         ended.wait(every)
 
 
-def _watch_once(db: str | None, targets: list[Target], retention: float | None, as_json: bool) -> None:
+def _watch_once(db: str | None, targets: list[Target], memories: Memories, as_json: bool) -> None:
     with reading(db) as (connection, path):
-        for turn in _look(path, connection, targets, retention):
+        for turn in _look(path, connection, targets, memories):
             _say(turn, as_json)
     book = Book(path)
     try:
@@ -149,13 +168,12 @@ def _watch_once(db: str | None, targets: list[Target], retention: float | None, 
         book.close()
 
 
-def _look(path: str, connection: Connection, targets: list[Target], retention: float | None) -> list[Turn]:
+def _look(path: str, connection: Connection, targets: list[Target], memories: Memories) -> list[Turn]:
     if behind := bring_up_to_date(path, connection):
         note(f"not everything could be posted and evaluated: {behind}")
     book = Book(path)
     try:
-        known = retention if retention is not None else retention_known()
-        return look(book.open(), targets=[one.name for one in targets], retention=known)
+        return look(book.open(), targets=[one.name for one in targets], memory=memories.of(path, connection))
     finally:
         book.close()
 

@@ -23,6 +23,7 @@ TEXTS = {
     "dead letters": "Too much of what queue {{ $labels.about }} receives becomes a dead letter",
     "dead letter age": "Dead letters of queue {{ $labels.about }} wait for somebody",
     "time to loss": "Queue {{ $labels.about }} will forget messages before their turn comes",
+    "dead letter loss": "Queue {{ $labels.about }} will forget dead letters that nobody has brought back",
     "expectation breach": "Messages are without what was expected of them: {{ $labels.about }}",
     "expectation late": "Too much of what was expected comes late: {{ $labels.about }}",
     "invariant broken": "Rows break an invariant: {{ $labels.about }}",
@@ -91,7 +92,7 @@ def _rule(alert: Alert) -> dict[str, Any]:
     rule = alert.rule
     sustain = rule.sustain if isinstance(rule, Level) else 0
     calm = 0 if isinstance(rule, Arrivals) else rule.calm
-    command = alert.step if "{id}" not in alert.step else "crossfoot balance"
+    command = alert.step.replace("{queue}", "{{ $labels.about }}") if "{id}" not in alert.step else "crossfoot balance"
     return {
         "alert": "Crossfoot" + "".join(word.capitalize() for word in alert.name.split()),
         "expr": expression(alert),

@@ -1,0 +1,73 @@
+"""What the tests of alerts share: somebody who watches a book, and what happens in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossfoot.books import episodes
+from crossfoot.books.entry import Kind
+from crossfoot.books.losing import Memory
+from crossfoot.books.posting import post_all
+from crossfoot.outcomes import invariant as invariants
+from crossfoot.outcomes.alerts.machine import Change
+from crossfoot.outcomes.alerts.watching import Turn, look
+from crossfoot.outcomes.evaluating import evaluate
+from tests.unit.book_rig import CAUSE, QUEUE, Lectern
+
+DAY = 86_400.0
+
+
+class Watch:
+    """Somebody who looks at a book every few seconds of virtual time."""
+
+    def __init__(self, desk: Lectern, **kept: Any) -> None:
+        self.desk = desk
+        self.memory = {QUEUE: Memory(**kept)}
+        self.turns: list[Turn] = []
+
+    def look(self) -> list[Turn]:
+        post_all(self.desk.book)
+        evaluate(self.desk.book)
+        invariants.check(self.desk.book)
+        turns = look(self.desk.book, memory=self.memory, targets=("somebody",))
+        self.turns += turns
+        return turns
+
+    def wait(self, seconds: float, every: float = 60.0) -> list[Turn]:
+        """Let time pass, looking."""
+        turns = self.look()
+        while seconds > 0:
+            self.desk.clock.advance(min(every, seconds))
+            seconds -= every
+            turns += self.look()
+        return turns
+
+    def opened(self) -> dict[str, Turn]:
+        """The alert of every episode that began."""
+        return {turn.alert: turn for turn in self.turns if turn.change is Change.opened}
+
+
+def published(desk: Lectern, *ids: str) -> None:
+    for id_ in ids:
+        desk.story(id_, (Kind.INTENDED, 0), (Kind.PUBLISHED, 0, {"due": desk.now}))
+
+
+def died(desk: Lectern, *ids: str, **attributes: Any) -> None:
+    """Published, failed and dead."""
+    for id_ in ids:
+        failure = {"cause": CAUSE.fingerprint}
+        desk.story(
+            id_,
+            (Kind.PUBLISHED, 0),
+            (Kind.RECEIVED, 1),
+            (Kind.FAILED, 1, failure),
+            (Kind.DEAD_LETTERED, 1),
+            **attributes,
+        )
+
+
+def noted(desk: Lectern) -> list[tuple[str, str, int]]:
+    """Of the only episode: what was to be told, what came of it, and how often it was tried."""
+    with desk.book.reading() as connection:
+        (one,) = episodes.episodes(connection, limit=10)
+        return [(notice.what, notice.state, notice.tries) for notice in episodes.notices_of(connection, one.number)]
