@@ -1,4 +1,4 @@
-"""A book on either database, as the fixture `desk`.
+"""A book on either database, as the fixture `desk`; and somebody who can be told, as the fixture `hook`.
 
 A test module has it by `pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]`.
 """
@@ -12,6 +12,7 @@ import pytest
 
 from crossfoot.books.store import Book
 from tests.servers.postgres import Databases, Postgres
+from tests.unit.alert_rig import Hook
 from tests.unit.book_rig import Lectern
 
 
@@ -33,3 +34,10 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lectern]:
         made = Lectern(url)
         yield made
         made.close()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    made = Hook()
+    yield made
+    made.close()

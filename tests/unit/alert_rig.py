@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from crossfoot.books import episodes
@@ -10,11 +13,48 @@ from crossfoot.books.losing import Memory
 from crossfoot.books.posting import post_all
 from crossfoot.outcomes import invariant as invariants
 from crossfoot.outcomes.alerts.machine import Change
+from crossfoot.outcomes.alerts.telling import Target
 from crossfoot.outcomes.alerts.watching import Turn, look
 from crossfoot.outcomes.evaluating import evaluate
 from tests.unit.book_rig import CAUSE, QUEUE, Lectern
 
 DAY = 86_400.0
+
+
+class Hook:
+    """A web server that remembers what it was told, and answers as it is bid."""
+
+    def __init__(self) -> None:
+        self.letters: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.answers: list[int] = []
+        """The next statuses; 0 hangs up without an answer; 200 when none are left."""
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                hook.keys.append(self.headers["Idempotency-Key"])
+                hook.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                status = hook.answers.pop(0) if hook.answers else 200
+                if not status:
+                    self.connection.close()
+                    return
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=secret"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Watch:
@@ -71,3 +111,10 @@ def noted(desk: Lectern) -> list[tuple[str, str, int]]:
     with desk.book.reading() as connection:
         (one,) = episodes.episodes(connection, limit=10)
         return [(notice.what, notice.state, notice.tries) for notice in episodes.notices_of(connection, one.number)]
+
+
+def vanish(desk: Lectern, target: Target, id_: str = "gone") -> None:
+    """Something to tell."""
+    desk.story(id_, (Kind.PUBLISHED, 0), (Kind.VANISHED, 0))
+    post_all(desk.book)
+    look(desk.book, targets=[target.name])

@@ -6,9 +6,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,12 @@ from crossfoot.outcomes.alerts import machine
 from crossfoot.outcomes.alerts.machine import IDLE, Change, Sample, Seen, step
 from crossfoot.outcomes.alerts.rules import ALERTS, FAST, HOUR, MINUTE, SLOW, Arrivals, Burn, Level, Rule
 from crossfoot.outcomes.alerts.signs import life_left
-from crossfoot.outcomes.alerts.telling import LOST, Command, Target, Webhook, deliver
+from crossfoot.outcomes.alerts.telling import LOST, Command, Webhook, deliver
 from crossfoot.outcomes.alerts.watching import Turn, look
 from crossfoot.outcomes.evaluating import evaluate, register
 from crossfoot.outcomes.expectation import expect
 from crossfoot.outcomes.invariant import invariant
-from tests.unit.alert_rig import DAY, Watch, died, noted, published
+from tests.unit.alert_rig import DAY, Hook, Watch, died, noted, published, vanish
 from tests.unit.book_rig import CAUSE, QUEUE, Desk, Lectern
 
 pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]
@@ -467,56 +466,6 @@ def test_nobody_is_woken_in_a_healthy_hour_nor_over_a_weekend(tmp_path: Path) ->
 # ---- telling ------------------------------------------------------------------------------------------------------------
 
 
-class Hook:
-    """A web server that remembers what it was told, and answers as it is bid."""
-
-    def __init__(self) -> None:
-        self.letters: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.answers: list[int] = []
-        """The next statuses; 0 hangs up without an answer; 200 when none are left."""
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                hook.keys.append(self.headers["Idempotency-Key"])
-                hook.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                status = hook.answers.pop(0) if hook.answers else 200
-                if not status:
-                    self.connection.close()
-                    return
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=secret"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    made = Hook()
-    yield made
-    made.close()
-
-
-def vanish(desk: Lectern, target: Target, id_: str = "gone") -> None:
-    """Something to tell."""
-    desk.story(id_, (Kind.PUBLISHED, 0), (Kind.VANISHED, 0))
-    post_all(desk.book)
-    look(desk.book, targets=[target.name])
-
-
 class TestTelling:
     def test_an_episode_is_told_once_when_it_begins_and_once_when_it_is_over(self, desk: Lectern, hook: Hook) -> None:
         target = Webhook(hook.url)
@@ -685,14 +634,6 @@ class TestTelling:
         look(desk.book, targets=[silent.name, listening.name])
         told = deliver(desk.book, [silent, listening])
         assert [notice.state for notice in told] == ["refused", *["sent"] * 5]
-
-    def test_it_is_given_up_after_a_while(self, desk: Lectern) -> None:
-        target = Webhook("http://127.0.0.1:9/")
-        vanish(desk, target)
-        for _ in range(12):
-            deliver(desk.book, [target])
-            desk.clock.advance(601)
-        assert noted(desk)[0] == ("opened", "given up", 8)
 
     def test_a_command_has_the_letter_on_its_standard_input(self, desk: Lectern, tmp_path: Path) -> None:
         script = tmp_path / "tell.sh"

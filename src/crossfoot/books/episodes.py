@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from crossfoot.clock import Micros
+from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 
 TURN = "alerts"
 """What those who look do one after the other."""
 
 DECIDED, SENDING, SENT, REFUSED, IN_DOUBT, GIVEN_UP = "decided", "sending", "sent", "refused", "in doubt", "given up"
-"""What may be said of a notice: to be sent; being sent; heard; not heard, and to be sent again; nobody knows; not heard, and left."""
+"""What may be said of a notice: to be sent; being sent; heard; not heard, and to be sent again; nobody knows; not heard, and left, a day
+after its episode ended."""
 
 
 class Episode(NamedTuple):
@@ -170,3 +171,34 @@ def notices_of(connection: Connection, number: int) -> list[Notice]:
         f"SELECT {_COLUMNS} FROM crossfoot_notices WHERE episode = ? ORDER BY what DESC, target", (number,)
     )
     return [Notice(*row) for row in rows]
+
+
+LATE: Micros = 300 * SECOND
+"""A notice that has waited for so long to be sent is not heard: no watch has its target any more, or none runs."""
+
+LATELY: Micros = 7 * 86_400 * SECOND
+"""So long after its end it is told that an episode was not heard of."""
+
+_UNHEARD = f"""
+SELECT n.{", n.".join(Notice._fields)}, e.alert, e.about, e.closed_at
+FROM crossfoot_notices n JOIN crossfoot_episodes e ON e.number = n.episode
+WHERE n.state <> '{SENT}' AND (n.state IN ('{REFUSED}', '{IN_DOUBT}', '{GIVEN_UP}') OR n.at <= :late)
+  AND (e.closed_at IS NULL OR e.closed_at > :lately)
+ORDER BY n.episode, n.what DESC, n.target
+"""
+
+
+class Unheard(NamedTuple):
+    """A notice that should have been heard by now, as far as anybody knows, and what it is of."""
+
+    notice: Notice
+    alert: str
+    about: str
+    closed_at: Micros | None
+
+
+def unheard(connection: Connection, now: Micros) -> list[Unheard]:
+    """What did not reach whom it was for: of episodes that are open, or ended lately."""
+    rows = connection.execute(_UNHEARD, {"late": now - LATE, "lately": now - LATELY})
+    width = len(Notice._fields)
+    return [Unheard(Notice(*row[:width]), *row[width:]) for row in rows]

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from crossfoot.books import episodes
-from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, SENT, Episode, Notice
+from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, REFUSED, SENT, Episode, Notice, Unheard
 from crossfoot.books.store import Book
 from crossfoot.cli.memories import Memories
 from crossfoot.cli.options import Color, Database, Json
@@ -63,13 +63,13 @@ def check_alerts(
         crossfoot alerts check
 
     What has to last for a while before it fires is remembered in the book from look to look: `crossfoot alerts watch` looks all the
-    time. Exits with 1 when an alert is firing.
+    time. Names the notices that did not reach whom they were for, too. Exits with 1 when an alert is firing, or one was not heard of.
     """
     with reading(db) as (connection, path):
         _look(path, connection, [], Memories(retention, dead_retention, ask=not no_queue))
         found = episodes.episodes(connection, limit=1_000, only_open=True)
-        _print(connection, found, as_json, Output(color, db=db), "firing")
-    if found:
+        unheard = _print(connection, found, as_json, Output(color, db=db), "firing")
+    if found or unheard:
         raise typer.Exit(1)
 
 
@@ -84,12 +84,13 @@ def list_alerts(
 
         crossfoot alerts list
 
-    An episode is from when an alert fired until it was over. Exits with 1 when one is open.
+    An episode is from when an alert fired until it was over. Exits with 1 when one is open, or one that ended within a week was not
+    heard of.
     """
     with reading(db) as (connection, _):
         found = episodes.episodes(connection, limit=limit)
-        _print(connection, found, as_json, Output(color, db=db), "known")
-    if any(one.closed_at is None for one in found):
+        unheard = _print(connection, found, as_json, Output(color, db=db), "known")
+    if unheard or any(one.closed_at is None for one in found):
         raise typer.Exit(1)
 
 
@@ -133,9 +134,10 @@ def watch_alerts(
         crossfoot alerts watch --webhook https://example.com/hook
         crossfoot alerts watch --command 'mail -s crossfoot me@example.com'
 
-    That somebody is to be told is in the book before it is sent, and noted after. What was certainly not heard is sent again. When
-    nobody knows, because no answer came or the watch was killed in between, it is sent once more under the same Idempotency-Key (a
-    command has it in CROSSFOOT_KEY), marked as a repeat. Several watches of one book look by turns, and tell once together.
+    That somebody is to be told is in the book before it is sent, and noted after. What was certainly not heard is sent again, every 5
+    minutes at last, as long as the episode lasts and for a day after it. When nobody knows, because no answer came or the watch was
+    killed in between, it is sent again, every hour at last, under the same Idempotency-Key (a command has it in CROSSFOOT_KEY), marked
+    as a repeat. Several watches of one book look by turns, and tell once together.
 
     Until interrupted. A database that cannot be reached is told on standard error, and asked again.
     """
@@ -188,22 +190,50 @@ def _say(turn: Turn, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _print(connection: Connection, found: list[Episode], as_json: bool, out: Output, what: str) -> None:
+def _print(connection: Connection, found: list[Episode], as_json: bool, out: Output, what: str) -> int:
+    """Returns how many notices were not heard."""
+    now = time.time_ns() // 1000
+    unheard = episodes.unheard(connection, now)
     told = {one.number: msgspec.json.decode(one.told, type=Told) for one in found}
     notices = {one.number: episodes.notices_of(connection, one.number) for one in found}
     if as_json:
-        print_json({"episodes": [_document(one, told[one.number], notices[one.number]) for one in found]})
-        return
+        print_json({
+            "episodes": [_document(one, told[one.number], notices[one.number]) for one in found],
+            "unheard": [
+                {"episode": one.notice.episode, "alert": one.alert, "about": one.about, **_of_notice(one.notice)} for one in unheard
+            ],
+        })  # fmt: skip
+        return len(unheard)
     open_ = sum(one.closed_at is None for one in found)
     if open_:
         out.heading("FIRING", plural(open_, "alert"), style="red")
     else:
         before = "" if what == "firing" else f"; {plural(len(found), 'episode')} before"
         out.heading("QUIET", f"no alert is firing{before}", style="green")
-    now = time.time_ns() // 1000
+    for missed in unheard:
+        out.labelled("NOT HEARD", [_missed(missed, now)])
     for one in found:
         out.gap()
         _show(out, one, told[one.number], notices[one.number], now)
+    return len(unheard)
+
+
+def _missed(one: Unheard, now: int) -> Cell:
+    notice = one.notice
+    tried = (
+        f"tried {plural(notice.tries, 'time')}" if notice.tries else "never tried: no watch that runs has this target"
+    )
+    again = ""
+    if notice.state in (IN_DOUBT, REFUSED):
+        again = f", the next time {f'in {span(notice.at - now)}' if notice.at > now else 'when a watch with this target looks'}"
+    elif notice.state == GIVEN_UP:
+        again = ", and given up"
+    why = f" ({notice.answer})" if notice.answer else ""
+    return (
+        f"episode {notice.episode}, {one.alert}{f' of {one.about}' if one.about else ''}: that it {notice.what} did not reach "
+        f"{notice.target}: {tried}{again}{why}",
+        "red",
+    )
 
 
 def _show(out: Output, one: Episode, told: Told, notices: list[Notice], now: int) -> None:
@@ -217,7 +247,7 @@ def _show(out: Output, one: Episode, told: Told, notices: list[Notice], now: int
 
 
 def _heard(notice: Notice) -> Cell:
-    style = {SENT: "", IN_DOUBT: "yellow", GIVEN_UP: "red"}.get(notice.state, "")
+    style = {SENT: "", REFUSED: "yellow", IN_DOUBT: "yellow", GIVEN_UP: "red"}.get(notice.state, "")
     tries = f", {plural(notice.tries, 'try', 'tries')}" if notice.tries > 1 else ""
     return (
         f"{notice.what}, {notice.target}: {notice.state}{tries}{f' ({notice.answer})' if notice.answer else ''}",
@@ -230,8 +260,13 @@ def _document(one: Episode, told: Told, notices: list[Notice]) -> dict[str, Any]
         "episode": one.number, "alert": one.alert, "about": one.about, "opened_at": one.opened_at, "closed_at": one.closed_at,
         **msgspec.to_builtins(told),
         "notices": [
-            {"event": notice.what, "target": notice.target, "state": notice.state, "at": notice.at, "tries": notice.tries,
-             "answer": notice.answer}
-            for notice in notices
+            _of_notice(notice) for notice in notices
         ],
+    }  # fmt: skip
+
+
+def _of_notice(notice: Notice) -> dict[str, Any]:
+    return {
+        "event": notice.what, "target": notice.target, "state": notice.state, "at": notice.at, "tries": notice.tries,
+        "answer": notice.answer,
     }  # fmt: skip

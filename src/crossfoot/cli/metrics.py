@@ -115,7 +115,7 @@ def _draw(db: str | None, no_queue: bool, memories: Memories) -> Drawn:
         summary = summarize(connection, balance.as_of)
         found, _ = observe(connection, balance, summary, memory=memories.of(path, connection))
         workers, open_now = queries.at_work(connection), episodes.episodes(connection, limit=1_000, only_open=True)
-        return Drawn(balance, workers, summary, found, open_now)
+        return Drawn(balance, workers, summary, found, open_now, episodes.unheard(connection, balance.as_of))
 
 
 def _registry(draw: Callable[[], Drawn]) -> CollectorRegistry:

@@ -37,7 +37,7 @@ TEXTS = {
 
 def rules_document(alerts: Iterable[Alert] = tuple(ALERTS.values())) -> dict[str, Any]:
     """What the file says, as objects and lists."""
-    rules = [*map(_rule, alerts), _RULE_OF_THE_EXPORTER]
+    rules = [*map(_rule, alerts), _RULE_OF_NOTICES, _RULE_OF_THE_EXPORTER]
     return {"groups": [{"name": "crossfoot", "rules": rules}]}
 
 
@@ -102,6 +102,18 @@ def _rule(alert: Alert) -> dict[str, Any]:
         "annotations": {"summary": TEXTS[alert.name], "next": f"{command} names the ids"},
     }
 
+
+_RULE_OF_NOTICES = {
+    "alert": "CrossfootNotHeard",
+    "expr": "crossfoot_unheard_notices > 0",
+    "for": "10m",
+    "labels": {"severity": "page"},
+    "annotations": {
+        "summary": "Alerts do not reach {{ $labels.target }}",
+        "next": "crossfoot alerts check names the notices",
+    },
+}
+"""Whoever has two ways of being told hears by the one that the other is broken."""
 
 _RULE_OF_THE_EXPORTER = {
     "alert": "CrossfootNotSeen",
