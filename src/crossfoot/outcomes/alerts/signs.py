@@ -117,7 +117,8 @@ def signs_of(looked: Looked) -> Iterator[Sign]:
     yield from _dead(looked)
     yield from _waiting(looked)
     yield from _promised(looked.summary)
-    for queue, counts in looked.passed.items():
+    for queue in sorted({*looked.passed, *balance.queues}):  # one that begins at 0 is seen to rise, by Prometheus, too
+        counts = looked.passed.get(queue, counted.Passed())
         failing = looked.ids.get((Fate.RETRYING, queue), ())
         yield Sign(
             alert="retry explosion", about=queue, seen=Seen(bad=counts.failed, all=counts.received),
@@ -148,7 +149,7 @@ def _overdue(looked: Looked) -> Iterator[Sign]:
 
 
 def _dead(looked: Looked) -> Iterator[Sign]:
-    for queue in sorted({*looked.passed, *looked.dead}):
+    for queue in sorted({*looked.passed, *looked.dead, *looked.balance.queues}):
         counts, lying = looked.passed.get(queue, counted.Passed()), looked.dead.get(queue)
         count, ids = (lying.number if lying else 0), looked.ids.get((Fate.DEAD, queue), ())
         yield Sign(
