@@ -203,7 +203,7 @@ class TestScenarios:
         assert (turn.about, turn.told.ids, turn.told.step) == (QUEUE, ("a",), f"crossfoot check --queue {QUEUE}")
 
     def test_what_nobody_receives(self, desk: Lectern) -> None:
-        watch = Watch(desk)
+        watch = Watch(desk, held=1)
         published(desk, "a")
         watch.wait(15 * 60)
         assert watch.turns == [], "it may wait for a quarter of an hour"

@@ -11,6 +11,7 @@ from crossfoot.books import counted, queries, signs
 from crossfoot.books.balance import Balance
 from crossfoot.books.fate import OVERDUE, Fate
 from crossfoot.books.losing import Memory
+from crossfoot.books.receiving import taken_here, untaken
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 from crossfoot.outcomes.alerts.losing import Losing, losing, words
@@ -136,6 +137,13 @@ def _overdue(looked: Looked) -> Iterator[Sign]:
     for queue, of_queue in looked.balance.queues.items():
         for fate in (Fate.STRANDED, Fate.STALLED):
             count = of_queue.fates[fate.label]
+            if fate is Fate.STRANDED and count:
+                held = looked.memory.get(queue, UNKNOWN).held
+                there = untaken(of_queue, here=taken_here(of_queue), held=held)
+                if there is None:  # whoever receives there may have a book of its own
+                    yield Sign(alert=fate.label, about=queue, seen=None, known=False)
+                    continue
+                count = count if there else 0
             late = {posted for posted, overdue in OVERDUE.items() if overdue is fate}
             found = looked.balance.attention.get(fate.label)
             ids = tuple(i for one in late for i in looked.ids.get((one, queue), ()))[: signs.SHOWN]
