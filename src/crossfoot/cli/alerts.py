@@ -14,7 +14,7 @@ import typer
 from crossfoot.books import episodes
 from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, REFUSED, SENT, Episode, Notice, Unheard
 from crossfoot.books.store import Book
-from crossfoot.cli.memories import Memories
+from crossfoot.cli.alerts_memories import Memories
 from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
 from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json

@@ -15,8 +15,8 @@ import typer
 
 from crossfoot.books import episodes, queries
 from crossfoot.books.stock import take_stock
+from crossfoot.cli.alerts_memories import Memories
 from crossfoot.cli.depths import depth_of
-from crossfoot.cli.memories import Memories
 from crossfoot.cli.options import Database, Json
 from crossfoot.cli.outcomes_up_to_date import evaluate_new
 from crossfoot.cli.output import note, print_json
