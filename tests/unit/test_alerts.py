@@ -6,9 +6,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 
 from crossfoot.books import episodes, sql
 from crossfoot.books.entry import Kind
+from crossfoot.books.losing import Memory
 from crossfoot.books.posting import post_all
-from crossfoot.books.store import Book
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
 from crossfoot.outcomes import invariant as invariants
@@ -27,37 +26,17 @@ from crossfoot.outcomes.alerts import machine
 from crossfoot.outcomes.alerts.machine import IDLE, Change, Sample, Seen, step
 from crossfoot.outcomes.alerts.rules import ALERTS, FAST, HOUR, MINUTE, SLOW, Arrivals, Burn, Level, Rule
 from crossfoot.outcomes.alerts.signs import life_left
-from crossfoot.outcomes.alerts.telling import LOST, Command, Target, Webhook, deliver
+from crossfoot.outcomes.alerts.telling import LOST, Command, Webhook, deliver
 from crossfoot.outcomes.alerts.watching import Turn, look
 from crossfoot.outcomes.evaluating import evaluate, register
 from crossfoot.outcomes.expectation import expect
 from crossfoot.outcomes.invariant import invariant
-from tests.servers.postgres import Databases, Postgres
+from tests.unit.alert_rig import DAY, Hook, Watch, died, noted, published, vanish
 from tests.unit.book_rig import CAUSE, QUEUE, Desk, Lectern
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]
 
 AT: Micros = 1_700_000_000 * SECOND
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: Postgres) -> Databases:
-    return Databases(postgres, lambda url: Book(url).open().close())
-
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[pytest.mark.server, pytest.mark.xdist_group("postgres")])]
-)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lectern]:
-    if request.param == "sqlite":
-        made = Lectern(tmp_path / "book.db")
-        yield made
-        made.close()
-        return
-    with request.getfixturevalue("databases").one() as url:
-        made = Lectern(url)
-        yield made
-        made.close()
 
 
 # ---- the machine ---------------------------------------------------------------------------------------------------
@@ -196,41 +175,6 @@ def test_life_is_left_unless_the_queue_drains_in_time(age: float, count: int, ra
 # ---- each on its scenario ---------------------------------------------------------------------------------------------
 
 
-class Watch:
-    """Somebody who looks at a book every few seconds of virtual time."""
-
-    def __init__(self, desk: Lectern, retention: float | None = None) -> None:
-        self.desk = desk
-        self.retention = retention
-        self.turns: list[Turn] = []
-
-    def look(self) -> list[Turn]:
-        post_all(self.desk.book)
-        evaluate(self.desk.book)
-        invariants.check(self.desk.book)
-        turns = look(self.desk.book, retention=self.retention, targets=("somebody",))
-        self.turns += turns
-        return turns
-
-    def wait(self, seconds: float, every: float = 60.0) -> list[Turn]:
-        """Let time pass, looking."""
-        turns = self.look()
-        while seconds > 0:
-            self.desk.clock.advance(min(every, seconds))
-            seconds -= every
-            turns += self.look()
-        return turns
-
-    def opened(self) -> dict[str, Turn]:
-        """The alert of every episode that began."""
-        return {turn.alert: turn for turn in self.turns if turn.change is Change.opened}
-
-
-def published(desk: Lectern, *ids: str) -> None:
-    for id_ in ids:
-        desk.story(id_, (Kind.INTENDED, 0), (Kind.PUBLISHED, 0, {"due": desk.now}))
-
-
 def worker(desk: Lectern) -> int:
     return desk.book.start_worker("worker-1", "billing")
 
@@ -249,8 +193,17 @@ class TestScenarios:
         watch.wait(4 * 3600 + 60, every=600)
         assert watch.opened()["dead letter age"].told.ids == ("b",)
 
+    def test_dead_letters_before_their_queue_forgets_them(self, desk: Lectern) -> None:
+        watch = Watch(desk, dead=14 * DAY, since_origin=True)
+        died(desk, "a")
+        watch.wait(10 * DAY, every=6 * 3600)
+        assert "dead letter loss" not in watch.opened()
+        watch.wait(DAY, every=6 * 3600)
+        turn = watch.opened()["dead letter loss"]
+        assert (turn.about, turn.told.ids, turn.told.step) == (QUEUE, ("a",), f"crossfoot check --queue {QUEUE}")
+
     def test_what_nobody_receives(self, desk: Lectern) -> None:
-        watch = Watch(desk)
+        watch = Watch(desk, held=1)
         published(desk, "a")
         watch.wait(15 * 60)
         assert watch.turns == [], "it may wait for a quarter of an hour"
@@ -284,7 +237,7 @@ class TestScenarios:
         assert (turn.told.ids, turn.told.step) == (("blank",), "crossfoot balance")
 
     def test_messages_that_will_be_forgotten_before_their_turn(self, desk: Lectern) -> None:
-        watch = Watch(desk, retention=3600)
+        watch = Watch(desk, messages=3600.0)
         worker(desk)
         published(desk, *(f"m{number}" for number in range(50)))
         watch.wait(44 * 60)
@@ -295,7 +248,7 @@ class TestScenarios:
         assert turn.told.ids[0] == "m0"
 
     def test_a_queue_that_drains_in_time_loses_nothing(self, desk: Lectern) -> None:
-        watch = Watch(desk, retention=3600)
+        watch = Watch(desk, messages=3600.0)
         published(desk, *(f"m{number}" for number in range(40)))
         desk.clock.advance(46 * 60)
         for number in range(40):
@@ -473,7 +426,9 @@ def test_nobody_is_woken_in_a_healthy_hour_nor_over_a_weekend(tmp_path: Path) ->
     def watch() -> None:
         post_all(desk.book)
         evaluate(desk.book)
-        told.extend(look(desk.book, retention=14 * 86_400.0))
+        told.extend(
+            look(desk.book, memory={QUEUE: Memory(messages=14 * 86_400.0, dead=14 * 86_400.0, since_origin=True)})
+        )
 
     try:
         for second in range(3600):
@@ -509,62 +464,6 @@ def test_nobody_is_woken_in_a_healthy_hour_nor_over_a_weekend(tmp_path: Path) ->
 
 
 # ---- telling ------------------------------------------------------------------------------------------------------------
-
-
-class Hook:
-    """A web server that remembers what it was told, and answers as it is bid."""
-
-    def __init__(self) -> None:
-        self.letters: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.answers: list[int] = []
-        """The next statuses; 0 hangs up without an answer; 200 when none are left."""
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                hook.keys.append(self.headers["Idempotency-Key"])
-                hook.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                status = hook.answers.pop(0) if hook.answers else 200
-                if not status:
-                    self.connection.close()
-                    return
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=secret"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    made = Hook()
-    yield made
-    made.close()
-
-
-def vanish(desk: Lectern, target: Target, id_: str = "gone") -> None:
-    """Something to tell."""
-    desk.story(id_, (Kind.PUBLISHED, 0), (Kind.VANISHED, 0))
-    post_all(desk.book)
-    look(desk.book, targets=[target.name])
-
-
-def noted(desk: Lectern) -> list[tuple[str, str, int]]:
-    with desk.book.reading() as connection:
-        (one,) = episodes.episodes(connection, limit=10)
-        return [(notice.what, notice.state, notice.tries) for notice in episodes.notices_of(connection, one.number)]
 
 
 class TestTelling:
@@ -735,14 +634,6 @@ class TestTelling:
         look(desk.book, targets=[silent.name, listening.name])
         told = deliver(desk.book, [silent, listening])
         assert [notice.state for notice in told] == ["refused", *["sent"] * 5]
-
-    def test_it_is_given_up_after_a_while(self, desk: Lectern) -> None:
-        target = Webhook("http://127.0.0.1:9/")
-        vanish(desk, target)
-        for _ in range(12):
-            deliver(desk.book, [target])
-            desk.clock.advance(601)
-        assert noted(desk)[0] == ("opened", "given up", 8)
 
     def test_a_command_has_the_letter_on_its_standard_input(self, desk: Lectern, tmp_path: Path) -> None:
         script = tmp_path / "tell.sh"

@@ -291,9 +291,10 @@ def test_a_queue_that_was_not_asked_is_not_called_well(desk: Desk) -> None:
 def test_what_waits_is_told_when_its_time_is_over_and_not_before(desk: Desk) -> None:
     desk.story("waits", (Kind.PUBLISHED, 0, {"due": desk.now}))
 
-    assert checked(desk).well
+    own = {QUEUE: Attached(name=QUEUE, local=True)}
+    assert checked(desk, attached=own).well
     late = desk.now + PATIENCE.stranded + 1
-    assert [one.code for one in checked(desk, late).findings] == ["nobody-receives"]
+    assert [one.code for one in checked(desk, late, attached=own).findings] == ["nobody-receives"]
 
 
 def test_queues_that_another_service_works_are_not_called_a_wrong_name(desk: Desk) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from crossfoot.clock import Micros
+from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
 
 TURN = "alerts"
 """What those who look do one after the other."""
 
 DECIDED, SENDING, SENT, REFUSED, IN_DOUBT, GIVEN_UP = "decided", "sending", "sent", "refused", "in doubt", "given up"
-"""What may be said of a notice: to be sent; being sent; heard; not heard, and to be sent again; nobody knows; not heard, and left."""
+"""What may be said of a notice: to be sent; being sent; heard; not heard, and to be sent again; nobody knows; not heard, and left, a day
+after its episode ended."""
 
 
 class Episode(NamedTuple):
@@ -55,14 +56,18 @@ def remember(connection: Connection, rows: Iterable[tuple[str, str, str]]) -> No
     )
 
 
-def open_episode(connection: Connection, alert: str, about: str, now: Micros, told: str) -> int:
-    """A new episode; the number of the one that is open already, if there is one."""
+_OF_EPISODE = "number, alert, about, opened_at, closed_at, told"
+
+
+def open_episode(connection: Connection, alert: str, about: str, now: Micros, told: str) -> Episode:
+    """A new episode; the one that is open already, if there is one."""
     row = connection.execute(
         "INSERT INTO crossfoot_episodes (alert, about, opened_at, told) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (alert, about) WHERE closed_at IS NULL DO UPDATE SET told = excluded.told RETURNING number",
+        "ON CONFLICT (alert, about) WHERE closed_at IS NULL DO UPDATE SET told = excluded.told "
+        f"RETURNING {_OF_EPISODE}",
         (alert, about, now, told),
     ).fetchone()
-    return int(row[0])
+    return Episode(*row)
 
 
 def retell(connection: Connection, alert: str, about: str, told: str) -> None:
@@ -73,13 +78,14 @@ def retell(connection: Connection, alert: str, about: str, told: str) -> None:
     )
 
 
-def close_episode(connection: Connection, alert: str, about: str, now: Micros) -> int | None:
-    """It is over. Returns its number."""
+def close_episode(connection: Connection, alert: str, about: str, now: Micros) -> Episode | None:
+    """It is over; `None` where none was open."""
     row = connection.execute(
-        "UPDATE crossfoot_episodes SET closed_at = ? WHERE alert = ? AND about = ? AND closed_at IS NULL RETURNING number",
+        "UPDATE crossfoot_episodes SET closed_at = ? WHERE alert = ? AND about = ? AND closed_at IS NULL "
+        f"RETURNING {_OF_EPISODE}",
         (now, alert, about),
     ).fetchone()
-    return int(row[0]) if row else None
+    return Episode(*row) if row else None
 
 
 _OPENED, _CLOSED = "opened", "closed"
@@ -147,7 +153,7 @@ def note(connection: Connection, notice: Notice, state: str, at: Micros, answer:
 def episode(connection: Connection, number: int) -> Episode:
     return Episode(
         *connection.execute(
-            "SELECT number, alert, about, opened_at, closed_at, told FROM crossfoot_episodes WHERE number = ?",
+            f"SELECT {_OF_EPISODE} FROM crossfoot_episodes WHERE number = ?",
             (number,),
         ).fetchone()
     )
@@ -156,7 +162,7 @@ def episode(connection: Connection, number: int) -> Episode:
 def episodes(connection: Connection, *, limit: int, only_open: bool = False) -> list[Episode]:
     """The newest first."""
     where = "WHERE closed_at IS NULL" if only_open else ""
-    sql = f"SELECT number, alert, about, opened_at, closed_at, told FROM crossfoot_episodes {where} ORDER BY number DESC LIMIT ?"
+    sql = f"SELECT {_OF_EPISODE} FROM crossfoot_episodes {where} ORDER BY number DESC LIMIT ?"
     return [Episode(*row) for row in connection.execute(sql, (limit,))]
 
 
@@ -165,3 +171,34 @@ def notices_of(connection: Connection, number: int) -> list[Notice]:
         f"SELECT {_COLUMNS} FROM crossfoot_notices WHERE episode = ? ORDER BY what DESC, target", (number,)
     )
     return [Notice(*row) for row in rows]
+
+
+LATE: Micros = 300 * SECOND
+"""A notice that has waited for so long to be sent is not heard: no watch has its target any more, or none runs."""
+
+LATELY: Micros = 7 * 86_400 * SECOND
+"""So long after its end it is told that an episode was not heard of."""
+
+_UNHEARD = f"""
+SELECT n.{", n.".join(Notice._fields)}, e.alert, e.about, e.closed_at
+FROM crossfoot_notices n JOIN crossfoot_episodes e ON e.number = n.episode
+WHERE n.state <> '{SENT}' AND (n.state IN ('{REFUSED}', '{IN_DOUBT}', '{GIVEN_UP}') OR n.at <= :late)
+  AND (e.closed_at IS NULL OR e.closed_at > :lately)
+ORDER BY n.episode, n.what DESC, n.target
+"""
+
+
+class Unheard(NamedTuple):
+    """A notice that should have been heard by now, as far as anybody knows, and what it is of."""
+
+    notice: Notice
+    alert: str
+    about: str
+    closed_at: Micros | None
+
+
+def unheard(connection: Connection, now: Micros) -> list[Unheard]:
+    """What did not reach whom it was for: of episodes that are open, or ended lately."""
+    rows = connection.execute(_UNHEARD, {"late": now - LATE, "lately": now - LATELY})
+    width = len(Notice._fields)
+    return [Unheard(Notice(*row[:width]), *row[width:]) for row in rows]

@@ -71,7 +71,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return fate_of(Summary(self.marks, self.latest, self.due), now, patience) or self.fate
 
 
-_SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
+SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
+"""Kinds of entries that say that a message was sent, as SQL has them."""
 
 # One value and not four: each would be a search of its own. A fingerprint and numbers hold no bar.
 _LATEST_FAILURE = f"""
@@ -82,7 +83,7 @@ _LATEST_FAILURE = f"""
 
 _STANDING = f"""
 SELECT m.key, m.queue, m.source, m.id, m.type, m.subject, m.sequence, m.fate, m.marks, m.latest, m.due, m.at,
-  (SELECT max(e.at) FROM crossfoot_entries e WHERE e.message = m.key AND e.kind IN ({_SENT})), {_LATEST_FAILURE}
+  (SELECT max(e.at) FROM crossfoot_entries e WHERE e.message = m.key AND e.kind IN ({SENT})), {_LATEST_FAILURE}
 FROM crossfoot_messages m INDEXED BY crossfoot_messages_unsettled
 WHERE m.fate <> {Fate.SETTLED.value} AND m.fate = :fate
   AND (CAST(:queue AS TEXT) IS NULL OR m.queue = :queue) AND (CAST(:type AS TEXT) IS NULL OR m.type = :type)

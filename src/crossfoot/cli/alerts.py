@@ -12,10 +12,11 @@ import msgspec
 import typer
 
 from crossfoot.books import episodes
-from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, SENT, Episode, Notice
+from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, REFUSED, SENT, Episode, Notice, Unheard
 from crossfoot.books.store import Book
+from crossfoot.cli.alerts_memories import Memories
 from crossfoot.cli.options import Color, Database, Json
-from crossfoot.cli.outcomes_up_to_date import bring_up_to_date, retention_known
+from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
 from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import reading
 from crossfoot.connection import Connection
@@ -31,29 +32,44 @@ Retention = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="after how long the queues forget, where crossfoot.toml does not say it",
+        help="after how long the queues forget what waits, where neither they nor crossfoot.toml say it",
         min=1.0,
         show_default=False,
     ),
 ]
+DeadRetention = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="after how long they forget dead letters, from when these were first sent, where they do not say it",
+        min=1.0,
+        show_default=False,
+    ),
+]
+NoQueue = Annotated[bool, typer.Option("--no-queue", help="do not ask queues outside the book's file how they are set")]
 
 
 @app.command("check")
 def check_alerts(
-    db: Database = None, retention: Retention = None, as_json: Json = False, color: Color = When.auto
+    db: Database = None,
+    retention: Retention = None,
+    dead_retention: DeadRetention = None,
+    no_queue: NoQueue = False,
+    as_json: Json = False,
+    color: Color = When.auto,
 ) -> None:
     """Look once: what fires now. Nobody is told.
 
         crossfoot alerts check
 
     What has to last for a while before it fires is remembered in the book from look to look: `crossfoot alerts watch` looks all the
-    time. Exits with 1 when an alert is firing.
+    time. Names the notices that did not reach whom they were for, too. Exits with 1 when an alert is firing, or one was not heard of.
     """
     with reading(db) as (connection, path):
-        _look(path, connection, [], retention)
+        _look(path, connection, [], Memories(retention, dead_retention, ask=not no_queue))
         found = episodes.episodes(connection, limit=1_000, only_open=True)
-        _print(connection, found, as_json, Output(color, db=db), "firing")
-    if found:
+        unheard = _print(connection, found, as_json, Output(color, db=db), "firing")
+    if found or unheard:
         raise typer.Exit(1)
 
 
@@ -68,12 +84,13 @@ def list_alerts(
 
         crossfoot alerts list
 
-    An episode is from when an alert fired until it was over. Exits with 1 when one is open.
+    An episode is from when an alert fired until it was over. Exits with 1 when one is open, or one that ended within a week was not
+    heard of.
     """
     with reading(db) as (connection, _):
         found = episodes.episodes(connection, limit=limit)
-        _print(connection, found, as_json, Output(color, db=db), "known")
-    if any(one.closed_at is None for one in found):
+        unheard = _print(connection, found, as_json, Output(color, db=db), "known")
+    if unheard or any(one.closed_at is None for one in found):
         raise typer.Exit(1)
 
 
@@ -108,6 +125,8 @@ def watch_alerts(
     ] = None,
     every: Annotated[float, typer.Option(metavar="SECONDS", help="between two looks", min=1.0)] = 15.0,
     retention: Retention = None,
+    dead_retention: DeadRetention = None,
+    no_queue: NoQueue = False,
     as_json: Json = False,
 ) -> None:
     """Look every few seconds, and tell of each episode once when it begins and once when it is over.
@@ -115,9 +134,10 @@ def watch_alerts(
         crossfoot alerts watch --webhook https://example.com/hook
         crossfoot alerts watch --command 'mail -s crossfoot me@example.com'
 
-    That somebody is to be told is in the book before it is sent, and noted after. What was certainly not heard is sent again. When
-    nobody knows, because no answer came or the watch was killed in between, it is sent once more under the same Idempotency-Key (a
-    command has it in CROSSFOOT_KEY), marked as a repeat. Several watches of one book look by turns, and tell once together.
+    That somebody is to be told is in the book before it is sent, and noted after. What was certainly not heard is sent again, every 5
+    minutes at last, as long as the episode lasts and for a day after it. When nobody knows, because no answer came or the watch was
+    killed in between, it is sent again, every hour at last, under the same Idempotency-Key (a command has it in CROSSFOOT_KEY), marked
+    as a repeat. Several watches of one book look by turns, and tell once together.
 
     Until interrupted. A database that cannot be reached is told on standard error, and asked again.
     """
@@ -128,17 +148,18 @@ def watch_alerts(
     note(
         f"looking every {every:g} s, and telling {', '.join(one.name for one in targets) or 'nobody but this terminal'}; Ctrl-C ends it"
     )
+    memories = Memories(retention, dead_retention, ask=not no_queue)
     while not ended.is_set():
         try:
-            _watch_once(db, targets, retention, as_json)
+            _watch_once(db, targets, memories, as_json)
         except (DatabaseUnavailable, Conflict) as error:
             note(f"not looked: {error}")
         ended.wait(every)
 
 
-def _watch_once(db: str | None, targets: list[Target], retention: float | None, as_json: bool) -> None:
+def _watch_once(db: str | None, targets: list[Target], memories: Memories, as_json: bool) -> None:
     with reading(db) as (connection, path):
-        for turn in _look(path, connection, targets, retention):
+        for turn in _look(path, connection, targets, memories):
             _say(turn, as_json)
     book = Book(path)
     try:
@@ -149,13 +170,12 @@ def _watch_once(db: str | None, targets: list[Target], retention: float | None, 
         book.close()
 
 
-def _look(path: str, connection: Connection, targets: list[Target], retention: float | None) -> list[Turn]:
+def _look(path: str, connection: Connection, targets: list[Target], memories: Memories) -> list[Turn]:
     if behind := bring_up_to_date(path, connection):
         note(f"not everything could be posted and evaluated: {behind}")
     book = Book(path)
     try:
-        known = retention if retention is not None else retention_known()
-        return look(book.open(), targets=[one.name for one in targets], retention=known)
+        return look(book.open(), targets=[one.name for one in targets], memory=memories.of(path, connection))
     finally:
         book.close()
 
@@ -170,22 +190,50 @@ def _say(turn: Turn, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _print(connection: Connection, found: list[Episode], as_json: bool, out: Output, what: str) -> None:
+def _print(connection: Connection, found: list[Episode], as_json: bool, out: Output, what: str) -> int:
+    """Returns how many notices were not heard."""
+    now = time.time_ns() // 1000
+    unheard = episodes.unheard(connection, now)
     told = {one.number: msgspec.json.decode(one.told, type=Told) for one in found}
     notices = {one.number: episodes.notices_of(connection, one.number) for one in found}
     if as_json:
-        print_json({"episodes": [_document(one, told[one.number], notices[one.number]) for one in found]})
-        return
+        print_json({
+            "episodes": [_document(one, told[one.number], notices[one.number]) for one in found],
+            "unheard": [
+                {"episode": one.notice.episode, "alert": one.alert, "about": one.about, **_of_notice(one.notice)} for one in unheard
+            ],
+        })  # fmt: skip
+        return len(unheard)
     open_ = sum(one.closed_at is None for one in found)
     if open_:
         out.heading("FIRING", plural(open_, "alert"), style="red")
     else:
         before = "" if what == "firing" else f"; {plural(len(found), 'episode')} before"
         out.heading("QUIET", f"no alert is firing{before}", style="green")
-    now = time.time_ns() // 1000
+    for missed in unheard:
+        out.labelled("NOT HEARD", [_missed(missed, now)])
     for one in found:
         out.gap()
         _show(out, one, told[one.number], notices[one.number], now)
+    return len(unheard)
+
+
+def _missed(one: Unheard, now: int) -> Cell:
+    notice = one.notice
+    tried = (
+        f"tried {plural(notice.tries, 'time')}" if notice.tries else "never tried: no watch that runs has this target"
+    )
+    again = ""
+    if notice.state in (IN_DOUBT, REFUSED):
+        again = f", the next time {f'in {span(notice.at - now)}' if notice.at > now else 'when a watch with this target looks'}"
+    elif notice.state == GIVEN_UP:
+        again = ", and given up"
+    why = f" ({notice.answer})" if notice.answer else ""
+    return (
+        f"episode {notice.episode}, {one.alert}{f' of {one.about}' if one.about else ''}: that it {notice.what} did not reach "
+        f"{notice.target}: {tried}{again}{why}",
+        "red",
+    )
 
 
 def _show(out: Output, one: Episode, told: Told, notices: list[Notice], now: int) -> None:
@@ -199,7 +247,7 @@ def _show(out: Output, one: Episode, told: Told, notices: list[Notice], now: int
 
 
 def _heard(notice: Notice) -> Cell:
-    style = {SENT: "", IN_DOUBT: "yellow", GIVEN_UP: "red"}.get(notice.state, "")
+    style = {SENT: "", REFUSED: "yellow", IN_DOUBT: "yellow", GIVEN_UP: "red"}.get(notice.state, "")
     tries = f", {plural(notice.tries, 'try', 'tries')}" if notice.tries > 1 else ""
     return (
         f"{notice.what}, {notice.target}: {notice.state}{tries}{f' ({notice.answer})' if notice.answer else ''}",
@@ -212,8 +260,13 @@ def _document(one: Episode, told: Told, notices: list[Notice]) -> dict[str, Any]
         "episode": one.number, "alert": one.alert, "about": one.about, "opened_at": one.opened_at, "closed_at": one.closed_at,
         **msgspec.to_builtins(told),
         "notices": [
-            {"event": notice.what, "target": notice.target, "state": notice.state, "at": notice.at, "tries": notice.tries,
-             "answer": notice.answer}
-            for notice in notices
+            _of_notice(notice) for notice in notices
         ],
+    }  # fmt: skip
+
+
+def _of_notice(notice: Notice) -> dict[str, Any]:
+    return {
+        "event": notice.what, "target": notice.target, "state": notice.state, "at": notice.at, "tries": notice.tries,
+        "answer": notice.answer,
     }  # fmt: skip

@@ -88,13 +88,14 @@ async def _asked(queue: Queue, *, local: bool) -> Attached:
         with anyio.fail_after(ASK_SECONDS):
             await queue.open()
             told = await queue.told() if isinstance(queue, TellsSettings) else Told()
-            dead = (await queue.depth()).dead
+            depth = await queue.depth()
     except TimeoutError:
         raise QueueUnavailable(f"it did not answer within {ASK_SECONDS:.0f} s") from None
     finally:
         with anyio.CancelScope(shield=True):
             await queue.close()
     return Attached(
-        name=queue.name, told=told, retention=queue.retention, max_attempts=queue.max_attempts, dead=dead, local=local,
+        name=queue.name, told=told, retention=queue.retention, max_attempts=queue.max_attempts, held=depth.held,
+        dead=depth.dead, local=local,
         publish_dedup=queue.capabilities.publish_dedup,
     )  # fmt: skip

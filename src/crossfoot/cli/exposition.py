@@ -6,6 +6,7 @@ exporter beside the database serves a whole service.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from crossfoot.books.balance import Balance
-from crossfoot.books.episodes import Episode
+from crossfoot.books.episodes import Episode, Unheard
 from crossfoot.books.queries import WorkerRow
 from crossfoot.clock import SECOND
 from crossfoot.outcomes.alerts.rules import ALERTS, Level
@@ -31,6 +32,7 @@ class Drawn(NamedTuple):
     Attributes:
         signs: what alerts look at.
         episodes: those that are open.
+        unheard: notices that did not reach whom they were for.
     """
 
     balance: Balance
@@ -38,6 +40,7 @@ class Drawn(NamedTuple):
     summary: Summary
     signs: list[Sign]
     episodes: list[Episode]
+    unheard: list[Unheard]
 
 
 class Books(Collector):
@@ -55,6 +58,7 @@ class Books(Collector):
         yield from families(drawn.balance, drawn.workers)
         yield from promises(drawn.summary)
         yield from alerts(drawn.signs, drawn.episodes)
+        yield from notices(drawn.unheard)
 
 
 def families(balance: Balance, workers: Iterable[WorkerRow]) -> Iterable[Metric]:
@@ -162,3 +166,15 @@ def alerts(signs: Iterable[Sign], episodes: Iterable[Episode]) -> Iterable[Metri
     for one in episodes:
         fired.add_metric((one.alert, one.about), 1)
     yield fired
+
+
+def notices(unheard: Iterable[Unheard]) -> Iterable[Metric]:
+    """What did not reach whom it was for."""
+    missed = GaugeMetricFamily(
+        "crossfoot_unheard_notices",
+        "Notices of `crossfoot alerts watch` that nobody has confirmed, though they were tried or are late.",
+        labels=("target",),
+    )
+    for target, count in Counter(one.notice.target for one in unheard).items():
+        missed.add_metric((target,), count)
+    yield missed

@@ -15,9 +15,10 @@ import typer
 
 from crossfoot.books import episodes, queries
 from crossfoot.books.stock import take_stock
+from crossfoot.cli.alerts_memories import Memories
 from crossfoot.cli.depths import depth_of
 from crossfoot.cli.options import Database, Json
-from crossfoot.cli.outcomes_up_to_date import evaluate_new, retention_known
+from crossfoot.cli.outcomes_up_to_date import evaluate_new
 from crossfoot.cli.output import note, print_json
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.serving import Pages, probe, say
@@ -57,7 +58,7 @@ def metrics(
     All figures are read from the book, so one exporter beside it serves all workers of a service. Entries that are not
     posted yet are posted first. `/readyz` answers 503 while the book cannot be read.
     """
-    draw = partial(_draw, db, no_queue)
+    draw = partial(_draw, db, no_queue, Memories(ask=not no_queue, tell=lambda unknown: None))
     if listen is not None:
         _serve(listen, _Lately(draw))
         return
@@ -96,7 +97,7 @@ class _Lately:
         return ""
 
 
-def _draw(db: str | None, no_queue: bool) -> Drawn:
+def _draw(db: str | None, no_queue: bool, memories: Memories) -> Drawn:
     from crossfoot.cli.exposition import Drawn
 
     with reading(db) as (connection, path):
@@ -112,9 +113,9 @@ def _draw(db: str | None, no_queue: bool) -> Drawn:
         if behind:
             balance = msgspec.structs.replace(balance, problems=(*balance.problems, behind))
         summary = summarize(connection, balance.as_of)
-        found, _ = observe(connection, balance, summary, retention=retention_known())
+        found, _ = observe(connection, balance, summary, memory=memories.of(path, connection))
         workers, open_now = queries.at_work(connection), episodes.episodes(connection, limit=1_000, only_open=True)
-        return Drawn(balance, workers, summary, found, open_now)
+        return Drawn(balance, workers, summary, found, open_now, episodes.unheard(connection, balance.as_of))
 
 
 def _registry(draw: Callable[[], Drawn]) -> CollectorRegistry:

@@ -48,7 +48,14 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
             *_all_of_it(facts), again,
         ]  # fmt: skip
     if fate is Fate.STRANDED:
-        return [work, Step("see whether others wait, too", f"crossfoot balance --queue {queue}")]
+        others = Step("see whether others wait, too", f"crossfoot balance --queue {queue}")
+        if facts.last(Kind.RECEIVED) is not None:
+            return [work, others]
+        ask = Step(
+            f"or, if another service receives from queue {facts.row.queue}, ask its book",
+            f"crossfoot why {name} --db ITS_BOOK",
+        )
+        return [work, ask, others]
     if fate is Fate.STALLED:
         return [Step("start a worker of its service: it receives the message again", work.command)]
     if fate is Fate.IN_DOUBT:

@@ -112,7 +112,7 @@ def _stranded(facts: Facts, latest: Fact, now: Micros) -> str:
             f"It came early and waited for sequence {before}; that is over since {late}, and no worker has sent it on."
         )
     waited = span(now - latest.at)
-    return f"It has been waiting in queue {facts.row.queue} for {waited}, and no worker has received it."
+    return f"It has been waiting in queue {facts.row.queue} for {waited}, and no worker of this book has received it."
 
 
 def _processing(facts: Facts, latest: Fact, now: Micros) -> str:

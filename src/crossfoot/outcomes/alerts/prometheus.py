@@ -23,6 +23,7 @@ TEXTS = {
     "dead letters": "Too much of what queue {{ $labels.about }} receives becomes a dead letter",
     "dead letter age": "Dead letters of queue {{ $labels.about }} wait for somebody",
     "time to loss": "Queue {{ $labels.about }} will forget messages before their turn comes",
+    "dead letter loss": "Queue {{ $labels.about }} will forget dead letters that nobody has brought back",
     "expectation breach": "Messages are without what was expected of them: {{ $labels.about }}",
     "expectation late": "Too much of what was expected comes late: {{ $labels.about }}",
     "invariant broken": "Rows break an invariant: {{ $labels.about }}",
@@ -36,7 +37,7 @@ TEXTS = {
 
 def rules_document(alerts: Iterable[Alert] = tuple(ALERTS.values())) -> dict[str, Any]:
     """What the file says, as objects and lists."""
-    rules = [*map(_rule, alerts), _RULE_OF_THE_EXPORTER]
+    rules = [*map(_rule, alerts), _RULE_OF_NOTICES, _RULE_OF_THE_EXPORTER]
     return {"groups": [{"name": "crossfoot", "rules": rules}]}
 
 
@@ -91,7 +92,7 @@ def _rule(alert: Alert) -> dict[str, Any]:
     rule = alert.rule
     sustain = rule.sustain if isinstance(rule, Level) else 0
     calm = 0 if isinstance(rule, Arrivals) else rule.calm
-    command = alert.step if "{id}" not in alert.step else "crossfoot balance"
+    command = alert.step.replace("{queue}", "{{ $labels.about }}") if "{id}" not in alert.step else "crossfoot balance"
     return {
         "alert": "Crossfoot" + "".join(word.capitalize() for word in alert.name.split()),
         "expr": expression(alert),
@@ -101,6 +102,18 @@ def _rule(alert: Alert) -> dict[str, Any]:
         "annotations": {"summary": TEXTS[alert.name], "next": f"{command} names the ids"},
     }
 
+
+_RULE_OF_NOTICES = {
+    "alert": "CrossfootNotHeard",
+    "expr": "crossfoot_unheard_notices > 0",
+    "for": "10m",
+    "labels": {"severity": "page"},
+    "annotations": {
+        "summary": "Alerts do not reach {{ $labels.target }}",
+        "next": "crossfoot alerts check names the notices",
+    },
+}
+"""Whoever has two ways of being told hears by the one that the other is broken."""
 
 _RULE_OF_THE_EXPORTER = {
     "alert": "CrossfootNotSeen",

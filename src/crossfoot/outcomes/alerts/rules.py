@@ -71,9 +71,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of alert.
 
     Attributes:
-        text: what is the matter, with `{about}`, `{count}` and `{value}`.
+        text: what is the matter, with `{about}`, `{count}`, `{value}`, and what its sign says besides.
         severity: `page` wakes somebody, `ticket` waits for the morning.
-        step: the command that shows more.
+        step: the command that shows more, with `{id}` for the first message or `{queue}` for what it is about.
     """
 
     name: str
@@ -82,6 +82,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     step: str
 
+
+LITTLE, ENOUGH = 0.25, 0.5
+"""Shares of a retention that are left: with less of it somebody is woken, and with so much nobody need be."""
 
 FAST, SLOW = Window(HOUR, 5 * MINUTE, 14.4), Window(6 * HOUR, 30 * MINUTE, 6.0)
 """A month's budget gone in two days, and in five."""
@@ -116,9 +119,14 @@ ALERTS: Mapping[str, Alert] = {
             step="crossfoot dead list --by-cause",
         ),
         Alert(
-            name="time to loss", rule=Level(fire=0.25, clear=0.5, sustain=5 * MINUTE, calm=10 * MINUTE, below=True), severity="page",
+            name="time to loss", rule=Level(fire=LITTLE, clear=ENOUGH, sustain=5 * MINUTE, calm=10 * MINUTE, below=True), severity="page",
             text="the first of {count:,} messages that wait in queue {about} has {value:.0%} of its retention left, and they drain slowly",
             step="crossfoot why {id}",
+        ),
+        Alert(
+            name="dead letter loss", rule=Level(fire=LITTLE, clear=ENOUGH, sustain=0, calm=10 * MINUTE, below=True), severity="page",
+            text="{count:,} dead letters of queue {about} are forgotten by it, the first {left}: {causes}; {kept}",
+            step="crossfoot check --queue {queue}",
         ),
         Alert(
             name="expectation breach", rule=Level(fire=0, clear=0, sustain=0, calm=5 * MINUTE), severity="page",

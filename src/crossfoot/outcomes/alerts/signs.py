@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import msgspec
+from msgspec import UnsetType
 
 from crossfoot.books import counted, queries, signs
 from crossfoot.books.balance import Balance
 from crossfoot.books.fate import OVERDUE, Fate
+from crossfoot.books.losing import Memory
+from crossfoot.books.receiving import taken_here, untaken
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection
+from crossfoot.outcomes.alerts.losing import Losing, losing, words
 from crossfoot.outcomes.alerts.machine import Seen
 from crossfoot.outcomes.summary import Summary
 
 QUIET = 60 * SECOND
 """A worker that gave no sign of life for so long is not counted as one that works."""
+
+UNKNOWN = Memory()
 
 WITHIN: Micros = 3_600 * SECOND
 """What share of a queue's messages drains is measured over the last hour."""
@@ -36,6 +42,8 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     known: bool = True
     """Whether it can be told; what cannot neither fires nor is over."""
+    words: Mapping[str, str] = {}
+    """What the alert's text says besides."""
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +51,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         balance: the books; only its fates, overdue messages and unaccounted ones are used.
-        retention: seconds after which queues forget; `None` where nobody knows.
+        memory: what queues keep, of those of which it is known.
+        losing: dead letters that their queue forgets, by queue; `None` where nobody knows when it does.
         waits: messages that could be delivered.
         passed: deliveries, failures and dead letters, as far as they are counted.
         rate: messages that each queue finished a second, lately.
@@ -53,7 +62,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     as_of: Micros
     balance: Balance
     summary: Summary
-    retention: float | None
+    memory: Mapping[str, Memory]
+    losing: Mapping[str, Losing | None]
     waits: Mapping[str, signs.Waiting]
     dead: Mapping[str, signs.Lying]
     passed: Mapping[str, counted.Passed]
@@ -64,7 +74,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(
-    connection: Connection, balance: Balance, summary: Summary, now: Micros, *, retention: float | None, rate: Mapping[str, float]
+    connection: Connection, balance: Balance, summary: Summary, now: Micros, *, memory: Mapping[str, Memory], rate: Mapping[str, float]
 ) -> Looked:  # fmt: skip
     """Look at the book, in one snapshot.
 
@@ -86,7 +96,8 @@ def read(
             for queue in queues
         }
         return Looked(
-            as_of=now, balance=balance, summary=summary, retention=retention, waits=waits, dead=dead,
+            as_of=now, balance=balance, summary=summary, memory=memory, waits=waits, dead=dead,
+            losing={queue: losing(connection, queue, memory.get(queue, UNKNOWN), now) for queue in dead},
             passed=_passed(connection), rate=rate, unposted=signs.unposted(connection),
             at_work=sum(now - worker.seen_at < QUIET for worker in queries.at_work(connection)), ids=ids,
         )  # fmt: skip
@@ -107,7 +118,8 @@ def signs_of(looked: Looked) -> Iterator[Sign]:
     yield from _dead(looked)
     yield from _waiting(looked)
     yield from _promised(looked.summary)
-    for queue, counts in looked.passed.items():
+    for queue in sorted({*looked.passed, *balance.queues}):  # one that begins at 0 is seen to rise, by Prometheus, too
+        counts = looked.passed.get(queue, counted.Passed())
         failing = looked.ids.get((Fate.RETRYING, queue), ())
         yield Sign(
             alert="retry explosion", about=queue, seen=Seen(bad=counts.failed, all=counts.received),
@@ -125,6 +137,13 @@ def _overdue(looked: Looked) -> Iterator[Sign]:
     for queue, of_queue in looked.balance.queues.items():
         for fate in (Fate.STRANDED, Fate.STALLED):
             count = of_queue.fates[fate.label]
+            if fate is Fate.STRANDED and count:
+                held = looked.memory.get(queue, UNKNOWN).held
+                there = untaken(of_queue, here=taken_here(of_queue), held=held)
+                if there is None:  # whoever receives there may have a book of its own
+                    yield Sign(alert=fate.label, about=queue, seen=None, known=False)
+                    continue
+                count = count if there else 0
             late = {posted for posted, overdue in OVERDUE.items() if overdue is fate}
             found = looked.balance.attention.get(fate.label)
             ids = tuple(i for one in late for i in looked.ids.get((one, queue), ()))[: signs.SHOWN]
@@ -138,7 +157,7 @@ def _overdue(looked: Looked) -> Iterator[Sign]:
 
 
 def _dead(looked: Looked) -> Iterator[Sign]:
-    for queue in sorted({*looked.passed, *looked.dead}):
+    for queue in sorted({*looked.passed, *looked.dead, *looked.balance.queues}):
         counts, lying = looked.passed.get(queue, counted.Passed()), looked.dead.get(queue)
         count, ids = (lying.number if lying else 0), looked.ids.get((Fate.DEAD, queue), ())
         yield Sign(
@@ -146,6 +165,13 @@ def _dead(looked: Looked) -> Iterator[Sign]:
         )
         age = _age(lying.since, looked.as_of) if lying else 0.0
         yield Sign(alert="dead letter age", about=queue, seen=Seen(value=age), count=count, ids=ids)
+    for queue in looked.dead:
+        near = looked.losing.get(queue)
+        yield Sign(
+            alert="dead letter loss", about=queue, seen=Seen(value=near.share if near is not None else None),
+            count=near.count if near is not None else 0, ids=near.ids if near is not None else (),
+            known=near is not None, words=words(near),
+        )  # fmt: skip
 
 
 def _waiting(looked: Looked) -> Iterator[Sign]:
@@ -154,8 +180,11 @@ def _waiting(looked: Looked) -> Iterator[Sign]:
         ids = (looked.ids.get((Fate.QUEUED, queue), ()) + looked.ids.get((Fate.RETRYING, queue), ()))[: signs.SHOWN]
         waited = _age(one.due, looked.as_of) if looked.at_work else 0.0
         yield Sign(alert="worker saturation", about=queue, seen=Seen(value=waited), count=one.number, ids=ids)
-        if looked.retention is not None:
-            left = life_left(_age(one.at, looked.as_of), one.number, looked.rate.get(queue, 0.0), looked.retention)
+        retention = looked.memory.get(queue, UNKNOWN).messages
+        if isinstance(retention, UnsetType):
+            yield Sign(alert="time to loss", about=queue, seen=None, known=False)
+        elif retention is not None:
+            left = life_left(_age(one.at, looked.as_of), one.number, looked.rate.get(queue, 0.0), retention)
             yield Sign(alert="time to loss", about=queue, seen=Seen(value=left), count=one.number, ids=ids)
 
 

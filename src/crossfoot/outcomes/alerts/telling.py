@@ -3,7 +3,7 @@
 Nobody can both send and note in one step. So each notice is claimed in the book before it is sent, and noted after: a process that dies
 in between, and an answer that does not come, leave a notice *in doubt*. It is sent once more, under the same key and marked as a repeat,
 so that whoever receives it knows it by its key, and a person who is told twice knows why. What was certainly not heard (nobody listens, the
-answer refuses it) is sent again, and is no repeat.
+answer refuses it) is sent again, and is no repeat. How often and for how long says `trying`.
 
 Somebody who does not answer keeps nobody else from being told, and nobody from looking: an answer has its time as a whole, and who let
 one pass, or refused, is asked again at the next look.
@@ -32,6 +32,7 @@ from crossfoot.books.episodes import GIVEN_UP, IN_DOUBT, REFUSED, SENDING, SENT,
 from crossfoot.books.store import Book
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
+from crossfoot.outcomes.alerts.trying import next_try
 from crossfoot.outcomes.alerts.watching import Told
 
 TIMEOUT = 10.0
@@ -39,12 +40,6 @@ TIMEOUT = 10.0
 
 LOST: Micros = 60 * SECOND
 """A notice that has been claimed for so long is in doubt: who claimed it has died."""
-
-TRIES = 8
-"""How often a notice is sent at most."""
-
-LONGEST_WAIT: Micros = 600 * SECOND
-"""Between two tries."""
 
 TURN = 30.0
 """Seconds after which a target that answers slowly is told the rest at the next look."""
@@ -251,17 +246,18 @@ def _send(book: Book, target: Target, notice: Notice) -> Notice:
         episode = episodes.episode(connection, notice.episode)
     repeat = notice.state in (SENDING, IN_DOUBT)
     letter = letter_of(book.identity(), episode, notice, repeat=repeat)
+    maybe = False
     try:
         state, answer = SENT, target.tell(letter)
     except NotHeard as error:
         # What was in doubt before stays so: that it was not heard now says nothing of then.
         state, answer = IN_DOUBT if repeat else REFUSED, str(error)
     except InDoubt as error:
-        state, answer = IN_DOUBT, str(error)
-    tries, now = notice.tries + 1, book.clock.now()
-    if state != SENT and tries >= TRIES:
-        state = GIVEN_UP
-    at = now if state in (SENT, GIVEN_UP) else now + min(LONGEST_WAIT, 5 * SECOND * 2**tries)
+        state, answer, maybe = IN_DOUBT, str(error), True
+    tries, at = notice.tries + 1, book.clock.now()
+    if state != SENT:
+        again = next_try(tries, at, in_doubt=maybe, closed_at=episode.closed_at)
+        state, at = (state, again) if again is not None else (GIVEN_UP, at)
     book.write(lambda connection: episodes.note(connection, notice, state, at, answer))
     return notice._replace(state=state, tries=tries, at=at, answer=answer)
 

@@ -6,6 +6,7 @@ is decided with it, before anybody is told.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -14,7 +15,9 @@ import msgspec
 
 from crossfoot.books import counted, episodes
 from crossfoot.books.balance import Balance
+from crossfoot.books.episodes import Episode
 from crossfoot.books.fate import Fate
+from crossfoot.books.losing import Memory
 from crossfoot.books.stock import take_stock
 from crossfoot.books.store import Book
 from crossfoot.clock import Micros
@@ -57,13 +60,17 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look(
-    book: Book, *, targets: Sequence[str] = (), retention: float | None = None, alerts: Mapping[str, Alert] = ALERTS
+    book: Book,
+    *,
+    targets: Sequence[str] = (),
+    memory: Mapping[str, Memory] | None = None,
+    alerts: Mapping[str, Alert] = ALERTS,
 ) -> list[Turn]:
     """Look once. What is new should be posted and evaluated before.
 
     Args:
         targets: who is to be told of what is open, and of its end.
-        retention: seconds after which queues forget.
+        memory: how long queues remember, by their names; of those that it does not have nobody knows.
 
     Returns:
         What began, and what ended.
@@ -72,7 +79,7 @@ def look(
     now = book.clock.now()
     with closing(book.place.look_in()) as connection:
         balance = take_stock(connection, now, depth_of=None)
-        found, remembered = observe(connection, balance, summarize(connection, now), retention=retention)
+        found, remembered = observe(connection, balance, summarize(connection, now), memory=memory or {})
 
     def write(connection: Connection) -> list[Turn]:
         connection.alone(episodes.TURN)
@@ -101,7 +108,7 @@ def count_new(book: Book) -> None:
 
 
 def observe(
-    connection: Connection, balance: Balance, summary: Summary, *, retention: float | None
+    connection: Connection, balance: Balance, summary: Summary, *, memory: Mapping[str, Memory]
 ) -> tuple[list[Sign], dict[str, tuple[Sample, ...]]]:
     """What alerts see.
 
@@ -120,7 +127,7 @@ def observe(
         for queue, count in finished.items()
     }
     rates = {queue: machine.rate(samples, OVER, now) for queue, samples in remembered.items()}
-    looked = read(connection, balance, summary, now, retention=retention, rate=rates)
+    looked = read(connection, balance, summary, now, memory=memory, rate=rates)
     return list(signs_of(looked)), remembered
 
 
@@ -150,19 +157,23 @@ def _step(
     before = states.get(at) or _beginning(alert, states)
     state, change = machine.step(alert.rule, before, sign.seen, now)
     states[at] = state
-    if not state.firing and change is None:
+    if change is Change.closed:
+        over = episodes.close_episode(connection, *at, now)
+        # What is not there any more has no words: what was told last is what is over.
+        return [_turn(over, sign, change, msgspec.json.decode(over.told, type=Told))] if over is not None else []
+    if not state.firing:
+        return []
+    if change is None:
+        if sign.count:  # what was the matter is told while it is over, too
+            episodes.retell(connection, *at, msgspec.json.encode(told_of(alert, sign, state, now)).decode())
         return []
     told = told_of(alert, sign, state, now)
-    text = msgspec.json.encode(told).decode()
-    if change is Change.opened:
-        number: int | None = episodes.open_episode(connection, *at, now, text)
-    elif change is Change.closed:
-        number = episodes.close_episode(connection, *at, now)
-    else:
-        if sign.count:  # what was the matter is told while it is over, too
-            episodes.retell(connection, *at, text)
-        return []
-    return [Turn(episode=number, alert=alert.name, about=sign.about, change=change, told=told)] if number else []
+    opened = episodes.open_episode(connection, *at, now, msgspec.json.encode(told).decode())
+    return [_turn(opened, sign, change, told)]
+
+
+def _turn(episode: Episode, sign: Sign, change: Change, told: Told) -> Turn:
+    return Turn(episode=episode.number, alert=sign.alert, about=sign.about, change=change, told=told)
 
 
 def _beginning(alert: Alert, states: Mapping[tuple[str, str], State]) -> State:
@@ -181,8 +192,9 @@ def told_of(alert: Alert, sign: Sign, state: State, now: Micros) -> Told:
     elif isinstance(alert.rule, Arrivals):
         value = seen.bad
     first = sign.ids[0] if sign.ids else None
-    step = alert.step.format(id=first) if first or "{id}" not in alert.step else "crossfoot balance"
+    queue = shlex.quote(sign.about)
+    step = alert.step.format(id=first, queue=queue) if first or "{id}" not in alert.step else "crossfoot balance"
     return Told(
-        severity=alert.severity, text=said(alert, about=sign.about, count=sign.count, value=value),
+        severity=alert.severity, text=said(alert, about=sign.about, count=sign.count, value=value, **sign.words),
         count=sign.count, ids=sign.ids, step=step,
     )  # fmt: skip

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
+from crossfoot.books.receiving import taken_here, untaken
 from crossfoot.recover.advice import Step, send_again
 from crossfoot.recover.checklist import broker
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Survey
-from crossfoot.recover.phrases import plural, span
+from crossfoot.recover.phrases import listed, plural, span
 
 WORK = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
 
@@ -82,9 +83,12 @@ def _acked(survey: Survey) -> Iterator[Finding]:
 
 def _overdue(survey: Survey) -> Iterator[Finding]:
     late: dict[tuple[str, str, bool], list[Standing]] = {}
+    there: dict[str, bool | None] = {}
     for one in (*survey.waiting, *survey.parked):
         fate = one.stands(survey.as_of, survey.patience)
         if fate in (Fate.STRANDED, Fate.STALLED):
+            if fate is Fate.STRANDED and not there.setdefault(one.queue, is_there(survey, one.queue)):
+                continue  # whoever receives there may have a book of its own
             never = not survey.balance.queues[one.queue].boundaries.get(Kind.RECEIVED.label)
             code = "stalled" if fate is Fate.STALLED else "nobody-receives" if never else "stranded"
             late.setdefault((one.queue, code, one.fate is Fate.PARKED), []).append(one)
@@ -96,7 +100,11 @@ def _overdue(survey: Survey) -> Iterator[Finding]:
             text=OVERDUE["parked" if is_parked else code](plural(len(members), "message"), queue),
             count=len(members),
             ids=some(one.id for one in members),
-            figures={"waits for": span(survey.as_of - oldest), "workers at work": str(len(survey.at_work))},
+            figures={
+                "waits for": span(survey.as_of - oldest),
+                "workers at work": str(len(survey.at_work)),
+                **_held(survey, queue),
+            },
             first_at=oldest,
             last_at=max(one.since for one in members),
             next=(
@@ -117,9 +125,39 @@ def _overdue(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def is_there(survey: Survey, queue: str) -> bool | None:
+    """Whether what has waited in a queue for too long is still there, as `untaken`."""
+    service, balance = survey.service, survey.balance.queues[queue]
+    asked = service.attached.get(queue)
+    meant = service.queue == queue and bool(service.handlers)  # its own program, which is there to receive from it
+    here = taken_here(balance, local=meant or (asked is not None and asked.local))
+    return untaken(balance, here=here, held=asked.held if asked is not None else None)
+
+
+def not_known(survey: Survey) -> str:
+    """What this book cannot know of queues from which its workers never received; empty where there is nothing of that."""
+    late = sorted({
+        one.queue for one in survey.waiting if one.stands(survey.as_of, survey.patience) is Fate.STRANDED
+    })  # fmt: skip
+    told = [
+        f"{survey.balance.queues[queue].fates[Fate.STRANDED.label]:,} sent to queue {queue}{_told(_held(survey, queue))}"
+        for queue in late if is_there(survey, queue) is None
+    ]  # fmt: skip
+    return f"not known: whether anybody received {listed(told)}: the book of whoever does tells" if told else ""
+
+
+def _held(survey: Survey, queue: str) -> dict[str, str]:
+    asked = survey.service.attached.get(queue)
+    return {"held by the queue": f"{asked.held:,}"} if asked is not None and asked.held is not None else {}
+
+
+def _told(held: dict[str, str]) -> str:
+    return "".join(f" (which holds {count})" for count in held.values())
+
+
 OVERDUE: dict[str, Callable[[str, str], str]] = {
     "nobody-receives": lambda count, queue: (
-        f"nobody ever received from queue {queue}, and {count} waited there for too long"
+        f"no worker of this book ever received from queue {queue}, and {count} waited there for too long"
     ),
     "stranded": lambda count, queue: (
         f"{count} of queue {queue} waited for too long: it is worked too slowly, or not any more"

@@ -10,6 +10,7 @@ import msgspec
 from crossfoot.books.entry import Kind
 from crossfoot.books.failures import Standing
 from crossfoot.books.fate import Fate
+from crossfoot.books.losing import Ahead, ahead
 from crossfoot.clock import SECOND, Micros, micros
 from crossfoot.recover.advice import Step, bring_back, send_again
 from crossfoot.recover.checklist.findings import Finding, some
@@ -164,15 +165,14 @@ def _dead_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
     retention = attached.told.dead_retention
     if retention is None:
         return
-    until: dict[str | None, list[tuple[Micros, Standing]]] = {}
-    for one in survey.of(Fate.DEAD):
-        begun = one.since if attached.told.since_origin or one.failed is None else one.failed.at
-        left = begun + micros(retention) - survey.as_of
-        if one.queue == attached.name and left < micros(survey.recovery):
-            until.setdefault(one.failed.cause if one.failed else None, []).append((left, one))
-    for fingerprint, found in until.items():
-        found.sort(key=lambda pair: (pair[0], pair[1].key))
-        members, left = [one for _, one in found], found[0][0]
+    dead = [one for one in survey.of(Fate.DEAD) if one.queue == attached.name]
+    until: dict[str | None, list[Ahead]] = {}
+    for found in ahead(
+        dead, retention, since_origin=attached.told.since_origin, now=survey.as_of, within=micros(survey.recovery)
+    ):
+        until.setdefault(found.one.failed.cause if found.one.failed else None, []).append(found)
+    for fingerprint, theirs in until.items():
+        members, left = [one for _, one in theirs], theirs[0].left
         cause = survey.causes.get(fingerprint or "", UNTOLD)
         yield Finding(
             code="loss-ahead",

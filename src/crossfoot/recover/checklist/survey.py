@@ -41,7 +41,7 @@ class HandlerTold(msgspec.Struct, frozen=True):
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
-    """A queue that was asked. Times in seconds; `dead` is its own count of dead letters.
+    """A queue that was asked. Times in seconds; `held` and `dead` are its own counts of messages and dead letters.
 
     Attributes:
         local: whether it is a table in the book's own file.
@@ -52,6 +52,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     told: Told = Told()
     retention: float | None = None
     max_attempts: int | None = None
+    held: int | None = None
     dead: int | None = None
     local: bool = False
     publish_dedup: float = 0.0

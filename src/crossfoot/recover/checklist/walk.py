@@ -85,6 +85,8 @@ def _answers(survey: Survey, findings: Collection[Finding]) -> Iterable[Answer]:
 
 
 def _unasked(survey: Survey, question: str) -> str:
+    if question == "balance" and (unknown := counting.not_known(survey)):
+        return unknown
     if question in ("settings", "retention") and survey.service.unasked:
         return f"not asked: {listed(survey.service.unasked)}"
     return ""
