@@ -369,7 +369,7 @@ def a_deploy(town: Town) -> Crossfoot:
     publish(old, "claim.filed", "claim-1", "claim-2")
     publish(old, "claim.closed", "claim-1", "claim-2")
     work(old, 0.4)
-    work(new, 1.2)
+    new.run(until_idle=True)
     return new
 
 

@@ -16,6 +16,7 @@ from crossfoot.recover.phrases import plural, span
 
 def ask(survey: Survey) -> Iterator[Finding]:
     lines: dict[tuple[str, str], list[Standing]] = {}
+    traffic = Traffic(survey)
     for one in survey.waiting:
         if (line := survey.partitions.get(one.key) or one.subject) is not None:
             lines.setdefault((one.queue, line), []).append(one)
@@ -24,7 +25,7 @@ def ask(survey: Survey) -> Iterator[Finding]:
         if first.failed is None or first.attempts < TRIED:
             continue
         queued = [one for one in behind if one.fate is Fate.QUEUED]
-        held = [*(queued if _is_the_reason(survey, queue, members, queued) else ()), *_parked(survey, first)]
+        held = [*(queued if traffic.passes(queue, members, queued) else ()), *_parked(survey, first)]
         if held:
             yield _finding(survey, line, first, held)
 
@@ -55,17 +56,31 @@ def _finding(survey: Survey, line: str, first: Standing, held: list[Standing]) -
     )
 
 
-def _is_the_reason(survey: Survey, queue: str, line: list[Standing], held: list[Standing]) -> bool:
-    """Whether those behind wait for it, and not for their turn: others that came later were received, or nothing is before them."""
-    if not held:
-        return False
-    oldest, keys, subjects = min(one.key for one in held), {one.key for one in line}, {one.subject for one in line}
-    if any(done.queue == queue and done.key > oldest and done.subject not in subjects for done in survey.done):
-        return True
-    return not any(
-        one.queue == queue and one.key not in keys and one.fate is Fate.QUEUED and one.key < oldest
-        for one in survey.waiting
-    )
+class Traffic:
+    """What else a queue has: the last that was done of each subject, and those that wait, the oldest first."""
+
+    def __init__(self, survey: Survey) -> None:
+        last: dict[str, dict[str | None, int]] = {}
+        for done in survey.done:
+            of_queue = last.setdefault(done.queue, {})
+            of_queue[done.subject] = max(done.key, of_queue.get(done.subject, done.key))
+        self._last = {
+            queue: sorted(((key, subject) for subject, key in of_queue.items()), key=lambda pair: -pair[0])
+            for queue, of_queue in last.items()
+        }
+        self._queued: dict[str, list[int]] = {}
+        for one in sorted(survey.waiting, key=lambda one: one.key):
+            if one.fate is Fate.QUEUED:
+                self._queued.setdefault(one.queue, []).append(one.key)
+
+    def passes(self, queue: str, line: list[Standing], held: list[Standing]) -> bool:
+        """Whether those behind wait for it, and not for their turn: others that came later were received, or nothing is before them."""
+        if not held:
+            return False
+        oldest, keys, subjects = min(one.key for one in held), {one.key for one in line}, {one.subject for one in line}
+        last = next((key for key, subject in self._last.get(queue, ()) if subject not in subjects), 0)
+        first = next((key for key in self._queued.get(queue, ()) if key not in keys), oldest)
+        return last > oldest or first >= oldest
 
 
 def _parked(survey: Survey, first: Standing) -> list[Standing]:

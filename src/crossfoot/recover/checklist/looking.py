@@ -17,7 +17,6 @@ from crossfoot.connection import Connection
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import Message, decode
 from crossfoot.message.priority import priority_of
-from crossfoot.recover.checklist.findings import SHOWN
 from crossfoot.recover.checklist.overtaken import Overtaken, Trail, trail
 
 TRIED = 3
@@ -103,6 +102,9 @@ def _causes(connection: Connection, key: int) -> list[int]:
     return found
 
 
+MOST_FAILING = 200
+"""Messages that fail again and again of which it is asked whether they have a partition key."""
+
 MOST_IN_LINE = 1_000
 """Messages of which it is asked whether they stand behind one that fails, by a partition key."""
 
@@ -110,7 +112,7 @@ MOST_IN_LINE = 1_000
 def partitions(connection: Connection, waiting: Sequence[Standing]) -> dict[int, str]:
     """Nothing of most books: partition keys are seldom, and matter where one of them fails again and again."""
     found: dict[int, str] = {}
-    failing = [one for one in waiting if one.failed is not None and one.attempts >= TRIED][:SHOWN]
+    failing = [one for one in waiting if one.failed is not None and one.attempts >= TRIED][:MOST_FAILING]
     for one in failing:
         message, _ = _message(connection, one.key)
         if message is not None and message.partitionkey:

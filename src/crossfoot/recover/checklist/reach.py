@@ -5,7 +5,8 @@ A bounded look never reads as a total: its finding says in its evidence what was
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -13,7 +14,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.recover.checklist.findings import Finding
 from crossfoot.recover.checklist.looking import MOST_COMPARED, alike
 from crossfoot.recover.checklist.overtaken import wrongly
-from crossfoot.recover.checklist.survey import Survey
+from crossfoot.recover.checklist.survey import WAITING, Survey
 from crossfoot.recover.phrases import plural
 
 FAILING = (Fate.DEAD, Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING, Fate.IN_DOUBT)
@@ -24,7 +25,7 @@ READ: dict[str, tuple[Fate, ...]] = {
     "commit-in-doubt": (Fate.IN_DOUBT,), "expired": (Fate.EXPIRED,), "no-payload": (Fate.DEAD,), "stale-replay": (Fate.DEAD,),
     "nobody-publishes": (Fate.QUEUED, Fate.RETRYING), "nobody-receives": (Fate.QUEUED, Fate.RETRYING, Fate.PARKED),
     "stranded": (Fate.QUEUED, Fate.RETRYING, Fate.PARKED), "stalled": (Fate.PROCESSING,),
-    "blocked": (Fate.QUEUED, Fate.RETRYING), "loss-ahead": (Fate.DEAD, Fate.QUEUED, Fate.RETRYING, Fate.PROCESSING),
+    "blocked": (Fate.QUEUED, Fate.RETRYING), "loss-ahead": (Fate.DEAD, *WAITING),
 }  # fmt: skip
 """Findings made of messages that were read one by one, and of which fates."""
 
@@ -41,23 +42,33 @@ OVERDUE = {
 """What the balance may call a message of a fate by now."""
 
 
-def stated(survey: Survey, finding: Finding) -> Finding:
-    """The finding, with what it rests on among its figures where that is not all."""
-    looked_at = "; ".join(_looked_at(survey, finding.code))
+def stated(survey: Survey, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings, with what they rest on among their figures where that is not all."""
+    read = survey.read
+    return (_stated(survey, read, finding) for finding in findings)
+
+
+def _stated(survey: Survey, read: Counter[Fate], finding: Finding) -> Finding:
+    fates = READ.get(finding.code, ())
+    if finding.code == "loss-ahead":  # of dead letters of one cause, or of what waits
+        fates = (Fate.DEAD,) if "cause" in finding.figures else WAITING
+    looked_at = "; ".join([*_of_fates(survey, read, fates), *_of_the_newest(survey, finding.code)])
     if not looked_at:
         return finding
     return msgspec.structs.replace(finding, figures={**finding.figures, "looked at": looked_at})
 
 
-def _looked_at(survey: Survey, code: str) -> Iterator[str]:
-    read = survey.read
-    cut = [fate for fate in READ.get(code, ()) if read[fate] >= survey.most]
+def _of_fates(survey: Survey, read: Counter[Fate], fates: Iterable[Fate]) -> Iterator[str]:
+    cut = [fate for fate in fates if read[fate] >= survey.most]
     if cut:
         counted = survey.balance.fates
         labels = {label for fate in cut for label in (fate.label, OVERDUE.get(fate, fate).label)}
         looked = sum(read[fate] for fate in cut)
         of = max(looked, sum(counted.get(label, 0) for label in labels))
         yield f"{looked:,} of the {of:,} messages that are {' or '.join(fate.label for fate in cut)}"
+
+
+def _of_the_newest(survey: Survey, code: str) -> Iterator[str]:
     if code == "effect-twice" and (may := sum(map(len, alike(survey.done)))) > MOST_COMPARED:
         yield f"what {MOST_COMPARED:,} carried, the newest of {may:,} that may ask for the same"
     if code in ENTRIES and len(survey.lines) >= survey.sample:

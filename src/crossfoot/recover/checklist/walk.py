@@ -60,7 +60,7 @@ def walk(survey: Survey, accepted: Collection[str] = ()) -> Report:
     Args:
         accepted: codes of findings that are known, or `CODE:QUEUE` where that is of one queue only.
     """
-    found = [reach.stated(survey, finding) for ask in ASKED.values() for finding in ask(survey)]
+    found = list(reach.stated(survey, (finding for ask in ASKED.values() for finding in ask(survey))))
     findings = ranked(
         msgspec.structs.replace(one, accepted=bool({one.code, f"{one.code}:{one.queue}"} & set(accepted)))
         for one in _without_symptoms(found)
