@@ -98,7 +98,7 @@ class TestTheGuide:
 
     def test_the_pages_of_alerts_fit_their_schema(self, folder: Path) -> None:
         quiet = json.loads(crossfoot(folder, "alerts", "check", "--db", "billing.db", "--json").stdout)
-        assert quiet == {"episodes": []}
+        assert quiet == {"episodes": [], "unheard": []}
         pass_time(folder, 600)
         for command in ("check", "list"):
             document = json.loads(crossfoot(folder, "alerts", command, "--db", "billing.db", "--json", code=1).stdout)
@@ -154,6 +154,30 @@ def test_the_watch_tells_a_command_once_and_ends_when_told(folder: Path) -> None
     assert rows(folder / "billing.db", "SELECT what, state, tries FROM crossfoot_notices") == [("opened", "sent", 1)]
 
 
+def test_a_notice_that_nobody_heard_is_named_with_who_should_have(folder: Path) -> None:
+    pass_time(folder, 600)
+    process = subprocess.Popen(
+        [str(BIN / "crossfoot"), "alerts", "watch", "--db", "billing.db", "--command", "false", "--every", "1"],
+        cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "refused" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    document = json.loads(crossfoot(folder, "alerts", "check", "--db", "billing.db", "--json", code=1).stdout)
+    jsonschema.validate(document, schema("alerts"))
+    (one,) = document["unheard"]
+    assert (one["alert"], one["event"], one["state"], one["answer"]) == (
+        "expectation breach", "opened", "refused", "it ended with 1",
+    )  # fmt: skip
+    page = crossfoot(folder, "alerts", "list", "--db", "billing.db", code=1).stdout
+    assert "NOT HEARD: episode 1, expectation breach" in page
+    assert (
+        'crossfoot_unheard_notices{target="command false' in crossfoot(folder, "metrics", "--db", "billing.db").stdout
+    )
+
+
 def test_what_cannot_be_told_to_anybody_is_refused_at_once(folder: Path) -> None:
     done = crossfoot(folder, "alerts", "watch", "--db", "billing.db", "--webhook", "example.com", code=2)
     assert "http://" in done.stderr
@@ -165,7 +189,7 @@ def test_the_rules_for_prometheus_are_yaml_over_metrics_that_there_are(folder: P
     document = yaml.safe_load(text)
     assert document == json.loads(crossfoot(folder, "alerts", "rules", "--json").stdout)
     rules = {rule["alert"]: rule for rule in document["groups"][0]["rules"]}
-    assert len(rules) == len(ALERTS) + 1 == len(TEXTS) + 1
+    assert len(rules) == len(ALERTS) + 2 == len(TEXTS) + 2
     assert rules["CrossfootStranded"]["for"] == "5m"
     assert rules["CrossfootStranded"]["keep_firing_for"] == "10m"
     assert "crossfoot_sign_events_total" in rules["CrossfootDeadLetters"]["expr"]

@@ -237,7 +237,7 @@ class TestScenarios:
         assert (turn.told.ids, turn.told.step) == (("blank",), "crossfoot balance")
 
     def test_messages_that_will_be_forgotten_before_their_turn(self, desk: Lectern) -> None:
-        watch = Watch(desk, messages=3600.0)
+        watch = Watch(desk, messages=3600.0, held=50)
         worker(desk)
         published(desk, *(f"m{number}" for number in range(50)))
         watch.wait(44 * 60)

@@ -142,6 +142,15 @@ class TestWhatIsSeenOfIt:
         desk.clock.advance(7 * DAY)
         assert unheard(desk) == []
 
+    @pytest.mark.parametrize("state", [episodes.REFUSED, episodes.IN_DOUBT, episodes.GIVEN_UP])
+    def test_what_was_not_heard_is_seen_at_once(self, desk: Lectern, state: str) -> None:
+        target = Webhook("http://127.0.0.1:9/")
+        vanish(desk, target)
+        with desk.book.writing() as connection:
+            (notice,) = episodes.waiting(connection, target.name, desk.now, 0)
+            episodes.note(connection, notice, state, desk.now + 1, "no")
+        assert unheard(desk) == [("opened", state, 0)]
+
     def test_a_target_that_no_watch_has_any_more_is_seen(self, desk: Lectern) -> None:
         vanish(desk, Webhook("http://127.0.0.1:9/"))
         assert unheard(desk) == [], "it is about to be sent"

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from crossfoot.books import counted, expected, horizon, signs
+from crossfoot.books import counted, expected, horizon, losing, signs
 from crossfoot.books.archive import erase, prune, stories
 from crossfoot.books.fate import Fate
 from crossfoot.books.ranges import HIGHEST
@@ -46,7 +46,7 @@ BEFORE = (NOW - 24 * large_book.HOUR + 24 * large_book.HOUR // A_WHILE) // SECON
 MINUTES = {"first": BEFORE - 3600, "last": BEFORE}
 FOLLOWED = {"name": "x", "outcome": "o", "after": "case.opened", "since": 0, "skew": 0}
 
-ROOMS = re.compile(r"crossfoot\.books\.(archive|expected|held|counted|episodes|signs)\b")
+ROOMS = re.compile(r"crossfoot\.books\.(archive|expected|held|counted|episodes|losing|signs)\b")
 
 FEW = 20 * PART
 """Rows that a step may look at: a message has some entries, and is looked up in several tables."""
@@ -63,6 +63,7 @@ BOUNDS: Mapping[str, int] = {
     stories._OPEN_BUCKETS: OLD + UNSETTLED,
     signs._OLDEST: UNSETTLED,
     signs._DEAD: 4 * UNSETTLED,
+    losing._FIRST_SENT: 4 * UNSETTLED,
     **dict.fromkeys(signs._IDS.values(), UNSETTLED),
 }
 
@@ -100,6 +101,7 @@ def asked_of(connection: Connection) -> dict[str, Any]:
         counted.COUNT: group,
         signs._OLDEST: {"fate": Fate.QUEUED.value, "now": NOW},
         signs._DEAD: {"fate": Fate.DEAD.value},
+        losing._FIRST_SENT: {"queue": "billing"},
         **{statement: {"fate": Fate.DEAD.value, "queue": "billing"} for statement in signs._IDS.values()},
         signs._UNPOSTED_POSTGRES: cursors | {"all": HIGHEST},
         stories._NEEDED: [],

@@ -165,7 +165,7 @@ READS_ALL = {
         r"crossfoot\.books\.cutting(\._RECORDS_OF|\._TABLES|:221)"
     ): "asked when a range is dropped; see test_archive_ranges_postgres.py",
     re.compile(
-        r"crossfoot\.books\.(archive|expected|held|counted|episodes|signs)\b"
+        r"crossfoot\.books\.(archive|expected|held|counted|episodes|losing|signs)\b"
     ): "planned each time for what they are asked with: held to that in test_plans_archive_postgres.py",
     re.compile(r"crossfoot\.queues\.postgres\.sql\.FORGET_DEAD"): "a replay's, by keys",
 }

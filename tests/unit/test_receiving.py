@@ -68,6 +68,21 @@ class TestWhatOthersMayHaveTaken:
         assert (finding.code, finding.figures["held by the queue"]) == ("nobody-receives", "3")
         assert set(finding.ids) == {"a", "b", "c"}
 
+    @pytest.mark.parametrize("held", [None, 0, 2])
+    def test_nothing_is_called_lost_nor_waited_for_there(self, desk: Lectern, held: int | None) -> None:
+        desk.book.start_worker("worker-1", "billing")  # which works another queue
+        watch = Watch(desk, messages=LATE, held=held)
+        published(desk, "a", "b", "c")
+        for _ in range(60):
+            desk.book.see_worker(1)
+            watch.wait(60, every=60)
+        assert watch.turns == []
+        attached = {QUEUE: Attached(name=QUEUE, held=held, retention=LATE)}
+        post_all(desk.book)
+        with desk.book.reading() as connection:
+            report = walk(survey(connection, desk.now, service=Service(attached=attached), depth_of=None))
+        assert "loss-ahead" not in codes(report)
+
 
 class TestWhatThisBookWouldKnow:
     def test_a_queue_that_its_workers_took_from_before(self, desk: Lectern) -> None:

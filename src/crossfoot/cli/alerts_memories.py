@@ -75,5 +75,5 @@ class Memories:
             messages=self._retention or said.retention or by_settings,
             dead=self._dead_retention or said.told.dead_retention,
             since_origin=self._dead_retention is not None or said.told.since_origin,
-            held=said.held,
+            held=None if name in self._silent else said.held,  # how it is set stays so; what it holds does not
         )

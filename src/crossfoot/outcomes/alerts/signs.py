@@ -138,8 +138,7 @@ def _overdue(looked: Looked) -> Iterator[Sign]:
         for fate in (Fate.STRANDED, Fate.STALLED):
             count = of_queue.fates[fate.label]
             if fate is Fate.STRANDED and count:
-                held = looked.memory.get(queue, UNKNOWN).held
-                there = untaken(of_queue, here=taken_here(of_queue), held=held)
+                there = _still_there(looked, queue)
                 if there is None:  # whoever receives there may have a book of its own
                     yield Sign(alert=fate.label, about=queue, seen=None, known=False)
                     continue
@@ -177,6 +176,12 @@ def _dead(looked: Looked) -> Iterator[Sign]:
 def _waiting(looked: Looked) -> Iterator[Sign]:
     """What waits: whether it is lost before its turn comes, and whether workers are too few."""
     for queue, one in looked.waits.items():
+        there = _still_there(looked, queue)
+        if there is None:
+            yield Sign(alert="worker saturation", about=queue, seen=None, known=False)
+            yield Sign(alert="time to loss", about=queue, seen=None, known=False)
+        if not there:
+            continue  # others have taken it up, or may have
         ids = (looked.ids.get((Fate.QUEUED, queue), ()) + looked.ids.get((Fate.RETRYING, queue), ()))[: signs.SHOWN]
         waited = _age(one.due, looked.as_of) if looked.at_work else 0.0
         yield Sign(alert="worker saturation", about=queue, seen=Seen(value=waited), count=one.number, ids=ids)
@@ -186,6 +191,14 @@ def _waiting(looked: Looked) -> Iterator[Sign]:
         elif retention is not None:
             left = life_left(_age(one.at, looked.as_of), one.number, looked.rate.get(queue, 0.0), retention)
             yield Sign(alert="time to loss", about=queue, seen=Seen(value=left), count=one.number, ids=ids)
+
+
+def _still_there(looked: Looked, queue: str) -> bool | None:
+    """Whether what the book believes to wait in a queue does, as `untaken`."""
+    of_queue = looked.balance.queues.get(queue)
+    if of_queue is None:  # nothing of it is posted yet
+        return None
+    return untaken(of_queue, here=taken_here(of_queue), held=looked.memory.get(queue, UNKNOWN).held)
 
 
 def _promised(summary: Summary) -> Iterator[Sign]:

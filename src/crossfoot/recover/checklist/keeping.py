@@ -13,6 +13,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.losing import Ahead, ahead
 from crossfoot.clock import SECOND, Micros, micros
 from crossfoot.recover.advice import Step, bring_back, send_again
+from crossfoot.recover.checklist.counting import is_there
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.grouped import UNTOLD
 from crossfoot.recover.checklist.survey import Attached, Survey
@@ -105,7 +106,7 @@ def _queue_ahead(survey: Survey, attached: Attached) -> Iterator[Finding]:
     if attached.retention is None:
         return
     waiting = sorted((one for one in survey.waiting if one.queue == attached.name), key=lambda one: one.since)
-    if not waiting:
+    if not waiting or not is_there(survey, attached.name):
         return
     speed = drained(survey, attached.name)
     rate = speed.rate
