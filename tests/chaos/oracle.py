@@ -21,6 +21,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate, fold, posted_fate
 from crossfoot.books.place import place_of
 from crossfoot.connection import Connection
+from tests.chaos.broker_log import ids_in_log
 from tests.chaos.crew import Ended
 from tests.chaos.life import GOOD, INVOICE, MOVED, POISON, read_notes
 from tests.chaos.service import TABLES
@@ -59,6 +60,8 @@ class Verdict(msgspec.Struct, kw_only=True):
         doubled: effects that are there more than once, or that nobody asked for.
         unaccounted: messages without a closed fate, and taken ones that the book does not know.
         doubtful: ids whose publish had no answer, and how many of them the book says are there.
+        forgotten: ids that the broker had confirmed and its log does not have, which the book calls vanished: they are the broker's loss.
+            Elsewhere a message that vanished is a problem.
         unseen: faults that met a delivery and left no trace in the book, in words.
         evidence: what the book says of the faults, by kind of entry.
         problems: everything else, in words.
@@ -71,6 +74,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     unaccounted: list[str] = []
     doubtful: int = 0
     doubtful_there: int = 0
+    forgotten: list[str] = []
     unseen: list[str] = []
     evidence: dict[str, int] = {}
     problems: list[str] = []
@@ -92,6 +96,7 @@ def judge(stage: Stage, endings: Sequence[Ended]) -> Verdict:
         }
         types, firm = _published(stage, known, verdict)
         _answers(stage, book, known, verdict)
+        _forgotten(stage, known, verdict)
         _effects(stage, types, firm, verdict)
         _moves(stage, known, verdict)
         _fates(book, known, types, verdict)
@@ -141,8 +146,17 @@ def _answers(stage: Stage, book: Connection, known: dict[str, Any], verdict: Ver
             verdict.unseen.append(f"the publish of {note.id} was {note.what}, and the book has no entry {kind.label!r}")
 
 
+def _forgotten(stage: Stage, known: dict[str, Any], verdict: Verdict) -> None:
+    """Where the broker's log can be read from its beginning: what vanished by the book, and is not there."""
+    vanished = {id_ for id_, (_, _, _, fate) in known.items() if fate == Fate.VANISHED}
+    if vanished and stage.options.pair.endswith("/kafka"):
+        logged = ids_in_log(stage.truth.queue, stage.truth.endpoint or "")
+        verdict.forgotten = sorted(vanished - logged)
+
+
 def _effects(stage: Stage, types: dict[str, str], taken: set[str], verdict: Verdict) -> None:
-    wanted = {f"case-{id_}" for id_ in taken if types[id_] == GOOD}
+    subjects = {one for one in verdict.forgotten if one in types}
+    wanted = {f"case-{id_}" for id_ in taken - subjects if types[id_] == GOOD}
     for table in TABLES:
         found = Counter(subject for (subject,) in stage.rows(f"SELECT subject FROM {table}"))
         verdict.lost += [f"{table} {subject}" for subject in sorted(wanted - found.keys())]

@@ -21,7 +21,7 @@ from crossfoot import Message
 from crossfoot.clock import SystemClock, micros
 from crossfoot.errors import QueueUnavailable, UsageError
 from crossfoot.message import decode, encode
-from crossfoot.queues.kafka import KafkaQueue, ensure
+from crossfoot.queues.kafka import KafkaQueue, ensure, stillness
 from crossfoot.queues.queue import Accepted, Delivery, Done, Doubtful, NotDone, Outgoing, Refused
 from crossfoot.testing.queues import outgoing
 from tests.servers.kafka import MockCluster, Tansu, publish_with_headers
@@ -228,6 +228,25 @@ class TestTheGroup:
             assert answers[1] == Done(kept.receipt)
             assert await anyio.to_thread.run_sync(scene.committed, partition) == 0, "another one's offset"
             assert await anyio.to_thread.run_sync(scene.committed, 1 - partition) == 1
+
+    async def test_a_member_that_is_given_nothing_though_there_is_more_joins_anew(
+        self, scene_of: SceneOf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client's own fetching is stopped behind its back: it lives, and the group has it, and nothing comes."""
+        monkeypatch.setattr(stillness, "STILL_SECONDS", 1.0)
+        scene = await scene_of(1)
+        await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":0}', None, 0)))
+        async with scene.queue("&session=2") as queue:
+            (first,) = await take(queue, 1)
+            assert isinstance((await queue.ack([first.receipt]))[0], Done)
+            flow = queue._consumer._flow  # type: ignore[union-attr]
+            monkeypatch.setattr(flow, "changes", lambda: ([0], []))  # the client stops fetching, and nobody knows
+            await until(lambda: queue._consumer.shelf.caught_up, "the end of the log")  # type: ignore[union-attr]
+            await anyio.sleep(0.3)
+            await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":1}', None, 0)))
+            await until(lambda: not queue._consumer.up, "that it gave up")  # type: ignore[union-attr]
+            (second,) = await take(queue, 1)
+            assert second.body == b'{"n":1}'
 
     async def test_an_ack_during_a_rebalance_is_done_or_its_partition_is_gone(self, scene_of: SceneOf) -> None:
         scene = await scene_of(2)

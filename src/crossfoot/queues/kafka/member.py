@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from crossfoot.queues.kafka.answers import import_client
 from crossfoot.queues.kafka.flow import Flow
 from crossfoot.queues.kafka.messages import Came, came_of
+from crossfoot.queues.kafka.stillness import Stillness
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class Member:
         """Commits that are asked for."""
         self._next: dict[int, int] = {}
         """What is to be read next of each partition."""
+        self._stillness = Stillness(time.monotonic())
         self._client: Any = None
         self._kafka: Any = None
         self._stopping = threading.Event()
@@ -125,6 +127,10 @@ class Member:
         while self._orders:
             self._commit(client, self._orders.popleft())
         message = client.poll(BUSY_SECONDS if self.busy() else POLL_SECONDS)
+        if message is not None:
+            self._stillness.heard(time.monotonic())
+        elif self._stillness.is_due(time.monotonic()) and (why := self._look(client)):
+            return why
         while message is not None:
             if (error := message.error()) is None:
                 self._batch.append((message.partition(), came_of(message)))
@@ -143,6 +149,20 @@ class Member:
         if resume:
             client.resume(self._places(dict.fromkeys(resume, 0)))
         return ""
+
+    def _look(self, client: Any) -> str:
+        """Ask the log whether it has more. Returns why it cannot go on, if so."""
+        try:
+            topic = client.list_topics(self._topic, timeout=LOOK_SECONDS).topics[self._topic]
+            places = client.committed(self._places(dict.fromkeys(topic.partitions, 0)), timeout=LOOK_SECONDS)
+            ends = {
+                place.partition: (place.offset, client.get_watermark_offsets(place, timeout=LOOK_SECONDS)[1])
+                for place in places
+            }
+        except self._kafka.KafkaException:  # nobody answers: that nothing comes is no wonder
+            ends = {}
+        reading = {one: self._next[one] for one in self._owned if one not in self._flow.paused and one in self._next}
+        return self._stillness.judge(time.monotonic(), ends, reading) if not self._flow.paused else ""
 
     def _commit(self, client: Any, offsets: dict[int, int]) -> None:
         mine = {partition: offset for partition, offset in offsets.items() if partition in self._owned}
@@ -191,6 +211,7 @@ class Member:
     # ---- callbacks, in the thread --------------------------------------------------------------------------------------
 
     def _on_assign(self, client: Any, places: list[Any]) -> None:
+        self._stillness.heard(time.monotonic())
         self._pass_on()
         starts = self._starts(client, [place.partition for place in places])
         for partition in starts:
