@@ -26,6 +26,12 @@ def show(console: Console, reports: Sequence[Report]) -> None:
         ):
             told = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
             console.print(f"  {title}: {told}", soft_wrap=True, highlight=False)
+        if report.verdict.forgotten:
+            ids = ", ".join(report.verdict.forgotten[:SHOWN])
+            console.print(
+                f"  confirmed by the broker, not in its log, and named as vanished: {len(report.verdict.forgotten)} ({ids})",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
         if report.spared:
             console.print(f"  spared: {report.spared}", soft_wrap=True, highlight=False)
         for line in _complaints(report):
