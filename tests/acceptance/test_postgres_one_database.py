@@ -440,15 +440,12 @@ class TestUndoneForTheSakeOfAnother:
         await house.assert_sound()
 
 
-async def test_a_publisher_whose_connection_was_ended_while_it_was_idle_publishes_all_the_same(house: House) -> None:
+async def test_a_publisher_whose_connection_was_ended_while_it_was_idle_publishes_all_the_same(
+    house: House, postgres: Postgres
+) -> None:
     house.app.handler("case.released")(bill)
     await house.publish("case.released", "case-1")
-    with psycopg.connect(house.url, autocommit=True) as connection:
-        ended = connection.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        ).fetchall()
-    assert (True,) in ended
+    assert postgres.end_sessions("datname = %s", house.url.rpartition("/")[2])
     await house.publish("case.released", "case-2")
     await house.work()
 

@@ -469,7 +469,7 @@ class TestSessionsThatEnd:
             handler = scene.handler(bill, in_order=in_order)
             for number in range(3):
                 session = await scene.open_session()
-                postgres.run("SELECT pg_terminate_backend(%s, 5000)", session.handle.info.backend_pid)
+                postgres.end_sessions("pid = %s", session.handle.info.backend_pid)
                 work = scene.work(handler, a_message(id=str(number), sequence=number))
                 assert await scene.perform(work) is Kind.COMMITTED
 
@@ -493,10 +493,7 @@ class TestSessionsThatEnd:
 def end_sessions(server: Postgres, scene: Scene) -> None:
     """End whatever has a transaction open in the scene's database."""
     name = str(scene.path).rpartition("/")[2]
-    server.run(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND state LIKE 'idle in transaction%%'",
-        name,
-    )
+    server.end_sessions("datname = %s AND state LIKE 'idle in transaction%%'", name)
 
 
 class TestACommitWithoutAnAnswer:

@@ -132,6 +132,17 @@ class Postgres:
             cursor = connection.execute(sql.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
+    def end_sessions(self, where: str, *parameters: Any) -> int:
+        """End those of pg_stat_activity of which that is true, and wait until they are gone, as PostgreSQL 13 does not. How many."""
+        until = time.monotonic() + STARTING_SECONDS
+        ended = {pid for (pid,) in self.run(f"SELECT pid FROM pg_stat_activity WHERE {where}", *parameters)}
+        for pid in ended:
+            self.run("SELECT pg_terminate_backend(%s)", pid)
+        while self.run("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", list(ended)):
+            assert time.monotonic() < until, f"sessions {ended} do not end"
+            time.sleep(0.01)
+        return len(ended)
+
     @property
     def _data(self) -> Path:
         return self.folder / "data"

@@ -353,7 +353,7 @@ class TestMakers:
             if self is not desk.book.connection:
                 said += 1
                 if said == last:
-                    postgres.run("SELECT pg_terminate_backend(%s, 60000)", self.raw.info.backend_pid)
+                    postgres.end_sessions("pid = %s", self.raw.info.backend_pid)
             return real(self, sql, parameters)
 
         while (before := cutting.look(desk.book.connection)).asks_for_something(desk.now):
