@@ -239,12 +239,15 @@ class TestTheGroup:
         async with scene.queue("&session=2") as queue:
             (first,) = await take(queue, 1)
             assert isinstance((await queue.ack([first.receipt]))[0], Done)
-            flow = queue._consumer._flow  # type: ignore[union-attr]
-            monkeypatch.setattr(flow, "changes", lambda: ([0], []))  # the client stops fetching, and nobody knows
-            await until(lambda: queue._consumer.shelf.caught_up, "the end of the log")  # type: ignore[union-attr]
+            consumer = queue._consumer
+            assert consumer is not None
+            monkeypatch.setattr(
+                consumer._flow, "changes", lambda: ([0], [])
+            )  # the client stops fetching, and nobody knows
+            await until(lambda: consumer.shelf.caught_up, "the end of the log")
             await anyio.sleep(0.3)
             await anyio.to_thread.run_sync(lambda: scene.put((b'{"n":1}', None, 0)))
-            await until(lambda: not queue._consumer.up, "that it gave up")  # type: ignore[union-attr]
+            await until(lambda: not consumer.up, "that it gave up")
             (second,) = await take(queue, 1)
             assert second.body == b'{"n":1}'
 
