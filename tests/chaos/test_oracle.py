@@ -13,6 +13,7 @@ import pytest
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
+from tests.chaos import oracle
 from tests.chaos.life import GOOD, Note
 from tests.chaos.oracle import Verdict, judge
 from tests.chaos.run import first_steps, keep, settle
@@ -81,6 +82,35 @@ class TestEffects:
         )
         assert len(verdict.lost) == 1
         assert verdict.doubled == [f"{table} case-x (of nobody's)"]
+
+
+class TestABrokerThatForgets:
+    """What it confirmed and its log does not have is its loss, if the book says that it vanished."""
+
+    @pytest.fixture
+    def gone(self, stage: Stage) -> tuple[str, str]:
+        """A message without effects that vanished by the book, and its subject."""
+        ((id_, subject),) = stage.rows(f"SELECT id, subject FROM crossfoot_messages WHERE key = {FIRST}")
+        with closing(sqlite3.connect(stage.truth.database)) as connection, connection:
+            for table in ("effects", "ledger", "receipts"):
+                connection.execute(f"DELETE FROM {table} WHERE subject = ?", (subject,))
+            connection.execute(f"UPDATE crossfoot_messages SET fate = {Fate.VANISHED.value} WHERE id = ?", (id_,))
+        stage.options = msgspec.structs.replace(stage.options, pair="postgres/kafka")
+        return id_, subject
+
+    def test_is_told_apart(self, stage: Stage, gone: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(oracle, "ids_in_log", lambda queue, endpoint: {"another"})
+        verdict = judge(stage, [])
+        assert verdict.forgotten == [gone[0]]
+        assert verdict.lost == []
+
+    def test_what_is_in_the_log_was_lost_here(
+        self, stage: Stage, gone: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(oracle, "ids_in_log", lambda queue, endpoint: {gone[0]})
+        verdict = judge(stage, [])
+        assert verdict.forgotten == []
+        assert verdict.lost == [f"{table} {gone[1]}" for table in ("effects", "ledger", "receipts")]
 
 
 class TestMoves:
