@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from crossfoot import Crossfoot, Noop
-from crossfoot.books.entry import Kind
+from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.clock import SECOND
 from crossfoot.effects.sequence import InOrder
@@ -507,6 +507,28 @@ def _begun(service: Service, delivery: Delivery) -> None:
         if held.suspect:
             with Alone(service.app.book).turn(held):
                 pass
+
+
+async def test_a_copy_is_numbered_after_all_that_is_booked_and_not_only_after_what_is_posted(service: Service) -> None:
+    """Else it would be handled and buried under numbers that another copy has left behind, and stay *retrying* for ever."""
+    service.handle("case.released", bill)
+    (message,) = await service.publish("case.released", "case-1")
+    queue, book = service.app.queue, service.app.book
+    await queue.open()
+    (first,) = await queue.receive(1, lease=60.0)
+    (held,) = await anyio.to_thread.run_sync(_taken, service, first)
+    assert held.hold is not None
+    failed = Entry(message=held.hold.key, kind=Kind.FAILED, attempt=3, at=book.clock.now())
+    await anyio.to_thread.run_sync(book.append, [failed])
+    await queue.publish([Outgoing(key=message.key, body=first.body)])
+    numbers = []
+    for _ in range(3):
+        (copy,) = await queue.receive(1, lease=60.0)
+        (held,) = await anyio.to_thread.run_sync(_taken, service, copy)
+        assert held.hold is not None
+        numbers.append(held.hold.attempt)
+        await queue.release([copy.receipt])
+    assert numbers == [1, 4, 5], "the first one cannot know of what is not posted, and does no harm"
 
 
 async def test_a_suspect_of_one_kind_of_lane_waits_for_one_of_the_other(service: Service) -> None:

@@ -26,11 +26,17 @@ class Orders:
         self.desk = desk
 
     def known(
-        self, id_: str, *, predecessor: int | None = None, priority: int = 0, causation: str | None = None
+        self,
+        id_: str,
+        *,
+        predecessor: int | None = None,
+        priority: int = 0,
+        causation: str | None = None,
+        of: str = "order",
     ) -> None:
-        sequence = 1 if id_ == PAID else 2
+        sequence = 2 if id_ == CANCELLED else 1
         message: Message[Any] = Message(
-            id=id_, source="tests", type=f"order.{id_}", subject="order-1", sequence=sequence, predecessor=predecessor, data={},
+            id=id_, source="tests", type=f"{of}.{id_}", subject="order-1", sequence=sequence, predecessor=predecessor, data={},
             extensions={"priority": priority} if priority else {},
         )  # fmt: skip
         self.desk.register(
@@ -120,6 +126,18 @@ def test_an_event_that_names_the_one_before_it_was_not_to_be_applied_first_whate
 
     assert orders.told() == (PAID,)
     assert "which names sequence 1 as the one before it" in orders.report().findings[0].text
+
+
+def test_another_kind_of_events_of_the_same_subject_is_counted_by_itself(orders: Orders) -> None:
+    """Its sequence 1 is not the one that the order's second event names, and was not overtaken by it."""
+    orders.sent(CANCELLED, predecessor=1)
+    orders.sent("packed", of="parcel")
+    for id_ in (CANCELLED, "packed"):
+        orders.received(id_)
+        orders.applied(id_)
+
+    assert orders.told() == ()
+    assert orders.note() == ""
 
 
 def test_but_not_where_a_person_had_it_sent_again(orders: Orders) -> None:

@@ -7,7 +7,8 @@ take effect after a later one, and whether that matters only the handler knows. 
   decided on when the message was sent that it handled: so that a retry there is as little a proof as one here;
 - *named*: the later event names a predecessor, which it was not to be applied before, and this event is that one or an earlier one.
 
-Both stand in the messages and their entries. Without sequences nothing states an order, and nothing is said.
+Both stand in the messages and their entries. Without sequences nothing states an order, and nothing is said. Two kinds of things that
+happen to one subject may be counted each by itself: only events of one family of types are held against each other.
 """
 
 from __future__ import annotations
@@ -54,14 +55,20 @@ class Trail(msgspec.Struct, frozen=True, kw_only=True):
     predecessor: int | None = None
 
 
+def family(type_: str) -> str:
+    """What a type has in common with others that share its subject's order: all but its last word. `bed.left` and `bed.taken` are counted
+    together, and `alarm.raised` by itself."""
+    return type_.rpartition(".")[0]
+
+
 def overtaken(done: Iterable[Done]) -> list[Overtaken]:
     """All events that took effect after a later one of their subject, in the order in which they did."""
-    applied: dict[tuple[str, str], list[Done]] = {}
+    applied: dict[tuple[str, str, str], list[Done]] = {}
     found = []
     for one in done:
         if one.subject is None or one.sequence is None or one.kind != Kind.COMMITTED:
             continue
-        before = applied.setdefault((one.queue, one.subject), [])
+        before = applied.setdefault((one.queue, one.subject, family(one.type)), [])
         later = [
             other
             for other in reversed(before[-COMPARED:])
