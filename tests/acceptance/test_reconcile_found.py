@@ -21,6 +21,7 @@ from crossfoot.errors import QueueUnavailable
 from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Accepted, Capabilities, Depth, Held, Outgoing
+from crossfoot.worker import reconcile
 from crossfoot.worker.reconcile import THOROUGH, Reconciliation
 
 pytestmark = pytest.mark.anyio
@@ -188,6 +189,46 @@ class TestDeadLetters:
                 break
         assert scene.fate(second) is Fate.DEAD
         assert scene.queue.looks_at_dead == seen + 1, "their ids are not read at every look"
+
+    async def test_those_that_the_book_knows_are_looked_up_once_and_from_time_to_time(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A replay of thousands has their count differ at every look."""
+        looked_up: list[str] = []
+
+        def found(connection: Any, record: Any, real: Any = reconcile.find_or_add) -> Any:
+            looked_up.append(record.id)
+            return real(connection, record)
+
+        monkeypatch.setattr(reconcile, "find_or_add", found)
+        messages = await scene.published(4)
+        scene.queue.bury(*messages[:3])
+        assert await scene.look() == {Kind.DEAD_LETTERED: 3}
+        scene.queue.bury(messages[3])
+        assert await scene.look() == {Kind.DEAD_LETTERED: 1}
+        assert sorted(looked_up) == sorted(message.id for message in messages)
+        looked_up.clear()
+        for _ in range(THOROUGH):
+            await scene.look()
+        assert sorted(looked_up) == sorted(message.id for message in messages)
+
+    async def test_however_many_they_are_nobody_waits_until_all_are_booked(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reconcile, "AT_ONCE", 2)
+        messages = await scene.published(5)
+        scene.queue.bury(*messages)
+        written: list[Any] = []
+        real = scene.app.book.write
+
+        def write(function: Any) -> Any:
+            written.append(function)
+            return real(function)
+
+        monkeypatch.setattr(scene.app.book, "write", write)
+        assert await scene.look() == {Kind.DEAD_LETTERED: 5}
+        assert [len(one.args[0]) for one in written if hasattr(one, "args")] == [2, 2, 1]
+        assert [scene.fate(message) for message in messages] == [Fate.DEAD] * 5
 
     async def test_a_settled_message_among_them_stays_settled(self, scene: Scene) -> None:
         (message,) = await scene.published()

@@ -12,6 +12,7 @@ the message at its head can be missing; what is behind the head waits, or is fou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import anyio.to_thread
 import msgspec
@@ -43,6 +44,11 @@ _SENT_AGAIN = f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({
 THOROUGH = 10
 """Every so many looks dead letters are compared by identity, although their count is what it should be."""
 
+AT_ONCE = 100
+"""Dead or expired messages that are looked up in one transaction: who wants to write to the same file waits for it."""
+
+Letter = tuple[str, Micros | None, int]
+
 MOST_CANDIDATES = 10_000
 """Messages looked for at once; the next round goes on behind them."""
 
@@ -57,6 +63,11 @@ def _died_before(connection: Connection, key: int, attempt: int, *, gone: bool) 
     if died is None or attempt > died:
         return False
     return not gone or connection.execute(_SENT_AGAIN, (key, died)).fetchone() is not None
+
+
+def _letter(row: Held) -> Letter:
+    """What tells a dead letter from another one, of the same message, too."""
+    return row.broker_id, row.enqueued_at, row.attempt + base_of(row.attributes)
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -84,6 +95,8 @@ class Reconciliation:
         """Since when a message, and what happened to it last, has been missing at every look at an empty queue."""
         self._after = 0
         self._looks = 0
+        self._known_dead: set[Letter] = set()
+        """Dead letters of which the book knows, by the look before."""
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished.
@@ -128,8 +141,14 @@ class Reconciliation:
         same = depth.dead == await anyio.to_thread.run_sync(self._count, Fate.DEAD)
         if same and (not depth.dead or self._looks % THOROUGH):  # one gone and one come make the same count
             return 0
+        if self._looks % THOROUGH == 0:
+            self._known_dead.clear()
         rows = [held async for held in self._queue.dead_letters()]
-        return await anyio.to_thread.run_sync(self._write_seen, rows, Kind.DEAD_LETTERED, "found in the dead letters")
+        letters = [_letter(row) for row in rows]
+        fresh = [row for row, letter in zip(rows, letters, strict=True) if letter not in self._known_dead]
+        found = await anyio.to_thread.run_sync(self._write_seen, fresh, Kind.DEAD_LETTERED, "found in the dead letters")
+        self._known_dead = set(letters)
+        return found
 
     # ---- gone without a word -------------------------------------------------------------------------------------
 
@@ -245,9 +264,9 @@ class Reconciliation:
         post_all(self._book)
         now = self._book.clock.now()
 
-        def write(connection: Connection) -> int:
+        def write(some: Sequence[Held], connection: Connection) -> int:
             written = 0
-            for row in rows:
+            for row in some:
                 attempts = base_of(row.attributes) + row.attempt  # a queue counts those of each copy anew
                 why = f"{reason}; {row.reason}" if row.reason else reason
                 details = msgspec.json.encode({"reason": why}).decode()
@@ -270,7 +289,8 @@ class Reconciliation:
                 written += 1
             return written
 
-        return self._book.write(write)
+        groups = (rows[first : first + AT_ONCE] for first in range(0, len(rows), AT_ONCE))
+        return sum(self._book.write(partial(write, group)) for group in groups)
 
     def _record(self, row: Held, now: Micros) -> Record:
         try:
