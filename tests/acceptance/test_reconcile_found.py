@@ -15,6 +15,7 @@ from crossfoot import Crossfoot
 from crossfoot.books.entry import Entry, Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post_all
+from crossfoot.books.store import find_or_add
 from crossfoot.clock import SECOND, ManualClock
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import QueueUnavailable
@@ -196,7 +197,7 @@ class TestDeadLetters:
         """A replay of thousands has their count differ at every look."""
         looked_up: list[str] = []
 
-        def found(connection: Any, record: Any, real: Any = reconcile.find_or_add) -> Any:
+        def found(connection: Any, record: Any, real: Any = find_or_add) -> Any:
             looked_up.append(record.id)
             return real(connection, record)
 
