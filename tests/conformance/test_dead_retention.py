@@ -9,10 +9,10 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 import pytest
-from crossfoot.queues.kafka.answers import import_client
 
 from crossfoot.queues.kafka import KafkaQueue
 from crossfoot.queues.kafka import ensure as ensure_kafka
+from crossfoot.queues.kafka.answers import import_client
 from crossfoot.queues.nats import NatsQueue
 from crossfoot.queues.nats import ensure as ensure_nats
 from crossfoot.queues.queue import Queue
