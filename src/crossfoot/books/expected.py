@@ -127,6 +127,8 @@ ANSWERED = {
 }
 """Of a group, the messages of a type, and the earliest outcome that answers each."""
 
+_NOT_IN_TIME = "SELECT message, answered FROM crossfoot_expected WHERE expectation = ?"
+
 _ADD = """
 INSERT INTO crossfoot_expected (expectation, message, id, name, at, due, answered) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (expectation, message) DO NOTHING
@@ -157,18 +159,26 @@ class Kept(NamedTuple):
 
 
 class Proven(NamedTuple):
-    """A message that a replay has brought back, and how that ended."""
+    """A message that a replay has brought back, and how and when that ended.
+
+    Attributes:
+        archived: its type and when it was published, of one that lies in the archive; of the others the book knows them.
+    """
 
     message: int
     moved_at: Micros
     fate: Fate
+    ended_at: Micros = 0
+    archived: tuple[str, Micros] | None = None
 
 
 class Outlook(NamedTuple):
-    """How such messages stand: those of which something may still come in time, and by expectation those of which it did not."""
+    """How such messages stand: those of which something may still come in time, and by expectation those of which it did not; and of
+    the latter those for which it came later."""
 
     waiting: frozenset[int]
     breached: Mapping[str, Sequence[int]]
+    late: Mapping[str, Sequence[int]]
 
 
 class Group(NamedTuple):
@@ -251,6 +261,11 @@ def answered(
 def over(connection: Connection, name: str, now: Micros) -> list[tuple[int, Fate]]:
     """Open messages whose time is over, and their fates as of the last posting."""
     return [(number, Fate(fate)) for number, fate in connection.execute(_OVER, (name, now))]
+
+
+def not_in_time(connection: Connection, name: str) -> dict[int, Micros | None]:
+    """Messages of which an expectation was not met in its time, with when it was answered: also those that lie in the archive."""
+    return {int(key): at for key, at in connection.execute(_NOT_IN_TIME, (name,))}
 
 
 def add(connection: Connection, name: str, rows: Iterable[Sequence[Any]]) -> None:

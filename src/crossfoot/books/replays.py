@@ -20,15 +20,15 @@ from crossfoot.connection import Connection
 from crossfoot.dialect import differs
 
 READY, COMPLETED, STALE, EARLY = "will settle", "suppressed", "superseded", "parked"
-PAYLOAD_GONE, SCHEMA, NO_HANDLER, OUT_OF_TIME, HORIZON = (
-    "payload gone", "schema invalid", "no handler", "out of time", "beyond the horizon",
+PAYLOAD_GONE, SCHEMA, UNMENDABLE, NO_HANDLER, OUT_OF_TIME, HORIZON = (
+    "payload gone", "schema invalid", "cannot be mended", "no handler", "out of time", "beyond the horizon",
 )  # fmt: skip
 OPEN, ENDED = "still open", "already ended"
 
 MOVES = (READY, COMPLETED, STALE, EARLY)
 """Classes of members that are moved: what is told is what will become of them."""
 
-CLASSES = (*MOVES, PAYLOAD_GONE, SCHEMA, NO_HANDLER, OUT_OF_TIME, HORIZON, OPEN, ENDED)
+CLASSES = (*MOVES, PAYLOAD_GONE, SCHEMA, UNMENDABLE, NO_HANDLER, OUT_OF_TIME, HORIZON, OPEN, ENDED)
 
 PLANNING, PLANNED, RUNNING, PAUSED, ABORTED, FINISHED = (
     "planning", "planned", "running", "paused", "aborted", "finished",
@@ -121,6 +121,16 @@ FREEZE = """
 UPDATE crossfoot_replays SET state = ?, count = ?, d0 = ?, d1 = ? WHERE number = ? AND state = 'planning'
 """
 
+STILL_PLANNING = f"UPDATE crossfoot_replays SET state = '{PLANNING}' WHERE number = ? AND state = '{PLANNING}'"
+"""The planner's fence: changes one row, or none when the plan was aborted."""
+
+DROP_PLAN = f"DELETE FROM crossfoot_replays WHERE number = ? AND state = '{PLANNING}'"
+
+DROP_MEMBERS = """
+DELETE FROM crossfoot_replay_members WHERE replay = :replay AND message IN (
+  SELECT message FROM crossfoot_replay_members WHERE replay = :replay ORDER BY message LIMIT :limit)
+"""
+
 
 _LATEST_CAUSE = f"""
 (SELECT f.cause FROM crossfoot_entries f WHERE f.message = m.key AND f.cause IS NOT NULL
@@ -145,6 +155,9 @@ def select_statement(*, fates: int, causes: int, types: int, subjects: int, time
         return f"{keys} ORDER BY m.key"
     # Entries are looked up for what is left only: PostgreSQL would look them up for every pair that it joins.
     return f"WITH found AS MATERIALIZED ({keys}) SELECT m.key FROM found m WHERE {' AND '.join(asked)} ORDER BY m.key"
+
+
+CAUSES_LIKE = "SELECT fingerprint FROM crossfoot_causes WHERE fingerprint LIKE ? ORDER BY fingerprint"
 
 
 def _marks(count: int) -> str:
@@ -307,12 +320,12 @@ SELECT state, ended, count(*), max(ended_at - moved_at) FROM crossfoot_replay_me
 """
 
 PROVEN_OF_STAGE = f"""
-SELECT message, moved_at, ended FROM crossfoot_replay_members
+SELECT message, moved_at, ended, ended_at FROM crossfoot_replay_members
 WHERE replay = ? AND stage = ? AND state = '{DONE}' AND ended IN ({_PROVEN})
 """
 
 PROVEN_NOW = f"""
-SELECT r.message, r.moved_at, m.fate FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message
+SELECT r.message, r.moved_at, m.fate, coalesce(r.ended_at, 0) FROM crossfoot_replay_members r JOIN crossfoot_messages m ON m.key = r.message
 WHERE r.replay = ? AND r.base IS NOT NULL AND m.fate IN ({_PROVEN})
 """
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.grouped import grouped
-from crossfoot.books.replays import READY
+from crossfoot.books.replays import CHANGED, MOVED, MOVES, PAUSED, PLANNED, READY, RUNNING, WAITING
 
-BY_CLASS = """
-SELECT class, reason, count(*), min(message) FROM crossfoot_replay_members WHERE replay = ? GROUP BY class, reason
+LEFT_ALONE = "left alone"
+"""What is told of members that were to be moved, and to which something had happened since the plan, instead of their class."""
+
+BY_CLASS = f"""
+SELECT CASE WHEN state = '{CHANGED}' THEN '{LEFT_ALONE}' ELSE class END, reason, count(*) FROM crossfoot_replay_members
+WHERE replay = ? GROUP BY 1, 2
 """
 
 FAILING = f"""
@@ -23,16 +27,42 @@ WHERE r.replay = ? AND r.class = '{READY}' GROUP BY m.type
 """
 
 ANY_FATE = (
-    "SELECT r.class, r.state, coalesce(m.fate, r.ended, r.fate), count(*) FROM crossfoot_replay_members r "
-    "LEFT JOIN crossfoot_messages m ON m.key = r.message WHERE r.replay = ? GROUP BY 1, 2, 3"
+    "SELECT r.state, coalesce(m.fate, r.ended, r.fate), CASE WHEN m.key IS NULL THEN r.message END, count(*) "
+    "FROM crossfoot_replay_members r LEFT JOIN crossfoot_messages m ON m.key = r.message WHERE r.replay = ? GROUP BY 1, 2, 3"
 )
-"""What has gone into the archive ended as it was seen to end, or as it stood in the plan."""
+"""What is not in the book is told one by one: as it was seen to end, or as it stood in the plan."""
 
-IDS = grouped("SELECT m.id FROM {messages} m WHERE m.key IN {keys} ORDER BY m.key")
+NOT_IN_BOOK = grouped("""
+SELECT r.message, r.state, r.base, r.moved_at, coalesce(r.ended_at, 0) FROM crossfoot_replay_members r
+WHERE r.replay = ? AND NOT EXISTS (SELECT 1 FROM {messages} m WHERE m.key = r.message)
+""")
+
+TITLES = "SELECT fingerprint, title FROM crossfoot_causes"
+
+MENDED = f"""
+SELECT count(*) FROM crossfoot_replay_members
+WHERE replay = ? AND before IS NOT NULL AND class IN ({", ".join(f"'{one}'" for one in MOVES)})
+"""
+
+SHARED = f"""
+SELECT p.number, p.state, count(*) FROM crossfoot_replays p
+JOIN crossfoot_replay_members r ON r.replay = :number AND r.state = '{WAITING}'
+JOIN crossfoot_replay_members o ON o.replay = p.number AND o.message = r.message AND o.state IN ('{WAITING}', '{MOVED}')
+WHERE p.state IN ('{PLANNED}', '{RUNNING}', '{PAUSED}') AND p.number <> :number
+GROUP BY p.number, p.state ORDER BY p.number
+"""
+"""Members that are still to be moved, and that another replay is to move, too, or has on their way."""
+
+IDS = grouped("SELECT m.key, m.id FROM {messages} m WHERE m.key IN {keys} ORDER BY m.key")
 
 IDS_OF_CLASS = (
     "SELECT r.message, m.id FROM crossfoot_replay_members r LEFT JOIN crossfoot_messages m ON m.key = r.message "
     "WHERE r.replay = ? AND r.class = ? ORDER BY r.message LIMIT ?"
+)
+
+IDS_OF_CHANGED = (
+    "SELECT r.message, m.id FROM crossfoot_replay_members r LEFT JOIN crossfoot_messages m ON m.key = r.message "
+    f"WHERE r.replay = ? AND r.state = '{CHANGED}' ORDER BY r.message LIMIT ?"
 )
 
 IDS_OF_FATE = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from crossfoot import settings
 from crossfoot.app import Crossfoot
 from crossfoot.books import replays
 from crossfoot.books.archive.past import Past, past_of
-from crossfoot.books.replays import ABORTED, PAUSED, Replay
+from crossfoot.books.replays import ABORTED, PAUSED, RUNNING, Replay
 from crossfoot.books.store import Book
 from crossfoot.cli.loading import load_app, load_function
 from crossfoot.cli.options import Archive, Color, Database, Json
@@ -22,17 +21,17 @@ from crossfoot.cli.output import Output, When, note, print_json
 from crossfoot.cli.reading import Progress, catch_up, reading
 from crossfoot.cli.replay_dry_run import rehearsed, show_dry_run
 from crossfoot.cli.replay_pages import show_replays, show_report
+from crossfoot.cli.replay_selecting import selection
 from crossfoot.cli.who import typist
-from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
 from crossfoot.outcomes.brought_back import look
+from crossfoot.recover.phrases import span
 from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.planning import Asked, found
 from crossfoot.recover.replay.planning import plan as plan_replay
 from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
 from crossfoot.recover.replay.running import HOLD_SECONDS, Runner
-from crossfoot.recover.replay.selection import Selection
 
 app = typer.Typer(help="Bring back what came to nothing: plan it, and run it in stages.", add_completion=False)
 
@@ -48,8 +47,8 @@ Horizon = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="refuse what was published longer ago: its operation key may be forgotten; the book forgets none unless somebody "
-        "removes them",
+        help="refuse what was published longer ago: its operation key may be forgotten; crossfoot close forgets keys past the setting "
+        "horizon, 90 days",
         show_default=False,
     ),
 ]
@@ -60,12 +59,16 @@ def plan(
     target: Target,
     why: Annotated[str, typer.Option("--why", "-w", metavar="TEXT", help="why it is done; the book keeps it")],
     fate: Annotated[list[str] | None, typer.Option(metavar="FATE", help="how it ended; dead unless given")] = None,
-    cause: Annotated[list[str] | None, typer.Option(metavar="CAUSE", help="only of this cause, by fingerprint")] = None,
+    cause: Annotated[
+        list[str] | None, typer.Option(metavar="CAUSE", help="only of this cause: its fingerprint, or how that begins")
+    ] = None,
     type_: Annotated[
         list[str] | None, typer.Option("--type", metavar="TYPE", help="only messages of this type")
     ] = None,
     subject: Annotated[list[str] | None, typer.Option(metavar="SUBJECT", help="only of this subject")] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="only what ended then or later (ISO 8601)")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="only what ended then or later: 2h ago, or 2026-11-23T08:00Z")
+    ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="only what ended then or before")] = None,
     ids: Annotated[
         Path | None, typer.Option(metavar="FILE", help="instead of all that, ids, one a line; - for stdin")
@@ -91,10 +94,12 @@ def plan(
     """
     if not why.strip():
         raise UsageError("--why is empty: write why they are brought back, for whoever asks the book later")
-    chosen = _selection(fate, cause, type_, subject, since, until, ids)
+    chosen = selection(fate, cause, type_, subject, since, until, ids)
     mend = load_function(transform) if transform is not None else None
     service = load_app(target)
-    asked = Asked(selection=chosen, by=by or typist(), why=why.strip(), horizon=horizon, transform=mend)
+    asked = Asked(
+        selection=chosen, by=by or typist(), why=why.strip(), horizon=horizon, transform=mend, mends=transform
+    )
     past = past_of(service.book.path, archive or service.settings.archive)
     number, unknown = anyio.run(_plan, service, asked, past)
     if past.unread:
@@ -172,7 +177,7 @@ def run(
     A stage begins when all of the one before it have settled, and what the book's expectations say of them has come. It aborts by
     itself when a bound is passed, and can be paused and aborted from elsewhere. Workers of the service must run: they do the work.
 
-    Exits with 1 when it was paused or aborted, or when a member ended badly.
+    Exits with 1 when it was paused or aborted, or when a member ended badly. Interrupted, it is paused.
     """
     policy = Policy(
         canary=canary, stage=stage, rate=rate, window=window, live_slower=live_slower, max_errors=max_errors, max_again=max_again,
@@ -259,37 +264,6 @@ def list_replays(
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _selection(
-    fates: list[str] | None, causes: list[str] | None, types: list[str] | None, subjects: list[str] | None,
-    since: str | None, until: str | None, ids: Path | None,
-) -> Selection:  # fmt: skip
-    return Selection(
-        fates=tuple(fates or ("dead",)), causes=tuple(causes or ()), types=tuple(types or ()), subjects=tuple(subjects or ()),
-        since=_time("--since", since), until=_time("--until", until), ids=_ids(ids) if ids is not None else (),
-    )  # fmt: skip
-
-
-def _time(option: str, text: str | None) -> Micros | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {text!r} is no time: write it as in 2026-11-27T14:30Z or 2026-11-27") from error
-    return round((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() * SECOND)
-
-
-def _ids(file: Path) -> tuple[str, ...]:
-    try:
-        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"--ids {file} cannot be read: {error}") from error
-    named = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not named:
-        raise UsageError(f"--ids {file} names no message: one id a line")
-    return named
-
-
 async def _plan(service: Crossfoot, asked: Asked, past: Past) -> tuple[int, list[str]]:
     progress = Progress("planning", "members")
     try:
@@ -304,6 +278,9 @@ def _go_on(target: str, number: int, policy: Policy | None, horizon: float | Non
     service = load_app(target)
     progress = Progress("replay", "members")
 
+    if held := _held_by_another(service.book.path, number):
+        note(held)
+
     def watch(replay: Replay, stage: int, moved: int, on_their_way: int) -> None:
         progress(moved - on_their_way, max(1, replay.count))
 
@@ -317,9 +294,22 @@ def _go_on(target: str, number: int, policy: Policy | None, horizon: float | Non
 
     try:
         anyio.run(go_on)
+    except KeyboardInterrupt:
+        note(f"interrupted: replay {number} stands as follows")
     finally:
         progress.close()
     return service.book.path
+
+
+def _held_by_another(path: str, number: int) -> str:
+    """What to say before it is waited for, so that nobody sits before a silent command."""
+    now = time.time_ns() // 1000
+    with reading(path) as (connection, _):
+        replay = found(connection, number)
+    if replay.state != RUNNING or replay.until <= now:
+        return ""
+    who = (replay.claim or "").rpartition(":")[0]
+    return f"replay {number} is run by {who}: waiting {span(replay.until - now)} for whether that one is still alive"
 
 
 def _halt(number: int, state: str, reason: str, by: str | None, db: str | None, as_json: bool) -> None:
@@ -343,7 +333,10 @@ def _report_of(db: str | None, number: int) -> Report:
             note(f"not everything could be posted, so what became of members may be told as it was: {behind}")
         with connection.snapshot():
             past = past_of(path, settings.load(database=db).archive)
-            return report(connection, found(connection, number), time.time_ns() // 1000, look, past)
+            told = report(connection, found(connection, number), time.time_ns() // 1000, look, past)
+    if past.unread and not told.unchanged:
+        note(past.unread)
+    return told
 
 
 def _show(told: Report, as_json: bool, color: When, target: str | None, *, db: str | None = None) -> None:

@@ -82,6 +82,21 @@ class Past:
                     break
         return self._known[key][1] if key in self._known else None
 
+    def with_keys(self, keys: Collection[int]) -> dict[int, Story]:
+        """Messages by their keys, each as it was archived last.
+
+        Raises:
+            ArchiveBroken: a file that may hold some cannot be read.
+        """
+        wanted, found = set(keys), dict[int, Story]()
+        for seal in self._seals:
+            here = {key for key in wanted if seal.lowest <= key <= seal.highest}
+            for story in parquet.find(self._facts(seal), "key", here) if here else []:
+                self._remember(seal, story)
+                found[story.key] = story
+            wanted -= found.keys()
+        return found
+
     def seal_of(self, story: Story) -> Seal:
         """Where a story that was found lies."""
         return self._known[story.key][0]

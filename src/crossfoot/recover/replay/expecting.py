@@ -32,6 +32,7 @@ class Expecting:
         self._look = look
         self._waiting: dict[int, Proven] = {}
         self._counted: set[tuple[str, int]] = set()
+        self._forgiven: set[int] = set()
         self._next: Micros = 0
 
     def __len__(self) -> int:
@@ -40,6 +41,10 @@ class Expecting:
     def begin(self) -> None:
         """A new stage."""
         self._counted.clear()
+
+    def forgive(self, messages: Iterable[int]) -> None:
+        """What comes late of these is not counted: they had to wait while the replay was paused. What does not come at all is."""
+        self._forgiven.update(messages)
 
     def add(self, members: Iterable[Proven]) -> None:
         """They have ended."""
@@ -57,9 +62,11 @@ class Expecting:
             return
         found = self._look(connection, list(self._waiting.values()), now)
         for name, messages in found.breached.items():
-            fresh = {(name, message) for message in messages} - self._counted
-            self._counted |= fresh
+            late = set(found.late.get(name, ()))
+            fresh = {message for message in messages if (name, message) not in self._counted} - (late & self._forgiven)
+            self._counted.update((name, message) for message in fresh)
             tally.breached[name] = tally.breached.get(name, 0) + len(fresh)
+            tally.late[name] = tally.late.get(name, 0) + len(fresh & late)
         self._waiting = {message: self._waiting[message] for message in found.waiting}
         self._next = now + AGAIN
 
@@ -67,10 +74,15 @@ class Expecting:
 def of_stage(connection: Connection, number: int, stage: int) -> list[Proven]:
     """Members of a stage that ended well, for a runner that goes on with it: all of them are judged again."""
     rows = connection.execute(replays.PROVEN_OF_STAGE, (number, stage)).fetchall()
-    return [Proven(message, at, Fate(fate)) for message, at, fate in rows]
+    return [Proven(message, at, Fate(fate), ended_at) for message, at, fate, ended_at in rows]
 
 
-def outlook(connection: Connection, number: int, look: Look, now: Micros) -> Outlook:
-    """How all members that were moved and took effect stand to what is expected of them. Within the caller's read transaction."""
+def outlook(connection: Connection, number: int, look: Look, now: Micros, archived: Sequence[Proven] = ()) -> Outlook:
+    """How all members that were moved and took effect stand to what is expected of them. Within the caller's read transaction.
+
+    Args:
+        archived: those that lie in the archive.
+    """
     rows = connection.execute(replays.PROVEN_NOW, (number,)).fetchall()
-    return look(connection, [Proven(message, at, Fate(fate)) for message, at, fate in rows], now)
+    here = [Proven(message, at, Fate(fate), ended_at) for message, at, fate, ended_at in rows]
+    return look(connection, [*here, *archived], now)

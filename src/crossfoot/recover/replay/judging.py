@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from crossfoot.books.cause import cause_of
 from crossfoot.books.replays import (
     EARLY,
     NO_HANDLER,
@@ -16,6 +17,7 @@ from crossfoot.books.replays import (
     READY,
     SCHEMA,
     STALE,
+    UNMENDABLE,
     Candidate,
 )
 from crossfoot.clock import Micros
@@ -105,7 +107,10 @@ def judge(
         return Verdict(SCHEMA, str(error))
     after = None
     if transform is not None:
-        message, after = _mended(message, body, transform)
+        mended = _mended(message, body, transform)
+        if isinstance(mended, Verdict):
+            return mended
+        message, after = mended
     if message.expirytime is not None and message.expirytime <= now:
         return Verdict(OUT_OF_TIME, "its expirytime has passed, and it would expire again", after)
     try:
@@ -125,8 +130,17 @@ def _needs_reading(candidate: Candidate, body: bytes, handler: Handler) -> bool:
     )  # fmt: skip
 
 
-def _mended(message: Message, body: bytes, transform: Transform) -> tuple[Message, bytes | None]:
-    made = transform(message)
+def _mended(message: Message, body: bytes, transform: Transform) -> tuple[Message, bytes | None] | Verdict:
+    """What it will carry; or that it cannot be mended, and why: one message of many is no reason to plan none of them.
+
+    Raises:
+        UsageError: the function is none that mends: it gave something else, or touched what names the message.
+    """
+    try:
+        made = transform(message)
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything, of which only kind and line are told
+        where = cause_of(error).raised
+        return Verdict(UNMENDABLE, f"the transformation raised {type(error).__name__}{f' at {where}' if where else ''}")
     if not isinstance(made, Message):
         raise UsageError(
             f"the transformation gave a {type(made).__name__} for {message.key}: return the message, mended"
@@ -136,5 +150,8 @@ def _mended(message: Message, body: bytes, transform: Transform) -> tuple[Messag
             raise UsageError(
                 f"the transformation changed {name} of {message.key}: it may mend what a message carries, and not what names it"
             )
-    encoded = encode(made)
+    try:
+        encoded = encode(made)
+    except EnvelopeInvalid as error:
+        return Verdict(UNMENDABLE, f"what the transformation made of it cannot be sent: {error}")
     return made, None if encoded == body else encoded

@@ -1,12 +1,14 @@
 """Planning a replay: its members and their classes, written to the book in parts.
 
 Each part is read and judged first, and then written in one short transaction, so that live traffic waits for milliseconds. A plan
-that was not finished is not run: only the last part freezes the membership.
+that was not finished is not run: only the last part freezes the membership. One that fails takes away what it has written; a planner
+that is killed leaves a plan that can be aborted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio.to_thread
@@ -32,13 +34,13 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
 from crossfoot.effects.in_order import line_of
-from crossfoot.errors import EnvelopeInvalid, ReplayRefused
+from crossfoot.errors import DatabaseUnavailable, EnvelopeInvalid, ReplayRefused
 from crossfoot.message import decode
 from crossfoot.queues.queue import Queue
 from crossfoot.recover.replay import archived
 from crossfoot.recover.replay.archived import Completed, Ended
 from crossfoot.recover.replay.judging import Transform, Turns, Verdict, judge
-from crossfoot.recover.replay.selection import Selection, select
+from crossfoot.recover.replay.selection import Selection, select, with_whole_causes
 from crossfoot.worker.registry import Registry
 
 PART = 5_000
@@ -53,6 +55,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         by, why: who wants it, and why; the book keeps both.
         horizon, transform: see `Planner`.
+        mends: the transformation's name, which the book keeps.
     """
 
     selection: Selection
@@ -60,6 +63,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     horizon: float | None = None
     transform: Transform | None = None
+    mends: str | None = None
 
 
 async def plan(
@@ -82,18 +86,19 @@ async def plan(
         QueueUnavailable: the book does not keep what messages carry, and the dead letters cannot be read.
     """
 
-    def find() -> tuple[list[int], list[str], set[str], dict[str, Ended]]:
+    def find() -> tuple[Asked, list[int], list[str], set[str], dict[str, Ended]]:
         book.open()
         post_all(book)
         with book.reading() as connection, connection.snapshot():
-            keys, unknown = select(connection, queue.name, asked.selection)
+            whole = replace(asked, selection=with_whole_causes(connection, asked.selection))
+            keys, unknown = select(connection, queue.name, whole.selection)
             lacking = connection.execute(replays.LACKING, {"keys": keys_text(keys)}).fetchall()
             if past is not None:
                 past.renew(connection)
             ended = archived.named(connection, past, unknown, queue.name) if past is not None else {}
-        return keys, [id_ for id_ in unknown if id_ not in ended], {str(name) for (name,) in lacking}, ended
+        return whole, keys, [id_ for id_ in unknown if id_ not in ended], {str(name) for (name,) in lacking}, ended
 
-    keys, unknown, lacking, ended = await anyio.to_thread.run_sync(find)
+    asked, keys, unknown, lacking, ended = await anyio.to_thread.run_sync(find)
     bodies = await _bodies(queue, lacking) if lacking else {}
     planner = Planner(
         book, queue.name, registry, horizon=asked.horizon, transform=asked.transform, bodies=bodies, past=past,
@@ -144,23 +149,30 @@ class Planner:
         """Write the plan for these messages, and those in the archive. Returns the replay's number.
 
         Raises:
-            ReplayRefused: there is nothing to plan.
+            ReplayRefused: there is nothing to plan, or it was aborted meanwhile.
             ArchiveBroken: the archive may hold the operation of one, and cannot be read.
+            UsageError: the transformation is none.
         """
         if not keys and not ended:
             raise ReplayRefused(
                 f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
                 "--by-cause shows what there is"
             )
-        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept(asked.horizon))
+        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept(asked.horizon, asked.mends))
         number = int(self._book.write(lambda connection: connection.execute(replays.ADD, row).fetchone()[0]))
-        for first in range(0, len(keys), PART):
-            self._part(number, keys[first : first + PART])
-            progress(min(first + PART, len(keys)), len(keys))
-            reach(Boundary.PLANNING_REPLAY)
-        for first in range(0, len(ended), PART):
-            self._leave(number, ended[first : first + PART])
-        self._book.write(lambda connection: self._freeze(connection, number))
+        try:
+            for first in range(0, len(keys), PART):
+                self._part(number, keys[first : first + PART])
+                progress(min(first + PART, len(keys)), len(keys))
+                reach(Boundary.PLANNING_REPLAY)
+            for first in range(0, len(ended), PART):
+                self._leave(number, ended[first : first + PART])
+            self._book.write(lambda connection: self._freeze(connection, number))
+        except BaseException:
+            with suppress(DatabaseUnavailable):  # then it stays, and can be aborted
+                drop_members(self._book, number)
+                self._book.write(lambda connection: connection.execute(replays.DROP_PLAN, (number,)))
+            raise
         return number
 
     def _leave(self, number: int, ended: Sequence[Ended]) -> None:
@@ -168,7 +180,12 @@ class Planner:
         rows = [
             (number, story.key, verdict.class_, verdict.reason, story.row[15], story.row[13]) for story, verdict in ended
         ]  # fmt: skip
-        self._book.write(lambda connection: connection.executemany(replays.ADD_ARCHIVED, rows))
+
+        def write(connection: Connection) -> None:
+            _hold(connection, number)
+            connection.executemany(replays.ADD_ARCHIVED, rows)
+
+        self._book.write(write)
 
     def _part(self, number: int, keys: Sequence[int]) -> None:
         asked: dict[str, Any] = {"replay": number, "keys": keys_text(keys), "horizon": self._before}
@@ -186,6 +203,7 @@ class Planner:
         ]  # fmt: skip
 
         def write(connection: Connection) -> None:
+            _hold(connection, number)
             connection.execute(replays.ADD_MEMBERS, asked)
             for statement in CLASSIFY:
                 connection.execute(statement, asked)
@@ -242,8 +260,26 @@ class Planner:
             self._turns.learn({(name, subject): int(last) for subject, last in rows})
 
     def _freeze(self, connection: Connection, number: int) -> None:
+        _hold(connection, number)
         connection.execute(replays.LEAVE, (number,))
         connection.execute(replays.FREEZE, (PLANNED, *membership(connection, number), number))
+
+
+def _hold(connection: Connection, number: int) -> None:
+    """Within the caller's transaction.
+
+    Raises:
+        ReplayRefused: somebody has aborted it meanwhile.
+    """
+    if connection.execute(replays.STILL_PLANNING, (number,)).rowcount != 1:
+        raise ReplayRefused(f"replay {number} was aborted while it was planned: nothing of it is kept")
+
+
+def drop_members(book: Book, number: int) -> None:
+    """Those of a plan that will not be. In parts, so that live traffic does not wait."""
+    asked = {"replay": number, "limit": PART}
+    while book.write(lambda connection: connection.execute(replays.DROP_MEMBERS, asked).rowcount) == PART:
+        pass
 
 
 def found(connection: Connection, number: int) -> Replay:

@@ -63,6 +63,7 @@ class Tally(msgspec.Struct):
         bad: those that ended badly.
         again: by cause, those that failed of what they had died of before.
         breached: by expectation, those that took effect, and of which what is expected did not come in time.
+        late: of these, those for which it came later.
         slowest: the longest from move to end, or until now.
     """
 
@@ -70,6 +71,7 @@ class Tally(msgspec.Struct):
     bad: int = 0
     again: dict[str, int] = {}
     breached: dict[str, int] = {}
+    late: dict[str, int] = {}
     slowest: Micros = 0
 
 
@@ -83,10 +85,21 @@ def reason_to_abort(policy: Policy, stage: int, tally: Tally) -> str | None:
         if count > policy.max_again * size:
             return f"stage {stage}: {count:,} of {tally.moved:,} failed again of cause {cause}, of which they had died: it is not mended"
     for name, count in sorted(tally.breached.items(), key=lambda item: -item[1]):
-        if count > policy.max_breaches * size:
-            return (
-                f"stage {stage}: {count:,} of {tally.moved:,} took effect without what {name!r} expects of them in time"
-            )
+        late = tally.late.get(name, 0)
+        if count - late > policy.max_breaches * size:
+            more = f"; for {late:,} it came late" if late else ""
+            return f"stage {stage}: {count - late:,} of {tally.moved:,} took effect without what {name!r} expects of them in time{more}"
     if policy.max_latency is not None and tally.slowest > policy.max_latency * SECOND:
         return f"stage {stage}: one took {tally.slowest / SECOND:.1f} s, more than {policy.max_latency:g} s"
+    return None
+
+
+def reason_to_pause(policy: Policy, stage: int, tally: Tally) -> str | None:
+    """Why a replay is to wait for somebody, who may go on with it: what is expected came, and too late. `None` when it may go on."""
+    for name, count in sorted(tally.breached.items(), key=lambda item: -item[1]):
+        if count > policy.max_breaches * policy.size_of(stage):
+            return (
+                f"stage {stage}: for {tally.late.get(name, 0):,} of {tally.moved:,} what {name!r} expects of them came, but later than it "
+                "says, counted from their move: where they had to wait for a worker, go on; see why otherwise"
+            )
     return None

@@ -18,6 +18,7 @@ import msgspec
 from crossfoot.books import replays
 from crossfoot.books.cause import cause_of
 from crossfoot.books.entry import RANKS, Kind
+from crossfoot.books.membership import membership
 from crossfoot.books.replays import ABORTED, FINISHED, PLANNING, Member
 from crossfoot.books.store import Book
 from crossfoot.effects.databases.session import AsyncSession, Database, Session
@@ -199,6 +200,7 @@ class Rehearsal:
         with self._book.reading() as connection:
             replay = found(connection, number)
             (count,) = connection.execute(replays.COUNT_READY, (number,)).fetchone()
+            members = membership(connection, number)
         if replay.queue != self._queue:
             raise ReplayRefused(
                 f"replay {number} is of queue {replay.queue}, and this service works queue {self._queue}: name the service whose "
@@ -208,6 +210,11 @@ class Rehearsal:
             raise ReplayRefused(
                 f"replay {number} is {replay.state}, and none of its members is still to be moved and expected to settle: there is "
                 "nothing to try; crossfoot replay show says what became of them"
+            )
+        if members != (replay.count, replay.d0, replay.d1):
+            raise ReplayRefused(
+                f"replay {number} was planned with {replay.count:,} members, and {members[0]:,} of them are left: the others have ended "
+                "and lie in the archive, or were removed; it is not run, so there is nothing to try; plan it again"
             )
         return int(count) if self._most is None else min(int(count), self._most)
 

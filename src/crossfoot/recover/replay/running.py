@@ -37,7 +37,7 @@ from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
 from crossfoot.recover.replay.pacing import Budget
 from crossfoot.recover.replay.planning import found
-from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
+from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort, reason_to_pause
 from crossfoot.recover.replay.watching import End, Outstanding, of_stage, write_ends
 from crossfoot.recover.replay.yielding import Yielding
 
@@ -89,6 +89,7 @@ class Runner:
         self._after = 0
         self._moved = 0
         self._letters = 0
+        self._was_paused = False
 
     async def run(self) -> Replay:
         """Until it is finished, or stopped by itself or by somebody. Returns it as it stands then.
@@ -133,11 +134,12 @@ class Runner:
         return replay
 
     def _claimed(self) -> bool:
-        now = self._book.clock.now()
-        if self._asked is None and (kept_policy := self._read().policy) is not None:
-            self._policy = msgspec.json.decode(kept_policy, type=Policy)
-        kept = msgspec.json.encode(self._policy).decode()
+        now, before = self._book.clock.now(), self._read()
+        if self._asked is None and before.policy is not None:
+            self._policy = msgspec.json.decode(before.policy, type=Policy)
+        kept = msgspec.json.encode({**msgspec.structs.asdict(self._policy), "hold": self._hold_for}).decode()
         row = (self._claim, now + micros(self._hold_for), kept, now, self._number, now)
+        self._was_paused = before.state == PAUSED
         return self._book.write(lambda connection: connection.execute(replays.CLAIM, row).rowcount == 1)
 
     def _check(self, replay: Replay) -> None:
@@ -151,7 +153,7 @@ class Runner:
         if members != (replay.count, replay.d0, replay.d1):
             raise ReplayRefused(
                 f"replay {replay.number} was planned with {replay.count:,} members, and there are others now ({members[0]:,}): "
-                "somebody has changed them, or removed messages; plan it again"
+                "somebody has changed them or removed messages, or some have ended and lie in the archive; plan it again"
             )
         if self._horizon is None:
             self._horizon = msgspec.json.decode(replay.selection).get("horizon")
@@ -205,6 +207,8 @@ class Runner:
         stage = max(1, replay.stage)
         taken, tally, proven = await anyio.to_thread.run_sync(self._begun, stage)
         self._expecting.add(proven)
+        if self._was_paused:
+            self._expecting.forgive({*(one.message for one in proven), *self._outstanding.members})
         tally.moved += len(self._outstanding)
         self._outstanding.tally = tally
         while True:
@@ -240,6 +244,9 @@ class Runner:
             if reason := reason_to_abort(policy, stage, self._outstanding.tally):
                 await self._forget()
                 await self._stop(ABORTED, reason)
+                raise Halted
+            if reason := reason_to_pause(policy, stage, self._outstanding.tally):
+                await self._stop(PAUSED, reason)
                 raise Halted
             room = min(size - taken, self._yielding.window(policy.window) - len(self._outstanding), MOST_MOVED)
             if left and room > 0 and (count := spent.take(room, self._yielding.share)):

@@ -13,7 +13,8 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.identity import CAME_TO_NOTHING
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
-from crossfoot.errors import UsageError
+from crossfoot.errors import ReplayRefused, UsageError
+from crossfoot.recover.phrases import moment, stamp
 
 FATES = {fate.label: fate for fate in CAME_TO_NOTHING}
 """What can be selected by fate: messages that came to nothing."""
@@ -60,13 +61,80 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         parts = [" or ".join(self.fates)]
         for name, values in (("cause", self.causes), ("type", self.types), ("subject", self.subjects)):
             parts += [f"{name} {' or '.join(values)}"] if values else []
+        for name, at in (("since", self.since), ("until", self.until)):
+            parts += [f"{name} {moment(at)}"] if at is not None else []
         return ", ".join(parts)
 
-    def kept(self, horizon: float | None = None) -> str:
-        """As the book keeps it, with the horizon of the plan. Ids are not repeated there: they are the members."""
+    def kept(self, horizon: float | None = None, mends: str | None = None) -> str:
+        """As the book keeps it, with the plan's horizon and what mends payloads. Ids are not repeated there: they are the members."""
         document: dict[str, Any] = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
         document["horizon"] = horizon
+        document["transform"] = mends
         return msgspec.json.encode(document).decode()
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A selection as the book has kept it, with the same fields whatever was asked for.
+
+    Attributes:
+        since, until: RFC 3339.
+        ids: how many were named; 0 where the other conditions say which messages are meant.
+        horizon: seconds, as `--horizon` stated it; `transform`: what mends payloads.
+    """
+
+    fates: tuple[str, ...]
+    causes: tuple[str, ...]
+    types: tuple[str, ...]
+    subjects: tuple[str, ...]
+    since: str | None
+    until: str | None
+    ids: int
+    horizon: float | None
+    transform: str | None
+
+
+def as_told(kept: str) -> Told:
+    """What `Selection.kept` made."""
+    document = msgspec.json.decode(kept)
+    ids, horizon = document.pop("ids", 0), document.pop("horizon", None)
+    count, mends = ids if isinstance(ids, int) else len(ids), document.pop("transform", None)
+    if count:
+        document = {"fates": []}
+    one = msgspec.convert({"fates": (), **document}, _Kept)
+    return Told(
+        fates=one.fates, causes=one.causes, types=one.types, subjects=one.subjects,
+        since=None if one.since is None else stamp(one.since), until=None if one.until is None else stamp(one.until),
+        ids=count, horizon=horizon, transform=mends,
+    )  # fmt: skip
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    fates: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+    since: Micros | None = None
+    until: Micros | None = None
+
+
+def with_whole_causes(connection: Connection, selection: Selection) -> Selection:
+    """With each cause by its whole fingerprint, of which the beginning is enough.
+
+    Raises:
+        ReplayRefused: no cause begins so.
+        UsageError: several do.
+    """
+    whole = []
+    for cause in selection.causes:
+        found = [one for (one,) in connection.execute(replays.CAUSES_LIKE, (f"{cause}%",))] if cause.isalnum() else []
+        if not found:
+            raise ReplayRefused(
+                f"no cause begins with {cause!r}: there is nothing to replay; crossfoot causes shows those that there are"
+            )
+        if len(found) > 1 and cause not in found:
+            raise UsageError(f"several causes begin with {cause!r} ({', '.join(found[:3])}): write more of it")
+        whole.append(cause if cause in found else found[0])
+    return msgspec.structs.replace(selection, causes=tuple(whole))
 
 
 def select(connection: Connection, queue: str, selection: Selection) -> tuple[list[int], list[str]]:

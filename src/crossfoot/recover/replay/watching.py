@@ -33,7 +33,7 @@ class Outstanding:
 
     def __init__(self) -> None:
         self.members: dict[int, Moved] = {}
-        self.tally = Tally(again={}, breached={})
+        self.tally = Tally(again={}, breached={}, late={})
         self._again: set[int] = set()
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Outstanding:
 
     def begin(self) -> None:
         """A new stage."""
-        self.tally = Tally(again={}, breached={})
+        self.tally = Tally(again={}, breached={}, late={})
         self._again.clear()
 
     def add(self, moved: Iterable[Moved]) -> None:
@@ -72,7 +72,7 @@ class Outstanding:
         gone = []
         for end in ends:
             member = self.members.pop(end.message)
-            gone.append(Proven(end.message, member.moved_at, end.fate))
+            gone.append(Proven(end.message, member.moved_at, end.fate, end.at))
             self.tally.bad += end.fate in CAME_TO_NOTHING
             self.tally.slowest = max(self.tally.slowest, end.at - member.moved_at)
         return gone
@@ -104,7 +104,7 @@ def write_ends(connection: Connection, number: int, ends: Iterable[End]) -> None
 
 def of_stage(connection: Connection, number: int, stage: int) -> tuple[int, Tally]:
     """Members of a stage that were looked at so far, and how those that ended did: for a runner that goes on with it."""
-    tally = Tally(again={}, breached={})
+    tally = Tally(again={}, breached={}, late={})
     taken = 0
     for state, ended, count, slowest in connection.execute(replays.OF_STAGE, (number, stage)):
         taken += count
