@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import jsonschema
 import pytest
 
 from tests.acceptance.pages import ROOT
-from tests.acceptance.shell import crossfoot
+from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, wait_until
 
 SCHEMA = json.loads((ROOT / "src/crossfoot/cli/schemas/replay.json").read_text(encoding="utf-8"))
 DRY_RUN = json.loads((ROOT / "src/crossfoot/cli/schemas/replay-dry-run.json").read_text(encoding="utf-8"))
@@ -38,6 +41,12 @@ def charge(message, tx):
 def double(message):
     import msgspec
     return msgspec.structs.replace(message, data={"amount": 2 * message.data["amount"]})
+
+
+def odd(message):
+    if message.id == "m1":
+        raise KeyError("amount")
+    return double(message)
 """
 
 
@@ -154,6 +163,75 @@ def test_a_dry_run_says_what_handlers_would_do_and_leaves_the_file_as_it_was(fol
     assert "was really called" in page
     crossfoot(folder, "replay", "dry-run", "pay:app", "1", code=9, BANK="deadly")
     assert contents(folder) == before
+
+
+def test_a_plan_says_what_mends_payloads_what_it_shares_and_what_cannot_be_mended(folder: Path) -> None:
+    first = asked(folder, "plan", "pay:app", "--why", "the bank is back", "--since", "2h")
+    second = asked(folder, "plan", "pay:app", "--why", "half was asked for", "--transform", "pay:odd")
+    page = crossfoot(folder, "replay", "show", "2", "--db", "pay.db").stdout
+
+    assert (first["selection"]["ids"], first["selection"]["fates"]) == (0, ["dead"])
+    assert first["selection"]["since"].endswith("Z")
+    assert (second["selection"]["transform"], second["mended"]) == ("pay:odd", 2)
+    assert second["shared"] == [{"replay": 1, "state": "planned", "count": 2}]
+    assert second["ids"] == {"cannot be mended": ["m1"]}
+    assert "payloads are mended by pay:odd: 2 members" in page
+    assert "2 members are of replay 1, too, which is planned" in page
+    assert "the transformation raised KeyError at pay.py:" in page
+
+
+def test_what_was_stopped_says_how_to_go_on_with_what_is_left(folder: Path) -> None:
+    asked(folder, "plan", "pay:app", "--why", "the bank is back")
+    asked(folder, "abort", "1", "--db", "pay.db")
+
+    page = crossfoot(folder, "replay", "show", "1", "--db", "pay.db", code=1).stdout
+
+    assert "plan another one for what is left" in page
+    assert "dead list" not in page
+    asked(folder, "plan", "pay:app", "--why", "the bank is back")
+    change(folder, "UPDATE crossfoot_replays SET state = 'planning', count = 0, d0 = 0, d1 = 0 WHERE number = 2")
+    page = crossfoot(folder, "replay", "show", "2", "--db", "pay.db", code=1).stdout
+    assert "crossfoot replay abort 2" in page
+    assert asked(folder, "abort", "2", "--db", "pay.db")["state"] == "aborted"
+
+
+def test_a_runner_that_died_is_told_and_who_goes_on_is_told_to_wait(folder: Path) -> None:
+    asked(folder, "plan", "pay:app", "--why", "the bank is back")
+    ran = "UPDATE crossfoot_replays SET state = 'running', claim = 'bank-7:4711:abc', policy = '{{}}', until = {}"
+    now = time.time_ns() // 1000
+    change(folder, ran.format(now + 60_000_000))
+    told = asked(folder, "show", "1", "--db", "pay.db")
+    assert (told["runner"], told["runner_gone"]) == ("bank-7:4711", False)
+    assert told["runner_seen_at"].endswith("Z")
+    waits = crossfoot(folder, "replay", "run", "pay:app", "1", "--hold", "0.1", code=2)
+    assert "replay 1 is run by bank-7:4711: waiting" in waits.stderr
+
+    change(folder, ran.format(now - 60_000_000))
+    gone = crossfoot(folder, "replay", "show", "1", "--db", "pay.db", code=1).stdout
+
+    assert "run by bank-7:4711, whose last sign of life was" in gone
+    assert "its runner has died" in gone
+    assert "crossfoot replay resume MODULE:NAME 1" in gone
+    assert "replay pause" not in gone
+
+
+def test_who_interrupts_a_run_is_told_that_it_is_paused(folder: Path) -> None:
+    asked(folder, "plan", "pay:app", "--why", "the bank is back")
+    command = [str(BIN / "crossfoot"), "replay", "run", "pay:app", "1"]
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=-1, stderr=-1, text=True) as process:
+        wait_until(folder / "pay.db", "SELECT 1 FROM crossfoot_replay_members WHERE state = 'moved'")
+        process.send_signal(signal.SIGINT)
+        page, complaint = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "REPLAY 1 PAUSED" in page
+    assert "crossfoot replay resume pay:app 1" in page
+    assert "interrupted" in complaint
+
+
+def change(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "pay.db")) as connection, connection:
+        connection.execute(statement)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import msgspec
 import pytest
 
 from crossfoot.books import replays
@@ -16,8 +17,12 @@ from crossfoot.books.archive.past import Past, past_of
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import FINISHED
 from crossfoot.clock import SECOND
+from crossfoot.errors import ReplayRefused
+from crossfoot.outcomes.brought_back import look
+from crossfoot.outcomes.evaluating import evaluate
 from crossfoot.recover.replay.planning import Asked, found, plan
 from crossfoot.recover.replay.policy import Policy
+from crossfoot.recover.replay.rehearsing import Rehearsal
 from crossfoot.recover.replay.report import Report, report
 from crossfoot.recover.replay.running import Runner
 from crossfoot.recover.replay.selection import Selection
@@ -65,7 +70,7 @@ class Ward:
         def read() -> Report:
             post_all(self.clinic.app.book)
             with self.clinic.app.book.reading() as connection, connection.snapshot():
-                return report(connection, found(connection, number), past=self.past)
+                return report(connection, found(connection, number), self.clinic.app.clock.now(), look, self.past)
 
         return await anyio.to_thread.run_sync(read)
 
@@ -178,3 +183,57 @@ async def test_a_member_on_its_way_stays_in_the_book_until_the_replay_has_seen_i
     assert (await Runner(clinic.app.book, clinic.app.queue, planned.number, QUICK).run()).state == FINISHED
     assert (await ward.close()).pruned == 2
     assert (await ward.report(planned.number)).ended == {"settled": 1}
+
+
+async def test_a_replay_that_failed_is_shown_as_before_when_another_one_settled_its_members_and_they_are_archived(
+    ward: Ward,
+) -> None:
+    clinic = ward.clinic
+    clinic.app.expect("case.billed", after="case.released", within="0.3s", by="message")
+    await clinic.kill("case.released", *(f"case-{number}" for number in range(6)))
+    first, _ = await ward.plan()
+    assert (await clinic.run(first.number)).state == replays.ABORTED
+    clinic.broken.clear()
+    clinic.forgetful.add("case.released")
+    second, _ = await ward.plan()
+    assert (await clinic.run(second.number, msgspec.structs.replace(QUICK, max_breaches=1.0))).state == FINISHED
+    await eventually_evaluated(clinic)
+    before = [await ward.report(number) for number in (first.number, second.number)]
+    assert before[0].failing
+    assert before[0].ended == {"settled": before[0].moved}
+    assert before[0].breached == {EXPECTED: before[0].moved}
+    assert before[1].breached == {EXPECTED: 6}
+
+    assert (await ward.close()).pruned >= 6
+
+    after = [await ward.report(number) for number in (first.number, second.number)]
+    assert after[1] == before[1]
+    assert after[0] == msgspec.structs.replace(before[0], archived=before[0].waiting)
+
+
+async def test_a_plan_whose_members_are_archived_is_told_and_neither_run_nor_tried(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1", "case-2")
+    clinic.broken.clear()
+    left, _ = await ward.plan()
+    other, _ = await ward.plan()
+    await clinic.run(other.number)
+
+    assert (await ward.close()).pruned == 2
+
+    told = await ward.report(left.number)
+    assert (told.waiting, told.archived, told.unchanged, told.runs, told.well) == (2, 2, True, False, False)
+    assert told.classes == left.classes
+    app = clinic.app
+    with pytest.raises(ReplayRefused, match="lie in the archive"):
+        await clinic.run(left.number, work=False)
+    with pytest.raises(ReplayRefused, match="nothing to try"):
+        await Rehearsal(app.book, app.queue.name, app.registry, app.database, rate=10_000.0).run(left.number)
+
+
+EXPECTED = "case.billed after case.released"
+
+
+async def eventually_evaluated(clinic: Clinic) -> None:
+    """Until all that the book has is looked at for what is expected of it."""
+    await anyio.to_thread.run_sync(evaluate, clinic.app.book)

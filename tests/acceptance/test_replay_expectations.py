@@ -115,3 +115,58 @@ async def test_a_runner_that_takes_over_judges_what_has_ended_before_it(clinic: 
 
     assert (replay.state, replay.stage) == (ABORTED, 1)
     assert len(clinic.service.effects) == 2
+
+
+async def test_members_that_waited_for_a_worker_while_it_was_paused_may_be_late(clinic: Clinic) -> None:
+    clinic.app.expect("case.billed", after="case.released", within="0.2s", by="subject")
+    await clinic.kill("case.released", *cases(2))
+    clinic.broken.clear()
+    number = await clinic.plan()
+    paused = await clinic.run(number, msgspec.structs.replace(QUICK, patience=0.4), work=False)
+    assert (paused.state, paused.stage) == (PAUSED, 1)
+
+    replay = await clinic.run(number)
+
+    assert replay.state == FINISHED
+    told = await clinic.report(number)
+    assert (told.breached, told.late) == ({EXPECTED: 2}, {EXPECTED: 2})
+
+
+async def test_what_comes_late_pauses_it_and_whoever_goes_on_is_not_asked_again(clinic: Clinic) -> None:
+    clinic.app.expect("case.billed", after="case.released", within="0.3s", by="message")
+    await clinic.kill("case.released", *cases(2))
+    clinic.broken.clear()
+    number = await clinic.plan()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work_later, clinic)
+        replay = await clinic.run(number, work=False)
+
+    assert replay.state == PAUSED
+    assert EXPECTED in (replay.note or "")
+    assert "came, but later" in (replay.note or "")
+    assert (await clinic.run(number)).state == FINISHED
+    told = await clinic.report(number)
+    assert (told.breached, told.late) == ({EXPECTED: 2}, {EXPECTED: 2})
+
+
+async def test_what_never_comes_aborts_also_where_members_had_to_wait(clinic: Clinic) -> None:
+    clinic.app.expect("case.billed", after="case.released", within="0.3s", by="message")
+    await clinic.kill("case.released", *cases(2))
+    clinic.broken.clear()
+    clinic.forgetful.add("case.released")
+    number = await clinic.plan()
+    paused = await clinic.run(number, msgspec.structs.replace(QUICK, patience=0.4), work=False)
+    assert paused.state == PAUSED
+
+    replay = await clinic.run(number)
+
+    assert replay.state == ABORTED
+    assert "without what" in (replay.note or "")
+    told = await clinic.report(number)
+    assert (told.breached, told.late) == ({EXPECTED: 2}, {})
+
+
+async def work_later(clinic: Clinic) -> None:
+    await anyio.sleep(1.0)
+    await clinic.service.work(attempts=1)

@@ -15,6 +15,7 @@ from crossfoot.books.replays import (
     READY,
     SCHEMA,
     STALE,
+    UNMENDABLE,
     Candidate,
 )
 from crossfoot.clock import SECOND
@@ -25,8 +26,8 @@ from crossfoot.errors import UsageError
 from crossfoot.message import Message, decode, encode
 from crossfoot.payload import Payload
 from crossfoot.recover.replay.judging import Turns, Verdict, judge
-from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
-from crossfoot.recover.replay.selection import Selection
+from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort, reason_to_pause
+from crossfoot.recover.replay.selection import Selection, as_told
 from crossfoot.recover.replay.yielding import Yielding
 
 NOW = 1_000 * SECOND
@@ -94,6 +95,18 @@ class TestJudging:
         assert verdict.class_ == READY
         assert decode(verdict.after or b"").data == {"amount": 12}
 
+    def test_a_transformation_that_raises_refuses_this_one_message_and_its_words_are_not_told(self) -> None:
+        def mend(old: Message) -> Message:
+            return msgspec.structs.replace(old, data={"amount": int(old.data["amount"])})
+
+        verdict = judged(message(data={"amount": "secret"}), handler(payload=Case), transform=mend)
+
+        assert verdict.class_ == UNMENDABLE
+        assert "raised ValueError at tests/unit/test_replay.py:" in (verdict.reason or "")
+        assert "secret" not in (verdict.reason or "")
+        unsendable = judged(message(), handler(), transform=lambda old: msgspec.structs.replace(old, data=float("nan")))
+        assert unsendable.class_ == UNMENDABLE
+
     @pytest.mark.parametrize("name", ["id", "subject", "operation", "source", "type"])
     def test_a_transformation_may_not_touch_what_names_the_message(self, name: str) -> None:
         def touch(old: Message) -> Message:
@@ -131,6 +144,17 @@ class TestPolicy:
         assert "'billed'" in reason
         assert reason_to_abort(policy, 6, Tally(moved=320, breached={"billed": 16, "told": 16})) is None
         assert reason_to_abort(policy, 6, Tally(moved=320, breached={"billed": 17}))
+
+    def test_what_came_late_waits_for_somebody_and_what_never_came_aborts(self) -> None:
+        policy = Policy(canary=10)
+        late = Tally(moved=10, breached={"billed": 5}, late={"billed": 5})
+        both = Tally(moved=10, breached={"billed": 5}, late={"billed": 4})
+
+        assert reason_to_abort(policy, 1, late) is None
+        assert "for 5 of 10 what 'billed' expects" in (reason_to_pause(policy, 1, late) or "")
+        assert "1 of 10 took effect without" in (reason_to_abort(policy, 1, both) or "")
+        assert "for 4 it came late" in (reason_to_abort(policy, 1, both) or "")
+        assert reason_to_pause(policy, 1, Tally(moved=10)) is None
 
     def test_slowness_aborts_where_it_is_bounded(self) -> None:
         slow = Tally(moved=3, slowest=6 * SECOND)
@@ -206,3 +230,14 @@ class TestSelection:
         with pytest.raises(UsageError, match="leave out"):
             Selection(ids=("m-1",), types=("case.released",))
         assert msgspec.json.decode(Selection(ids=("m-1", "m-2")).kept())["ids"] == 2
+
+    def test_what_the_book_kept_has_the_same_fields_whatever_was_asked_for(self) -> None:
+        named, stated = as_told(Selection(ids=("m-1",)).kept(60.0, "a:b")), as_told(Selection(since=SECOND).kept())
+
+        assert (named.ids, named.fates, named.horizon, named.transform) == (1, (), 60.0, "a:b")
+        assert (stated.ids, stated.fates, stated.since, stated.until) == (
+            0,
+            ("dead",),
+            "1970-01-01T00:00:01.000000Z",
+            None,
+        )
