@@ -50,6 +50,7 @@ def _died(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service of which three messages died."""
     folder = tmp_path_factory.mktemp("replay")
     (folder / "pay.py").write_text(SERVICE, encoding="utf-8")
+    (folder / "binary.txt").write_bytes(b"m0\0m1\n")
     with closing(sqlite3.connect(folder / "pay.db")) as connection:
         connection.execute("CREATE TABLE charges (subject TEXT, amount INTEGER)")
         connection.commit()
