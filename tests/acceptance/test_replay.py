@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from crossfoot.books import replays
+from crossfoot.books.archive.erase import erase
+from crossfoot.books.archive.folder import Folder
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED
@@ -250,6 +252,16 @@ class TestThePlan:
         assert (told.changed, told.moved) == (1, 1)
         assert sorted(clinic.service.effects) == sorted([first.id, second.id])
 
+    async def test_says_how_long_handlers_will_work_by_what_they_took(self, clinic: Clinic) -> None:
+        await clinic.service.publish("case.released", "fine-1", "fine-2", "fine-3")
+        await clinic.service.work()
+        await clinic.kill("case.released", "case-1", "case-2")
+
+        told = await clinic.report(await clinic.plan())
+
+        assert told.load is not None
+        assert told.load > 0
+
 
 class TestTransformations:
     async def test_the_new_payload_is_sent_and_both_are_in_the_book(self, clinic: Clinic) -> None:
@@ -271,6 +283,27 @@ class TestTransformations:
             from crossfoot.books.queries import body_of
 
             assert json.loads(bytes(body_of(connection, key) or b""))["data"] == {"amount": 12}
+
+    async def test_are_erased_with_what_the_messages_carried(self, clinic: Clinic, tmp_path: Path) -> None:
+        """And a plan that was made before sends nothing of it any more."""
+        await clinic.kill("case.released", "case-1", "case-2", data={"amount": "12"})
+        clinic.broken.clear()
+
+        def mend(old: Message) -> Message:
+            return msgspec.structs.replace(old, data={"amount": int(old.data["amount"])})
+
+        first = await clinic.plan(transform=mend, subjects=("case-2",))
+        await clinic.run(first)
+        number = await clinic.plan(transform=mend, subjects=("case-1",))
+        book, effects = clinic.app.book, list(clinic.service.effects)
+        for subject in ("case-1", "case-2"):
+            erase(book, Folder(tmp_path / "archive"), subject, who="anna", reason="asked for it")
+
+        kept = clinic.service.rows("SELECT before, after FROM crossfoot_replay_members")
+        assert [tuple(row) for row in kept] == [(None, None)] * 2
+        await clinic.run(number)
+        assert clinic.service.effects == effects
+        assert clinic.service.rows("SELECT count(*) FROM crossfoot_messages WHERE body IS NOT NULL") == [0]
 
     async def test_that_change_the_name_are_refused(self, clinic: Clinic) -> None:
         await clinic.kill("case.released", "case-1")

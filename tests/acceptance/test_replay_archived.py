@@ -16,6 +16,7 @@ from crossfoot.books.archive.past import Past, past_of
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import FINISHED
 from crossfoot.clock import SECOND
+from crossfoot.errors import ArchiveBroken, ReplayRefused
 from crossfoot.recover.replay.planning import Asked, found, plan
 from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
@@ -146,6 +147,58 @@ async def test_past_the_horizon_it_is_refused_for_only_the_archive_knows(ward: W
     await clinic.run(planned.number)
     assert (await ward.report(planned.number)).ended == {"settled": 1}
     assert len(clinic.service.effects) == len(effects) + 1
+
+
+async def test_a_plan_is_not_run_when_keys_were_forgotten_since(ward: Ward) -> None:
+    """What another message completed since the plan, and was archived and forgotten, takes no effect again."""
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    planned, _ = await ward.plan()
+    assert [one.name for one in planned.classes] == [replays.READY]
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    assert (await ward.close(horizon=AGES)).forgotten == 1
+    effects = list(clinic.service.effects)
+
+    with pytest.raises(ReplayRefused, match="plan it again"):
+        await Runner(clinic.app.book, clinic.app.queue, planned.number, QUICK).run()
+
+    assert clinic.service.effects == effects
+    again, _ = await ward.plan()
+    assert [one.name for one in again.classes] == [replays.HORIZON]
+
+
+async def test_a_damaged_file_of_names_hides_no_operation_that_was_completed(ward: Ward) -> None:
+    """A plan believes the archive's files only where they are what was sealed, or what is done would take effect again."""
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    await ward.close(horizon=AGES)
+    (names,) = ward.folder.path.glob("*.names")
+    data = names.read_bytes()
+    names.write_bytes(data[:26] + bytes(len(data) - 26))
+
+    planned, _ = await ward.plan()
+
+    assert [one.name for one in planned.classes] == [replays.HORIZON]
+
+
+async def test_files_of_another_seal_are_not_believed(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    for subject in ("case-1", "case-2"):
+        await clinic.service.publish("case.released", subject)
+        await clinic.service.work()
+        await ward.close(horizon=AGES)
+    one, other = (min(ward.folder.path.glob(f"*-{number:06d}-*.facts.parquet")) for number in (1, 2))
+    one.write_bytes(other.read_bytes())
+
+    with pytest.raises(ArchiveBroken, match="not what was sealed"):
+        await ward.plan()
 
 
 async def test_a_replay_is_answered_for_when_its_members_are_archived(ward: Ward) -> None:

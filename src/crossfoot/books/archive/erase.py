@@ -8,7 +8,7 @@ knows either.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +33,13 @@ _REPLACED = "UPDATE crossfoot_closed SET payloads = ? WHERE number = ?"
 _ERASE = f"""
 UPDATE crossfoot_messages SET body = NULL WHERE subject = ? AND fate >= {Fate.SETTLED.value} AND body IS NOT NULL
 """
+_ERASE_REPLAYED = f"""
+UPDATE crossfoot_replay_members SET before = NULL, after = NULL WHERE (before IS NOT NULL OR after IS NOT NULL)
+  AND message IN (SELECT key FROM crossfoot_messages WHERE subject = ? AND fate >= {Fate.SETTLED.value})
+"""
+_ERASE_REPLAYED_ARCHIVED = "UPDATE crossfoot_replay_members SET before = NULL, after = NULL WHERE message = ?"
+"""What a replay's plan has of a member: as its payload was, and as it was mended to be."""
+
 _OPEN = (
     f"SELECT count(*) FROM crossfoot_messages WHERE subject = ? AND fate < {Fate.SETTLED.value} AND body IS NOT NULL"
 )
@@ -65,7 +72,7 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
         ArchiveUnavailable, ArchiveBroken, DiskFull: what is erased by then stays erased, and nothing else is changed: do it again.
     """
     with folder.turn():
-        _finish(book, folder)
+        finish(book, folder)
         with book.reading() as connection:
             seals = prune.seals(connection)
         found: dict[int, set[int]] = {}
@@ -77,7 +84,8 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
             archived += count
             touched += [seal.number] if count else []
         note = (book.clock.now(), subject, who, reason)
-        here, left, dead = book.write(lambda connection: _in_book(connection, note, archived))
+        keys = sorted(set().union(*found.values()))
+        here, left, dead = book.write(lambda connection: _in_book(connection, note, archived, keys))
         _empty_log(book)
     return Erased(subject=subject, book=here, archive=archived, seals=tuple(touched), open=left, dead=dead)
 
@@ -93,8 +101,8 @@ def when(connection: Connection, subject: str | None) -> int | None:
     return row[0] if row else None
 
 
-def _finish(book: Book, folder: Folder) -> None:
-    """What somebody who was killed had begun: the book is to say which of the two files is there."""
+def finish(book: Book, folder: Folder) -> None:
+    """What somebody who was killed had begun: the book is to say which of the two files is there. In the folder's turn."""
     with book.reading() as connection:
         seals, left = {seal.number: seal for seal in prune.seals(connection)}, begun(connection)
     for number, digest in left.items():
@@ -130,14 +138,20 @@ def _rewrite(book: Book, folder: Folder, seal: Seal, keys: set[int]) -> int:
     return count
 
 
-def _in_book(connection: Connection, note: tuple[Any, ...], archived: int) -> tuple[int, int, int]:
-    """Erase in the book, and keep who asked for it. Returns what was erased, what is open, and what is dead."""
+def _in_book(connection: Connection, note: tuple[Any, ...], archived: int, keys: Sequence[int]) -> tuple[int, int, int]:
+    """Erase in the book, and keep who asked for it. Returns what was erased, what is open, and what is dead.
+
+    Args:
+        archived: payloads that were erased in the archive, of messages with these `keys`.
+    """
     at, subject, who, reason = note
     if connection.dialect == "sqlite":
         connection.execute(
             "PRAGMA secure_delete = ON"
         )  # or what was erased would lie in the file until its page is used again
     erased = connection.execute(_ERASE, (subject,)).rowcount
+    connection.execute(_ERASE_REPLAYED, (subject,))
+    connection.executemany(_ERASE_REPLAYED_ARCHIVED, [(key,) for key in keys])
     connection.execute(_NOTE, (at, subject, who, reason, erased + archived))
     left, dead = (connection.execute(query, (subject,)).fetchone()[0] for query in (_OPEN, _DEAD))
     reach(ArchiveBoundary.DURING_ERASE)

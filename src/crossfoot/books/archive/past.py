@@ -106,12 +106,20 @@ class Past:
     def having(self, column: str, names: Collection[str]) -> list[Story]:
         """Messages that have one of many names, each as it was archived last: the id, or of `operations` one that they completed.
 
+        Whoever asks this does again what is not found. So files are believed only where they are what was sealed.
+
         Raises:
-            ArchiveBroken: a file that may hold some cannot be read.
+            ArchiveBroken: a file that may hold some cannot be read, or is not what was sealed.
         """
         wanted, found = {name: hashes(name) for name in names}, dict[int, Story]()
         for seal in self._seals if wanted else []:
-            here = self._among(seal, wanted)
+            sealed = self._folder.digest(seal.name, NAMES) in (seal.names, None)
+            here = self._among(seal, wanted) if sealed else wanted
+            if here and self._folder.digest(seal.name, FACTS) not in (seal.facts, None):
+                raise ArchiveBroken(
+                    f"{self._facts(seal)} is not what was sealed, and may hold what is asked for: restore it from a backup, and see "
+                    "`crossfoot archive verify`"
+                )
             for story in parquet.find(self._facts(seal), column, set(here)) if here else []:
                 self._remember(seal, story)
                 found.setdefault(story.key, story)

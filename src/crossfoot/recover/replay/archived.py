@@ -11,10 +11,9 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from crossfoot.books.archive.past import Past
-from crossfoot.books.archive.prune import FORGOTTEN_BEFORE
+from crossfoot.books.archive.prune import forgotten_before
 from crossfoot.books.archive.seal import Story
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import fact
 from crossfoot.books.replays import ENDED, HORIZON
 from crossfoot.books.store import completed
 from crossfoot.connection import Connection
@@ -58,7 +57,7 @@ class Completed:
     """
 
     def __init__(self, connection: Connection, past: Past) -> None:
-        forgotten = int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2])
+        forgotten = forgotten_before(connection)
         self._past = past if forgotten else None  # while no key was forgotten, the book's tell it
 
     def among(self, operations: Mapping[int, str]) -> dict[int, Verdict]:

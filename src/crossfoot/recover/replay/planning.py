@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from crossfoot.books import replays
 from crossfoot.books.archive.past import Past
+from crossfoot.books.archive.prune import forgotten_before
 from crossfoot.books.grouped import keys_text
 from crossfoot.books.membership import membership
 from crossfoot.books.posting import post_all
@@ -38,6 +39,7 @@ from crossfoot.queues.queue import Queue
 from crossfoot.recover.replay import archived
 from crossfoot.recover.replay.archived import Completed, Ended
 from crossfoot.recover.replay.judging import Transform, Turns, Verdict, judge
+from crossfoot.recover.replay.policy import see_seconds
 from crossfoot.recover.replay.selection import Selection, select
 from crossfoot.worker.registry import Registry
 
@@ -53,6 +55,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         by, why: who wants it, and why; the book keeps both.
         horizon, transform: see `Planner`.
+
+    Raises:
+        UsageError: the horizon is no duration.
     """
 
     selection: Selection
@@ -60,6 +65,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     horizon: float | None = None
     transform: Transform | None = None
+
+    def __post_init__(self) -> None:
+        see_seconds("horizon", self.horizon or 0.0)
 
 
 async def plan(
@@ -152,7 +160,10 @@ class Planner:
                 f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
                 "--by-cause shows what there is"
             )
-        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept(asked.horizon))
+        with self._book.reading() as connection:
+            forgotten = forgotten_before(connection)
+        kept = asked.selection.kept(asked.horizon, forgotten)
+        row = (self._queue, PLANNING, asked.by, asked.why, self._now, kept)
         number = int(self._book.write(lambda connection: connection.execute(replays.ADD, row).fetchone()[0]))
         for first in range(0, len(keys), PART):
             self._part(number, keys[first : first + PART])

@@ -20,6 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from crossfoot.books import replays
+from crossfoot.books.archive.prune import forgotten_before
 from crossfoot.books.expected import Proven
 from crossfoot.books.membership import membership
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, RUNNING, Replay
@@ -37,7 +38,7 @@ from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
 from crossfoot.recover.replay.pacing import Budget
 from crossfoot.recover.replay.planning import found
-from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
+from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort, see_seconds
 from crossfoot.recover.replay.watching import End, Outstanding, of_stage, write_ends
 from crossfoot.recover.replay.yielding import Yielding
 
@@ -73,6 +74,8 @@ class Runner:
         self, book: Book, queue: Queue, number: int, policy: Policy | None = None, *, horizon: float | None = None,
         hold: float = HOLD_SECONDS, watcher: Watcher | None = None, look: expecting.Look | None = None,
     ) -> None:  # fmt: skip
+        see_seconds("hold", hold)
+        see_seconds("horizon", horizon or 0.0)
         self._book = book
         self._queue = queue
         self._number = number
@@ -148,13 +151,20 @@ class Runner:
             )
         with self._book.reading() as connection:
             members = membership(connection, replay.number)
+            forgotten = forgotten_before(connection)
         if members != (replay.count, replay.d0, replay.d1):
             raise ReplayRefused(
                 f"replay {replay.number} was planned with {replay.count:,} members, and there are others now ({members[0]:,}): "
                 "somebody has changed them, or removed messages; plan it again"
             )
+        kept = msgspec.json.decode(replay.selection)
+        if forgotten > max(replay.at, kept.get("forgotten", 0)):
+            raise ReplayRefused(
+                f"replay {replay.number} was planned before the newest operation keys that crossfoot close has forgotten: what was "
+                "completed since cannot be told; plan it again"
+            )
         if self._horizon is None:
-            self._horizon = msgspec.json.decode(replay.selection).get("horizon")
+            self._horizon = kept.get("horizon")
         if self._horizon is not None and self._book.clock.now() - replay.at > micros(self._horizon):
             raise ReplayRefused(
                 f"replay {replay.number} was planned before the horizon of deduplication ({self._horizon:g} s): what was completed "
