@@ -18,6 +18,7 @@ from crossfoot.books.archive.past import Past, past_of
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import ABORTED, FINISHED
 from crossfoot.clock import SECOND
+from crossfoot.errors import ArchiveBroken, ReplayRefused
 from crossfoot.message import Message
 from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.planning import Asked, found, plan
@@ -261,3 +262,53 @@ async def test_a_plan_tells_how_long_its_members_take_where_others_of_their_type
 
     assert planned.load is not None
     assert 0 <= planned.load < 60
+
+
+async def a_copy_to_be_suppressed(ward: Ward) -> int:
+    """Somebody planned to bring back a dead message whose operation another one has completed."""
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    await clinic.kill("case.odd", "case-2")
+    clinic.broken.clear()
+    planned, _ = await ward.plan()
+    assert {one.name: one.count for one in planned.classes} == {replays.READY: 1, replays.COMPLETED: 1}
+    return planned.number
+
+
+async def test_a_replay_is_refused_when_keys_of_what_was_completed_since_its_plan_are_forgotten(ward: Ward) -> None:
+    number = await a_copy_to_be_suppressed(ward)
+    assert (await ward.close(horizon=AGES)).forgotten > 0
+    effects = list(ward.clinic.service.effects)
+
+    with pytest.raises(ReplayRefused, match="operations that were completed since are forgotten; plan it again"):
+        await ward.clinic.run(number, work=False)
+
+    assert ward.clinic.service.effects == effects
+    assert (await ward.report(number)).state == "paused"
+
+
+async def test_what_was_to_be_suppressed_by_a_key_that_is_forgotten_since_is_left_alone(ward: Ward) -> None:
+    clinic = ward.clinic
+    number = await a_copy_to_be_suppressed(ward)
+    later = "UPDATE crossfoot_replays SET at = at + ?"
+    clinic.app.book.write(lambda connection: connection.execute(later, (2 * AGES * SECOND,)))
+    assert (await ward.close(horizon=AGES)).forgotten > 0
+    effects = list(clinic.service.effects)
+
+    assert (await clinic.run(number)).state == FINISHED
+
+    told = await ward.report(number)
+    assert (told.ended, told.changed) == ({"settled": 1}, 1)
+    assert len(clinic.service.effects) == len(effects) + 1
+
+
+async def test_past_the_horizon_nothing_is_planned_without_the_archive(ward: Ward) -> None:
+    await a_copy_to_be_suppressed(ward)
+    assert (await ward.close(horizon=AGES)).forgotten > 0
+    ward.folder.path.rename(ward.folder.path.with_name("elsewhere"))
+
+    with pytest.raises(ArchiveBroken, match="only the archive knows, and the archive is not at"):
+        await ward.plan()

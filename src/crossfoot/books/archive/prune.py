@@ -211,6 +211,11 @@ def change_operations(connection: Connection, operations: Sequence[tuple[str, in
     connection.execute(KEEP, (OPERATIONS, f"{total.count}:{total.d0}:{total.d1}"))
 
 
+def forgotten_before(connection: Connection) -> Micros:
+    """Operation keys that were completed before this time may not be there any more; 0 while all are."""
+    return int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2])
+
+
 class Forgotten(NamedTuple):
     """How many keys were forgotten, and up to which place the old ones are looked at; `None` where none are left."""
 
@@ -229,7 +234,7 @@ def forget(connection: Connection, before: Micros, after: str = "") -> Forgotten
     old = [row for row in looked if row[3] < before]
     rows = [(key, message) for _, key, message, _, in_book in old if not in_book]
     if rows:
-        until = max(before, int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2]))
+        until = max(before, forgotten_before(connection))
         connection.execute(KEEP, (FORGOTTEN_BEFORE, str(until)))
         connection.executemany(_FORGET, rows)
         change_operations(connection, rows, -1)

@@ -33,6 +33,7 @@ from crossfoot.queues.queue import ForgetsDead, LocalQueue, Queue
 from crossfoot.recover.replay import expecting
 from crossfoot.recover.replay.burial import forget, letters_of
 from crossfoot.recover.replay.expecting import Expecting
+from crossfoot.recover.replay.forgetting import leave
 from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
 from crossfoot.recover.replay.pacing import Budget
@@ -160,6 +161,7 @@ class Runner:
                 f"replay {replay.number} was planned before the horizon of deduplication ({self._horizon:g} s): what was completed "
                 "since may be forgotten; plan it again"
             )
+        self._book.write(lambda connection: leave(connection, replay))
 
     async def _prepare(self, replay: Replay) -> Mover:
         waiting, moved = await anyio.to_thread.run_sync(self._left, replay)
