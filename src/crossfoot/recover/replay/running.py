@@ -240,8 +240,7 @@ class Runner:
                 heard = anyio.current_time()
             self._tell(replay, stage)
             if reason := reason_to_abort(policy, stage, self._outstanding.tally):
-                await self._forget()
-                await self._stop(ABORTED, reason)
+                await self._stop(ABORTED, reason)  # before the queue is asked for anything: it may not answer
                 raise Halted
             room = min(size - taken, self._yielding.window(policy.window) - len(self._outstanding), MOST_MOVED)
             if left and room > 0 and (count := spent.take(room, self._yielding.share)):
