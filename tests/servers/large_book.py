@@ -125,7 +125,7 @@ def _statements(messages: int) -> list[str]:
     fates = " ".join(f"WHEN {fate.value} THEN '{fate_measure(fate)}'" for fate in Fate)
     kinds = ", ".join(f"({kind.value}, '{entry_measure(kind)}')" for kind in MEASURED_KINDS)
     parked = 1 + [fate for fate, _ in OTHERS].index(Fate.PARKED)
-    xid = f"(100 + n::bigint * 500 / {messages})::text::xid8"  # in the order of transactions of long ago
+    xid = f"(100 + n::bigint * 300 / {messages})::text::xid8"  # in the order of transactions of long ago; a new server begins at 480
     return [
         f"""INSERT INTO crossfoot_entries (message, kind, attempt, delivery, at, due, worker, cause, details, xid)
         SELECT n, w.kind, w.attempt, CASE WHEN w.attempt > 0 THEN 4294967296 + n ELSE 0 END, {at} + w.turn * 2000,

@@ -76,6 +76,16 @@ def test_a_message_that_nobody_receives_is_stranded_when_its_patience_is_over(de
     assert not balance.balanced
 
 
+def test_what_is_stranded_where_this_book_never_received_is_said_with_what_it_cannot_know(desk: Desk) -> None:
+    desk.story("far", (Kind.PUBLISHED, 0, {"due": desk.now}), queue="elsewhere")
+    desk.clock.advance(15 * 60 + 1)
+    (_, warning) = desk.balance().warnings
+    assert warning.startswith("queue elsewhere: this book never received from it, so the 1 that it calls stranded")
+
+    desk.story("near", (Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), queue="elsewhere")
+    assert not [told for told in desk.balance().warnings if "never received" in told]
+
+
 def test_a_delivery_whose_lease_is_over_is_stalled(desk: Desk) -> None:
     desk.publish("one")
     desk.receive()

@@ -184,6 +184,8 @@ class TestTables:
     def test_a_user_who_may_not_make_tables_is_told_what_to_grant(self, postgres: Postgres, postgres_url: str) -> None:
         postgres.run("DROP ROLE IF EXISTS guest")
         postgres.run("CREATE ROLE guest LOGIN")
+        with connect_and_close(postgres_url) as connection:  # before 15 everybody may make tables
+            connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         with pytest.raises(DatabaseUnavailable, match=r"permission denied for schema public.*GRANT"):
             Book(postgres_url.replace("crossfoot@", "guest@")).open()
 

@@ -29,7 +29,7 @@ from crossfoot.postgres.connection import Connection, connect
 from crossfoot.queues.postgres import ensure
 from crossfoot.recover.checklist.survey import Bounds, survey
 from crossfoot.recover.lookup import look_up
-from crossfoot.worker.reconcile import _SENT_AGAIN, Missing, Reconciliation
+from crossfoot.worker.reconcile import _SENT_AGAIN, _UNSENT, Missing, Reconciliation
 from tests.conformance.postgres_queue_statements import LOCAL, STATEMENTS
 from tests.servers import large_book
 from tests.servers.large_book import EVERY, NOW, WAITING, identity
@@ -188,6 +188,7 @@ processes at once, each some way ahead. A stretch of keys is counted once."""
 
 MAY_READ: tuple[tuple[str, int], ...] = (
     ("fate <> 20", OPEN),
+    (_UNSENT, WAITING),
     ("crossfoot_parked p", OPEN),
     (f"LIMIT {SEARCHED}) o", 2 * SEARCHED),
     ("m.bucket = ", FEW * 10),
@@ -210,7 +211,7 @@ rest. Who follows the book reads it in the order of transactions, and has time. 
 
 OUTBOX_AS_A_WHOLE = (
     "MATERIALIZED (SELECT message FROM crossfoot_outbox)",
-    "FROM crossfoot_outbox o WHERE o.message = key",
+    _UNSENT,
     "crossfoot_outbox WHERE queue = ? AND message = ?",
 )
 """Where all that is open is looked at, what is still to be sent may be, too; and where a person takes one message back."""

@@ -71,7 +71,7 @@ JOIN LATERAL (SELECT * FROM crossfoot_records WHERE key = o.message LIMIT 1) AS 
 
 _OUTCOMES = "SELECT message, name, subject, at, facts FROM crossfoot_outcomes ORDER BY number DESC LIMIT :limit"
 
-_QUEUES = "SELECT queue FROM crossfoot_tallies UNION SELECT queue FROM crossfoot_queue_counts"
+_QUEUES = "SELECT DISTINCT queue FROM crossfoot_tallies UNION SELECT queue FROM crossfoot_queue_counts"
 
 _OPENED = "SELECT queue, accepted FROM crossfoot_queue_counts"
 

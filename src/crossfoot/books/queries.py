@@ -288,7 +288,7 @@ def check_names(connection: Connection, *, queue: str | None, type_: str | None)
         UsageError: it does not; with the nearest name.
     """
     for what, asked, query in (
-        ("queue", queue, "SELECT queue FROM crossfoot_tallies UNION SELECT queue FROM crossfoot_queue_counts"),
+        ("queue", queue, "SELECT DISTINCT queue FROM crossfoot_tallies UNION SELECT queue FROM crossfoot_queue_counts"),
         ("type", type_, "SELECT DISTINCT type FROM crossfoot_tallies"),
     ):
         if asked is None:

@@ -6,6 +6,8 @@ publisher's, and that it is still *queued* there says nothing. Only who has take
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from crossfoot.books.balance import QueueBalance
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
@@ -37,3 +39,13 @@ def untaken(queue: QueueBalance, *, here: bool, held: int | None) -> bool | None
     if held == 0:
         return False
     return True if held >= sum(queue.fates.get(fate.label, 0) for fate in WAITS) else None
+
+
+def from_afar(queues: Mapping[str, QueueBalance]) -> Iterator[str]:
+    """What is to be said of messages that are called stranded in a queue from which this book never received, queue by queue."""
+    for name, queue in queues.items():
+        if (count := queue.fates.get(Fate.STRANDED.label, 0)) and not taken_here(queue):
+            yield (
+                f"queue {name}: this book never received from it, so the {count:,} that it calls stranded were not taken up, or went into "
+                "the book of those who do receive: `crossfoot check` asks the queue"
+            )

@@ -21,6 +21,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import OVERDUE, PATIENCE, Fate, Patience, grace
 from crossfoot.books.measures import OPERATION, fate_measure
 from crossfoot.books.posting import backlog, posted
+from crossfoot.books.receiving import from_afar
 from crossfoot.books.record import bucket_of
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
@@ -153,7 +154,8 @@ def take_stock(
     findings += [
         _holdings(connection, queue, now, depth_of) for queue in queues if depth_of is None or queue not in own
     ]
-    return draw_up(msgspec.structs.replace(reading, findings=(*findings, ledger)))
+    drawn = draw_up(msgspec.structs.replace(reading, findings=(*findings, ledger)))
+    return msgspec.structs.replace(drawn, warnings=(*drawn.warnings, *from_afar(drawn.queues)))
 
 
 def _sums(connection: Connection, part: Part) -> dict[str, dict[str, Tally]]:

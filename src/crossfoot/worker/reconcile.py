@@ -20,6 +20,7 @@ import msgspec
 from crossfoot.books import sql
 from crossfoot.books.entry import PROOF_MARKS, RANKS, Entry, Kind
 from crossfoot.books.fate import Fate, fold
+from crossfoot.books.grouped import keys_text
 from crossfoot.books.identity import was
 from crossfoot.books.posting import post_all
 from crossfoot.books.queries import entries_of
@@ -27,10 +28,11 @@ from crossfoot.books.record import UNREADABLE, Record, under_broker_id, unreadab
 from crossfoot.books.store import Book, find_or_add, write_entries
 from crossfoot.clock import Micros, micros
 from crossfoot.connection import Connection
+from crossfoot.dialect import differs
 from crossfoot.effects.outbox import base_of
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
-from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsForgotten, TellsOldest
+from crossfoot.queues.queue import ForgetsDead, Held, KeepsExpired, Queue, TellsForgotten, TellsOldest
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
@@ -38,6 +40,14 @@ IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 
 _SENT = ", ".join(str(int(kind)) for kind in (Kind.PUBLISH_IN_DOUBT, Kind.PUBLISHED, Kind.RESUMED, Kind.REPLAYED))
 
+
+_UNSENT = differs(
+    "SELECT message FROM crossfoot_outbox INTERSECT SELECT value FROM json_each(:keys)",
+    postgres="""
+SELECT message FROM crossfoot_outbox
+INTERSECT SELECT v::bigint FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS v""",
+)
+"""Those that were not sent yet. A set of each is made: a search for one by one reads the whole outbox for each before PostgreSQL 16."""
 
 _SENT_AGAIN = f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({_SENT}) AND attempt >= ? LIMIT 1"
 
@@ -97,6 +107,8 @@ class Reconciliation:
         self._looks = 0
         self._known_dead: set[Letter] = set()
         """Dead letters of which the book knows, by the look before."""
+        self._left_over: set[str] = set()
+        """Broker's ids of dead letters whose messages were sent again and are proven."""
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished.
@@ -148,6 +160,9 @@ class Reconciliation:
         fresh = [row for row, letter in zip(rows, letters, strict=True) if letter not in self._known_dead]
         found = await anyio.to_thread.run_sync(self._write_seen, fresh, Kind.DEAD_LETTERED, "found in the dead letters")
         self._known_dead = set(letters)
+        if self._left_over and isinstance(self._queue, ForgetsDead):
+            await self._queue.forget_dead(sorted(self._left_over))
+        self._left_over.clear()
         return found
 
     # ---- gone without a word -------------------------------------------------------------------------------------
@@ -210,12 +225,13 @@ class Reconciliation:
             rows = connection.execute(
                 f"""SELECT key, source || '|' || id, at, latest FROM crossfoot_messages INDEXED BY crossfoot_messages_unsettled
                 WHERE fate IN ({marks}) AND fate <> {Fate.SETTLED.value} AND due < ? AND queue = ? AND key > ?
-                  AND NOT EXISTS (SELECT 1 FROM crossfoot_outbox o WHERE o.message = key)
                 ORDER BY key LIMIT {MOST_CANDIDATES}""",
                 (*map(int, IN_CUSTODY), before, self._queue.name, self._after),
             ).fetchall()
+            unsent = connection.execute(_UNSENT, {"keys": keys_text(row[0] for row in rows)}).fetchall() if rows else []
         self._after = rows[-1][0] if len(rows) == MOST_CANDIDATES else 0
-        return [Missing(*row) for row in rows]
+        waiting = {key for (key,) in unsent}
+        return [missing for row in rows if (missing := Missing(*row)).key not in waiting]
 
     def _write_gone(self, gone: Sequence[Missing], how: str) -> dict[Kind, int]:
         """Book the missing, unless something happened to them since they were listed."""
@@ -275,9 +291,11 @@ class Reconciliation:
                 other = known.is_other(record) or known.asks_other(record)
                 if other and not was(connection, known, record):  # booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
-                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, attempts, gone=known.key in gone):
-                    continue
                 summary = fold(entries_of(connection, known.key))  # its row may lag
+                if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, attempts, gone=known.key in gone):
+                    if summary.marks & PROOF_MARKS:
+                        self._left_over.add(row.broker_id)
+                    continue
                 if summary.marks & PROOF_MARKS or summary.latest % RANKS == kind:
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.

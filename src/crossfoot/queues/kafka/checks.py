@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from crossfoot.queues.telling import Told
 
 LARGEST = 1_048_588
@@ -44,6 +46,17 @@ def told(settings: Mapping[str, str]) -> Told:
     )
     return Told(
         figures={"acks": "all", **{name: settings[name] for name in names if name in settings}}, warnings=tuple(said)
+    )
+
+
+def with_dead(told: Told, topic: str, settings: Mapping[str, str] | None) -> Told:
+    """What is told with the settings of the topic of its dead letters; `None` where there is no such topic. They are as old as they are
+    dead: who buries publishes them anew."""
+    if settings is None:
+        return msgspec.structs.replace(told, buries=False)
+    said = tuple(f"of its dead letters in {topic}: {warning}" for warning in warnings(settings))
+    return msgspec.structs.replace(
+        told, buries=True, dead_retention=retention_of(settings), warnings=(*told.warnings, *said)
     )
 
 

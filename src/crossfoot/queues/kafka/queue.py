@@ -19,6 +19,7 @@ from crossfoot.errors import UsageError
 from crossfoot.queues.kafka import dead
 from crossfoot.queues.kafka.address import address_of
 from crossfoot.queues.kafka.burying import bury
+from crossfoot.queues.kafka.checks import with_dead
 from crossfoot.queues.kafka.consumer import Consumer, void
 from crossfoot.queues.kafka.messages import Came, Entry, entry_of
 from crossfoot.queues.kafka.opening import Parts, capabilities_of, client_settings, consumer_settings, open_parts
@@ -200,8 +201,10 @@ class KafkaQueue:
         return await bury(consumer, parts.producer, self._place, deliveries, reason)
 
     async def told(self) -> Told:
-        """See `TellsSettings`; as they were when the queue was opened."""
-        return self._open_parts().told
+        """See `TellsSettings`: its own as they were when it was opened, and those of its dead letters."""
+        parts = self._open_parts()
+        found = await to_thread.run_sync(parts.looker.settings_of, self._place.dead) if await self._has_dead() else None
+        return with_dead(parts.told, self._place.dead, found)
 
     async def depth(self) -> Depth:
         """See `Queue.depth`: what lies behind the group's offsets. What others settled beyond theirs is counted as if it were open."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.queues.nats.dead import limit_of
+from crossfoot.queues.nats.dead import limit_of, max_age_of
 from crossfoot.queues.nats.given_up import Kept
 from crossfoot.queues.nats.messages import OWN_BYTES
 from crossfoot.queues.telling import Told
@@ -41,7 +41,6 @@ def found(stream: Mapping[str, Any], consumer: Mapping[str, Any], *, subject: st
     subjects = tuple(durable.get("filter_subjects") or filter(None, [durable.get("filter_subject")]))
     alone = config.get("retention") == "workqueue"  # by interest, too, until another consumer is added
     most = int(durable.get("max_deliver", -1))
-    age = int(config.get("max_age", 0))
     in_flight = int(durable.get("max_ack_pending", 0))
     batch = int(durable.get("max_batch", 0))
     limits = [limit for limit in (in_flight, batch) if limit > 0]
@@ -51,7 +50,7 @@ def found(stream: Mapping[str, Any], consumer: Mapping[str, Any], *, subject: st
         kept=Kept.UNACKED if alone else Kept.MORE,
         ack_wait=int(durable.get("ack_wait", 30 * _NANOS)) / _NANOS,
         max_attempts=most if most > 0 else None,
-        retention=age / _NANOS if age else None,
+        retention=max_age_of(config),
         dedup=int(config.get("duplicate_window", 0)) / _NANOS,
         max_bytes=max(0, min(max_payload, limit_of(config) or max_payload) - OWN_BYTES),
         max_receive=min([MOST_PER_PULL, *limits]),

@@ -34,6 +34,7 @@ from crossfoot.queues.nats.stream import Reader, Stored
 from crossfoot.queues.queue import Held, PublishAnswer
 
 _NO_STREAM = 10059
+_NANOS = 1_000_000_000
 _REASON_CHARACTERS = 500
 
 
@@ -49,10 +50,14 @@ class DeadLetters:
 
     Args:
         max_bytes: of a message in their stream, headers included.
+        retention: seconds after which their stream forgets them; `None` for never.
     """
 
-    def __init__(self, connection: Connection, queue: str, stream: str, durable: str, max_bytes: int) -> None:
+    def __init__(
+        self, connection: Connection, queue: str, stream: str, durable: str, *, max_bytes: int, retention: float | None
+    ) -> None:
         self.stream = stream
+        self.retention = retention
         self._queue = queue
         self._max_bytes = max_bytes
         self._sender = Sender(connection, f"{stream}.{durable}")
@@ -106,7 +111,16 @@ async def find(connection: Connection, queue: str, stream: str, durable: str) ->
     except (NoAnswer, NobodyListens) as error:
         raise QueueUnavailable(f"queue {queue} cannot use its dead letters, {stream}: {error}") from error
     most = (await connection.link()).client.max_payload
-    return DeadLetters(connection, queue, stream, durable, min(most, limit_of(info["config"]) or most))
+    config = info["config"]
+    return DeadLetters(
+        connection, queue, stream, durable, max_bytes=min(most, limit_of(config) or most), retention=max_age_of(config)
+    )
+
+
+def max_age_of(config: Mapping[str, Any]) -> float | None:
+    """Seconds after which a stream forgets; `None` for never (`max_age`, in nanoseconds, 0 for never)."""
+    nanos = int(config.get("max_age") or 0)
+    return nanos / _NANOS if nanos > 0 else None
 
 
 def limit_of(config: Mapping[str, Any]) -> int | None:

@@ -204,9 +204,11 @@ class NatsQueue:
         ]  # fmt: skip
 
     async def told(self) -> Told:
-        """See `TellsSettings`; as they were when the queue was opened."""
-        parts = self._open_parts()
-        return structs.replace(parts.told, buries=await self._dead_letters() is not None)
+        """See `TellsSettings`; as they were when the queue was opened. Dead letters are as old as they are dead."""
+        parts, dead = self._open_parts(), await self._dead_letters()
+        return structs.replace(
+            parts.told, buries=dead is not None, dead_retention=dead.retention if dead is not None else None
+        )
 
     async def depth(self) -> Depth:
         """See `Queue.depth`. What is handed back with a delay counts as in flight; dead is also what was given up."""

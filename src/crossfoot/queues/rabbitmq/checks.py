@@ -45,10 +45,19 @@ def warnings(settings: Settings) -> list[str]:
     return said
 
 
-def told(settings: Settings) -> Told:
-    """How it is set, for who audits it."""
+def told(settings: Settings, dead: Settings | None = None) -> Told:
+    """How it is set, for who audits it.
+
+    Args:
+        dead: the settings of the queue of its dead letters, which are as old as they are dead; `None` where there is none.
+    """
     figures = {name: str(value) for name, value in settings.arguments.items()}
-    return Told(figures={"type": settings.kind, **figures}, warnings=tuple(warnings(settings)), buries=True)
+    return Told(
+        figures={"type": settings.kind, **figures},
+        warnings=tuple(warnings(settings)),
+        buries=True,
+        dead_retention=retention_of(dead) if dead is not None else None,
+    )
 
 
 def max_attempts_of(settings: Settings) -> int | None:

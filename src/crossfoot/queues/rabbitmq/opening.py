@@ -91,6 +91,15 @@ class Parts:
             _log.warning("queue %s: %s may lose dead letters: %s", place.name, place.dead, reason)
         self._dead_stay = True
 
+    async def dead_settings(self) -> Settings | None:
+        """How the queue of the dead letters is set; `None` where there is none, as for who only publishes.
+
+        Raises:
+            QueueUnavailable: it could not be asked.
+        """
+        dead = self._place.dead
+        return await self._settings_of(dead) if await self.watcher.is_there(dead) else None
+
     async def _settings_of(self, queue: str, guess: Settings | None = None) -> Settings:
         try:
             return await settings_of(await self._connection.receiving(), queue, guess)

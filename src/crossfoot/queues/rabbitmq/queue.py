@@ -189,8 +189,9 @@ class RabbitQueue:
         return await parts.marked(parts.mover.bury([delivery.receipt for delivery in deliveries], reason))
 
     async def told(self) -> Told:
-        """See `TellsSettings`; as they were when the queue was opened."""
-        return told(self._open_parts().settings)
+        """See `TellsSettings`: its own as they were when it was opened, and those of its dead letters."""
+        parts = self._open_parts()
+        return told(parts.settings, await parts.dead_settings())
 
     async def depth(self) -> Depth:
         """See `Queue.depth` and `watching.py`."""

@@ -91,6 +91,24 @@ class Watcher:
             raise QueueUnavailable(f"queue {self._place.name} could not be looked at: {error}. Try again") from error
         return found
 
+    async def is_there(self, queue: str) -> bool:
+        """Whether the broker has such a queue.
+
+        Raises:
+            QueueUnavailable: it could not be asked.
+        """
+        link = await self._connection.receiving()
+        try:
+            async with link.aside() as channel:
+                await link.ask(lambda: channel.queue_declare(queue, passive=True))
+        except Rejected as error:
+            if error.code == NOT_FOUND:
+                return False
+            raise QueueUnavailable(self.missing(queue, error)) from error
+        except NoAnswer as error:
+            raise QueueUnavailable(f"queue {queue} could not be looked at: {error}. Try again") from error
+        return True
+
     async def mark(self) -> None:
         """Let others know that this process holds some, or that it holds none any more. Never raises: what was delivered must
         be handed over, and where the queue beside is missing, opening says so."""
