@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -18,7 +18,7 @@ from crossfoot.books.archive.folder import Folder
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED
-from crossfoot.errors import ReplayRefused
+from crossfoot.errors import QueueUnavailable, ReplayRefused
 from crossfoot.message import Message
 from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.running import Runner
@@ -310,3 +310,22 @@ class TestTransformations:
 
         with pytest.raises(Exception, match="changed operation"):
             await clinic.plan(transform=lambda old: msgspec.structs.replace(old, operation="another"))
+
+
+async def test_what_aborts_aborts_though_its_queue_does_not_answer(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await clinic.kill("case.released", "case-1", "case-2", "case-3")
+    number = await clinic.plan()
+
+    async def silent(broker_ids: Sequence[str]) -> int:
+        raise QueueUnavailable("no answer")
+
+    monkeypatch.setattr(clinic.app.queue, "forget_dead", silent)
+    async with clinic.service.working(attempts=1):
+        with anyio.fail_after(60), pytest.raises(QueueUnavailable):
+            await Runner(clinic.app.book, clinic.app.queue, number, QUICK, hold=1.0).run()
+
+    told = await clinic.report(number)
+    assert told.state == ABORTED
+    assert "failed again" in (told.note or "") or "ended badly" in (told.note or "")

@@ -20,6 +20,7 @@ from crossfoot.books.grouped import keys_text
 from crossfoot.books.membership import membership
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import (
+    BY_ANOTHER,
     CLASSIFY,
     COMPLETED,
     PLANNED,
@@ -160,11 +161,13 @@ class Planner:
                 f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
                 "--by-cause shows what there is"
             )
-        with self._book.reading() as connection:
-            forgotten = forgotten_before(connection)
-        kept = asked.selection.kept(asked.horizon, forgotten)
-        row = (self._queue, PLANNING, asked.by, asked.why, self._now, kept)
-        number = int(self._book.write(lambda connection: connection.execute(replays.ADD, row).fetchone()[0]))
+
+        def add(connection: Connection) -> int:
+            kept = asked.selection.kept(asked.horizon, forgotten_before(connection))
+            row = (self._queue, PLANNING, asked.by, asked.why, self._now, kept)
+            return int(connection.execute(replays.ADD, row).fetchone()[0])
+
+        number = self._book.write(add)
         for first in range(0, len(keys), PART):
             self._part(number, keys[first : first + PART])
             progress(min(first + PART, len(keys)), len(keys))
@@ -215,7 +218,7 @@ class Planner:
                 operations[one.message] = verdict.operation
             found.append((one, verdict))
         known = completed(connection, list(dict.fromkeys(operations.values()))) if operations else set()
-        done = Verdict(COMPLETED, "its operation was completed by another message")
+        done = Verdict(COMPLETED, BY_ANOTHER)
         told = [
             (one, done._replace(after=verdict.after) if operations.get(one.message) in known else verdict)
             for one, verdict in found

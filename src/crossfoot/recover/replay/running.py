@@ -20,7 +20,6 @@ import anyio.to_thread
 import msgspec
 
 from crossfoot.books import replays
-from crossfoot.books.archive.prune import forgotten_before
 from crossfoot.books.expected import Proven
 from crossfoot.books.membership import membership
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, RUNNING, Replay
@@ -34,6 +33,7 @@ from crossfoot.queues.queue import ForgetsDead, LocalQueue, Queue
 from crossfoot.recover.replay import expecting
 from crossfoot.recover.replay.burial import forget, letters_of
 from crossfoot.recover.replay.expecting import Expecting
+from crossfoot.recover.replay.forgetting import leave
 from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
 from crossfoot.recover.replay.pacing import Budget
@@ -151,25 +151,19 @@ class Runner:
             )
         with self._book.reading() as connection:
             members = membership(connection, replay.number)
-            forgotten = forgotten_before(connection)
         if members != (replay.count, replay.d0, replay.d1):
             raise ReplayRefused(
                 f"replay {replay.number} was planned with {replay.count:,} members, and there are others now ({members[0]:,}): "
                 "somebody has changed them, or removed messages; plan it again"
             )
-        kept = msgspec.json.decode(replay.selection)
-        if forgotten > max(replay.at, kept.get("forgotten", 0)):
-            raise ReplayRefused(
-                f"replay {replay.number} was planned before the newest operation keys that crossfoot close has forgotten: what was "
-                "completed since cannot be told; plan it again"
-            )
         if self._horizon is None:
-            self._horizon = kept.get("horizon")
+            self._horizon = msgspec.json.decode(replay.selection).get("horizon")
         if self._horizon is not None and self._book.clock.now() - replay.at > micros(self._horizon):
             raise ReplayRefused(
                 f"replay {replay.number} was planned before the horizon of deduplication ({self._horizon:g} s): what was completed "
                 "since may be forgotten; plan it again"
             )
+        self._book.write(lambda connection: leave(connection, replay))
 
     async def _prepare(self, replay: Replay) -> Mover:
         waiting, moved = await anyio.to_thread.run_sync(self._left, replay)
@@ -248,8 +242,7 @@ class Runner:
                 heard = anyio.current_time()
             self._tell(replay, stage)
             if reason := reason_to_abort(policy, stage, self._outstanding.tally):
-                await self._forget()
-                await self._stop(ABORTED, reason)
+                await self._stop(ABORTED, reason)  # before the queue is asked for anything: it may not answer
                 raise Halted
             room = min(size - taken, self._yielding.window(policy.window) - len(self._outstanding), MOST_MOVED)
             if left and room > 0 and (count := spent.take(room, self._yielding.share)):

@@ -63,10 +63,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(parts)
 
     def kept(self, horizon: float | None = None, forgotten: Micros = 0) -> str:
-        """As the book keeps it, with the horizon of the plan, and up to which time operation keys were forgotten before it.
-
-        Ids are not repeated there: they are the members.
-        """
+        """As the book keeps it, with the horizon of the plan, and before which time operation keys were forgotten by then. Ids are not
+        repeated there: they are the members."""
         document: dict[str, Any] = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
         document["horizon"] = horizon
         document["forgotten"] = forgotten
