@@ -5,8 +5,6 @@ It is over their keys, and not over rows of messages: a member that has settled 
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from crossfoot.books.digest import lanes
 from crossfoot.books.grouped import grouped
 from crossfoot.books.replays import WAITING
@@ -19,12 +17,7 @@ WHERE r.replay = ? AND (r.state <> '{WAITING}' OR EXISTS (SELECT 1 FROM {{messag
 """One that waits, and whose message somebody has removed, is not there any more."""
 
 
-def membership(connection: Connection, number: int, archived: Collection[int] = ()) -> tuple[int, int, int]:
-    """Count and digest of the members as they are now.
-
-    Args:
-        archived: members whose message is known to lie in the archive: nobody has removed it.
-    """
-    here = {int(key) for (key,) in connection.execute(MEMBERSHIP, (number,))}
-    found = [lanes(f"{number}|{key}") for key in here.union(archived)]
+def membership(connection: Connection, number: int) -> tuple[int, int, int]:
+    """Count and digest of the members as they are now."""
+    found = [lanes(f"{number}|{key}") for (key,) in connection.execute(MEMBERSHIP, (number,))]
     return len(found), sum(d0 for d0, _ in found), sum(d1 for _, d1 in found)

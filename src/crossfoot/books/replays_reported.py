@@ -33,7 +33,7 @@ ANY_FATE = (
 """What is not in the book is told one by one: as it was seen to end, or as it stood in the plan."""
 
 NOT_IN_BOOK = grouped("""
-SELECT r.message, r.state, r.base, r.moved_at, coalesce(r.ended_at, 0) FROM crossfoot_replay_members r
+SELECT r.message, r.base, r.moved_at, coalesce(r.ended_at, 0) FROM crossfoot_replay_members r
 WHERE r.replay = ? AND NOT EXISTS (SELECT 1 FROM {messages} m WHERE m.key = r.message)
 """)
 
@@ -71,7 +71,7 @@ IDS_OF_FATE = (
 )
 
 HANDLING_TIMES = f"""
-SELECT count(*), avg(took) FROM (
+SELECT count(*), sum(took) FROM (
   SELECT max(CASE WHEN e.kind <> {Kind.RECEIVED.value} THEN e.at END) - min(CASE WHEN e.kind = {Kind.RECEIVED.value} THEN e.at END)
     AS took
   FROM crossfoot_entries e JOIN (

@@ -38,7 +38,9 @@ app = typer.Typer(help="Bring back what came to nothing: plan it, and run it in 
 Target = Annotated[
     str, typer.Argument(help="the service: MODULE:NAME, as in billing:app", metavar="MODULE:NAME", show_default=False)
 ]
-Number = Annotated[int, typer.Argument(metavar="NUMBER", help="the replay's number", min=1, show_default=False)]
+Number = Annotated[
+    int, typer.Argument(metavar="NUMBER", help="the replay's number", min=1, max=2**63 - 1, show_default=False)
+]
 By = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="who does it; the user of this machine unless given", show_default=False),
@@ -245,7 +247,7 @@ def show(number: Number, db: Database = None, as_json: Json = False, color: Colo
 @app.command("list")
 def list_replays(
     db: Database = None,
-    limit: Annotated[int, typer.Option(min=1, help="the newest that many")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=2**31, help="the newest that many")] = 20,
     as_json: Json = False,
     color: Color = When.auto,
 ) -> None:

@@ -104,7 +104,7 @@ def _next(told: Report, target: str, db: str | None) -> list[tuple[str, str | No
         steps.append(("see what is missing", f"crossfoot outcomes{book}"))
     if told.failing or any(told.ended.get(fate.label) for fate in BAD):
         steps.append(("see what they failed of", f"crossfoot dead list --by-cause{book}"))
-    if told.state == ABORTED and told.waiting > told.archived:
+    if told.state == ABORTED and told.waiting:
         steps.append(again)
     return steps
 
@@ -113,11 +113,6 @@ def _warnings(told: Report, now: int) -> Iterator[str]:
     open_ = told.state in (PLANNED, RUNNING, PAUSED)
     if not told.unchanged:
         yield "its members are not those that were planned" + (": it will not be run; plan it again" if open_ else "")
-    if told.archived and open_:
-        yield (
-            f"{plural(told.archived, 'member')} that {'was' if told.archived == 1 else 'were'} to be moved ended since the plan, and "
-            f"{'lies' if told.archived == 1 else 'lie'} in the archive: it will not be run; plan another one for what is left"
-        )
     for one in told.shared:
         yield (
             f"{plural(one.count, 'member')} {'is' if one.count == 1 else 'are'} of replay {one.replay}, too, which is {one.state}: "

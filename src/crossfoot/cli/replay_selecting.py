@@ -37,9 +37,11 @@ def _time(option: str, text: str | None) -> Micros | None:
 
 def _ids(file: Path) -> tuple[str, ...]:
     try:
-        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--ids {file} cannot be read: {error}") from error
+    if "\0" in text:
+        raise UsageError(f"--ids {file} is no text: it has a NUL in it; write one id a line, in UTF-8")
     named = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not named:
         raise UsageError(f"--ids {file} names no message: one id a line")

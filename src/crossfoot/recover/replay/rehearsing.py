@@ -213,8 +213,8 @@ class Rehearsal:
             )
         if members != (replay.count, replay.d0, replay.d1):
             raise ReplayRefused(
-                f"replay {number} was planned with {replay.count:,} members, and {members[0]:,} of them are left: the others have ended "
-                "and lie in the archive, or were removed; it is not run, so there is nothing to try; plan it again"
+                f"replay {number} was planned with {replay.count:,} members, and there are others now ({members[0]:,}): it is not run, so "
+                "there is nothing to try; plan it again"
             )
         return int(count) if self._most is None else min(int(count), self._most)
 

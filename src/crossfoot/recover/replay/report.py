@@ -55,7 +55,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         members: all of them; `unchanged` whether they are those that were planned.
-        archived: those of them that were to be moved, and lie in the archive instead: such a replay is not run.
         classes: what the plan says of them, and which it leaves alone, because something had happened to them since.
         mended: members that carry something else than before; shared: with which other replays it shares some.
         runner, runner_seen_at: who runs it, and when that one gave its last sign of life; `runner_gone` when that is longer ago than it
@@ -85,7 +84,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     stage: int
     members: int
     unchanged: bool
-    archived: int
     classes: tuple[ClassLine, ...]
     mended: int
     shared: tuple[Shared, ...]
@@ -118,7 +116,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def runs(self) -> bool:
         """Whether it would be run, or gone on with, if somebody asked for it."""
-        return self.state in (PLANNED, RUNNING, PAUSED) and self.unchanged and not self.archived
+        return self.state in (PLANNED, RUNNING, PAUSED) and self.unchanged and bool(self.waiting or self.moved)
 
 
 BAD = (Fate.DEAD, Fate.REFUSED, Fate.EXPIRED, Fate.VANISHED, Fate.STRANDED, Fate.STALLED)
@@ -152,8 +150,8 @@ def report(
         number=number, queue=replay.queue, state=replay.state, note=replay.note, by=replay.by, why=replay.why,
         selection=as_told(replay.selection), policy=msgspec.json.decode(replay.policy) if replay.policy else None,
         planned_at=replay.at, started_at=replay.started_at, ended_at=replay.ended_at, stage=replay.stage, members=replay.count,
-        unchanged=not replay.count or membership(connection, number, archived.waiting) == (replay.count, replay.d0, replay.d1),
-        archived=len(archived.waiting), classes=tuple(lines), mended=connection.execute(replays_reported.MENDED, (number,)).fetchone()[0],
+        unchanged=not replay.count or membership(connection, number) == (replay.count, replay.d0, replay.d1),
+        classes=tuple(lines), mended=connection.execute(replays_reported.MENDED, (number,)).fetchone()[0],
         shared=_shared(connection, replay), runner=(replay.claim or "").rpartition(":")[0] or None, runner_seen_at=seen_at,
         runner_gone=seen_at is not None and replay.until < now,
         moved=sum(ended.values()), ended=dict(sorted(ended.items(), key=lambda item: -item[1])),
@@ -238,5 +236,5 @@ def _load(connection: Connection, replay: Replay) -> float | None:
     for type_, count in connection.execute(replays_reported.TYPES, (replay.number,)).fetchall():
         of, took = connection.execute(replays_reported.HANDLING_TIMES, (type_, replay.queue)).fetchone()
         if of:
-            total, known = total + count * float(took) / 1_000_000, True
+            total, known = total + count * took / of / 1_000_000, True
     return round(total, 3) if known else None

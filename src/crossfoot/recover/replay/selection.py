@@ -65,11 +65,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             parts += [f"{name} {moment(at)}"] if at is not None else []
         return ", ".join(parts)
 
-    def kept(self, horizon: float | None = None, mends: str | None = None) -> str:
-        """As the book keeps it, with the plan's horizon and what mends payloads. Ids are not repeated there: they are the members."""
+    def kept(self, horizon: float | None = None, mends: str | None = None, forgotten: Micros = 0) -> str:
+        """As the book keeps it, with the horizon of the plan, what mends payloads, and before which time operation keys were forgotten by
+        then. Ids are not repeated there: they are the members."""
         document: dict[str, Any] = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
         document["horizon"] = horizon
         document["transform"] = mends
+        document["forgotten"] = forgotten
         return msgspec.json.encode(document).decode()
 
 

@@ -11,7 +11,6 @@ from crossfoot.books.archive.seal import Story
 from crossfoot.books.entry import Kind
 from crossfoot.books.expected import Proven
 from crossfoot.books.fate import Fate
-from crossfoot.books.replays import WAITING
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.recover.replay.expecting import PROVEN
@@ -21,7 +20,6 @@ class Lying(NamedTuple):
     """A member that lies in the archive; `base` and `moved_at` where it was moved."""
 
     story: Story
-    state: str
     base: int | None
     moved_at: Micros | None
     ended_at: Micros
@@ -52,11 +50,6 @@ class Archived:
             past.renew(connection)
             stories = past.with_keys([int(row[0]) for row in rows])
         self.members = {key: Lying(stories[key], *rest) for key, *rest in rows if key in stories}
-
-    @property
-    def waiting(self) -> list[int]:
-        """Those that were to be moved, and have ended otherwise."""
-        return [key for key, one in self.members.items() if one.state == WAITING]
 
     def id_of(self, key: int) -> str:
         """Its id, also where nobody can tell it."""
