@@ -167,6 +167,29 @@ async def test_what_never_comes_aborts_also_where_members_had_to_wait(clinic: Cl
     assert (told.breached, told.late) == ({EXPECTED: 2}, {})
 
 
+async def test_what_another_message_brings_is_waited_for_though_its_time_was_over_when_the_member_took_effect(
+    clinic: Clinic,
+) -> None:
+    clinic.app.expect("case.billed", after="case.released", within="2s", by="subject")
+    await clinic.kill("case.released", *cases(2))
+    clinic.broken.clear()
+    clinic.forgetful.add("case.released")
+    number = await clinic.plan()
+    assert (await clinic.run(number, msgspec.structs.replace(QUICK, patience=2.2), work=False)).state == PAUSED
+
+    async def bill_them() -> None:
+        await eventually(lambda: len(clinic.service.effects) == 2, "the canary")
+        await anyio.sleep(0.3)
+        await clinic.service.publish("case.billing", *cases(2))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bill_them)
+        replay = await clinic.run(number)
+
+    assert replay.state == FINISHED
+    assert (await clinic.report(number)).late == {EXPECTED: 2}
+
+
 async def work_later(clinic: Clinic) -> None:
     await anyio.sleep(1.0)
     await clinic.service.work(attempts=1)

@@ -20,6 +20,7 @@ from crossfoot.errors import ReplayRefused, UsageError
 from crossfoot.message import Message
 from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.planning import Asked, found, plan
+from crossfoot.recover.replay.rehearsing import Rehearsal
 from crossfoot.recover.replay.report import report
 from crossfoot.recover.replay.selection import Selection
 from tests.acceptance.replay_rig import Clinic, requested
@@ -126,7 +127,7 @@ async def test_a_plan_says_with_which_other_replays_it_shares_members_and_each_i
 
     async with clinic.service.working(attempts=1), anyio.create_task_group() as tasks:
         for number in (first, second):
-            tasks.start_soon(lambda number=number: clinic.run(number, work=False))
+            tasks.start_soon(run_beside, clinic, number)
 
     assert sorted(clinic.service.effects) == sorted(message.id for message in messages)
     replayed = clinic.service.rows(f"SELECT message FROM crossfoot_entries WHERE kind = {Kind.REPLAYED.value}")
@@ -135,6 +136,11 @@ async def test_a_plan_says_with_which_other_replays_it_shares_members_and_each_i
     assert (one.state, other.state) == (FINISHED, FINISHED)
     assert (one.moved + other.moved, one.changed + other.changed) == (3, 2)
     assert one.shared == other.shared == ()
+
+
+async def run_beside(clinic: Clinic, number: int) -> None:
+    """While a worker runs that somebody else has begun."""
+    await clinic.run(number, work=False)
 
 
 async def test_a_member_that_was_left_alone_is_not_said_to_move(clinic: Clinic) -> None:
@@ -148,6 +154,20 @@ async def test_a_member_that_was_left_alone_is_not_said_to_move(clinic: Clinic) 
     told = await clinic.report(number)
     assert [(one.name, one.moves, one.count) for one in told.classes] == [(LEFT_ALONE, False, 1)]
     assert told.ids[LEFT_ALONE] == (message.id,)
+
+
+async def test_a_replay_whose_members_were_changed_by_hand_is_neither_tried_nor_suggested(clinic: Clinic) -> None:
+    await kill_one_by_one(clinic, "1", "2")
+    number = await clinic.plan()
+    first = "DELETE FROM crossfoot_replay_members WHERE message = (SELECT min(message) FROM crossfoot_replay_members)"
+    clinic.app.book.write(lambda connection: connection.execute(first))
+    app = clinic.app
+
+    with pytest.raises(ReplayRefused, match="there are others now"):
+        await Rehearsal(app.book, app.queue.name, app.registry, app.database, rate=10_000.0).run(number)
+
+    told = await clinic.report(number)
+    assert (told.waiting, told.runs, told.well) == (1, False, False)
 
 
 async def test_a_cause_is_named_by_how_it_begins_and_a_time_is_told(clinic: Clinic) -> None:
