@@ -180,10 +180,11 @@ def test_a_plan_says_what_mends_payloads_what_it_shares_and_what_cannot_be_mende
     assert (first["selection"]["ids"], first["selection"]["fates"]) == (0, ["dead"])
     assert first["selection"]["since"].endswith("Z")
     assert (second["selection"]["transform"], second["mended"]) == ("pay:odd", 2)
-    assert second["shared"] == [{"replay": 1, "state": "planned", "count": 2}]
+    assert second["shared"] == [{"replay": 1, "state": "planned", "count": 2, "ids": ["m0", "m2"]}]
     assert second["ids"] == {"cannot be mended": ["m1"]}
     assert "payloads are mended by pay:odd: 2 members" in page
     assert "2 members are of replay 1, too, which is planned" in page
+    assert "in replay 1: m0 m2" in page
     assert "the transformation raised KeyError at pay.py:" in page
 
 

@@ -122,6 +122,7 @@ async def test_a_plan_says_with_which_other_replays_it_shares_members_and_each_i
     assert [(one.replay, one.state, one.count) for one in (await clinic.report(second)).shared] == [
         (first, "planned", 2)
     ]
+    assert (await clinic.report(second)).shared[0].ids == tuple(message.id for message in messages[:2])
     await anyio.to_thread.run_sync(halt, clinic.app.book, first, PAUSED, "not now")
     assert [(one.replay, one.state) for one in (await clinic.report(second)).shared] == [(first, PAUSED)]
 

@@ -53,6 +53,13 @@ GROUP BY p.number, p.state ORDER BY p.number
 """
 """Members that are still to be moved, and that another replay is to move, too, or has on their way."""
 
+IDS_SHARED = f"""
+SELECT m.id FROM crossfoot_replay_members r
+JOIN crossfoot_replay_members o ON o.replay = :other AND o.message = r.message AND o.state IN ('{WAITING}', '{MOVED}')
+JOIN crossfoot_messages m ON m.key = r.message
+WHERE r.replay = :number AND r.state = '{WAITING}' ORDER BY r.message LIMIT :limit
+"""
+
 IDS = grouped("SELECT m.key, m.id FROM {messages} m WHERE m.key IN {keys} ORDER BY m.key")
 
 IDS_OF_CLASS = (

@@ -64,7 +64,8 @@ def show_report(out: Output, told: Report, target: str | None, db: str | None) -
         )
     if told.awaited:
         out.labelled("awaited", [f"what is expected of {plural(told.awaited, 'member')} may still come in time"])
-    for name, ids in told.ids.items():
+    named = {**told.ids, **{f"in replay {one.replay}": one.ids for one in told.shared}}
+    for name, ids in named.items():
         more = " ..." if len(ids) > 5 else ""
         out.labelled(name, [" ".join(ids[:5]) + more])
     if told.letters:

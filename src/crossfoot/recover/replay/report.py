@@ -43,11 +43,12 @@ class Failing(msgspec.Struct, frozen=True):
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """Another replay that is to move the same messages, or has them on their way, and how many."""
+    """Another replay that is to move the same messages, or has them on their way, how many, and some of their ids."""
 
     replay: int
     state: str
     count: int
+    ids: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +183,12 @@ def _counts(connection: Connection, number: int, archived: Archived) -> tuple[di
 def _shared(connection: Connection, replay: Replay) -> tuple[Shared, ...]:
     if replay.state not in (PLANNED, RUNNING, PAUSED):
         return ()
-    return tuple(Shared(*row) for row in connection.execute(replays_reported.SHARED, {"number": replay.number}))
+    told = []
+    for other, state, count in connection.execute(replays_reported.SHARED, {"number": replay.number}).fetchall():
+        asked = {"number": replay.number, "other": other, "limit": MOST_IDS}
+        ids = tuple(str(id_) for (id_,) in connection.execute(replays_reported.IDS_SHARED, asked))
+        told.append(Shared(other, state, count, ids))
+    return tuple(told)
 
 
 def _seen_at(replay: Replay) -> Micros | None:
