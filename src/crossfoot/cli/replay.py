@@ -307,8 +307,8 @@ def _held_by_another(path: str, number: int) -> str:
     """What to say before it is waited for, so that nobody sits before a silent command."""
     now = time.time_ns() // 1000
     with reading(path) as (connection, _):
-        replay = found(connection, number)
-    if replay.state != RUNNING or replay.until <= now:
+        replay = replays.get(connection, number)
+    if replay is None or replay.state != RUNNING or replay.until <= now:
         return ""
     who = (replay.claim or "").rpartition(":")[0]
     return f"replay {number} is run by {who}: waiting {span(replay.until - now)} for whether that one is still alive"
