@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Annotated, Any
 
@@ -110,5 +111,7 @@ def _show_group(out: Output, group: CauseGroup, now: int, *, whole: bool) -> Non
     if whole:
         out.labelled("frames", list(group.frames.splitlines()))
     step = bring_back(group.fingerprint)
-    steps: list[tuple[str, str | None]] = [("read the whole story of the first", f"crossfoot why {group.ids[0]}")]
+    steps: list[tuple[str, str | None]] = [
+        ("read the whole story of the first", f"crossfoot why {shlex.quote(group.ids[0])}")
+    ]
     out.commands([*steps, *([(step.do, step.command)] if group.dead else [])])

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, PLANNED, RUNNING, Replay
-from crossfoot.cli.output import Cell, Output, naming
+from crossfoot.cli.output import Cell, Output
+from crossfoot.cli.suggesting import naming
 from crossfoot.recover.phrases import clock_time, plural, span
 from crossfoot.recover.replay.report import BAD, Report
 
