@@ -28,7 +28,7 @@ TIMES = frozenset(
         "at", "due", "as_of", "before", "received_at", "ended_at",
         "lease_until", "first_at", "last_at", "published_at", "dead_at",
         "answered_at", "evaluated_at", "checked_at", "opened_at", "closed_at",
-        "planned_at", "started_at",
+        "planned_at", "started_at", "known_at",
     )
 )  # fmt: skip
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""

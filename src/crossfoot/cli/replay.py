@@ -32,7 +32,7 @@ from crossfoot.recover.replay.planning import plan as plan_replay
 from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
 from crossfoot.recover.replay.running import HOLD_SECONDS, Runner
-from crossfoot.recover.replay.selection import Selection
+from crossfoot.recover.replay.selection import FATES, Selection
 
 app = typer.Typer(help="Bring back what came to nothing: plan it, and run it in stages.", add_completion=False)
 
@@ -59,12 +59,19 @@ Horizon = Annotated[
 def plan(
     target: Target,
     why: Annotated[str, typer.Option("--why", "-w", metavar="TEXT", help="why it is done; the book keeps it")],
-    fate: Annotated[list[str] | None, typer.Option(metavar="FATE", help="how it ended; dead unless given")] = None,
-    cause: Annotated[list[str] | None, typer.Option(metavar="CAUSE", help="only of this cause, by fingerprint")] = None,
-    type_: Annotated[
-        list[str] | None, typer.Option("--type", metavar="TYPE", help="only messages of this type")
+    fate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FATE", help=f"how it ended: {', '.join(FATES)}; dead unless given; may be repeated"),
     ] = None,
-    subject: Annotated[list[str] | None, typer.Option(metavar="SUBJECT", help="only of this subject")] = None,
+    cause: Annotated[
+        list[str] | None, typer.Option(metavar="CAUSE", help="only of this cause, by fingerprint; may be repeated")
+    ] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="only messages of this type; may be repeated")
+    ] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(metavar="SUBJECT", help="only of this subject; may be repeated")
+    ] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="only what ended then or later (ISO 8601)")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="only what ended then or before")] = None,
     ids: Annotated[
@@ -101,9 +108,8 @@ def plan(
         note(past.unread)
     if unknown:
         more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-        note(
-            f"neither the book nor its archive knows a message {', '.join(unknown[:3])}{more} on queue {service.queue.name}"
-        )
+        knows = "the book does not know" if past.unread else "neither the book nor its archive knows"
+        note(f"{knows} a message {', '.join(unknown[:3])}{more} on queue {service.queue.name}")
     _show(_report_of(service.book.path, number), as_json, color, target)
 
 
