@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from crossfoot.app import Crossfoot
 from crossfoot.books import lately, queries
 from crossfoot.books.contents import Contents
 from crossfoot.books.custody import Depth
@@ -77,8 +78,7 @@ def check(
 
     Exits with 0 when nothing was found that is not accepted, and with 1 when something was.
     """
-    accepted = _accepted(accept or [])
-    part, recovers = Part(queue=queue, type=type_), seconds(recovery, "--recovery")
+    accepted, part, recovers = _accepted(accept or []), Part(queue=queue, type=type_), seconds(recovery, "--recovery")
     app = load_app(service) if service is not None else None
     db = book_to_name(app) if db is None and app is not None else db
     with reading(db) as (connection, path):
@@ -91,8 +91,7 @@ def check(
         told = msgspec.structs.replace(told, promises=tuple(broken(connection, now, part)))
         ask = None if no_queue else _forgiving(partial(contents_of, path=path))
         found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
-    if app is not None and service is not None:
-        found = _naming(found, service, app.queue.name, known)
+        found = _naming(found, service, app, known)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")
     if as_json:
@@ -102,12 +101,15 @@ def check(
     raise typer.Exit(int(not found.well or bool(behind)))
 
 
-def _naming(found: Report, service: str, queue: str, known: list[str]) -> Report:
+def _naming(found: Report, service: str | None, app: Crossfoot | None, known: list[str]) -> Report:
     """The same, with the service that was named where a command is for it: what is of another queue is of a service nobody named."""
+    if service is None or app is None:
+        return found
+    queue, name = app.queue.name, shlex.quote(service)
     only = known == [queue]
 
     def named(step: Step) -> Step:
-        command = step.command and step.command.replace("MODULE:NAME", shlex.quote(service))
+        command = step.command and step.command.replace("MODULE:NAME", name)
         return msgspec.structs.replace(step, command=command)
 
     findings = tuple(
