@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from crossfoot.books.posting import post_all
 from crossfoot.cli import run
 from crossfoot.clock import SECOND, SystemClock
 from tests.unit.archive_rig import HAPPY, Shelf
+from tests.unit.book_rig import QUEUE
 from tests.unit.test_sqlite import on_a_small_disk
 
 SCHEMAS = Path(__file__).parents[2] / "src/crossfoot/cli/schemas"
@@ -214,3 +216,73 @@ def test_a_full_disk_leaves_the_book_as_it_was(shelf: Shelf, request: pytest.Fix
     assert shelf.verify().clean
     assert shelf.close().pruned == 35
     assert shelf.verify().clean
+
+
+# ---- what stays, and what is not there -------------------------------------------------------------------------------
+
+
+def test_close_says_which_messages_stay_though_they_have_ended(shelf: Shelf, capfd: pytest.CaptureFixture[str]) -> None:
+    shelf.desk.clock.advance(180)
+    shelf.add("last", *HAPPY)
+    post_all(shelf.desk.book)
+
+    _, first, _ = typed(capfd, shelf, "close", "--days", "0")
+    _, again, _ = typed(capfd, shelf, "close", "--days", "0")
+
+    assert "kept: 1 message: the newest, that of the newest entry" in first
+    assert again.startswith(
+        "NOTHING TO CLOSE: no message that ended before then is left in the book but those that stay"
+    )
+    assert document(capfd, shelf, "close", "--days", "0", schema="close")["kept"] == 1
+
+
+def test_a_subject_that_nobody_knows_is_not_called_erased(shelf: Shelf, capfd: pytest.CaptureFixture[str]) -> None:
+    document(capfd, shelf, "close", schema="close")
+    why = ("--reason", "request of 3 May")
+
+    code, out, err = typed(capfd, shelf, "archive", "erase", "case-setled-1", *why)
+
+    assert (code, out) == (1, "")
+    assert "no message of subject 'case-setled-1' is in the book or in its archive, so nothing was erased" in err
+    assert document(capfd, shelf, "archive", "verify", schema="archive-verify")["erased"] == 0
+    assert typed(capfd, shelf, "archive", "erase", "case-settled-1", *why)[0] == 0
+    assert typed(capfd, shelf, "archive", "erase", "case-dead-1", *why)[0] == 0
+    assert "erased: what a subject's messages carried, 2 times" in typed(capfd, shelf, "archive", "verify")[1]
+
+
+def test_a_damaged_archive_is_told_with_what_to_do(shelf: Shelf, capfd: pytest.CaptureFixture[str]) -> None:
+    document(capfd, shelf, "close", schema="close")
+    (path,) = shelf.folder.path.glob("*.facts.parquet")
+    data = bytearray(path.read_bytes())
+    data[60:200] = bytes(byte ^ 255 for byte in data[60:200])
+    path.write_bytes(data)
+
+    code, _, err = typed(capfd, shelf, "why", "settled-1")
+
+    assert code == 2
+    assert f"{path.name} is damaged (" in err
+    assert f"`crossfoot archive verify --db {shelf.place}` tells what else is" in err
+    assert "restored from a backup" in err
+
+
+def test_an_archive_that_was_not_asked_is_not_said_to_know_nothing(
+    shelf: Shelf, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = f"from crossfoot import Crossfoot\napp = Crossfoot({QUEUE!r}, database='book.db')\n"
+    (tmp_path / "shelved.py").write_text(program, encoding="utf-8")
+    (tmp_path / "ids.txt").write_text("dead-1\nsettled-1\nnobody\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    document(capfd, shelf, "close", schema="close")
+    plan = ["replay", "plan", "shelved:app", "--why", "a test", "--ids", "ids.txt"]
+    try:
+        run(plan)
+        assert "neither the book nor its archive knows a message nobody on queue" in capfd.readouterr().err
+        shelf.folder.path.rename(tmp_path / "elsewhere")
+        run(plan)
+    finally:
+        sys.modules.pop("shelved", None)
+
+    err = capfd.readouterr().err
+    assert "the archive is not at" in err
+    assert "the book does not know a message settled-1, nobody on queue" in err
+    assert "neither" not in err

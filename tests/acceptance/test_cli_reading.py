@@ -349,7 +349,7 @@ def test_dead_letters_are_listed_grouped_and_shown(terminal: Terminal) -> None:
 def test_what_is_not_dead_is_not_shown_as_dead(terminal: Terminal) -> None:
     told = terminal("dead", "show", "m-1")
 
-    see = f"see crossfoot why m-1 --db {terminal.path}"
+    see = f"see crossfoot why --db {terminal.path} m-1"
     assert (told.code, told.err) == (1, f"crossfoot: message m-1 is not dead but settled: {see}\n")
     assert terminal("dead", "show", "m-99").code == 1
     assert "2 messages are called" in terminal("dead", "show", "case-1").err
@@ -605,7 +605,20 @@ def test_help_teaches_with_an_example(name: str, capfd: pytest.CaptureFixture[st
 
 
 def test_every_command_there_is_is_listed() -> None:
-    parts = {"__init__", "depths", "exposition", "loading", "options", "output", "pages", "reading", "serving", "who"}
+    parts = {
+        "__init__",
+        "answering",
+        "depths",
+        "exposition",
+        "loading",
+        "options",
+        "output",
+        "pages",
+        "reading",
+        "serving",
+        "suggesting",
+        "who",
+    }
     files = {path.stem for path in (Path(__file__).parents[2] / "src/crossfoot/cli").glob("*.py")}
     pieces = {name for name in files if name.partition("_")[0] in COMMANDS and "_" in name}
 

@@ -136,7 +136,7 @@ def test_an_empty_name_of_a_book_is_told_as_that(type_: Typist) -> None:
 
 
 def test_commands_to_copy_name_the_book_that_was_asked(type_: Typist, shop: Path) -> None:
-    assert "see crossfoot why placed --db shop.db" in type_("dead", "show", "placed", "--db", "shop.db").err
+    assert "see crossfoot why --db shop.db placed" in type_("dead", "show", "placed", "--db", "shop.db").err
     assert "crossfoot dead list --db shop.db shows" in type_("dead", "show", "nobody", "--db", "shop.db").err
 
 
@@ -146,7 +146,7 @@ def test_what_is_kept_is_taken_back_from_the_services_own_book(type_: Typist, tm
     assert told.code == 1
     command = re.search(r"take it back: (.*)$", told.err.strip())
     assert command is not None
-    assert command[1] == "crossfoot discard o-1 --reason '...' --db far.db"
+    assert command[1] == "crossfoot discard --db far.db o-1 --reason '...'"
     assert type_(*shlex.split(command[1])[1:]).code == 0
 
 

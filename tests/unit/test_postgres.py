@@ -10,7 +10,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from crossfoot.cli.output import naming
+from crossfoot.cli.suggesting import naming
 from crossfoot.connection import has_password, shown
 from crossfoot.errors import DatabaseUnavailable, DiskFull, UsageError
 from crossfoot.postgres import Connection, Raw, connect, connect_raw, explain

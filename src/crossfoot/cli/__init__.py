@@ -22,7 +22,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from crossfoot.cli.answering import answer, give_back
 from crossfoot.cli.output import FAULT, complain, reader_left
+from crossfoot.cli.suggesting import look_into
 from crossfoot.connection import has_password
 from crossfoot.errors import CrossfootError, NotFound
 
@@ -145,25 +147,34 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """What the `crossfoot` program runs."""
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
-    try:
-        sys.stderr.flush()
-    except (
-        OSError
-    ):  # a log on a full disk: what could not be said must not become the exit code, which Python would make 120
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    for stream in (answer(), sys.stderr):
+        try:
+            stream.flush()
+        except (
+            OSError
+        ):  # a full disk: what could not be said must not become the exit code, which Python would make 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; returns its exit code and raises nothing."""
+    """Run one command, and leave the streams as they were; returns its exit code and raises nothing."""
+    try:
+        return _run(arguments)
+    finally:
+        give_back()
+
+
+def _run(arguments: list[str]) -> int:
+    look_into(None)
     _give_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an odd character in a message must not end the page
     try:
         code = _dispatch(arguments or ["--help"])
-        sys.stdout.flush()
+        answer().flush()
         return code if arguments else WRONG
     except CrossfootError as error:
         return complain(str(error), code=FOUND if isinstance(error, NotFound) else WRONG)

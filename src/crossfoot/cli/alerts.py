@@ -19,6 +19,7 @@ from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.outcomes_up_to_date import bring_up_to_date
 from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import reading
+from crossfoot.cli.suggesting import whole
 from crossfoot.connection import Connection
 from crossfoot.errors import Conflict, DatabaseUnavailable
 from crossfoot.outcomes.alerts.prometheus import rules_document, rules_file
@@ -186,7 +187,7 @@ def _say(turn: Turn, as_json: bool) -> None:
         sys.stdout.write(msgspec.json.encode(jsonable(line)).decode() + "\n")
     else:
         ids = f" ({', '.join(turn.told.ids)})" if turn.told.ids else ""
-        typer.echo(f"{turn.change.value}  {turn.alert}: {turn.told.text}{ids}; next: {turn.told.step}")
+        typer.echo(f"{turn.change.value}  {turn.alert}: {turn.told.text}{ids}; next: {whole(turn.told.step)}")
     sys.stdout.flush()
 
 

@@ -81,6 +81,9 @@ def show(out: Output, found: Checked, folder: str) -> None:
         )
     out.gap()
     out.labelled(
+        "erased", [f"what a subject's messages carried, {plural(found.erased, 'time')}"] if found.erased else []
+    )
+    out.labelled(
         "left over", [f"{name}: of a closing that was killed; the next one takes it away" for name in found.left_over]
     )
 
@@ -103,6 +106,8 @@ def erase(
 
     That there was a message, and what became of it, stays known: no digest is over payloads, and the archive verifies as before. What is
     still open is left, for its handler needs it. Not erased: what queues, business tables, logs and backups hold.
+
+    Exits with 1 when there is no message of that subject.
     """
     if not reason.strip():
         raise UsageError("--reason is empty: write why, for whoever asks the book later")

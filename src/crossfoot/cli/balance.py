@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from crossfoot.books import queries
 from crossfoot.books.balance import WARNINGS, Balance, Identity
 from crossfoot.books.fate import Fate
 from crossfoot.books.stock import Part, take_stock
+from crossfoot.cli import suggesting
 from crossfoot.cli.depths import contents_of
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
 from crossfoot.cli.output import Cell, Output, When, note, print_json
@@ -139,7 +141,7 @@ def show(out: Output, drawn: Balance, path: str, *, narrowed: str = "", behind: 
     if drawn.unaccounted_ids:
         out.labelled("unaccounted", [(_ids(drawn.unaccounted_ids, drawn.unaccounted), "red")])
     for warning in drawn.warnings:
-        out.labelled("note", [(warning, "yellow")])
+        out.labelled("note", [(suggesting.told(warning), "yellow")])
     out.commands(list(_next(drawn)))
 
 
@@ -148,7 +150,7 @@ def _next(drawn: Balance) -> Iterator[tuple[str, str | None]]:
         if label == Fate.DEAD.label:
             yield "see what the dead letters died of", "crossfoot dead list --by-cause"
         elif found.ids:
-            yield f"see what became of the first {label} one", f"crossfoot why {found.ids[0]}"
+            yield f"see what became of the first {label} one", f"crossfoot why {shlex.quote(found.ids[0])}"
     if drawn.fates.get(Fate.DUPLICATE.label):
         yield (
             "see which were asked for twice, and took effect once",
@@ -212,7 +214,7 @@ def _boundaries(drawn: Balance, queues: list[str]) -> Iterator[list[Cell]]:
 
 def _identity(out: Output, name: str, identity: Identity) -> Iterator[list[Cell]]:
     mark, style = {True: ("done", "green"), False: ("failed", "red"), None: ("open", "yellow")}[identity.holds]
-    notes = list(identity.notes)
+    notes = [suggesting.told(note) for note in identity.notes]
     if identity.ids:
         notes.append(_ids(identity.ids, identity.count))
     if identity.unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Annotated, Any
 
@@ -96,9 +97,13 @@ def _show_group(out: Output, group: CauseGroup, now: int, *, whole: bool) -> Non
         f"{group.dead:,} dead, {group.failing:,} tried again; first {clock_time(group.first_at, now)} "
         f"({span(now - group.first_at)} ago), last {clock_time(group.last_at, now)}; {group.per_minute:g} a minute"
     ]
+    if group.known_at is not None:
+        lines.append(
+            f"known since {clock_time(group.known_at, now)}, by messages that are well since: it was over, and came back"
+        )
     lines += [f"raised in {group.raised}"] if group.raised else []
     out.labelled("when", lines)
-    spread = {"types": group.types, "queues": group.queues, "workers": group.workers, "versions": group.versions}
+    spread = {"types": group.types, "queues": group.queues, "workers": group.workers, "crossfoot": group.versions}
     told = [
         f"{name}: {', '.join(f'{key} {count:,}' for key, count in of.items())}" for name, of in spread.items() if of
     ]
@@ -110,5 +115,7 @@ def _show_group(out: Output, group: CauseGroup, now: int, *, whole: bool) -> Non
     if whole:
         out.labelled("frames", list(group.frames.splitlines()))
     step = bring_back(group.fingerprint)
-    steps: list[tuple[str, str | None]] = [("read the whole story of the first", f"crossfoot why {group.ids[0]}")]
+    steps: list[tuple[str, str | None]] = [
+        ("read the whole story of the first", f"crossfoot why {shlex.quote(group.ids[0])}")
+    ]
     out.commands([*steps, *([(step.do, step.command)] if group.dead else [])])

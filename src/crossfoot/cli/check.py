@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from crossfoot.app import Crossfoot
 from crossfoot.books import lately, queries
 from crossfoot.books.contents import Contents
 from crossfoot.books.custody import Depth
 from crossfoot.books.stock import Part
+from crossfoot.cli import suggesting
 from crossfoot.cli.balance import seconds
 from crossfoot.cli.check_promises import broken
 from crossfoot.cli.check_queues import service_of
@@ -25,6 +28,7 @@ from crossfoot.cli.output import Output, When, jsonable, note, print_json
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.connection import shown
 from crossfoot.errors import QueueUnavailable, UsageError
+from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import CODES, Finding
 from crossfoot.recover.checklist.survey import survey
 from crossfoot.recover.checklist.walk import Report, walk
@@ -74,8 +78,7 @@ def check(
 
     Exits with 0 when nothing was found that is not accepted, and with 1 when something was.
     """
-    accepted = _accepted(accept or [])
-    part, recovers = Part(queue=queue, type=type_), seconds(recovery, "--recovery")
+    accepted, part, recovers = _accepted(accept or []), Part(queue=queue, type=type_), seconds(recovery, "--recovery")
     app = load_app(service) if service is not None else None
     db = book_to_name(app) if db is None and app is not None else db
     with reading(db) as (connection, path):
@@ -88,6 +91,7 @@ def check(
         told = msgspec.structs.replace(told, promises=tuple(broken(connection, now, part)))
         ask = None if no_queue else _forgiving(partial(contents_of, path=path))
         found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
+        found = _naming(found, service, app, known)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")
     if as_json:
@@ -95,6 +99,26 @@ def check(
     elif not (quiet and found.well):
         show(Output(color, db=db), found, path)
     raise typer.Exit(int(not found.well or bool(behind)))
+
+
+def _naming(found: Report, service: str | None, app: Crossfoot | None, known: list[str]) -> Report:
+    """The same, with the service that was named where a command is for it: what is of another queue is of a service nobody named."""
+    if service is None or app is None:
+        return found
+    queue, name = app.queue.name, shlex.quote(service)
+    only = known == [queue]
+
+    def named(step: Step) -> Step:
+        command = step.command and step.command.replace("MODULE:NAME", name)
+        return msgspec.structs.replace(step, command=command)
+
+    findings = tuple(
+        msgspec.structs.replace(one, next=tuple(map(named, one.next)))
+        if one.queue == queue or (one.queue is None and only)
+        else one
+        for one in found.findings
+    )
+    return msgspec.structs.replace(found, findings=findings)
 
 
 def _accepted(codes: list[str]) -> frozenset[str]:
@@ -153,7 +177,7 @@ def show(out: Output, found: Report, path: str) -> None:
 def _show_finding(out: Output, number: int, finding: Finding, now: int) -> None:
     style = "dim" if finding.accepted else "red"
     known = " (accepted)" if finding.accepted else ""
-    out.labelled(f"{number}. {finding.code}", [(f"{finding.text}{known}", style)])
+    out.labelled(f"{number}. {finding.code}", [(f"{suggesting.told(finding.text)}{known}", style)])
     if finding.ids:
         shown_ids = ", ".join(finding.ids[:IDS_SHOWN])
         more = finding.count - min(finding.count, IDS_SHOWN)

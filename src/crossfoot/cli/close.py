@@ -85,10 +85,14 @@ def show(out: Output, done: Closed, folder: str) -> None:
         told = f"{plural(done.messages, 'message')} of {plural(done.buckets, 'bucket')}, with {done.entries:,} entries, under {seals}"
         out.heading("CLOSED", told, notes, style="green")
     else:
-        out.heading("NOTHING TO CLOSE", "no message that ended before then is left in the book", notes, style="green")
+        more = " but those that stay" if done.kept else ""
+        left = f"no message that ended before then is left in the book{more}"
+        out.heading("NOTHING TO CLOSE", left, notes, style="green")
     out.gap()
     out.labelled("pruned", [plural(done.pruned, "message")] if done.pruned else [])
     out.labelled("left", [f"{plural(done.open, 'older bucket')} with open messages"] if done.open else [])
+    stays = "the newest, that of the newest entry, and what a replay or the outbox still goes by"
+    out.labelled("kept", [f"{plural(done.kept, 'message')}: {stays}"] if done.kept else [])
     out.labelled("forgotten", [f"{plural(done.forgotten, 'operation key')} past the horizon"] if done.forgotten else [])
     out.labelled(
         "gathered", [f"{plural(done.gathered, 'tally', 'tallies')} into those of days"] if done.gathered else []

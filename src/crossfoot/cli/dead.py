@@ -12,7 +12,7 @@ from crossfoot.books import queries
 from crossfoot.books.fate import Fate
 from crossfoot.books.queries import DeadLetter
 from crossfoot.cli.options import Color, Database, Json, QueueName, TypeName
-from crossfoot.cli.output import Cell, Output, When, jsonable, naming, note, print_json
+from crossfoot.cli.output import Cell, Output, When, jsonable, note, print_json
 from crossfoot.cli.pages import NARROW, payload, payload_lines, show_page
 from crossfoot.cli.reading import catch_up, reading
 from crossfoot.cli.why import as_document, without_looking
@@ -89,10 +89,10 @@ def show_dead(
             )
         if page is None:
             raise NotFound(
-                f"no message is called {message!r} in {shown(path)}: crossfoot dead list{naming(db)} shows the dead ones"
+                f"no message is called {message!r} in {shown(path)}: crossfoot dead list shows the dead ones"
             )
         if page.fate != Fate.DEAD.label:
-            why = f"crossfoot why {shlex.quote(message)}{naming(db)}"
+            why = f"crossfoot why {shlex.quote(message)}"
             raise NotFound(f"message {page.message.id} is not dead but {page.fate}: see {why}")
         body = queries.body_of(connection, page.message.key) if with_payload else None
     if as_json:
@@ -133,7 +133,7 @@ def _show_letters(out: Output, letters: list[DeadLetter], count: int, now: int) 
         out.line(f"... and {count - len(letters):,} older ones (--limit)")
     if letters:
         out.gap()
-        out.commands([("see what happened to the newest", f"crossfoot dead show {letters[0].id}")])
+        out.commands([("see what happened to the newest", f"crossfoot dead show {shlex.quote(letters[0].id)}")])
 
 
 def _show_causes(out: Output, causes: list[tuple[str | None, str | None, int, str]]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from crossfoot import settings
 from crossfoot.app import Crossfoot
+from crossfoot.cli.answering import keep_stdout
+from crossfoot.cli.suggesting import look_into, looked_into
 from crossfoot.connection import is_postgres, without_driver
 from crossfoot.errors import CrossfootError, UsageError
 
@@ -29,12 +31,17 @@ def _told(error: BaseException) -> str:
     return f"{text} ({frames[0]})" if frames else text
 
 
-def load_app(target: str) -> Crossfoot:
-    """The service that `MODULE:NAME` names; modules of the working folder are found, too.
+def load_app(target: str, *, keeps_stdout: bool = True) -> Crossfoot:
+    """The service that `MODULE:NAME` names; modules of the working folder are found, too. Commands that are shown name its book.
+
+    Args:
+        keeps_stdout: whether standard output is the command's alone from now on, and what the program prints goes to standard error.
 
     Raises:
         UsageError: there is no such module or name, or it is no `Crossfoot`; with the remedy.
     """
+    if keeps_stdout:
+        keep_stdout()
     module, name = _named(target, "a service: write MODULE:NAME, as in billing:app")
     app = getattr(module, name, None)
     if app is None:
@@ -45,15 +52,18 @@ def load_app(target: str) -> Crossfoot:
         raise UsageError(
             f"{target} is a {type(app).__name__}, not a Crossfoot: name the object made by Crossfoot('...')"
         )
+    if looked_into() is None:
+        look_into(book_to_name(app))
     return app
 
 
 def load_function(target: str) -> Callable[..., Any]:
-    """The function that `MODULE:FUNCTION` names.
+    """The function that `MODULE:FUNCTION` names. Standard output is the command's alone from now on.
 
     Raises:
         UsageError: there is none.
     """
+    keep_stdout()
     module, name = _named(target, "a function: write MODULE:FUNCTION, as in repairs:add_currency")
     function = getattr(module, name, None)
     if not callable(function):

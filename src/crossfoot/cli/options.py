@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from crossfoot.cli.output import When
+from crossfoot.cli.suggesting import look_into
 
 Database = Annotated[
     str | None,
@@ -15,6 +16,7 @@ Database = Annotated[
         metavar="PATH|URL",
         help="the SQLite file or PostgreSQL URL with the book; otherwise CROSSFOOT_DATABASE, crossfoot.toml or ./crossfoot.db",
         show_default=False,
+        callback=look_into,
     ),
 ]
 Archive = Annotated[

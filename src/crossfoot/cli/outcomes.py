@@ -93,7 +93,7 @@ def outcomes(
     if as_json:
         print_json(document(found))
     else:
-        show(Output(color, db=db), found, limit)
+        show(Output(color), found, limit)
     if not found.kept:
         raise typer.Exit(1)
 

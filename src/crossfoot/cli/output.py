@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import sys
 import textwrap
@@ -20,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from crossfoot.connection import has_password, shown
+from crossfoot.cli.answering import answer
+from crossfoot.cli.suggesting import told, whole
 from crossfoot.recover.phrases import stamp
 
 TIMES = frozenset(
@@ -28,27 +28,19 @@ TIMES = frozenset(
         "at", "due", "as_of", "before", "received_at", "ended_at",
         "lease_until", "first_at", "last_at", "published_at", "dead_at",
         "answered_at", "evaluated_at", "checked_at", "opened_at", "closed_at",
-        "planned_at", "started_at", "runner_seen_at",
+        "planned_at", "started_at", "runner_seen_at", "known_at",
     )
 )  # fmt: skip
 """Fields that hold microseconds; in JSON they are RFC 3339 in UTC."""
 
-READING = (
-    "why",
-    "check",
-    "causes",
-    "balance",
-    "tail",
-    "verify",
-    "dead",
-    "discard",
-    "outcomes",
-    "alerts",
-    "close",
-    "archive",
-    "metrics",
-)
-"""Commands that take `--db`."""
+COMMANDS = frozenset(("command", "step"))
+"""Fields that hold a command to be copied."""
+
+PROSE = frozenset(("text", "notes", "warnings"))
+"""Fields that hold sentences, which may name a command."""
+
+CARRIED = "payload"
+"""The field that holds what a message carried: that is shown as it is."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
@@ -67,23 +59,18 @@ class When(StrEnum):
     never = "never"
 
 
-def naming(db: str | None) -> str:
-    """The option that names the book in a command that is to be copied. Of a URL with a password only the place: what is shown is kept."""
-    return f" --db {shlex.quote(shown(db) if has_password(db) else db)}" if db is not None else ""
-
-
 class Output:
     """Where one command prints to.
 
     Args:
         color: `always` wins over NO_COLOR, which wins over FORCE_COLOR; a pipe is plain unless told otherwise.
-        db: the book as it was named by `--db`; the commands shown name it, too.
+        db: the book that the commands shown name, where it is not the one that this command was told.
     """
 
     def __init__(self, color: When = When.auto, *, db: str | None = None) -> None:
-        self._db = naming(db)
+        self._db = db
         environment = os.environ
-        terminal = sys.stdout.isatty() and environment.get("TERM") != "dumb"
+        terminal = answer().isatty() and environment.get("TERM") != "dumb"
         forced = color is When.always or (bool(environment.get("FORCE_COLOR")) and color is When.auto)
         self.fancy = terminal or forced
         self.width = shutil.get_terminal_size((100, 24)).columns if self.fancy else 0
@@ -94,7 +81,7 @@ class Output:
             from rich.console import Console
 
             self._console = Console(
-                force_terminal=True, no_color=bare, color_system="standard" if forced and not terminal else "auto",
+                file=answer(), force_terminal=True, no_color=bare, color_system="standard" if forced and not terminal else "auto",
                 width=self.width, highlight=False, soft_wrap=False,
             )  # fmt: skip
 
@@ -160,8 +147,7 @@ class Output:
         for number, (do, command) in enumerate(steps):
             self.labelled("" if number and self.fancy else "next", [do])
             if command is not None:
-                named = self._db if command.split(" ")[1:2] and command.split(" ")[1] in READING else ""
-                for line in folded(clean(command + named), self.width):
+                for line in folded(clean(whole(command, self._db)), self.width):
                     self.line(line, "bold")
 
     def line(self, text: str = "", style: str = "") -> None:
@@ -171,7 +157,7 @@ class Output:
 
             self._console.print(Text(text, style), soft_wrap=True)
         else:
-            sys.stdout.write(text + "\n")
+            answer().write(text + "\n")
 
     def gap(self) -> None:
         """A blank line between blocks, where there are people."""
@@ -214,14 +200,16 @@ def folded(command: str, width: int) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; structs become objects, and times RFC 3339."""
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(jsonable(value)), indent=2) + b"\n")
-    sys.stdout.buffer.flush()
+    """One JSON document; structs become objects, times RFC 3339, and commands whole."""
+    stream = answer()
+    stream.flush()
+    stream.buffer.write(msgspec.json.format(msgspec.json.encode(jsonable(value)), indent=2) + b"\n")
+    stream.buffer.flush()
 
 
 def jsonable(value: Any) -> Any:
-    """Structs as dictionaries, times as text."""
-    return _with_times(msgspec.to_builtins(value))
+    """Structs as dictionaries, times as text, and commands such that they can be copied."""
+    return _readable(msgspec.to_builtins(value))
 
 
 def clean(text: str) -> str:
@@ -246,6 +234,7 @@ def speak_with(voice: Voice | None) -> None:
 
 def complain(message: str, *, code: int) -> int:
     """Print one message on standard error; returns the exit code."""
+    message = told(message)
     if _voice is not None:
         _voice(clean(message.strip()), code)
         return code
@@ -270,17 +259,22 @@ def note(message: str) -> None:
 
 def reader_left() -> int:
     """Whoever read our output has gone (`| head`): nothing is wrong, and the interpreter must not complain at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), answer().fileno())
     return 0
 
 
-def _with_times(value: Any) -> Any:
+def _readable(value: Any, name: str = "") -> Any:
+    if name == CARRIED:
+        return value
     if isinstance(value, dict):
-        return {
-            name: stamp(part) if name in TIMES and isinstance(part, int) else _with_times(part)
-            for name, part in value.items()
-        }
-    return [_with_times(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: _readable(part, key) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(part, name) for part in value]
+    if isinstance(value, int):
+        return stamp(value) if name in TIMES else value
+    if isinstance(value, str) and name in COMMANDS:
+        return whole(value)
+    return told(value) if isinstance(value, str) and name in PROSE else value
 
 
 def _text(cell: Cell) -> str:

@@ -14,8 +14,9 @@ import typer
 
 from crossfoot.app import Crossfoot
 from crossfoot.books import queries
-from crossfoot.cli.loading import book_to_name, load_app
-from crossfoot.cli.output import clean, complain, naming, note
+from crossfoot.cli.answering import say
+from crossfoot.cli.loading import load_app
+from crossfoot.cli.output import clean, complain, note
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable, UsageError
 from crossfoot.message import Message, decode
 from crossfoot.queues.queue import Accepted, PublishAnswer, Refused
@@ -100,11 +101,10 @@ def _say_kept(error: QueueUnavailable, app: Crossfoot) -> int:
     if not error.kept:
         raise error
     first, more = error.kept[0], len(error.kept) - 1
-    book = naming(book_to_name(app))
     kept = f"message {first} and {more:,} more are" if more else f"message {first} is"
     return complain(
         f"{str(error).rstrip('.')}. But {kept} in the book, and a worker of {app.name} sends what is there when the queue answers: do "
-        f"not publish it again. If the address is wrong, take it back: crossfoot discard {first} --reason '...'{book}",
+        f"not publish it again. If the address is wrong, take it back: crossfoot discard {first} --reason '...'",
         code=1,
     )
 
@@ -152,13 +152,13 @@ def _report(answers: list[PublishAnswer], as_json: bool) -> None:
         for answer in answers
     ]
     if as_json:
-        typer.echo(msgspec.json.encode(rows).decode())
+        say(msgspec.json.encode(rows).decode())
         return
     if len(rows) > 10:
         counts = {word: sum(row["answer"] == word for row in rows) for word in ("accepted", "refused", "in doubt")}
-        typer.echo(", ".join(f"{count} {word}" for word, count in counts.items() if count))
+        say(", ".join(f"{count} {word}" for word, count in counts.items() if count))
     for row in rows if len(rows) <= 10 else [row for row in rows if row["answer"] != "accepted"]:
-        typer.echo(
+        say(
             clean(
                 f"{row['answer']}  {str(row['message']).partition('|')[2]}"
                 + (f"  ({row['reason']})" if row["reason"] else "")

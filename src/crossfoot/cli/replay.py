@@ -32,6 +32,7 @@ from crossfoot.recover.replay.planning import plan as plan_replay
 from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
 from crossfoot.recover.replay.running import HOLD_SECONDS, Runner
+from crossfoot.recover.replay.selection import FATES
 
 app = typer.Typer(help="Bring back what came to nothing: plan it, and run it in stages.", add_completion=False)
 
@@ -60,14 +61,20 @@ Horizon = Annotated[
 def plan(
     target: Target,
     why: Annotated[str, typer.Option("--why", "-w", metavar="TEXT", help="why it is done; the book keeps it")],
-    fate: Annotated[list[str] | None, typer.Option(metavar="FATE", help="how it ended; dead unless given")] = None,
+    fate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FATE", help=f"how it ended: {', '.join(FATES)}; dead unless given; may be repeated"),
+    ] = None,
     cause: Annotated[
-        list[str] | None, typer.Option(metavar="CAUSE", help="only of this cause: its fingerprint, or how that begins")
+        list[str] | None,
+        typer.Option(metavar="CAUSE", help="only of this cause: its fingerprint, or how that begins; may be repeated"),
     ] = None,
     type_: Annotated[
-        list[str] | None, typer.Option("--type", metavar="TYPE", help="only messages of this type")
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="only messages of this type; may be repeated")
     ] = None,
-    subject: Annotated[list[str] | None, typer.Option(metavar="SUBJECT", help="only of this subject")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(metavar="SUBJECT", help="only of this subject; may be repeated")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="only what ended then or later: 2h ago, or 2026-11-23T08:00Z")
     ] = None,
@@ -108,9 +115,8 @@ def plan(
         note(past.unread)
     if unknown:
         more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-        note(
-            f"neither the book nor its archive knows a message {', '.join(unknown[:3])}{more} on queue {service.queue.name}"
-        )
+        knows = "the book does not know" if past.unread else "neither the book nor its archive knows"
+        note(f"{knows} a message {', '.join(unknown[:3])}{more} on queue {service.queue.name}")
     _show(_report_of(service.book.path, number), as_json, color, target)
 
 

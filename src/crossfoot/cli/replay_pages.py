@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED, PLANNED, PLANNING, RUNNING, Replay
 from crossfoot.books.replays_reported import LEFT_ALONE
-from crossfoot.cli.output import Cell, Output, naming
+from crossfoot.cli.output import Cell, Output
+from crossfoot.cli.suggesting import naming
 from crossfoot.recover.phrases import clock_time, plural, span
 from crossfoot.recover.replay.report import BAD, Report
 

@@ -65,7 +65,7 @@ def worker(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asked to replace what has not begun, it must not end
     log = Log(logging.INFO if verbose else logging.WARNING)
     log.use(log_format or LogFormat(settings.load().log_format))
-    app = load_app(target)
+    app = load_app(target, keeps_stdout=as_json)
     log_format, loop = log_format or LogFormat(app.settings.log_format), loop or Loop(app.settings.loop)
     log.use(log_format)
     on = options_of(loop)

@@ -12,10 +12,10 @@ from typing import Any
 
 import anyio
 import msgspec
-import typer
 
 from crossfoot import settings
 from crossfoot.app import Crossfoot
+from crossfoot.cli.answering import say
 from crossfoot.cli.loading import book_of, book_to_name
 from crossfoot.cli.output import note
 from crossfoot.cli.worker_leaving import end_at_last
@@ -37,7 +37,7 @@ def run_alone(app: Crossfoot, worker: Worker, until_idle: bool, pulse: Pulse, on
     worker.on_ready = lambda: pulse.follow(lambda: IDLE if worker.stopping else worker.trouble)
     anyio.run(_work, app, worker, until_idle, pulse, backend_options=on)
     report = _report(worker)
-    typer.echo(msgspec.json.encode(_document(report)).decode() if as_json else _told(report))
+    say(msgspec.json.encode(_document(report)).decode() if as_json else _told(report))
     return 0
 
 
@@ -76,10 +76,10 @@ def run_several(
     if as_json:
         told = [_document(report) for report in supervisor.reports]
         total = sum(report.deliveries for report in supervisor.reports)
-        typer.echo(msgspec.json.encode({"workers": told, "deliveries": total}).decode())
+        say(msgspec.json.encode({"workers": told, "deliveries": total}).decode())
     else:
         for report in supervisor.reports:
-            typer.echo(_told(report))
+            say(_told(report))
     return 0
 
 

@@ -52,6 +52,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
         seals: numbers of those that were added, with `messages` and `entries` in them, of so many `buckets`.
         pruned: messages that left the book, those of earlier seals that had stayed in it, too.
         open: older buckets with open messages, of which nothing was taken.
+        kept: messages that had ended and stay: the newest, that of the newest entry, and what a replay or the outbox still goes by.
         forgotten: operation keys past the deduplication horizon; `gathered` is the number of tallies that are kept by the day now.
         removed: names of files that a killed closing had left.
         dropped: ranges of keys that PostgreSQL had tables for, and that hold nothing any more.
@@ -64,6 +65,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
     buckets: int = 0
     pruned: int = 0
     open: int = 0
+    kept: int = 0
     forgotten: int = 0
     gathered: int = 0
     removed: tuple[str, ...] = ()
@@ -106,8 +108,8 @@ def close(
         progress(len(found.keys), len(found.keys))
     return Closed(
         before=before, seals=tuple(seal.number for seal in made), messages=sum(seal.messages for seal in made),
-        entries=sum(seal.entries for seal in made), buckets=found.buckets, pruned=pruned, open=found.open, forgotten=forgotten,
-        gathered=gathered, removed=tuple(removed), dropped=dropped,
+        entries=sum(seal.entries for seal in made), buckets=found.buckets, pruned=pruned, open=found.open, kept=found.kept,
+        forgotten=forgotten, gathered=gathered, removed=tuple(removed), dropped=dropped,
     )  # fmt: skip
 
 

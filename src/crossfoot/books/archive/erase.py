@@ -22,7 +22,7 @@ from crossfoot.books.grouped import grouped, keys_text
 from crossfoot.books.store import Book
 from crossfoot.boundaries import ArchiveBoundary, reach
 from crossfoot.connection import Connection
-from crossfoot.errors import ArchiveBroken
+from crossfoot.errors import ArchiveBroken, NotFound
 
 ERASING = "erasing "
 """Begins the fact that holds the digest of a seal's new file of payloads, while it takes the old one's place."""
@@ -37,6 +37,7 @@ UPDATE crossfoot_messages SET body = NULL WHERE subject = ? AND fate >= {Fate.SE
 _OPEN = (
     f"SELECT count(*) FROM crossfoot_messages WHERE subject = ? AND fate < {Fate.SETTLED.value} AND body IS NOT NULL"
 )
+_IS_KNOWN = "SELECT 1 FROM crossfoot_messages WHERE subject = ? LIMIT 1"
 _DEAD = f"SELECT count(*) FROM crossfoot_messages WHERE subject = ? AND fate = {Fate.DEAD.value}"
 _IN_REPLAYS = grouped(
     "UPDATE crossfoot_replay_members SET before = NULL, after = NULL WHERE message IN {keys} "
@@ -69,6 +70,7 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
     """Erase the payloads of a subject's messages that have ended.
 
     Raises:
+        NotFound: no message of that subject is in either; nothing is noted.
         ArchiveUnavailable, ArchiveBroken, DiskFull: what is erased by then stays erased, and nothing else is changed: do it again.
     """
     with folder.turn():
@@ -78,6 +80,8 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
         found: dict[int, set[int]] = {}
         for seal, story in Past(folder, seals).everywhere("subject", subject):
             found.setdefault(seal.number, set()).add(story.key)
+        if not found:
+            _see_whether_it_is_known(book, subject)
         archived, touched = 0, []
         for seal in seals:
             count = _rewrite(book, folder, seal, found[seal.number]) if seal.number in found else 0
@@ -88,6 +92,14 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
         here, left, dead = book.write(lambda connection: _in_book(connection, note, archived, keys))
         _empty_log(book)
     return Erased(subject=subject, book=here, archive=archived, seals=tuple(touched), open=left, dead=dead)
+
+
+def _see_whether_it_is_known(book: Book, subject: str) -> None:
+    with book.reading() as connection:
+        if connection.execute(_IS_KNOWN, (subject,)).fetchone() is None:
+            raise NotFound(
+                f"no message of subject {subject!r} is in the book or in its archive, so nothing was erased: is it spelled in full?"
+            )
 
 
 def begun(connection: Connection) -> dict[int, str]:

@@ -119,11 +119,13 @@ class Candidates(msgspec.Struct, frozen=True):
     Attributes:
         keys: in the order of their buckets.
         buckets: how many buckets they are of; `open` is the number of older ones that still have open messages.
+        kept: messages that could go otherwise, and stay because they are the newest, or somebody still goes by them.
     """
 
     keys: tuple[int, ...]
     buckets: int
     open: int
+    kept: int
 
 
 def candidates(connection: Connection, before: Micros) -> Candidates:
@@ -131,12 +133,16 @@ def candidates(connection: Connection, before: Micros) -> Candidates:
     limit = bucket_of(before)
     unfinished = {row[0] for row in connection.execute(_OPEN_BUCKETS, {"before": limit}) if row[0] < limit}
     needed = {row[0] for row in connection.execute(_NEEDED)}
-    keys, buckets = [], set()
+    keys, buckets, kept = [], set(), 0
     for key, bucket in connection.stream(_CANDIDATES, {"before": limit}):
-        if bucket not in unfinished and key not in needed:
-            keys.append(key)
-            buckets.add(bucket)
-    return Candidates(tuple(keys), len(buckets), len(unfinished))
+        if bucket in unfinished:
+            continue
+        if key in needed:
+            kept += 1
+            continue
+        keys.append(key)
+        buckets.add(bucket)
+    return Candidates(tuple(keys), len(buckets), len(unfinished), kept)
 
 
 def parameters(connection: Connection, keys: Sequence[int]) -> dict[str, Any]:

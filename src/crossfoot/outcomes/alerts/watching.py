@@ -204,7 +204,11 @@ def told_of(alert: Alert, sign: Sign, state: State, now: Micros) -> Told:
         value = seen.bad
     first = sign.ids[0] if sign.ids else None
     queue = shlex.quote(sign.about)
-    step = alert.step.format(id=first, queue=queue) if first or "{id}" not in alert.step else "crossfoot balance"
+    step = (
+        alert.step.format(id=shlex.quote(first or ""), queue=queue)
+        if first or "{id}" not in alert.step
+        else "crossfoot balance"
+    )
     return Told(
         severity=alert.severity, text=said(alert, about=sign.about, count=sign.count, value=value, over=over, **sign.words),
         count=sign.count, ids=sign.ids, step=step,

@@ -49,6 +49,7 @@ def ask(survey: Survey) -> Iterator[Finding]:
             text=_text(code, group),
             count=group.messages,
             ids=some(group.ids),
+            queue=next(iter(group.queues)) if len(group.queues) == 1 else None,
             figures=_figures(group),
             first_at=group.first_at,
             last_at=group.last_at,

@@ -32,7 +32,8 @@ class CauseGroup(msgspec.Struct, frozen=True, kw_only=True):
         fingerprint: `None` where nobody booked why: the queue gave them up by itself.
         messages: how many, `dead` and `failing` (they are tried again).
         raised: the line of the latest failure.
-        first_at: when this cause was first booked, by any message; `last_at` when one of these failed last.
+        first_at: when this cause was first booked; `last_at` when one of these failed last.
+        known_at: when it was first booked, where that was before any of these was sent: it was over, and came back at `first_at`.
         per_minute: over the time in which these failed.
         types: and `queues`, `workers`, `versions` (of crossfoot, as workers told it): how many messages of each.
         changes: what was new when it began.
@@ -49,6 +50,7 @@ class CauseGroup(msgspec.Struct, frozen=True, kw_only=True):
     failing: int
     first_at: Micros
     last_at: Micros
+    known_at: Micros | None
     per_minute: float
     types: dict[str, int]
     queues: dict[str, int]
@@ -81,7 +83,9 @@ def _group(fingerprint: str | None, members: list[Standing], background: Backgro
     cause = background.causes.get(fingerprint or "", UNTOLD)
     failures = [one.failed for one in members if one.failed is not None]
     times = [failed.at for failed in failures] or [one.since for one in members]
-    first = min(cause.first_at or min(times), *times)
+    booked = min(cause.first_at or min(times), *times)
+    came_back = booked < min(one.since for one in members)
+    first = min(times) if came_back else booked
     latest = max(failures, key=lambda failed: failed.at, default=None)
     known = {worker.number: worker for worker in background.workers}
     theirs = [known[failed.worker] for failed in failures if failed.worker in known]
@@ -98,6 +102,7 @@ def _group(fingerprint: str | None, members: list[Standing], background: Backgro
         failing=len(members) - dead,
         first_at=first,
         last_at=max(times),
+        known_at=booked if came_back else None,
         per_minute=round(len(members) / max((max(times) - min(times)) / MINUTE, 1.0), 2),
         types=_spread(types),
         queues=_spread(Counter(one.queue for one in members)),
@@ -120,7 +125,7 @@ def _changes(first: Micros, theirs: list[WorkerRow], types: Iterable[str], backg
         began[worker.version] = min(worker.started_at, began.get(worker.version, worker.started_at))
     for version, at in sorted(began.items(), key=lambda item: item[1]):
         if _just_before(at, first) and at > min(began.values()):
-            yield f"version {version} was first seen {span(first - at)} before"
+            yield f"version {version} of crossfoot was first seen {span(first - at)} before"
     for type_ in sorted(types):
         # To the minute: the first message of a minute may be younger than the minute.
         first_of_it = background.born.get(type_)
