@@ -30,11 +30,12 @@ _PROVEN = f"({Kind.COMMITTED.value}, {Kind.NOOP.value})"
 """Entries with which outcomes are committed."""
 
 
-def _behind(name: str) -> str:
+def behind(name: str) -> str:
+    """The place in a parameter, as PostgreSQL compares places."""
     return f"(split_part(:{name}, ':', 1)::xid8, split_part(:{name}, ':', 2)::bigint)"
 
 
-AFTER_POSTGRES = f"(xid, id) > {_behind('begin')} AND (xid, id) <= {_behind('upto')}"
+AFTER_POSTGRES = f"(xid, id) > {behind('begin')} AND (xid, id) <= {behind('upto')}"
 AFTER = "id > CAST(:begin AS INTEGER) AND id <= CAST(:upto AS INTEGER)"
 """Entries of a group: after one place, up to another one."""
 
@@ -53,7 +54,7 @@ _ABOUT = {"subject": "m.subject", "correlation": _FLOW.format("m"), "message": "
 """What a message is looked for by."""
 
 _IN_TIME = "(o.at >= m.at - :skew OR o.message = m.key)"
-_FOUND = {
+FOUND = {
     "subject": f"""
 SELECT min(o.at) FROM crossfoot_outcomes o WHERE o.name = :outcome AND o.subject = m.subject AND {_IN_TIME}
 """,
@@ -77,7 +78,7 @@ SELECT m.key, m.id, {about}, m.at, ({found}) FROM ({first}) AS g
 CROSS JOIN crossfoot_messages m ON m.key = g.message
 WHERE m.type = :after AND m.at >= :since AND NOT EXISTS (SELECT 1 FROM crossfoot_entries f WHERE f.message = g.message AND {before})
 """
-    common = {"about": _ABOUT[by], "found": _FOUND[by]}
+    common = {"about": _ABOUT[by], "found": FOUND[by]}
     return differs(
         taken.format(
             first=f"SELECT message, min(id) AS id FROM crossfoot_entries WHERE {AFTER} GROUP BY message",
@@ -121,7 +122,7 @@ ANSWERING = {by: _answering(by) for by in _ABOUT}
 
 ANSWERED = {
     by: grouped(
-        f"SELECT m.key, ({_FOUND[by]}) FROM {{messages}} m WHERE m.key IN {{keys}} AND m.type = :after AND m.at >= :since"
+        f"SELECT m.key, ({FOUND[by]}) FROM {{messages}} m WHERE m.key IN {{keys}} AND m.type = :after AND m.at >= :since"
     )
     for by in _ABOUT
 }

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from crossfoot.books import expected
 from crossfoot.books.expected import Outlook, Proven
+from crossfoot.books.promised import Standing
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
-from crossfoot.outcomes.expectation import Standing, expectation_of
+from crossfoot.outcomes.expectation import expectation_of
 
 
 def look(connection: Connection, proven: Sequence[Proven], now: Micros) -> Outlook:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.record import UNREADABLE
 from crossfoot.recover.discarding import OPEN_INTENTS
+from crossfoot.recover.expecting import Expected, makeup
 from crossfoot.recover.facts import Facts, details
 
 
@@ -28,8 +29,12 @@ AGAIN = (
 )
 
 
-def advise(facts: Facts, fate: Fate | None) -> list[Step]:
-    """What a person should do about a message of this fate."""
+def advise(facts: Facts, fate: Fate | None, expected: Sequence[Expected] = ()) -> list[Step]:
+    """What a person should do about a message of this fate, and about what is missing of what was promised after it."""
+    return [*_about(facts, fate), *(Step(do, command) for do, command in makeup(expected, fate, facts.row.id))]
+
+
+def _about(facts: Facts, fate: Fate | None) -> list[Step]:
     name, queue = shlex.quote(facts.row.id), shlex.quote(facts.row.queue)
     work = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
     payload = Step(LOOK, f"crossfoot why {name} --payload")

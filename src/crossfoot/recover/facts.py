@@ -12,6 +12,7 @@ from crossfoot.books.archive.seal import Seal
 from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.habits import Habit, habit
+from crossfoot.books.promised import Promise
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
@@ -41,6 +42,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         chain: of causes, through this message.
         habit: what others of its type and queue came to, where it has not been handled to an end.
         promised: outcomes that the program promises after every message of its type.
+        promises: what is expected of this one, and what came of that.
         seal: under which it lies in the archive; `late` is the number of entries that came after that.
     """
 
@@ -59,6 +61,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     chain: Chain = Chain()
     habit: Habit | None = None
     promised: tuple[str, ...] = ()
+    promises: tuple[Promise, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -135,6 +138,7 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
         late=len(entries) - len(archived) if archived else 0,
         habit=None if ended else habit(connection, row.queue, row.type),
         promised=() if ended else tuple(_promised(connection, row.type)),
+        promises=records.promises_of([row])[row.key],
     )
 
 
