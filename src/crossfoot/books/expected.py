@@ -279,7 +279,9 @@ def count_excused(connection: Connection, name: str, count: int, now: Micros) ->
 
 
 class OpenRow(NamedTuple):
-    """A message that is not met, with what it is and how it stands in the book: nothing where the book has it no more."""
+    """A message that is not met, with what it is and how it stands in the book: nothing where the book has it no more.
+
+    `about` is what it is looked for by."""
 
     id: str
     at: Micros
@@ -289,12 +291,15 @@ class OpenRow(NamedTuple):
     source: str | None
     subject: str | None
     fate: int | None
+    message: int
+    about: str | None
 
 
 _OPEN = """
-SELECT e.id, e.at, e.due, e.answered, m.queue, m.source, m.subject, m.fate
+SELECT e.id, e.at, e.due, e.answered, m.queue, m.source, m.subject, m.fate, e.message, e.name
 FROM crossfoot_expected e LEFT JOIN crossfoot_messages m ON m.key = e.message
-WHERE e.expectation = :name AND e.accepted IS NULL AND {which} ORDER BY e.due, e.number LIMIT :limit
+WHERE e.expectation = :name AND e.accepted IS NULL AND {which} AND (CAST(:fate AS INTEGER) IS NULL OR m.fate = :fate)
+ORDER BY e.due, e.number LIMIT :limit
 """
 
 _WHICH = {
@@ -311,9 +316,11 @@ FROM crossfoot_expected WHERE expectation = :name
 """
 
 
-def open_rows(connection: Connection, name: str, which: str, now: Micros, limit: int) -> list[OpenRow]:
-    """Messages that are `waiting`, `missing` or `late`, the first that were due first."""
-    parameters = {"name": name, "now": now, "limit": limit}
+def open_rows(
+    connection: Connection, name: str, which: str, now: Micros, limit: int, fate: Fate | None = None
+) -> list[OpenRow]:
+    """Messages that are `waiting`, `missing` or `late`, the first that were due first; those of one fate where it is named."""
+    parameters = {"name": name, "now": now, "limit": limit, "fate": None if fate is None else fate.value}
     sql = _OPEN.format(which=_WHICH[which])
     return [OpenRow(*row) for row in connection.execute(sql, parameters)]
 
@@ -322,18 +329,3 @@ def standing(connection: Connection, name: str, now: Micros) -> tuple[int, int, 
     """How many are waiting, missing, late, and accepted."""
     row = connection.execute(_STANDING, {"name": name, "now": now}).fetchone()
     return int(row[0] or 0), int(row[1] or 0), int(row[2] or 0), int(row[3] or 0)
-
-
-_ACCEPT = """
-UPDATE crossfoot_expected SET accepted = ? WHERE id = ? AND accepted IS NULL AND (answered IS NOT NULL OR due < ?)
-"""
-
-
-def accept(connection: Connection, id_: str, now: Micros, told: str) -> int:
-    """Note that somebody accepts that a message is missing or late. In the caller's transaction.
-
-    Returns:
-        Of how many expectations it was.
-    """
-    connection.alone(TURN)
-    return connection.execute(_ACCEPT, (told, id_, now)).rowcount

@@ -80,7 +80,7 @@ def makeup(expected: Sequence[Expected], fate: Fate | None, id_: str) -> Iterato
     if missing:
         names = listed(missing)
         if fate is Fate.SETTLED:
-            yield f"find out why {names} was not recorded: the handler took effect without", None
+            yield f"find out why {names} was not recorded: the handler took effect without it", None
         yield f"see which others lack {names}", "crossfoot outcomes"
         if fate is Fate.SETTLED:
             yield (

@@ -37,6 +37,7 @@ def _broken(promise: Promise) -> Finding:
         text=promise.text,
         count=promise.count,
         ids=some(promise.ids),
+        of_messages=promise.of_messages,
         figures=promise.figures,
         first_at=promise.first_at,
         next=(*(why if promise.of_messages else []), step),
