@@ -72,6 +72,12 @@ def test_close_takes_what_is_older_than_it_is_told(shelf: Shelf, capfd: pytest.C
     assert not set(shelf.hot()) & {"settled-0"}
 
 
+@pytest.mark.parametrize("days", ["nan", "inf", "-1", "1e6"])
+def test_days_that_are_no_number_of_days_are_told(shelf: Shelf, capfd: pytest.CaptureFixture[str], days: str) -> None:
+    code, _, said = typed(capfd, shelf, "close", "--days", days)
+    assert (code, "give 0 or more, and at most 36,500" in said) == (2, True)
+
+
 def test_operation_keys_go_past_the_horizon_and_not_before(
     shelf: Shelf, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

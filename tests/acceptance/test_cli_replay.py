@@ -35,6 +35,10 @@ def charge(message, tx):
     tx.execute("insert into charges values (?, ?)", (message.subject, message.data["amount"]))
 
 
+def fall(message):
+    return message.data["nothing"]
+
+
 def double(message):
     import msgspec
     return msgspec.structs.replace(message, data={"amount": 2 * message.data["amount"]})
@@ -46,6 +50,7 @@ def _died(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service of which three messages died."""
     folder = tmp_path_factory.mktemp("replay")
     (folder / "pay.py").write_text(SERVICE, encoding="utf-8")
+    (folder / "binary.txt").write_bytes(b"m0\0m1\n")
     with closing(sqlite3.connect(folder / "pay.db")) as connection:
         connection.execute("CREATE TABLE charges (subject TEXT, amount INTEGER)")
         connection.commit()
@@ -121,6 +126,12 @@ def test_by_ids_from_a_file_and_unknown_ones_are_told(folder: Path) -> None:
     assert "neither the book nor its archive knows a message m9 on queue pay" in done.stderr
 
 
+def test_ids_of_a_file_with_a_mark_of_byte_order_and_lines_of_windows(folder: Path) -> None:
+    (folder / "ids.txt").write_bytes(b"\xef\xbb\xbfm0\r\nm1\r\n\r\nm1\r\n")
+    plan = asked(folder, "plan", "pay:app", "--why", "mended", "--ids", "ids.txt")
+    assert plan["members"] == 2
+
+
 def test_payloads_are_mended_by_a_function(folder: Path) -> None:
     asked(folder, "plan", "pay:app", "--why", "half was asked for", "--transform", "pay:double")
     asked(folder, "run", "pay:app", "1", "--patience", "0.2", code=1)
@@ -167,6 +178,18 @@ def test_a_dry_run_says_what_handlers_would_do_and_leaves_the_file_as_it_was(fol
         (["plan", "pay:app", "--why", "w", "--transform", "pay:nothing"], "has no function"),
         (["run", "pay:app", "7"], "there is no replay 7"),
         (["run", "pay:app", "1", "--rate", "0"], "rate = 0"),
+        (["run", "pay:app", "1", "--rate", "inf"], "rate = inf: it is more than 0, and at most"),
+        (["run", "pay:app", "1", "--patience", "nan"], "patience = nan"),
+        (["run", "pay:app", "1", "--live-slower", "inf"], "live_slower = inf"),
+        (["run", "pay:app", "1", "--max-latency", "inf"], "max_latency = inf"),
+        (["run", "pay:app", "1", "--canary", str(10**20)], "canary = 1"),
+        (["run", "pay:app", "1", "--hold", "nan"], "hold = nan: it is a number of seconds"),
+        (["run", "pay:app", "1", "--horizon", "-1"], "horizon = -1: it is a number of seconds"),
+        (["plan", "pay:app", "--why", "w", "--horizon", "inf"], "horizon = inf: it is a number of seconds"),
+        (["plan", "pay:app", "--why", "w", "--transform", "pay:fall"], "raised KeyError for pay|m0"),
+        (["plan", "pay:app", "--why", "w", "--ids", "binary.txt"], "it has a NUL in it"),
+        (["plan", "pay:app", "--why", "w", "--subject", "\udcff"], "'\\udcff' is not UTF-8"),
+        (["show", str(10**20), "--db", "pay.db"], "Invalid value for 'NUMBER'"),
         (["dry-run", "pay:app", "7"], "there is no replay 7"),
         (["show", "7", "--db", "pay.db"], "there is no replay 7"),
         (["pause", "7", "--db", "pay.db"], "there is no replay 7"),

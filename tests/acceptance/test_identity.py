@@ -111,6 +111,8 @@ async def test_the_same_message_published_again_is_a_copy(service: Service) -> N
     assert len(service.effects) == 1
     assert service.fate(message(service)) is Fate.SETTLED
     assert balance(service).balanced
+    received = service.rows(f"SELECT attempt FROM crossfoot_entries WHERE kind = {Kind.RECEIVED} ORDER BY id")
+    assert received == [1, 2, 3], "a copy that comes later is told as a later one"
 
 
 async def test_one_that_died_is_mended_under_its_own_name(service: Service) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -13,10 +13,12 @@ import msgspec
 import pytest
 
 from crossfoot.books import replays
+from crossfoot.books.archive.erase import erase
+from crossfoot.books.archive.folder import Folder
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import ABORTED, FINISHED, PAUSED
-from crossfoot.errors import ReplayRefused
+from crossfoot.errors import QueueUnavailable, ReplayRefused
 from crossfoot.message import Message
 from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.running import Runner
@@ -250,6 +252,16 @@ class TestThePlan:
         assert (told.changed, told.moved) == (1, 1)
         assert sorted(clinic.service.effects) == sorted([first.id, second.id])
 
+    async def test_says_how_long_handlers_will_work_by_what_they_took(self, clinic: Clinic) -> None:
+        await clinic.service.publish("case.released", "fine-1", "fine-2", "fine-3")
+        await clinic.service.work()
+        await clinic.kill("case.released", "case-1", "case-2")
+
+        told = await clinic.report(await clinic.plan())
+
+        assert told.load is not None
+        assert told.load > 0
+
 
 class TestTransformations:
     async def test_the_new_payload_is_sent_and_both_are_in_the_book(self, clinic: Clinic) -> None:
@@ -272,8 +284,48 @@ class TestTransformations:
 
             assert json.loads(bytes(body_of(connection, key) or b""))["data"] == {"amount": 12}
 
+    async def test_are_erased_with_what_the_messages_carried(self, clinic: Clinic, tmp_path: Path) -> None:
+        """And a plan that was made before sends nothing of it any more."""
+        await clinic.kill("case.released", "case-1", "case-2", data={"amount": "12"})
+        clinic.broken.clear()
+
+        def mend(old: Message) -> Message:
+            return msgspec.structs.replace(old, data={"amount": int(old.data["amount"])})
+
+        first = await clinic.plan(transform=mend, subjects=("case-2",))
+        await clinic.run(first)
+        number = await clinic.plan(transform=mend, subjects=("case-1",))
+        book, effects = clinic.app.book, list(clinic.service.effects)
+        for subject in ("case-1", "case-2"):
+            erase(book, Folder(tmp_path / "archive"), subject, who="anna", reason="asked for it")
+
+        kept = clinic.service.rows("SELECT before, after FROM crossfoot_replay_members")
+        assert [tuple(row) for row in kept] == [(None, None)] * 2
+        await clinic.run(number)
+        assert clinic.service.effects == effects
+        assert clinic.service.rows("SELECT count(*) FROM crossfoot_messages WHERE body IS NOT NULL") == [0]
+
     async def test_that_change_the_name_are_refused(self, clinic: Clinic) -> None:
         await clinic.kill("case.released", "case-1")
 
         with pytest.raises(Exception, match="changed operation"):
             await clinic.plan(transform=lambda old: msgspec.structs.replace(old, operation="another"))
+
+
+async def test_what_aborts_aborts_though_its_queue_does_not_answer(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await clinic.kill("case.released", "case-1", "case-2", "case-3")
+    number = await clinic.plan()
+
+    async def silent(broker_ids: Sequence[str]) -> int:
+        raise QueueUnavailable("no answer")
+
+    monkeypatch.setattr(clinic.app.queue, "forget_dead", silent)
+    async with clinic.service.working(attempts=1):
+        with anyio.fail_after(60), pytest.raises(QueueUnavailable):
+            await Runner(clinic.app.book, clinic.app.queue, number, QUICK, hold=1.0).run()
+
+    told = await clinic.report(number)
+    assert told.state == ABORTED
+    assert "failed again" in (told.note or "") or "ended badly" in (told.note or "")

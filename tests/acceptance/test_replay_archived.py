@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import msgspec
 import pytest
 
 from crossfoot.books import replays
 from crossfoot.books.archive.close import Closed, close
+from crossfoot.books.archive.erase import erase
 from crossfoot.books.archive.folder import Folder
 from crossfoot.books.archive.past import Past, past_of
 from crossfoot.books.posting import post_all
-from crossfoot.books.replays import FINISHED
+from crossfoot.books.replays import ABORTED, FINISHED
 from crossfoot.clock import SECOND
+from crossfoot.errors import ArchiveBroken, ReplayRefused
+from crossfoot.message import Message
+from crossfoot.recover.replay.halting import halt
 from crossfoot.recover.replay.planning import Asked, found, plan
 from crossfoot.recover.replay.policy import Policy
 from crossfoot.recover.replay.report import Report, report
@@ -148,6 +153,58 @@ async def test_past_the_horizon_it_is_refused_for_only_the_archive_knows(ward: W
     assert len(clinic.service.effects) == len(effects) + 1
 
 
+async def test_a_plan_is_not_run_when_keys_were_forgotten_since(ward: Ward) -> None:
+    """What another message completed since the plan, and was archived and forgotten, takes no effect again."""
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    planned, _ = await ward.plan()
+    assert [one.name for one in planned.classes] == [replays.READY]
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    assert (await ward.close(horizon=AGES)).forgotten == 1
+    effects = list(clinic.service.effects)
+
+    with pytest.raises(ReplayRefused, match="plan it again"):
+        await Runner(clinic.app.book, clinic.app.queue, planned.number, QUICK).run()
+
+    assert clinic.service.effects == effects
+    again, _ = await ward.plan()
+    assert [one.name for one in again.classes] == [replays.HORIZON]
+
+
+async def test_a_damaged_file_of_names_hides_no_operation_that_was_completed(ward: Ward) -> None:
+    """A plan believes the archive's files only where they are what was sealed, or what is done would take effect again."""
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    await ward.close(horizon=AGES)
+    (names,) = ward.folder.path.glob("*.names")
+    data = names.read_bytes()
+    names.write_bytes(data[:26] + bytes(len(data) - 26))
+
+    planned, _ = await ward.plan()
+
+    assert [one.name for one in planned.classes] == [replays.HORIZON]
+
+
+async def test_files_of_another_seal_are_not_believed(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    for subject in ("case-1", "case-2"):
+        await clinic.service.publish("case.released", subject)
+        await clinic.service.work()
+        await ward.close(horizon=AGES)
+    one, other = (min(ward.folder.path.glob(f"*-{number:06d}-*.facts.parquet")) for number in (1, 2))
+    one.write_bytes(other.read_bytes())
+
+    with pytest.raises(ArchiveBroken, match="not what was sealed"):
+        await ward.plan()
+
+
 async def test_a_replay_is_answered_for_when_its_members_are_archived(ward: Ward) -> None:
     clinic = ward.clinic
     dead = await clinic.kill("case.released", "case-1", "case-2")
@@ -178,3 +235,132 @@ async def test_a_member_on_its_way_stays_in_the_book_until_the_replay_has_seen_i
     assert (await Runner(clinic.app.book, clinic.app.queue, planned.number, QUICK).run()).state == FINISHED
     assert (await ward.close()).pruned == 2
     assert (await ward.report(planned.number)).ended == {"settled": 1}
+
+
+async def test_an_aborted_replay_tells_after_the_closing_how_its_members_ended(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1", "case-2", "case-3")
+    clinic.broken.clear()
+    planned, _ = await ward.plan()
+    impatient = Policy(canary=2, stage=8, rate=10_000.0, window=8, patience=0.2)
+    assert (await clinic.run(planned.number, impatient, work=False)).state == "paused"
+    await anyio.to_thread.run_sync(halt, clinic.app.book, planned.number, ABORTED, "one was forgotten")
+    await clinic.service.work()
+    rest, _ = await ward.plan()
+    await clinic.run(rest.number)
+    before = await ward.report(planned.number)
+    assert (before.ended, before.waiting, before.changed, before.unchanged) == ({"settled": 2}, 1, 0, True)
+
+    assert (await ward.close()).pruned == 3
+
+    after = await ward.report(planned.number)
+    assert (after.ended, after.waiting, after.changed, after.unchanged) == ({"settled": 2}, 0, 1, True)
+
+
+async def test_a_paused_replay_goes_on_without_members_that_ended_otherwise_and_are_archived(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1", "case-2")
+    clinic.broken.clear()
+    first, _ = await ward.plan(subjects=("case-1",))
+    both, _ = await ward.plan()
+    await clinic.run(first.number)
+    assert (await ward.close()).pruned == 1
+
+    assert (await clinic.run(both.number)).state == FINISHED
+
+    told = await ward.report(both.number)
+    assert (told.ended, told.changed, told.unchanged) == ({"settled": 1}, 1, True)
+
+
+async def test_what_is_erased_is_not_kept_by_a_plan_and_not_brought_back_by_it(ward: Ward) -> None:
+    clinic = ward.clinic
+
+    def mend(message: Message) -> Message:
+        return msgspec.structs.replace(message, data={"mended": message.data})
+
+    async def kept() -> int:
+        statement = "SELECT count(*) FROM crossfoot_replay_members WHERE before IS NOT NULL OR after IS NOT NULL"
+        (count,) = clinic.service.rows(statement)
+        return int(count)
+
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    await clinic.run(await clinic.plan(transform=mend))
+    assert (await ward.close()).pruned == 1
+    await clinic.kill("case.moved", "case-1", "case-2")
+    clinic.broken.clear()
+    number = await clinic.plan(transform=mend)
+    assert await kept() == 3
+
+    await anyio.to_thread.run_sync(
+        lambda: erase(clinic.app.book, ward.folder, "case-1", who="anna", reason="asked for it")
+    )
+
+    assert await kept() == 1
+    await clinic.run(number)
+    told = await ward.report(number)
+    assert (told.ended, told.changed) == ({"settled": 1}, 1)
+    bodies = "SELECT count(*) FROM crossfoot_messages WHERE subject = 'case-1' AND body IS NOT NULL"
+    assert clinic.service.rows(bodies) == [0]
+
+
+async def test_a_plan_tells_how_long_its_members_take_where_others_of_their_type_were_handled(ward: Ward) -> None:
+    clinic = ward.clinic
+    await clinic.service.publish("case.released", "case-1", "case-2", "case-3")
+    await clinic.service.work()
+    await clinic.kill("case.released", "case-4")
+
+    planned, _ = await ward.plan()
+
+    assert planned.load is not None
+    assert 0 <= planned.load < 60
+
+
+async def a_copy_to_be_suppressed(ward: Ward) -> int:
+    """Somebody planned to bring back a dead message whose operation another one has completed."""
+    clinic = ward.clinic
+    await clinic.kill("case.released", "case-1")
+    clinic.broken.clear()
+    await clinic.service.publish("case.released", "case-1")
+    await clinic.service.work()
+    await clinic.kill("case.odd", "case-2")
+    clinic.broken.clear()
+    planned, _ = await ward.plan()
+    assert {one.name: one.count for one in planned.classes} == {replays.READY: 1, replays.COMPLETED: 1}
+    return planned.number
+
+
+async def test_a_replay_is_refused_when_keys_of_what_was_completed_since_its_plan_are_forgotten(ward: Ward) -> None:
+    number = await a_copy_to_be_suppressed(ward)
+    assert (await ward.close(horizon=AGES)).forgotten > 0
+    effects = list(ward.clinic.service.effects)
+
+    with pytest.raises(ReplayRefused, match="operations that were completed since are forgotten; plan it again"):
+        await ward.clinic.run(number, work=False)
+
+    assert ward.clinic.service.effects == effects
+    assert (await ward.report(number)).state == "paused"
+
+
+async def test_what_was_to_be_suppressed_by_a_key_that_is_forgotten_since_is_left_alone(ward: Ward) -> None:
+    clinic = ward.clinic
+    number = await a_copy_to_be_suppressed(ward)
+    later = "UPDATE crossfoot_replays SET at = at + ?"
+    clinic.app.book.write(lambda connection: connection.execute(later, (2 * AGES * SECOND,)))
+    assert (await ward.close(horizon=AGES)).forgotten > 0
+    effects = list(clinic.service.effects)
+
+    assert (await clinic.run(number)).state == FINISHED
+
+    told = await ward.report(number)
+    assert (told.ended, told.changed) == ({"settled": 1}, 1)
+    assert len(clinic.service.effects) == len(effects) + 1
+
+
+async def test_past_the_horizon_nothing_is_planned_without_the_archive(ward: Ward) -> None:
+    await a_copy_to_be_suppressed(ward)
+    assert (await ward.close(horizon=AGES)).forgotten > 0
+    ward.folder.path.rename(ward.folder.path.with_name("elsewhere"))
+
+    with pytest.raises(ArchiveBroken, match="only the archive knows, and the archive is not at"):
+        await ward.plan()

@@ -179,3 +179,18 @@ def test_an_erasure_that_is_killed_leaves_an_archive_that_verifies(shelf: Shelf,
     assert shelf.one("SELECT count(*) FROM crossfoot_facts WHERE name LIKE 'erasing%'") == 0
     assert b"secret of settled-1" not in shelf.everything_carried()
     assert b"secret of settled-2" in shelf.everything_carried()
+
+
+def test_a_closing_goes_on_after_both_it_and_an_erasure_were_killed(shelf: Shelf) -> None:
+    """The file of payloads is then the new one, which the book knows, and no damage."""
+    truth = Truth(shelf)
+    job = job_of(shelf, most=100)
+    assert die(msgspec.structs.replace(job, boundary=ArchiveBoundary.AFTER_SEAL.value))
+    assert die(msgspec.structs.replace(job, boundary=ArchiveBoundary.AFTER_ERASED.value, erase="case-settled-1"))
+
+    assert not die(job)
+
+    truth.holds()
+    found = shelf.check()
+    assert found.clean, found.faults
+    assert b"secret of settled-1" not in shelf.everything_carried()

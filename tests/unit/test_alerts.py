@@ -22,7 +22,7 @@ from crossfoot.books.posting import post_all
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
 from crossfoot.outcomes import invariant as invariants
-from crossfoot.outcomes.alerts import machine
+from crossfoot.outcomes.alerts import machine, watching
 from crossfoot.outcomes.alerts.machine import IDLE, Change, Sample, Seen, step
 from crossfoot.outcomes.alerts.rules import ALERTS, FAST, HOUR, MINUTE, SLOW, Arrivals, Burn, Level, Rule
 from crossfoot.outcomes.alerts.signs import life_left
@@ -300,6 +300,34 @@ class TestScenarios:
             assert (turn.alert, turn.about, turn.told.ids) == ("invariant broken", "billed once", ("4711",))
             desk.execute("DELETE FROM invoices")
             assert [turn.change for turn in watch.look()] == [Change.closed]
+        finally:
+            desk.execute("DROP TABLE invoices")
+
+    def test_one_that_somebody_else_has_closed_meanwhile_is_not_opened_again(
+        self, desk: Lectern, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        desk.execute("CREATE TABLE invoices (case_id TEXT)")
+        try:
+            twice = "SELECT case_id FROM invoices GROUP BY 1 HAVING count(*) > 1"
+            invariants.register(desk.book, [invariant("billed once", twice, ids="case_id")])
+            watch, other = Watch(desk), Watch(desk)
+            watch.look()
+            desk.execute("INSERT INTO invoices VALUES ('4711'), ('4711')")
+            assert len(watch.look()) == 1
+            observe = watching.observe
+
+            def overtaken(*seen: Any, **known: Any) -> Any:
+                found = observe(*seen, **known)
+                monkeypatch.setattr(watching, "observe", observe)
+                desk.clock.advance(1)
+                desk.execute("DELETE FROM invoices")
+                assert [turn.change for turn in other.look()] == [Change.closed]
+                return found
+
+            monkeypatch.setattr(watching, "observe", overtaken)
+            assert watch.look() == []
+            with desk.book.reading() as connection:
+                assert len(episodes.episodes(connection, limit=10)) == 1
         finally:
             desk.execute("DROP TABLE invoices")
 

@@ -332,3 +332,18 @@ def test_a_file_that_is_not_what_was_written_prunes_nothing(shelf: Shelf, monkey
         boundaries.install(None)
     assert shelf.hot() == before
     assert shelf.verify().clean
+
+
+def test_the_entry_that_was_posted_last_stays(shelf: Shelf) -> None:
+    """It may be of an older message than the newest one; without it `balance` says that entries were removed."""
+    shelf.add("newest-but-one", (Kind.PUBLISHED, 0), (Kind.RECEIVED, 1))
+    shelf.add("newest", *HAPPY)
+    shelf.desk.story("newest-but-one", (Kind.COMMITTED, 1, {"details": {"rows": 1}}), (Kind.ACKED, 1))
+    shelf.desk.complete("bill:newest-but-one", "newest-but-one", Kind.COMMITTED)
+    shelf.desk.clock.advance(3600)
+    post_all(shelf.desk.book)
+
+    shelf.close()
+
+    assert "newest-but-one" in shelf.hot()
+    assert shelf.balance().identities["ledger"].holds

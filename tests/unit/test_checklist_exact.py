@@ -261,6 +261,15 @@ def test_a_dead_letter_is_no_risk_where_its_own_handler_takes_events_in_order(de
     assert len(findings(desk, "stale-replay", handlers=(other,))) == 1
 
 
+def test_a_dead_letter_is_not_held_against_another_kind_of_events_of_its_subject(desk: Desk) -> None:
+    desk.story("dead", *DIED_ONE, subject="case-1", sequence=1, type="bed.taken")
+    settle(desk, "alarm", "ring:9", type="alarm.raised", sequence=9)
+    assert findings(desk, "stale-replay") == []
+
+    settle(desk, "left", "bed:2", type="bed.left", sequence=2)
+    assert len(findings(desk, "stale-replay")) == 1
+
+
 DIED_ONE: Any = (
     (Kind.PUBLISHED, 0), (Kind.RECEIVED, 1), (Kind.FAILED, 1, {"cause": CAUSE.fingerprint}), (Kind.DEAD_LETTERED, 1),
 )  # fmt: skip

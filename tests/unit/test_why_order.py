@@ -149,6 +149,19 @@ def test_a_publication_that_was_only_booked_late_is_not_said_to_have_come_after_
     assert "sent again" not in told.reason
 
 
+def test_deliveries_are_counted_without_the_number_that_sending_again_takes(desk: Desk) -> None:
+    failure = {"cause": CAUSE.fingerprint, "due": desk.now}
+    told = page(
+        desk, at(desk, 0, Kind.PUBLISHED), at(desk, 1, Kind.RECEIVED, 1), at(desk, 2, Kind.FAILED, 1, **failure),
+        at(desk, 3, Kind.RECEIVED, 2), at(desk, 4, Kind.DEAD_LETTERED, 2, **failure), at(desk, 5, Kind.REPLAYED, 2, delivery=0),
+        at(desk, 5, Kind.PUBLISHED, 3, delivery=0), at(desk, 6, Kind.RECEIVED, 4), at(desk, 7, Kind.COMMITTED, 4),
+    )  # fmt: skip
+
+    assert [one.number for one in told.deliveries] == [1, 2, 3]
+    assert "on its 3rd delivery" in told.reason
+    assert [one.delivery for one in told.timeline if one.what == "received"] == [1, 2, 3]
+
+
 def fact(number: int, kind: Kind, attempt: int, delivery: int, moment: Micros) -> Fact:
     return Fact(message=1, number=number, kind=kind, attempt=attempt, delivery=delivery, at=moment)
 

@@ -35,6 +35,9 @@ PLANNING, PLANNED, RUNNING, PAUSED, ABORTED, FINISHED = (
 )  # fmt: skip
 """States of a replay."""
 
+BY_ANOTHER = "its operation was completed by another message"
+"""Why a member is expected to be suppressed, when its plan is made."""
+
 WAITING, MOVED, DONE, LEFT, CHANGED = "waiting", "moved", "ended", "left", "changed"
 """States of a member: `left` was never to be moved; to `changed` something had happened since the plan."""
 
@@ -192,7 +195,7 @@ CLASSIFY = (
         "EXISTS (SELECT 1 FROM {messages} m WHERE m.key = crossfoot_replay_members.message AND m.type = 'unreadable')",
     ),
     _classify(
-        COMPLETED, "'its operation was completed by another message'",
+        COMPLETED, f"'{BY_ANOTHER}'",
         "(EXISTS (SELECT 1 FROM {messages} m CROSS JOIN crossfoot_operations o ON o.key = m.operation "
         "WHERE m.key = crossfoot_replay_members.message) "
         "OR EXISTS (SELECT 1 FROM crossfoot_operations o WHERE o.message = crossfoot_replay_members.message))",
@@ -283,6 +286,11 @@ WHERE replay = ? AND message = ?
 
 CHANGE_MEMBER = f"""
 UPDATE crossfoot_replay_members SET state = '{CHANGED}', stage = ?, reason = ? WHERE replay = ? AND message = ?
+"""
+
+CHANGE_FORGOTTEN = f"""
+UPDATE crossfoot_replay_members SET state = '{CHANGED}', reason = ?
+WHERE replay = ? AND state = '{WAITING}' AND class = '{COMPLETED}' AND reason = '{BY_ANOTHER}'
 """
 
 END_MEMBER = f"""

@@ -41,7 +41,7 @@ IDS_OF_FATE = (
 )
 
 HANDLING_TIMES = f"""
-SELECT count(*), avg(took) FROM (
+SELECT count(*), sum(took) FROM (
   SELECT max(CASE WHEN e.kind <> {Kind.RECEIVED.value} THEN e.at END) - min(CASE WHEN e.kind = {Kind.RECEIVED.value} THEN e.at END)
     AS took
   FROM crossfoot_entries e JOIN (

@@ -51,6 +51,8 @@ COMMANDS = (
 WELL, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all is well; something was found; wrong use, or something cannot be used. `FAULT` is one of crossfoot's own."""
 
+FAULTY = "this is a fault in crossfoot: please report it with the lines above"
+
 WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the command line raises at arguments it cannot read; Typer carries a click of its own or uses another's."""
 
@@ -167,6 +169,11 @@ def run(arguments: list[str]) -> int:
         return complain(str(error), code=FOUND if isinstance(error, NotFound) else WRONG)
     except BrokenPipeError:
         return reader_left()
+    except UnicodeEncodeError:
+        odd = [word for word in arguments if any("\ud800" <= letter <= "\udfff" for letter in word)]
+        if not odd:
+            return complain(FAULTY, code=FAULT)
+        return complain(f"{odd[0]!a} is not UTF-8: write it anew, and see that the terminal's encoding is", code=WRONG)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT) or error.filename is not None:
             raise
@@ -175,7 +182,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return complain("interrupted", code=INTERRUPTED)
     except Exception:  # noqa: BLE001 - the last line of defence: a bug is shown whole, and has an exit code of its own
-        return complain("this is a fault in crossfoot: please report it with the lines above", code=FAULT)
+        return complain(FAULTY, code=FAULT)
 
 
 def _give_streams() -> None:

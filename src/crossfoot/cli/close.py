@@ -22,6 +22,9 @@ from crossfoot.recover.phrases import moment, plural
 
 DAY = 86_400 * SECOND
 
+LONGEST = 36_500
+"""Days that can be asked for: a hundred years."""
+
 
 def close(
     db: Database = None,
@@ -54,9 +57,9 @@ def close(
     """
     known = settings.load(database=db, archive=archive)
     now = time.time_ns() // 1000
+    if days is not None and not 0 <= days <= LONGEST:
+        raise UsageError(f"--days {days:g}: give 0 or more, and at most {LONGEST:,}")
     keep = int(days * DAY) if days is not None else int(known.keep * SECOND)
-    if keep < 0:
-        raise UsageError(f"--days {days}: give 0 or more")
     with reading(db) as (_, path):
         pass  # a book that is not there is not made here
     folder = Folder(folder_of(path, known.archive))

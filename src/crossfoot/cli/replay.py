@@ -39,7 +39,9 @@ app = typer.Typer(help="Bring back what came to nothing: plan it, and run it in 
 Target = Annotated[
     str, typer.Argument(help="the service: MODULE:NAME, as in billing:app", metavar="MODULE:NAME", show_default=False)
 ]
-Number = Annotated[int, typer.Argument(metavar="NUMBER", help="the replay's number", min=1, show_default=False)]
+Number = Annotated[
+    int, typer.Argument(metavar="NUMBER", help="the replay's number", min=1, max=2**63 - 1, show_default=False)
+]
 By = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="who does it; the user of this machine unless given", show_default=False),
@@ -240,7 +242,7 @@ def show(number: Number, db: Database = None, as_json: Json = False, color: Colo
 @app.command("list")
 def list_replays(
     db: Database = None,
-    limit: Annotated[int, typer.Option(min=1, help="the newest that many")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=2**31, help="the newest that many")] = 20,
     as_json: Json = False,
     color: Color = When.auto,
 ) -> None:
@@ -281,9 +283,11 @@ def _time(option: str, text: str | None) -> Micros | None:
 
 def _ids(file: Path) -> tuple[str, ...]:
     try:
-        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--ids {file} cannot be read: {error}") from error
+    if "\0" in text:
+        raise UsageError(f"--ids {file} is no text: it has a NUL in it; write one id a line, in UTF-8")
     named = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not named:
         raise UsageError(f"--ids {file} names no message: one id a line")

@@ -26,6 +26,10 @@ ENDS = frozenset(Kind) - {Kind.RECEIVED, Kind.EXTENDED, *ACKS}
 """Facts that end a delivery; an ack follows an end, and is none."""
 
 
+SENDINGS = (Kind.INTENDED, Kind.PUBLISH_IN_DOUBT, Kind.REFUSED, Kind.PUBLISHED)
+"""Facts of the way to the queue."""
+
+
 class Contradiction(msgspec.Struct, frozen=True):
     """Two entries of which the first is known to have come first, and bears the later time; by `by` at least a clock was wrong."""
 
@@ -71,11 +75,21 @@ def clocks(entries: Sequence[Fact], workers: Mapping[int, WorkerRow]) -> tuple[s
     largest: dict[tuple[int, ...], Contradiction] = {}
     for one in contradictions(entries):
         largest.setdefault(tuple(sorted((one.first.worker, one.then.worker))), one)
-    return tuple(_told(one, workers) for one in largest.values())
+    return tuple(_told(one, workers, entries) for one in largest.values())
 
 
-def _told(one: Contradiction, workers: Mapping[int, WorkerRow]) -> str:
-    what = f"{_named(one.then)} bears a time {span(one.by)} before {_named(one.first)}, which came first"
+def nth(entries: Sequence[Fact], entry: Fact) -> int:
+    """Which delivery an entry speaks of, as people count them. Sending a message again takes a number of its own, so that it comes after
+    the death, and nobody was handed that."""
+    handed = {one.attempt for one in entries if one.delivery}
+    sent = {one.attempt for one in entries if one.kind in SENDINGS and one.attempt} - handed
+    return entry.attempt - sum(number < entry.attempt for number in sent)
+
+
+def _told(one: Contradiction, workers: Mapping[int, WorkerRow], entries: Sequence[Fact]) -> str:
+    what = (
+        f"{_named(entries, one.then)} bears a time {span(one.by)} before {_named(entries, one.first)}, which came first"
+    )
     writers = [worker_name(workers.get(entry.worker)) for entry in (one.first, one.then)]
     if one.first.worker == one.then.worker:
         return f"{what}: the clock of {writers[0] if one.first.worker else 'its sender'} was set back by at least that"
@@ -83,8 +97,8 @@ def _told(one: Contradiction, workers: Mapping[int, WorkerRow]) -> str:
     return f"{what}: the clocks of {who[0]} and {who[1]} differ by at least that"
 
 
-def _named(entry: Fact) -> str:
-    return f"{entry.kind.label} of delivery {entry.attempt}" if entry.delivery else entry.kind.label
+def _named(entries: Sequence[Fact], entry: Fact) -> str:
+    return f"{entry.kind.label} of delivery {nth(entries, entry)}" if entry.delivery else entry.kind.label
 
 
 def _known(entries: Sequence[Fact]) -> Iterator[tuple[Fact, Fact]]:

@@ -15,7 +15,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.books.queries import Fact, WorkerRow
 from crossfoot.clock import SECOND, Micros
 from crossfoot.recover.facts import Facts, details
-from crossfoot.recover.happening import ENDS
+from crossfoot.recover.happening import ENDS, nth
 from crossfoot.recover.phrases import clock_time, listed, plural, span, worker_name
 
 SILENT: Micros = 15 * SECOND
@@ -49,7 +49,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One hand-over of the message.
 
     Attributes:
-        number: which one, counted over all publications.
+        number: which one, counted over all publications; an entry's `attempt` also counts what was sent again.
         end: the kind of its end in words, `open` while it runs, `no end` when it never came.
         acked: `yes`, `no` (not or not yet) or `failed`.
         text: what there is to say about the end.
@@ -174,7 +174,7 @@ def _delivery(facts: Facts, group: list[Fact], now: Micros) -> Delivery:
     else:
         name, text = "no end", no_end(worker, lease_until, now)
     return Delivery(
-        number=begin.attempt, worker=worker.name if worker else "", received_at=begin.at, lease_until=lease_until,
+        number=nth(facts.entries, begin), worker=worker.name if worker else "", received_at=begin.at, lease_until=lease_until,
         end=name, ended_at=end.at if end is not None else None,
         acked="yes" if Kind.ACKED in acks else "failed" if Kind.ACK_FAILED in acks else "no",
         cause=end.cause if end is not None else None, text=text,
@@ -185,7 +185,7 @@ def _moment(facts: Facts, entry: Fact) -> Moment:
     worker = facts.worker(entry)
     return Moment(
         mark=MARKS.get(entry.kind, Mark.DONE), at=entry.at, what=entry.kind.label,
-        delivery=entry.attempt if entry.delivery else None, who=worker.name if worker is not None else "",
+        delivery=nth(facts.entries, entry) if entry.delivery else None, who=worker.name if worker is not None else "",
         text=told(facts, entry),
     )  # fmt: skip
 

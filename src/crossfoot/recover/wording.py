@@ -10,6 +10,7 @@ from crossfoot.books.identity import CAME_TO_NOTHING
 from crossfoot.books.queries import Fact
 from crossfoot.clock import Micros
 from crossfoot.recover.facts import Facts, details
+from crossfoot.recover.happening import nth
 from crossfoot.recover.phrases import clock_time, ordinal, plural, span, worker_name
 from crossfoot.recover.timeline import deliveries, proof
 
@@ -30,7 +31,7 @@ def reason(facts: Facts, fate: Fate | None, now: Micros) -> str:
 def _settled(facts: Facts, latest: Fact, now: Micros) -> str:
     entry = facts.last(Kind.COMMITTED) or latest
     evidence = proof(details(entry))
-    text = f"Committed by {worker_name(facts.worker(entry))} on its {_nth(entry)}{_after(facts, entry)}."
+    text = f"Committed by {worker_name(facts.worker(entry))} on its {_nth(facts, entry)}{_after(facts, entry)}."
     text += f" Proof: {evidence}." if evidence else ""
     return text + _ack(facts)
 
@@ -105,7 +106,7 @@ def _stranded(facts: Facts, latest: Fact, now: Micros) -> str:
     if latest.kind is Kind.FAILED:
         why = _sentence(facts.cause(latest))
         late = span(now - (latest.due or latest.at))
-        return f"Its {_nth(latest)} failed, and the next try is overdue for {late}: no worker received it. {why}"
+        return f"Its {_nth(facts, latest)} failed, and the next try is overdue for {late}: no worker received it. {why}"
     if latest.kind is Kind.PARKED:
         before, late = details(latest).get("predecessor"), span(now - (latest.due or latest.at))
         return (
@@ -121,7 +122,7 @@ def _processing(facts: Facts, latest: Fact, now: Micros) -> str:
     lease = f"; its lease lasts until {clock_time(latest.due, now)}" if latest.due else ""
     if latest.due and latest.due <= now:
         lease = f", and its lease has been over for {span(now - latest.due)}: it has not ended it, or is about to"
-    return f"{who[0].upper()}{who[1:]} has had it for {span(now - received.at)} ({_nth(received)}){lease}."
+    return f"{who[0].upper()}{who[1:]} has had it for {span(now - received.at)} ({_nth(facts, received)}){lease}."
 
 
 def _stalled(facts: Facts, latest: Fact, now: Micros) -> str:
@@ -136,7 +137,7 @@ def _stalled(facts: Facts, latest: Fact, now: Micros) -> str:
 def _retrying(facts: Facts, latest: Fact, now: Micros) -> str:
     due = latest.due or latest.at
     when = f"in {span(due - now)}" if due > now else f"now (it was due {span(now - due)} ago)"
-    return f"Its {_nth(latest)} failed; it is tried again {when}. {_sentence(facts.cause(latest))}"
+    return f"Its {_nth(facts, latest)} failed; it is tried again {when}. {_sentence(facts.cause(latest))}"
 
 
 def _parked(facts: Facts, latest: Fact, now: Micros) -> str:
@@ -154,7 +155,9 @@ def _intended(facts: Facts, latest: Fact, now: Micros) -> str:
 def _in_doubt(facts: Facts, latest: Fact, now: Micros) -> str:
     why = facts.cause(latest)
     if latest.kind is Kind.COMMIT_IN_DOUBT:
-        text = f"The commit of its {_nth(latest)} gave no answer; the operation key decides at the next delivery."
+        text = (
+            f"The commit of its {_nth(facts, latest)} gave no answer; the operation key decides at the next delivery."
+        )
         return f"{text} {_sentence(why)}".strip()
     if latest.kind is Kind.PUBLISH_IN_DOUBT:
         return (
@@ -172,8 +175,8 @@ WORDINGS: dict[Fate, Wording] = {
 }  # fmt: skip
 
 
-def _nth(entry: Fact) -> str:
-    return f"{ordinal(entry.attempt)} delivery" if entry.attempt else "delivery"
+def _nth(facts: Facts, entry: Fact) -> str:
+    return f"{ordinal(nth(facts.entries, entry))} delivery" if entry.attempt else "delivery"
 
 
 def _times(count: int) -> str:

@@ -156,9 +156,8 @@ class Intake:
                 seen = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0
                 hold.attempt = max(seen, base) + 1
                 held.attempt = held.delivery.attempt = hold.attempt - base
-            # Sent anew, and counted anew by the broker: by its entries, of which the latest may not be posted yet. One that is proven needs
-            # no place after what is known of it.
-            elif (hold.attempt > 1 or known.latest >= RANKS) and not known.marks & PROOF_MARKS:
+            # Sent anew, and counted anew by the broker: by its entries, of which the latest may not be posted yet.
+            elif hold.attempt > 1 or known.latest >= RANKS:
                 hold.attempt = max(hold.attempt, (connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0) + 1)
             if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
                 self._recall(connection, held, key)

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import msgspec
 
-from crossfoot.books.archive import days, parquet, prune, stories
+from crossfoot.books.archive import days, erase, parquet, prune, stories
 from crossfoot.books.archive.folder import FACTS, NAMES, PART, PAYLOADS, SUFFIXES, Folder
 from crossfoot.books.archive.names import filter_of
 from crossfoot.books.archive.seal import BEGINNING, Cell, Facts, Seal, Story, add_up, chain_of, digest_of_sums, merge
@@ -89,6 +89,7 @@ def close(
     post_all(book)
     with folder.turn():
         removed = _take_away(book, folder)
+        erase.finish(book, folder)
         pruned = sum(_pruned(book, folder, seal) for seal in _all(book) if not seal.is_pruned)
         with book.reading() as connection, connection.snapshot():
             found = stories.candidates(connection, before)

@@ -8,7 +8,7 @@ knows either.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from crossfoot.books.archive.folder import PART, PAYLOADS, Folder
 from crossfoot.books.archive.past import Past
 from crossfoot.books.archive.seal import Seal
 from crossfoot.books.fate import Fate
+from crossfoot.books.grouped import grouped, keys_text
 from crossfoot.books.store import Book
 from crossfoot.boundaries import ArchiveBoundary, reach
 from crossfoot.connection import Connection
@@ -37,6 +38,12 @@ _OPEN = (
     f"SELECT count(*) FROM crossfoot_messages WHERE subject = ? AND fate < {Fate.SETTLED.value} AND body IS NOT NULL"
 )
 _DEAD = f"SELECT count(*) FROM crossfoot_messages WHERE subject = ? AND fate = {Fate.DEAD.value}"
+_IN_REPLAYS = grouped(
+    "UPDATE crossfoot_replay_members SET before = NULL, after = NULL WHERE message IN {keys} "
+    "AND (before IS NOT NULL OR after IS NOT NULL)"
+)
+"""What a plan had mended, and what its message carried before: both are what the subject's messages carried."""
+_ENDED = f"SELECT key FROM crossfoot_messages WHERE subject = ? AND fate >= {Fate.SETTLED.value}"
 _NOTE = "INSERT INTO crossfoot_erased (at, subject, who, reason, payloads) VALUES (?, ?, ?, ?, ?)"
 _WAS_ERASED = "SELECT max(at) FROM crossfoot_erased WHERE subject = ?"
 
@@ -65,7 +72,7 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
         ArchiveUnavailable, ArchiveBroken, DiskFull: what is erased by then stays erased, and nothing else is changed: do it again.
     """
     with folder.turn():
-        _finish(book, folder)
+        finish(book, folder)
         with book.reading() as connection:
             seals = prune.seals(connection)
         found: dict[int, set[int]] = {}
@@ -77,7 +84,8 @@ def erase(book: Book, folder: Folder, subject: str, *, who: str, reason: str) ->
             archived += count
             touched += [seal.number] if count else []
         note = (book.clock.now(), subject, who, reason)
-        here, left, dead = book.write(lambda connection: _in_book(connection, note, archived))
+        keys = {key for theirs in found.values() for key in theirs}
+        here, left, dead = book.write(lambda connection: _in_book(connection, note, archived, keys))
         _empty_log(book)
     return Erased(subject=subject, book=here, archive=archived, seals=tuple(touched), open=left, dead=dead)
 
@@ -93,8 +101,8 @@ def when(connection: Connection, subject: str | None) -> int | None:
     return row[0] if row else None
 
 
-def _finish(book: Book, folder: Folder) -> None:
-    """What somebody who was killed had begun: the book is to say which of the two files is there."""
+def finish(book: Book, folder: Folder) -> None:
+    """What somebody who was killed had begun: the book is to say which of the two files is there. In the folder's turn."""
     with book.reading() as connection:
         seals, left = {seal.number: seal for seal in prune.seals(connection)}, begun(connection)
     for number, digest in left.items():
@@ -130,14 +138,22 @@ def _rewrite(book: Book, folder: Folder, seal: Seal, keys: set[int]) -> int:
     return count
 
 
-def _in_book(connection: Connection, note: tuple[Any, ...], archived: int) -> tuple[int, int, int]:
-    """Erase in the book, and keep who asked for it. Returns what was erased, what is open, and what is dead."""
+def _in_book(
+    connection: Connection, note: tuple[Any, ...], archived: int, keys: Collection[int]
+) -> tuple[int, int, int]:
+    """Erase in the book, and keep who asked for it. Returns what was erased, what is open, and what is dead.
+
+    Args:
+        keys: of the subject's messages that are archived, which replays may have mended before.
+    """
     at, subject, who, reason = note
     if connection.dialect == "sqlite":
         connection.execute(
             "PRAGMA secure_delete = ON"
         )  # or what was erased would lie in the file until its page is used again
     erased = connection.execute(_ERASE, (subject,)).rowcount
+    ended = {key for (key,) in connection.execute(_ENDED, (subject,))}
+    connection.execute(_IN_REPLAYS, {"keys": keys_text(sorted({*keys, *ended}))})
     connection.execute(_NOTE, (at, subject, who, reason, erased + archived))
     left, dead = (connection.execute(query, (subject,)).fetchone()[0] for query in (_OPEN, _DEAD))
     reach(ArchiveBoundary.DURING_ERASE)

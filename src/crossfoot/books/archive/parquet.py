@@ -183,6 +183,8 @@ def bodies_of(path: Path, keys: Collection[int]) -> dict[int, bytes | None]:
     """
     found: dict[int, bytes | None] = {}
     with opened(path) as file:
+        if file.schema_arrow.names != ["key", "body"]:
+            raise ArchiveBroken(f"{path} is no file of payloads: its columns are others")
         for group in range(file.num_row_groups):
             if _may_hold(file, group, keys):
                 table = file.read_row_group(group)

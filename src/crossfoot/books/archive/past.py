@@ -48,6 +48,7 @@ class Past:
 
     def _take(self, seals: Sequence[Seal]) -> None:
         self.unread = ""
+        self._intact: dict[tuple[int, str], bool] = {}
         if seals and not self._folder.path.is_dir():
             messages = sum(seal.pruned for seal in seals)
             self.unread = f"the archive is not at {self._folder.path}, and {messages:,} messages lie in it: name its folder with --archive"
@@ -106,12 +107,19 @@ class Past:
     def having(self, column: str, names: Collection[str]) -> list[Story]:
         """Messages that have one of many names, each as it was archived last: the id, or of `operations` one that they completed.
 
+        Whoever asks this does again what is not found. So files are believed only where they are what was sealed.
+
         Raises:
-            ArchiveBroken: a file that may hold some cannot be read.
+            ArchiveBroken: a file that may hold some cannot be read, or is not what was sealed.
         """
         wanted, found = {name: hashes(name) for name in names}, dict[int, Story]()
         for seal in self._seals if wanted else []:
-            here = self._among(seal, wanted)
+            here = self._among(seal, wanted) if self._as_sealed(seal, NAMES) else wanted
+            if here and not self._as_sealed(seal, FACTS):
+                raise ArchiveBroken(
+                    f"{self._facts(seal)} is not what was sealed, and may hold what is asked for: restore it from a backup, and see "
+                    "`crossfoot archive verify`"
+                )
             for story in parquet.find(self._facts(seal), column, set(here)) if here else []:
                 self._remember(seal, story)
                 found.setdefault(story.key, story)
@@ -128,6 +136,13 @@ class Past:
     def _remember(self, seal: Seal, story: Story) -> None:
         if story.key not in self._known or self._known[story.key][0].number < seal.number:
             self._known[story.key] = seal, story
+
+    def _as_sealed(self, seal: Seal, suffix: str) -> bool:
+        """Whether that file is what was sealed, or is not there, which is told where it is opened. Each is read once."""
+        if (seal.number, suffix) not in self._intact:
+            wanted = seal.names if suffix == NAMES else seal.facts
+            self._intact[seal.number, suffix] = self._folder.digest(seal.name, suffix) in (wanted, None)
+        return self._intact[seal.number, suffix]
 
     def _facts(self, seal: Seal) -> Path:
         return self._folder.file(seal.name, FACTS)

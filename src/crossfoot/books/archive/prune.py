@@ -18,6 +18,7 @@ from crossfoot.books.digest import Tally, lanes
 from crossfoot.books.horizon import START, TURN
 from crossfoot.books.measures import added_to
 from crossfoot.books.posting import fact
+from crossfoot.books.replays import CHANGED, DONE, FINISHED, MOVED, WAITING
 from crossfoot.boundaries import ArchiveBoundary, reach
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
@@ -59,6 +60,22 @@ WHERE e.message BETWEEN :lower AND :upper AND e.message = gone.message AND e.id 
 """,
 )
 """Those that are archived, and no other one of the same message: in PostgreSQL somebody may be writing one just now."""
+
+_MEMBERS = stories.both(f"""
+SELECT replay, message, state FROM crossfoot_replay_members
+WHERE replay IN (SELECT number FROM crossfoot_replays WHERE state <> '{FINISHED}') AND {stories.among("message")}
+  AND state IN ('{WAITING}', '{MOVED}')
+""")
+
+_MEMBER_ENDED = f"""
+UPDATE crossfoot_replay_members SET state = '{DONE}', ended = ?, ended_at = ? WHERE replay = ? AND message = ? AND state = '{MOVED}'
+"""
+"""Its replay was aborted while it was on its way, so nobody has written how it ended, and the book will not know it."""
+
+_MEMBER_CHANGED = f"""
+UPDATE crossfoot_replay_members SET state = '{CHANGED}', reason = 'it ended otherwise since the plan, and lies in the archive'
+WHERE replay = ? AND message = ? AND state = '{WAITING}'
+"""
 
 KEEP = """
 INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -121,6 +138,7 @@ def piece(connection: Connection, seal: Seal, archived: Sequence[Story]) -> Seal
     if gone:
         _drop(connection, gone)
         _account(connection, gone)
+        _tell_replays(connection, gone)
     entries = sum(len(story.entries) for story in gone)
     pruned, pruned_entries = seal.pruned + len(gone), seal.pruned_entries + entries
     skipped = msgspec.json.encode(sorted(left)).decode()
@@ -166,6 +184,15 @@ def _account(connection: Connection, gone: Sequence[Story]) -> None:
         connection.execute(KEEP, ("counted again", "0:0:0"))
 
 
+def _tell_replays(connection: Connection, gone: Sequence[Story]) -> None:
+    """What replays that are not finished will not find in the book any more: how their members ended."""
+    told = {story.key: (story.row[15], story.last_at) for story in gone}
+    rows = connection.execute(_MEMBERS, stories.parameters(connection, list(told))).fetchall()
+    ended = [(*told[key], replay, key) for replay, key, state in rows if state == MOVED]
+    connection.executemany(_MEMBER_ENDED, ended)
+    connection.executemany(_MEMBER_CHANGED, [(replay, key) for replay, key, state in rows if state == WAITING])
+
+
 def operations_kept(connection: Connection) -> Tally:
     """Count and digest of the operations whose messages are archived, as far as they are not forgotten."""
     value = fact(connection, OPERATIONS)
@@ -182,6 +209,11 @@ def change_operations(connection: Connection, operations: Sequence[tuple[str, in
         one = tally_of_operation(key, message)
         total = total + one if sign > 0 else total - one
     connection.execute(KEEP, (OPERATIONS, f"{total.count}:{total.d0}:{total.d1}"))
+
+
+def forgotten_before(connection: Connection) -> Micros:
+    """Operation keys that were completed before this time may not be there any more; 0 while all are."""
+    return int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2])
 
 
 class Forgotten(NamedTuple):
@@ -202,7 +234,7 @@ def forget(connection: Connection, before: Micros, after: str = "") -> Forgotten
     old = [row for row in looked if row[3] < before]
     rows = [(key, message) for _, key, message, _, in_book in old if not in_book]
     if rows:
-        until = max(before, int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2]))
+        until = max(before, forgotten_before(connection))
         connection.execute(KEEP, (FORGOTTEN_BEFORE, str(until)))
         connection.executemany(_FORGET, rows)
         change_operations(connection, rows, -1)

@@ -62,9 +62,12 @@ _NEEDED = differs(
 {_GONE_BY} UNION SELECT max(key) FROM crossfoot_messages
 UNION SELECT message FROM crossfoot_entries WHERE id = (SELECT max(id) FROM crossfoot_entries)
 """,
-    postgres=f"{_GONE_BY} UNION SELECT max(key) FROM crossfoot_records",
+    postgres=f"""
+{_GONE_BY} UNION SELECT max(key) FROM crossfoot_records
+UNION (SELECT message FROM crossfoot_entries ORDER BY xid DESC, id DESC LIMIT 1)
+""",
 )
-"""The same, and the newest."""
+"""The same, and the newest; in PostgreSQL the newest entry by its place in the posting, up to which `balance` says that it is posted."""
 
 _ROW = "queue, source, id, type, subject, operation, correlation, causation, sequence, at, bucket"
 _STATE = "marks, latest, due, fate"

@@ -31,6 +31,8 @@ from crossfoot.outcomes.summary import Summary, summarize
 DRAIN = "drain"
 """Under this name is remembered how many messages each queue had finished, and when; about nothing, when the last look was."""
 
+LOOKED = (DRAIN, "")
+
 OVER: Micros = 10 * MINUTE
 """What a queue finishes a second is measured over that."""
 
@@ -73,24 +75,30 @@ def look(
         memory: how long queues remember, by their names; of those that it does not have nobody knows.
 
     Returns:
-        What began, and what ended.
+        What began, and what ended. Nothing, where somebody else has looked meanwhile: an episode that they ended is not opened again by
+        what was seen before.
     """
     count_new(book)
     now = book.clock.now()
     with closing(book.place.look_in()) as connection:
+        last = episodes.states(connection).get(LOOKED)
         balance = take_stock(connection, now, depth_of=None)
         found, remembered = observe(connection, balance, summarize(connection, now), memory=memory or {})
 
     def write(connection: Connection) -> list[Turn]:
         connection.alone(episodes.TURN)
-        states = {at: msgspec.json.decode(text, type=State) for at, text in episodes.states(connection).items()}
+        kept = episodes.states(connection)
+        if kept.get(LOOKED) != last:  # somebody has looked meanwhile, and what they saw may be newer
+            episodes.decide_opened(connection, targets, now)
+            return []
+        states = {at: msgspec.json.decode(text, type=State) for at, text in kept.items()}
         turns = []
         for sign in [*found, *_gone(states, found, alerts)]:
             if sign.alert in alerts and sign.known:
                 turns += _step(connection, alerts[sign.alert], sign, states, now)
         for queue, samples in remembered.items():
             states[DRAIN, queue] = State(samples=samples)
-        states[DRAIN, ""] = State(samples=(Sample(now, 0, 0),))
+        states[LOOKED] = State(samples=(Sample(now, 0, 0),))
         episodes.remember(connection, [(*at, msgspec.json.encode(state).decode()) for at, state in states.items()])
         episodes.decide_opened(connection, targets, now)
         for turn in turns:
@@ -178,8 +186,8 @@ def _turn(episode: Episode, sign: Sign, change: Change, told: Told) -> Turn:
 
 def _beginning(alert: Alert, states: Mapping[tuple[str, str], State]) -> State:
     """What is remembered of what was not there at the last look: of a share, that there was nothing then."""
-    if isinstance(alert.rule, Burn) and (DRAIN, "") in states:
-        return State(samples=states[DRAIN, ""].samples)
+    if isinstance(alert.rule, Burn) and LOOKED in states:
+        return State(samples=states[LOOKED].samples)
     return IDLE
 
 

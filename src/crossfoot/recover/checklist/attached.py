@@ -56,7 +56,8 @@ def _said(survey: Survey, attached: Attached) -> Iterator[tuple[str, list[Step]]
     booked = of_queue.fates[Fate.DEAD.label] if of_queue is not None else 0
     if (unbooked := attached.dead - booked) > 0:
         yield (
-            f"{plural(unbooked, 'dead letter')} of it {'is' if unbooked == 1 else 'are'} not in the book: nobody watches them",
+            f"{plural(unbooked, 'dead letter')} of it {'is' if unbooked == 1 else 'are'} not in the book as dead: nobody watches them, or "
+            "they are left of messages that were sent again and came to something, which a worker takes away",
             [
                 Step("start a worker: it books them within its `reconcile`", "crossfoot worker MODULE:NAME"),
                 Step("then see them", f"crossfoot dead list --queue {shlex.quote(attached.name)}"),

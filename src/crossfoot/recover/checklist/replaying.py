@@ -10,6 +10,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.effects.handler import matcher
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
+from crossfoot.recover.checklist.overtaken import family
 from crossfoot.recover.checklist.survey import HandlerTold, Survey
 from crossfoot.recover.phrases import plural
 
@@ -37,17 +38,18 @@ def _in_order(handlers: Sequence[HandlerTold] | None, type_: str) -> bool:
 
 
 def _stale(survey: Survey) -> Iterator[Finding]:
-    """Older than what has been applied to their subject since: harmless where the handler takes events in order, and only there."""
+    """Older than what has been applied to their subject since: harmless where the handler takes events in order, and only there. Another
+    kind of events of the same subject is counted by itself."""
     handlers = survey.service.handlers
-    highest: dict[tuple[str, str], int] = {}
+    highest: dict[tuple[str, str, str], int] = {}
     for one in survey.done:
         if one.subject is not None and one.sequence is not None:
-            place = (one.queue, one.subject)
+            place = (one.queue, one.subject, family(one.type))
             highest[place] = max(one.sequence, highest.get(place, one.sequence))
     stale = [
         one for one in survey.of(Fate.DEAD)
         if one.subject is not None and one.sequence is not None and not _in_order(handlers, one.type)
-        and one.sequence < highest.get((one.queue, one.subject), one.sequence)
+        and one.sequence < highest.get((one.queue, one.subject, family(one.type)), one.sequence)
     ]  # fmt: skip
     if stale:
         yield Finding(

@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from crossfoot.books.archive.past import Past
-from crossfoot.books.archive.prune import FORGOTTEN_BEFORE
+from crossfoot.books.archive.prune import forgotten_before
 from crossfoot.books.archive.seal import Story
 from crossfoot.books.fate import Fate
-from crossfoot.books.posting import fact
 from crossfoot.books.replays import ENDED, HORIZON
 from crossfoot.books.store import completed
 from crossfoot.connection import Connection
+from crossfoot.errors import ArchiveBroken
 from crossfoot.recover.replay.judging import Verdict
 
 
@@ -58,17 +58,18 @@ class Completed:
     """
 
     def __init__(self, connection: Connection, past: Past) -> None:
-        forgotten = int(fact(connection, FORGOTTEN_BEFORE).rpartition(":")[2])
-        self._past = past if forgotten else None  # while no key was forgotten, the book's tell it
+        self._past = past if forgotten_before(connection) else None  # while no key was forgotten, the book's tell it
 
     def among(self, operations: Mapping[int, str]) -> dict[int, Verdict]:
         """Of members with the operation that each would ask for.
 
         Raises:
-            ArchiveBroken: a file that may hold some cannot be read.
+            ArchiveBroken: a file that may hold some cannot be read, or the archive is not there.
         """
         if self._past is None:
             return {}
+        if operations and self._past.unread:
+            raise ArchiveBroken(f"what was completed past the horizon only the archive knows, and {self._past.unread}")
         done: dict[str, Verdict] = {}
         for story in self._past.having("operations", set(operations.values())):
             who = f"message {story.row[3]}, which is archived under seal {self._past.seal_of(story).number}"

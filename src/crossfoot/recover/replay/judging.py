@@ -5,6 +5,7 @@ What statements can tell of all members at once (completed operations, the horiz
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -126,7 +127,14 @@ def _needs_reading(candidate: Candidate, body: bytes, handler: Handler) -> bool:
 
 
 def _mended(message: Message, body: bytes, transform: Transform) -> tuple[Message, bytes | None]:
-    made = transform(message)
+    try:
+        made = transform(message)
+    except Exception as error:  # the user's function may raise anything; what it says may hold the payload
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"the transformation raised {type(error).__name__} for {message.key} ({frame.filename}:{frame.lineno}): it has to mend "
+            "every message that is selected, or leave it as it is"
+        ) from error
     if not isinstance(made, Message):
         raise UsageError(
             f"the transformation gave a {type(made).__name__} for {message.key}: return the message, mended"

@@ -15,10 +15,12 @@ from msgspec.structs import replace
 
 from crossfoot.books import replays
 from crossfoot.books.archive.past import Past
+from crossfoot.books.archive.prune import forgotten_before
 from crossfoot.books.grouped import keys_text
 from crossfoot.books.membership import membership
 from crossfoot.books.posting import post_all
 from crossfoot.books.replays import (
+    BY_ANOTHER,
     CLASSIFY,
     COMPLETED,
     PLANNED,
@@ -38,6 +40,7 @@ from crossfoot.queues.queue import Queue
 from crossfoot.recover.replay import archived
 from crossfoot.recover.replay.archived import Completed, Ended
 from crossfoot.recover.replay.judging import Transform, Turns, Verdict, judge
+from crossfoot.recover.replay.policy import see_seconds
 from crossfoot.recover.replay.selection import Selection, select
 from crossfoot.worker.registry import Registry
 
@@ -53,6 +56,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         by, why: who wants it, and why; the book keeps both.
         horizon, transform: see `Planner`.
+
+    Raises:
+        UsageError: the horizon is no duration.
     """
 
     selection: Selection
@@ -60,6 +66,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     horizon: float | None = None
     transform: Transform | None = None
+
+    def __post_init__(self) -> None:
+        see_seconds("horizon", self.horizon or 0.0)
 
 
 async def plan(
@@ -152,8 +161,13 @@ class Planner:
                 f"no message of queue {self._queue} is {asked.selection.told()}: there is nothing to replay; crossfoot dead list "
                 "--by-cause shows what there is"
             )
-        row = (self._queue, PLANNING, asked.by, asked.why, self._now, asked.selection.kept(asked.horizon))
-        number = int(self._book.write(lambda connection: connection.execute(replays.ADD, row).fetchone()[0]))
+
+        def add(connection: Connection) -> int:
+            kept = asked.selection.kept(asked.horizon, forgotten_before(connection))
+            row = (self._queue, PLANNING, asked.by, asked.why, self._now, kept)
+            return int(connection.execute(replays.ADD, row).fetchone()[0])
+
+        number = self._book.write(add)
         for first in range(0, len(keys), PART):
             self._part(number, keys[first : first + PART])
             progress(min(first + PART, len(keys)), len(keys))
@@ -204,7 +218,7 @@ class Planner:
                 operations[one.message] = verdict.operation
             found.append((one, verdict))
         known = completed(connection, list(dict.fromkeys(operations.values()))) if operations else set()
-        done = Verdict(COMPLETED, "its operation was completed by another message")
+        done = Verdict(COMPLETED, BY_ANOTHER)
         told = [
             (one, done._replace(after=verdict.after) if operations.get(one.message) in known else verdict)
             for one, verdict in found

@@ -7,6 +7,22 @@ import msgspec
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
 
+MOST = 1_000_000_000
+"""Of anything that is counted."""
+
+LONGEST = 10_000_000_000.0
+"""Seconds, some three hundred years: more does not fit into a time in microseconds."""
+
+
+def see_seconds(name: str, value: float) -> None:
+    """Have a duration be one.
+
+    Raises:
+        UsageError: it is negative, endless, or no number.
+    """
+    if not 0 <= value <= LONGEST:
+        raise UsageError(f"{name} = {value:g}: it is a number of seconds, from 0 to {LONGEST:,.0f}")
+
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of a run.
@@ -37,18 +53,20 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("canary", "stage", "window"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: it is at least 1")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UsageError(f"{name} = {getattr(self, name)}: it is at least 1, and at most {MOST:,}")
         for name in ("rate", "patience"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} = {getattr(self, name)}: it is more than 0")
+            if not 0 < getattr(self, name) <= LONGEST:
+                raise UsageError(f"{name} = {getattr(self, name):g}: it is more than 0, and at most {LONGEST:,.0f}")
         for name in ("max_errors", "max_again", "max_breaches"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: it is a share, from 0 to 1")
-        if not self.live_slower >= 1:
-            raise UsageError(f"live_slower = {self.live_slower}: it is at least 1; a large number never slows it down")
-        if self.max_latency is not None and not self.max_latency > 0:
-            raise UsageError(f"max_latency = {self.max_latency}: it is more than 0, or left out")
+        if not 1 <= self.live_slower <= LONGEST:
+            raise UsageError(
+                f"live_slower = {self.live_slower:g}: it is at least 1, and at most {LONGEST:,.0f}, which never slows it down"
+            )
+        if self.max_latency is not None and not 0 < self.max_latency <= LONGEST:
+            raise UsageError(f"max_latency = {self.max_latency:g}: it is more than 0 and finite, or left out")
 
     def size_of(self, stage: int) -> int:
         """Members of a stage, which are counted from 1."""

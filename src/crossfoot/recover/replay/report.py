@@ -170,5 +170,5 @@ def _load(connection: Connection, replay: Replay) -> float | None:
     for type_, count in connection.execute(replays_reported.TYPES, (replay.number,)).fetchall():
         of, took = connection.execute(replays_reported.HANDLING_TIMES, (type_, replay.queue)).fetchone()
         if of:
-            total, known = total + count * float(took) / 1_000_000, True
+            total, known = total + count * took / of / 1_000_000, True
     return round(total, 3) if known else None

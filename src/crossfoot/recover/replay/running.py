@@ -33,11 +33,12 @@ from crossfoot.queues.queue import ForgetsDead, LocalQueue, Queue
 from crossfoot.recover.replay import expecting
 from crossfoot.recover.replay.burial import forget, letters_of
 from crossfoot.recover.replay.expecting import Expecting
+from crossfoot.recover.replay.forgetting import leave
 from crossfoot.recover.replay.halting import why_not
 from crossfoot.recover.replay.moving import Group, Halted, Moved, Mover
 from crossfoot.recover.replay.pacing import Budget
 from crossfoot.recover.replay.planning import found
-from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort
+from crossfoot.recover.replay.policy import Policy, Tally, reason_to_abort, see_seconds
 from crossfoot.recover.replay.watching import End, Outstanding, of_stage, write_ends
 from crossfoot.recover.replay.yielding import Yielding
 
@@ -73,6 +74,8 @@ class Runner:
         self, book: Book, queue: Queue, number: int, policy: Policy | None = None, *, horizon: float | None = None,
         hold: float = HOLD_SECONDS, watcher: Watcher | None = None, look: expecting.Look | None = None,
     ) -> None:  # fmt: skip
+        see_seconds("hold", hold)
+        see_seconds("horizon", horizon or 0.0)
         self._book = book
         self._queue = queue
         self._number = number
@@ -160,6 +163,7 @@ class Runner:
                 f"replay {replay.number} was planned before the horizon of deduplication ({self._horizon:g} s): what was completed "
                 "since may be forgotten; plan it again"
             )
+        self._book.write(lambda connection: leave(connection, replay))
 
     async def _prepare(self, replay: Replay) -> Mover:
         waiting, moved = await anyio.to_thread.run_sync(self._left, replay)
@@ -238,8 +242,7 @@ class Runner:
                 heard = anyio.current_time()
             self._tell(replay, stage)
             if reason := reason_to_abort(policy, stage, self._outstanding.tally):
-                await self._forget()
-                await self._stop(ABORTED, reason)
+                await self._stop(ABORTED, reason)  # before the queue is asked for anything: it may not answer
                 raise Halted
             room = min(size - taken, self._yielding.window(policy.window) - len(self._outstanding), MOST_MOVED)
             if left and room > 0 and (count := spent.take(room, self._yielding.share)):

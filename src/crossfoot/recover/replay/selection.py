@@ -62,10 +62,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             parts += [f"{name} {' or '.join(values)}"] if values else []
         return ", ".join(parts)
 
-    def kept(self, horizon: float | None = None) -> str:
-        """As the book keeps it, with the horizon of the plan. Ids are not repeated there: they are the members."""
+    def kept(self, horizon: float | None = None, forgotten: Micros = 0) -> str:
+        """As the book keeps it, with the horizon of the plan, and before which time operation keys were forgotten by then. Ids are not
+        repeated there: they are the members."""
         document: dict[str, Any] = {"ids": len(self.ids)} if self.ids else msgspec.to_builtins(self)
         document["horizon"] = horizon
+        document["forgotten"] = forgotten
         return msgspec.json.encode(document).decode()
 
 
