@@ -30,8 +30,8 @@ from crossfoot.outcomes.alerts.prometheus import TEXTS, rules_file
 from crossfoot.outcomes.alerts.rules import ALERTS
 from crossfoot.outcomes.evaluating import evaluate, reports
 from crossfoot.outcomes.invariant import statements
-from tests.acceptance.pages import DOCS, ROOT, python_of
-from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows
+from tests.acceptance.pages import DOCS, ROOT, blocks, python_of
+from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows, run
 
 GUIDE = DOCS / "guides" / "outcomes.md"
 SCHEMAS = ROOT / "src/crossfoot/cli/schemas"
@@ -163,6 +163,17 @@ class TestTheGuide:
         assert page.startswith("SETTLED, OUTCOME MISSING: ")
         crossfoot(folder, "outcomes", "--db", "billing.db", "--accept", "4713", "--reason", "x")
         assert "nothing to do" in crossfoot(folder, "why", "4713", "--db", "billing.db").stdout
+
+    def test_what_it_says_to_make_up_for_what_is_missing_does_so(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        (block,) = [one for one in blocks(GUIDE) if one.marker == "run"]
+        done = run(["bash", "-euo", "pipefail", "-c", block.text], folder)
+        assert done.returncode == 0, done.stderr
+        assert "BREACHED: 1 of 1 expectation" in done.stdout
+        assert "accepted for 1 message" in done.stderr
+        assert "2 messages of this subject: 2 settled." in done.stdout
+        (amounts,) = rows(folder / "billing.db", "SELECT count(*) FROM crossfoot_outcomes WHERE subject = '4713'")
+        assert amounts == (1,)
 
     def test_only_those_of_one_fate_are_named_where_that_is_asked(self, folder: Path) -> None:
         pass_time(folder, 600)

@@ -36,19 +36,21 @@ class Habit(msgspec.Struct, frozen=True, kw_only=True):
         of: how many of them were looked at.
         outcomes: how many ended with each outcome.
         caused: how many caused messages of each type.
+        types: all types of that queue that took effect lately.
     """
 
     of: int = 0
     outcomes: dict[str, int] = {}
     caused: dict[str, int] = {}
+    types: frozenset[str] = frozenset()
 
 
 def habit(connection: Connection, queue: str, type_: str) -> Habit:
     """Of the newest that took effect, at most `ENOUGH`."""
-    done = [
-        one for one in lately.done(connection, SEARCHED)
-        if (one.queue, one.type, one.kind) == (queue, type_, Kind.COMMITTED)
-    ][-ENOUGH:]  # fmt: skip
+    effects = [
+        one for one in lately.done(connection, SEARCHED) if (one.queue, one.kind) == (queue, Kind.COMMITTED)
+    ]  # fmt: skip
+    done = [one for one in effects if one.type == type_][-ENOUGH:]
     outcomes: Counter[str] = Counter()
     caused: Counter[str] = Counter()
     for one in done:
@@ -56,4 +58,6 @@ def habit(connection: Connection, queue: str, type_: str) -> Habit:
         flow = connection.execute(_FLOW, (one.key,)).fetchone()
         if flow is not None:
             caused.update(row[0] for row in connection.execute(_CAUSED, (flow[0], one.id)))
-    return Habit(of=len(done), outcomes=dict(outcomes.most_common()), caused=dict(caused.most_common()))
+    return Habit(
+        of=len(done), outcomes=dict(outcomes.most_common()), caused=dict(caused.most_common()), types=frozenset(one.type for one in effects)
+    )  # fmt: skip

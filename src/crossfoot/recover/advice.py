@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 import msgspec
 
@@ -82,8 +83,25 @@ def _about(facts: Facts, fate: Fate | None) -> list[Step]:
         return [Step("see where its predecessor is", f"crossfoot why {subject}")]
     if fate in (Fate.RETRYING, Fate.PROCESSING, Fate.QUEUED, Fate.INTENDED):
         subject = shlex.quote(facts.row.subject or "")
-        return [Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")]
+        watch = Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")
+        return [*_misspelt(facts), watch]
     return []
+
+
+def _misspelt(facts: Facts) -> list[Step]:
+    """Whether its type looks like another one that is handled, while none of its own is."""
+    type_, habit = facts.row.type, facts.habit
+    if habit is None or habit.of or facts.last(Kind.RECEIVED, Kind.COMMITTED) is not None:
+        return []
+    near = get_close_matches(type_, habit.types, 1, cutoff=0.8)
+    if not near:
+        return []
+    return [
+        Step(
+            f"see that its type is spelt as was meant: of the newest messages that took effect none was {type_}, but {near[0]} was. If no "
+            "handler takes it, workers hand it back, and then it dies; publish what was meant"
+        )
+    ]
 
 
 def _again(facts: Facts) -> Step:

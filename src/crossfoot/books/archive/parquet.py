@@ -135,7 +135,9 @@ def opened(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno in FULL:  # of what is written meanwhile
             raise
-        raise ArchiveBroken(f"{path} cannot be read: {error}") from error
+        raise ArchiveBroken(
+            f"{path} cannot be read: {error}; crossfoot archive verify says what is damaged: restore it from a backup of the archive"
+        ) from error
 
 
 def all_stories(path: Path) -> Iterator[list[Story]]:
