@@ -235,6 +235,20 @@ def test_a_list_marks_those_that_lack_it(desk: Lectern) -> None:
     assert well(found(desk, "case-1"))
 
 
+def test_what_nobody_promised_and_nearly_all_have_is_told_too(desk: Lectern) -> None:
+    for number in range(25):
+        settle(desk, f"m{number}", *([ISSUED] if number != 7 else []))
+        desk.complete(f"bill:{number}", f"m{number}")
+
+    told = page(desk, "m7")
+
+    (step,) = told.next
+    assert "24 of the last 25 case.released that took effect ended with it" in step.do
+    assert step.command == "crossfoot check"
+    assert not told.needs_somebody, "nothing was promised"
+    assert page(desk, "m8").next == ()
+
+
 def test_a_type_of_which_nothing_is_expected_is_told_nothing(desk: Lectern) -> None:
     promise(desk)
     settle(desk, "m", type="case.closed")

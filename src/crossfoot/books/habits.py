@@ -16,6 +16,12 @@ SEARCHED = 2_000
 ENOUGH = 50
 """Messages that tell the habit."""
 
+TELLING = 20
+"""Messages of a type below which nothing can be said of its habits."""
+
+NEARLY_ALL = 0.9
+"""Share that makes an outcome a type's habit."""
+
 _OUTCOMES = "SELECT DISTINCT name FROM crossfoot_outcomes WHERE message = ?"
 
 FLOW = 1_000
@@ -43,6 +49,11 @@ class Habit(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int] = {}
     caused: dict[str, int] = {}
     types: frozenset[str] = frozenset()
+
+    @property
+    def usual(self) -> list[str]:
+        """Outcomes with which nearly all of them ended."""
+        return [name for name, count in self.outcomes.items() if self.of >= TELLING and count >= NEARLY_ALL * self.of]
 
 
 def habit(connection: Connection, queue: str, type_: str) -> Habit:

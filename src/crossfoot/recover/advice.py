@@ -32,7 +32,24 @@ AGAIN = (
 
 def advise(facts: Facts, fate: Fate | None, expected: Sequence[Expected] = ()) -> list[Step]:
     """What a person should do about a message of this fate, and about what is missing of what was promised after it."""
-    return [*_about(facts, fate), *(Step(do, command) for do, command in makeup(expected, fate, facts.row.id))]
+    made_up_for = [Step(do, command) for do, command in makeup(expected, fate, facts.row.id)]
+    return [*_about(facts, fate), *_unusual(facts, fate, expected), *made_up_for]
+
+
+def _unusual(facts: Facts, fate: Fate | None, expected: Sequence[Expected]) -> list[Step]:
+    """What others of its kind end with, and this one did not, though nobody has promised it."""
+    if fate is not Fate.SETTLED or facts.habit is None or facts.outcomes:
+        return []
+    promised = {one.outcome for one in expected}
+    return [
+        Step(
+            f"see whether {name} is missing: {facts.habit.outcomes[name]} of the last {facts.habit.of} {facts.row.type} that took effect "
+            "ended with it, and this one recorded no outcome",
+            "crossfoot check",
+        )
+        for name in facts.habit.usual
+        if name not in promised
+    ]
 
 
 def _about(facts: Facts, fate: Fate | None) -> list[Step]:
