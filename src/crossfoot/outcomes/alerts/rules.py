@@ -110,7 +110,7 @@ ALERTS: Mapping[str, Alert] = {
         ),
         Alert(
             name="dead letters", rule=Burn(allowed=0.001, windows=(FAST, SLOW)), severity="page",
-            text="{value:.2%} of what queue {about} received in the last hour is in the dead letters",
+            text="{value:.2%} of what queue {about} received within {over} is in the dead letters",
             step="crossfoot dead list --by-cause",
         ),
         Alert(
@@ -134,7 +134,7 @@ ALERTS: Mapping[str, Alert] = {
         ),
         Alert(
             name="expectation late", rule=Burn(allowed=0.01, windows=(FAST, SLOW), least=3), severity="ticket",
-            text="{value:.2%} of what was expected in the last hour came late: {about}", step="crossfoot outcomes",
+            text="{value:.2%} of what was expected within {over} came late: {about}", step="crossfoot outcomes",
         ),
         Alert(
             name="invariant broken", rule=Level(fire=0, clear=0, sustain=0, calm=0), severity="page",

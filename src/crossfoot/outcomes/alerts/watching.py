@@ -195,14 +195,17 @@ def told_of(alert: Alert, sign: Sign, state: State, now: Micros) -> Told:
     """What is the matter, in words."""
     seen = sign.seen or Seen()
     value: Any = seen.value or 0.0
+    over = ""
     if isinstance(alert.rule, Burn):
-        value = max(machine.share(state.samples, window.long, now)[1] for window in alert.rule.windows)
+        shares = [(machine.share(state.samples, window.long, now)[1], window.long) for window in alert.rule.windows]
+        value, window = max(shares, key=lambda one: one[0])
+        over = f"{window // HOUR} h"
     elif isinstance(alert.rule, Arrivals):
         value = seen.bad
     first = sign.ids[0] if sign.ids else None
     queue = shlex.quote(sign.about)
     step = alert.step.format(id=first, queue=queue) if first or "{id}" not in alert.step else "crossfoot balance"
     return Told(
-        severity=alert.severity, text=said(alert, about=sign.about, count=sign.count, value=value, **sign.words),
+        severity=alert.severity, text=said(alert, about=sign.about, count=sign.count, value=value, over=over, **sign.words),
         count=sign.count, ids=sign.ids, step=step,
     )  # fmt: skip

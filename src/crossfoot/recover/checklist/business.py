@@ -13,7 +13,7 @@ from crossfoot.books.lately import Done
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Promise, Survey
-from crossfoot.recover.phrases import plural, span
+from crossfoot.recover.phrases import span
 
 
 def ask(survey: Survey) -> Iterator[Finding]:
@@ -77,11 +77,11 @@ def _unusual(has: Sequence[bool]) -> list[int]:
 def _finding(queue: str, type_: str, outcome: str, count: int, settled: list[Done], places: list[int]) -> Finding:
     missing = [settled[place] for place in places]
     stopped = places == list(range(places[0], len(settled))) and len(places) >= ENOUGH
-    how = "since some time none of them" if stopped else f"{plural(len(missing), 'message')} of them"
+    how = "and since some time none of them did" if stopped else f"nearly all of them, but {len(missing):,} did not"
     return Finding(
         code="no-outcome",
         queue=queue,
-        text=f"messages of type {type_} end with {outcome}, and {how} did not: handled and settled, and the business did not happen",
+        text=f"messages of type {type_} end with {outcome}, {how}: handled and settled, and nothing tells that the business happened",
         count=len(missing),
         ids=some(one.id for one in missing),
         figures={
@@ -92,6 +92,6 @@ def _finding(queue: str, type_: str, outcome: str, count: int, settled: list[Don
         last_at=missing[-1].at,
         next=(
             Step("see what the first was settled by", f"crossfoot why {shlex.quote(missing[0].id)}"),
-            Step(f"have it proved: @app.handler({type_!r}, proves={outcome!r})"),
+            Step(f"if each must have it, have it proved: @app.handler({type_!r}, proves={outcome!r})"),
         ),
     )  # fmt: skip

@@ -54,7 +54,7 @@ def _twice(survey: Survey) -> Iterator[Finding]:
             first_at=min(one.at for one in members),
             last_at=max(one.at for one in members),
             next=(
-                Step(f"name the business action: @app.handler({type_!r}, operation='...:{{subject}}:...')"),
+                Step(f"if that is one action, name it: @app.handler({type_!r}, operation='...:{{subject}}:...')"),
                 Step("see both of the first", f"crossfoot why {shlex.quote(str(members[0].subject))}"),
                 Step("undo by hand what took effect too often: the book has each of them"),
             ),
