@@ -72,7 +72,7 @@ def test_balance_why_and_verify_answer_as_before(shelf: Shelf) -> None:
 
 
 def test_what_was_promised_after_an_archived_message_is_told_and_accepted_as_before(shelf: Shelf) -> None:
-    register(shelf.desk.book, [expect("invoice.issued", after="case.released", within="5m")])
+    register(shelf.desk.book, [expect("invoice.issued", after="case.released", within="1m")])
     evaluate(shelf.desk.book)
     shelf.close()
 
