@@ -48,6 +48,7 @@ SMALL = {
     f"crossfoot_{name}"
     for name in (
         "tallies",
+        "expected",  # empty here; by index: `test_why_promised`
         "archived",
         "closed",
         "facts",

@@ -18,10 +18,13 @@ from crossfoot.books.posting import post_all
 from crossfoot.books.promised import LOOKED, NOT_MET, Standing
 from crossfoot.books.store import Book
 from crossfoot.cli.why import as_document, well
+from crossfoot.dialect import translate
 from crossfoot.outcomes.evaluating import accept, evaluate, register, reports
 from crossfoot.outcomes.expectation import expect
+from crossfoot.postgres.connection import connect
 from crossfoot.recover.lookup import Found, look_up
 from crossfoot.recover.why import Page
+from tests.servers.plans import generic_plan, read_as_a_whole, rows_read
 from tests.servers.postgres import Databases, Postgres
 from tests.unit.book_rig import CAUSE, Lectern, Step
 
@@ -283,6 +286,24 @@ def test_why_never_says_that_nothing_is_to_do_where_outcomes_names_the_message(d
             told = {id_ for id_, one in pages.items() if one.expected[0].standing is Standing(which)}
             assert told == {one.id for one in named}
     assert all(one.next and one.needs_somebody for one in after.values() if one.expected[0].standing == "missing")
+
+
+@pytest.mark.server
+@pytest.mark.xdist_group("postgres")
+def test_so_it_is_in_postgresql_whatever_is_missing(databases: Databases) -> None:
+    with databases.one() as url:
+        book = Lectern(url)
+        book.execute(
+            "INSERT INTO crossfoot_expected (expectation, message, id, at, due) "
+            "SELECT 'x', g, 'm' || g, 0, 1 FROM generate_series(1, 50000) AS g"
+        )
+        book.execute("ANALYZE crossfoot_expected")
+        plain = connect(url)
+        plan = generic_plan(plain.raw, translate(NOT_MET), {"name": "x", "keys": "[4711]"})
+        plain.close()
+        book.close()
+    assert read_as_a_whole(plan) == set()
+    assert rows_read(plan, set()) <= 10
 
 
 @pytest.mark.parametrize("by", LOOKED)

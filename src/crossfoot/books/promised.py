@@ -90,16 +90,18 @@ class Asked(NamedTuple):
     at: Micros
 
 
-def _looked(by: str) -> str:
-    """Of a group, the messages of a type: the earliest outcome that answers each, and whether the evaluator has come to it."""
-    taken = f"""
-SELECT m.key, ({expected.FOUND[by]}),
-  (SELECT 1 FROM crossfoot_entries r WHERE r.message = m.key AND {{read}} LIMIT 1)
-FROM {{{{messages}}}} m WHERE m.key IN {{{{keys}}}} AND m.type = :after AND m.at >= :since
+_LOOKED = """
+SELECT m.key, ({found}), (SELECT 1 FROM crossfoot_entries r WHERE r.message = m.key AND {read} LIMIT 1)
+FROM {messages} m WHERE m.key IN {keys} AND m.type = :after AND m.at >= :since
 """
+"""Of a group, the messages of a type: the earliest outcome that answers each, and whether the evaluator has come to it."""
+
+
+def _looked(by: str) -> str:
+    taken = _LOOKED.replace("{found}", expected.FOUND[by])
     return grouped(
-        taken.format(read="r.id <= CAST(:place AS INTEGER)"),
-        postgres=taken.format(read=f"(r.xid, r.id) <= {expected.behind('place')}"),
+        taken.replace("{read}", "r.id <= CAST(:place AS INTEGER)"),
+        postgres=taken.replace("{read}", f"(r.xid, r.id) <= {expected.behind('place')}"),
     )
 
 
