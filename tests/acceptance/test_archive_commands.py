@@ -174,6 +174,20 @@ def test_a_folder_that_is_not_there_is_told_by_why(
     assert typed(capfd, shelf, "why", "settled-1", "--archive", str(tmp_path / "moved"))[0] == 0
 
 
+def test_a_damaged_file_is_told_by_why_with_what_to_do(shelf: Shelf, capfd: pytest.CaptureFixture[str]) -> None:
+    document(capfd, shelf, "close", schema="close")
+    for path in shelf.folder.path.glob("*.facts.parquet"):
+        damaged = bytearray(path.read_bytes())
+        damaged[: len(damaged) // 2] = b"x" * (len(damaged) // 2)
+        path.write_bytes(damaged)
+
+    code, _, err = typed(capfd, shelf, "why", "settled-1")
+
+    assert code == 2
+    assert "cannot be read" in err
+    assert "`crossfoot archive verify` tells what else is" in err
+
+
 CLOSE = """
 from pathlib import Path
 from crossfoot.books.archive.close import close

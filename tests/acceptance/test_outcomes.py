@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -29,8 +30,8 @@ from crossfoot.outcomes.alerts.prometheus import TEXTS, rules_file
 from crossfoot.outcomes.alerts.rules import ALERTS
 from crossfoot.outcomes.evaluating import evaluate, reports
 from crossfoot.outcomes.invariant import statements
-from tests.acceptance.pages import DOCS, ROOT, python_of
-from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows
+from tests.acceptance.pages import DOCS, ROOT, blocks, python_of
+from tests.acceptance.shell import BIN, ENVIRONMENT, crossfoot, rows, run
 
 GUIDE = DOCS / "guides" / "outcomes.md"
 SCHEMAS = ROOT / "src/crossfoot/cli/schemas"
@@ -72,7 +73,7 @@ class TestTheGuide:
         done = crossfoot(folder, "outcomes", "--db", "billing.db", code=1)
         (id_,) = rows(folder / "billing.db", "SELECT id FROM crossfoot_messages WHERE subject = '4713'")[0]
         assert done.stdout.startswith(
-            "BREACHED: 1 of 1 expectation and 1 invariant: invoice.issued after case.released"
+            "BREACHED: 1 of 1 expectation and 0 of 1 invariant: invoice.issued after case.released"
         )
         assert f"{id_}  4713     settled  due" in done.stdout
         assert "invariant no case is billed twice: holds" in done.stdout
@@ -80,6 +81,118 @@ class TestTheGuide:
         document = json.loads(crossfoot(folder, "outcomes", "billing:app", "--json", code=1).stdout)
         jsonschema.validate(document, schema("outcomes"))
         assert [breach["id"] for breach in document["expectations"][0]["missing_messages"]] == [id_]
+
+    def test_why_says_so_too_of_the_message_and_of_its_subject(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        (id_,) = rows(folder / "billing.db", "SELECT id FROM crossfoot_messages WHERE subject = '4713'")[0]
+        for name in (id_, "4713", "bill:4713"):
+            page = crossfoot(folder, "why", name, "--db", "billing.db", code=1).stdout
+            assert page.startswith("SETTLED, OUTCOME MISSING: ")
+            assert "nothing to do" not in page
+            assert f"  $ crossfoot outcomes --accept {id_} --reason '...' --db billing.db" in page
+        document = json.loads(crossfoot(folder, "why", id_, "--db", "billing.db", "--json", code=1).stdout)
+        jsonschema.validate(document, schema("why"))
+        assert [(one["outcome"], one["standing"]) for one in document["expected"]] == [("invoice.issued", "missing")]
+        assert "next: nothing to do" in crossfoot(folder, "why", "4711", "--db", "billing.db").stdout
+
+    def test_a_list_marks_what_lacks_its_outcome(self, folder: Path) -> None:
+        crossfoot(folder, "publish", "billing:app", "case.closed", "--subject", "4713", "--data", "{}")
+        pass_time(folder, 600)
+        page = crossfoot(folder, "why", "4713", "--db", "billing.db", code=1).stdout
+        assert "1 without what was promised, or late" in page
+        assert "settled, outcome missing" in page
+        document = json.loads(crossfoot(folder, "why", "4713", "--db", "billing.db", "--json", code=1).stdout)
+        jsonschema.validate(document, schema("why"))
+        assert document["lacking"] == 1
+
+    def test_a_subject_is_accepted_as_its_message_is_and_who_did_is_told(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        (id_,) = rows(folder / "billing.db", "SELECT id FROM crossfoot_messages WHERE subject = '4713'")[0]
+        said = crossfoot(
+            folder, "outcomes", "--db", "billing.db", "--accept", "4713", "--by", "anna", "--reason", "by hand, 20417"
+        )
+        assert f"accepted for 1 message, by anna: {id_}" in said.stderr
+        assert said.stdout.startswith(
+            "KEPT: 1 expectation and 1 invariant: everything that was promised has come, has time, or is excused"
+        )
+        assert f"accepted: {id_}, by anna, " in said.stdout
+        assert "by hand, 20417" in said.stdout
+        document = json.loads(crossfoot(folder, "outcomes", "--db", "billing.db", "--json").stdout)
+        jsonschema.validate(document, schema("outcomes"))
+        (one,) = document["expectations"]
+        (accepted,) = one["acceptances"]
+        assert (one["accepted"], accepted["by"], accepted["reason"], accepted["example"]) == (
+            1,
+            "anna",
+            "by hand, 20417",
+            id_,
+        )
+        page = crossfoot(folder, "why", "4713", "--db", "billing.db").stdout
+        assert page.startswith("SETTLED: ")
+        assert "anna accepted that at" in page
+        assert "nothing to do" in page
+
+    def test_what_cannot_be_accepted_is_told_apart(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        for name, says in (
+            ("4711", "nothing that is expected of 4711 is missing or late"),
+            ("471", "no message id and no subject in this book is '471'"),
+        ):
+            said = crossfoot(folder, "outcomes", "--db", "billing.db", "--accept", name, "--reason", "x", code=1)
+            assert says in said.stderr
+            assert "nothing was accepted" in said.stderr
+
+    def test_many_are_accepted_from_standard_input(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        done = subprocess.run(
+            [str(BIN / "crossfoot"), "outcomes", "--db", "billing.db", "--accept", "-", "--reason", "x", "--json"],
+            cwd=folder, env=ENVIRONMENT, input="4713\n\n", capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["expectations"][0]["accepted"] == 1
+
+    def test_what_is_not_evaluated_yet_can_be_accepted_as_why_suggests_it(self, folder: Path) -> None:
+        with (
+            closing(sqlite3.connect(folder / "billing.db")) as connection,
+            connection,
+        ):  # as if no worker had looked since
+            connection.execute("DELETE FROM crossfoot_expected")
+            connection.execute("UPDATE crossfoot_expectations SET place = '0', opened = 0, met = 0")
+            for table in ("messages", "outcomes"):
+                connection.execute(f"UPDATE crossfoot_{table} SET at = at - ?", (600 * SECOND,))
+        page = crossfoot(folder, "why", "4713", "--db", "billing.db", code=1).stdout
+        assert page.startswith("SETTLED, OUTCOME MISSING: ")
+        crossfoot(folder, "outcomes", "--db", "billing.db", "--accept", "4713", "--reason", "x")
+        assert "nothing to do" in crossfoot(folder, "why", "4713", "--db", "billing.db").stdout
+
+    def test_what_it_says_to_make_up_for_what_is_missing_does_so(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        (block,) = [one for one in blocks(GUIDE) if one.marker == "run"]
+        done = run(["bash", "-euo", "pipefail", "-c", block.text], folder)
+        assert done.returncode == 0, done.stderr
+        assert "BREACHED: 1 of 1 expectation" in done.stdout
+        assert "accepted for 1 message" in done.stderr
+        assert "2 messages of this subject: 2 settled." in done.stdout
+        (amounts,) = rows(folder / "billing.db", "SELECT count(*) FROM crossfoot_outcomes WHERE subject = '4713'")
+        assert amounts == (1,)
+
+    def test_only_those_of_one_fate_are_named_where_that_is_asked(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        for fate, count in (("settled", 1), ("dead", 0)):
+            done = crossfoot(folder, "outcomes", "--db", "billing.db", "--fate", fate, "--json", code=1)
+            (one,) = json.loads(done.stdout)["expectations"]
+            assert (one["missing"], len(one["missing_messages"])) == (1, count)
+        said = crossfoot(folder, "outcomes", "--db", "billing.db", "--fate", "setled", code=2)
+        assert "did you mean 'settled'?" in said.stderr
+
+    def test_a_narrow_page_keeps_an_expectation_on_a_line(self, folder: Path) -> None:
+        pass_time(folder, 600)
+        done = subprocess.run(
+            [str(BIN / "crossfoot"), "outcomes", "--db", "billing.db", "--color", "always"],
+            cwd=folder, env=ENVIRONMENT | {"COLUMNS": "80", "NO_COLOR": "1"}, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        page = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+        assert "invoice.issued within 5m after every case.released of the same subject\n" in page
+        assert "  3 messages: 2 met, 1 missing\n" in page
 
     def test_a_broken_invariant_is_named(self, folder: Path) -> None:
         with closing(sqlite3.connect(folder / "billing.db")) as connection, connection:

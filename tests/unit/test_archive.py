@@ -13,6 +13,8 @@ from crossfoot.books.archive.folder import FACTS, SUFFIXES
 from crossfoot.books.archive.past import past_of
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
+from crossfoot.outcomes.evaluating import accept, evaluate, register, reports
+from crossfoot.outcomes.expectation import expect
 from tests.unit.archive_rig import FINAL, HAPPY, MINUTE, PATHS, Shelf, told
 
 pytest_plugins = ["tests.servers.postgres_fixtures"]
@@ -67,6 +69,27 @@ def test_balance_why_and_verify_answer_as_before(shelf: Shelf) -> None:
         ):
             assert getattr(after, field) == getattr(before, field), (name, field)
         assert (after.archived is not None) is (name.split("-")[0] in FINAL)
+
+
+def test_what_was_promised_after_an_archived_message_is_told_and_accepted_as_before(shelf: Shelf) -> None:
+    register(shelf.desk.book, [expect("invoice.issued", after="case.released", within="1m")])
+    evaluate(shelf.desk.book)
+    shelf.close()
+
+    with shelf.desk.book.reading() as connection:
+        (report,) = reports(connection, shelf.desk.now, limit=1000)
+    named = {one.id: one for one in report.missing_messages}
+    assert (named["settled-1"].subject, named["settled-1"].fate) == ("case-settled-1", "archived, seal 1")
+    assert (named["dead-1"].subject, named["dead-1"].fate) == ("case-dead-1", "dead")
+    page = shelf.why("settled-1").page
+    assert page is not None
+    assert page.archived is not None
+    assert page.needs_somebody
+    assert page.next[-1].command == "crossfoot outcomes --accept settled-1 --reason '...'"
+    assert accept(shelf.desk.book, ["case-settled-1"], by="anna", reason="by hand") == ["settled-1"]
+    page = shelf.why("settled-1").page
+    assert page is not None
+    assert not page.needs_somebody
 
 
 NAMES = {

@@ -95,7 +95,7 @@ def asked_of(connection: Connection) -> dict[str, Any]:
         **dict.fromkeys((*expected.OPENING.values(), *expected.ANSWERING.values()), FOLLOWED | group),
         expected._OVER: ["x", NOW],
         **{
-            expected._OPEN.format(which=which): {"name": "x", "now": NOW, "limit": 20}
+            expected._OPEN.format(which=which): {"name": "x", "now": NOW, "limit": 20, "fate": None}
             for which in expected._WHICH.values()
         },
         counted.COUNT: group,

@@ -16,7 +16,7 @@ import anyio
 import psycopg
 import pytest
 
-from crossfoot.books import closing, cutting, failures, horizon, lately, lines, opening, queries, sql, stock
+from crossfoot.books import closing, cutting, failures, horizon, lately, lines, opening, promised, queries, sql, stock
 from crossfoot.books.custody import Depth
 from crossfoot.books.fate import Fate
 from crossfoot.books.habits import SEARCHED, habit
@@ -48,6 +48,7 @@ SMALL = {
     f"crossfoot_{name}"
     for name in (
         "tallies",
+        "expected",  # empty here; by index: `test_why_promised`
         "archived",
         "closed",
         "facts",
@@ -86,6 +87,10 @@ AN_ENTRY = (MIDDLE, 5, 1, 1, NOW, NOW, 1, None, None)
 def padded(*values: Any, size: int = sql.GROUP) -> list[Any]:
     return [*values, *[None] * (size - len(values))]
 
+
+_PROMISED = {
+    "name": "x", "outcome": "o", "after": "case.opened", "since": 0, "skew": 0, "place": f"{10**9}:{10**9}", "keys": f"[{MIDDLE}]",
+}  # fmt: skip
 
 BY_HAND: Mapping[str, Any] = {
     sql.FIND_CONTENT: (MIDDLE,),
@@ -147,6 +152,8 @@ BY_HAND: Mapping[str, Any] = {
     sql.OVERDUE_PARKED: (NOW * 2, 100),
     sql.UNPARK: ("bill", "case-7", 9, MIDDLE),
     _SENT_AGAIN: (MIDDLE, 1),
+    **dict.fromkeys(promised.LOOKED.values(), _PROMISED),
+    promised.NOT_MET: _PROMISED,
     cutting._USED_UPTO: (MIDDLE,),
     opening._CELLS.format(where="TRUE", marks="'operation'"): (),
     opening._STANDINGS: ((NOW // 1_000_000 - 7_200) // 60 * 60, "billing", "case.opened"),

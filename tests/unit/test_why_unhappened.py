@@ -119,6 +119,32 @@ def test_where_another_message_completed_its_operation_nothing_is_missing(desk: 
     assert would_have(desk, "dead") == "Nothing is missing: its operation bill:first was completed by first."
 
 
+def test_of_one_alone_it_is_said_without_counting(desk: Lectern) -> None:
+    settle(desk, "m0", "invoice.issued", caused="mail.wanted")
+    desk.story("dead", *DEAD)
+
+    told = would_have(desk, "dead")
+
+    assert (
+        f"The only case.released on queue {QUEUE} among the newest messages that took effect ended with invoice.issued."
+        in told
+    )
+    assert "It caused mail.wanted." in told
+
+
+@pytest.mark.parametrize(("type_", "told"), [("case.relesed", True), ("case.released", False), ("mail.wanted", False)])
+def test_who_waits_under_a_type_that_looks_misspelt_is_told_so(desk: Lectern, type_: str, told: bool) -> None:
+    others(desk)
+    desk.story("waits", PUBLISHED, type=type_)
+    post_all(desk.book)
+    with desk.book.reading() as connection:
+        page = look_up(connection, "waits", desk.now).page
+
+    assert page is not None
+    assert page.fate == "queued"
+    assert any("but case.released was" in step.do for step in page.next) is told
+
+
 def test_of_a_kind_that_never_took_effect_nothing_is_made_up(desk: Lectern) -> None:
     desk.story("dead", *DEAD)
 

@@ -30,11 +30,12 @@ _PROVEN = f"({Kind.COMMITTED.value}, {Kind.NOOP.value})"
 """Entries with which outcomes are committed."""
 
 
-def _behind(name: str) -> str:
+def behind(name: str) -> str:
+    """The place in a parameter, as PostgreSQL compares places."""
     return f"(split_part(:{name}, ':', 1)::xid8, split_part(:{name}, ':', 2)::bigint)"
 
 
-AFTER_POSTGRES = f"(xid, id) > {_behind('begin')} AND (xid, id) <= {_behind('upto')}"
+AFTER_POSTGRES = f"(xid, id) > {behind('begin')} AND (xid, id) <= {behind('upto')}"
 AFTER = "id > CAST(:begin AS INTEGER) AND id <= CAST(:upto AS INTEGER)"
 """Entries of a group: after one place, up to another one."""
 
@@ -53,7 +54,7 @@ _ABOUT = {"subject": "m.subject", "correlation": _FLOW.format("m"), "message": "
 """What a message is looked for by."""
 
 _IN_TIME = "(o.at >= m.at - :skew OR o.message = m.key)"
-_FOUND = {
+FOUND = {
     "subject": f"""
 SELECT min(o.at) FROM crossfoot_outcomes o WHERE o.name = :outcome AND o.subject = m.subject AND {_IN_TIME}
 """,
@@ -77,7 +78,7 @@ SELECT m.key, m.id, {about}, m.at, ({found}) FROM ({first}) AS g
 CROSS JOIN crossfoot_messages m ON m.key = g.message
 WHERE m.type = :after AND m.at >= :since AND NOT EXISTS (SELECT 1 FROM crossfoot_entries f WHERE f.message = g.message AND {before})
 """
-    common = {"about": _ABOUT[by], "found": _FOUND[by]}
+    common = {"about": _ABOUT[by], "found": FOUND[by]}
     return differs(
         taken.format(
             first=f"SELECT message, min(id) AS id FROM crossfoot_entries WHERE {AFTER} GROUP BY message",
@@ -121,7 +122,7 @@ ANSWERING = {by: _answering(by) for by in _ABOUT}
 
 ANSWERED = {
     by: grouped(
-        f"SELECT m.key, ({_FOUND[by]}) FROM {{messages}} m WHERE m.key IN {{keys}} AND m.type = :after AND m.at >= :since"
+        f"SELECT m.key, ({FOUND[by]}) FROM {{messages}} m WHERE m.key IN {{keys}} AND m.type = :after AND m.at >= :since"
     )
     for by in _ABOUT
 }
@@ -293,7 +294,9 @@ def count_excused(connection: Connection, name: str, count: int, now: Micros) ->
 
 
 class OpenRow(NamedTuple):
-    """A message that is not met, with what it is and how it stands in the book: nothing where the book has it no more."""
+    """A message that is not met, with what it is and how it stands in the book: nothing where the book has it no more.
+
+    `about` is what it is looked for by."""
 
     id: str
     at: Micros
@@ -303,12 +306,15 @@ class OpenRow(NamedTuple):
     source: str | None
     subject: str | None
     fate: int | None
+    message: int
+    about: str | None
 
 
 _OPEN = """
-SELECT e.id, e.at, e.due, e.answered, m.queue, m.source, m.subject, m.fate
+SELECT e.id, e.at, e.due, e.answered, m.queue, m.source, m.subject, m.fate, e.message, e.name
 FROM crossfoot_expected e LEFT JOIN crossfoot_messages m ON m.key = e.message
-WHERE e.expectation = :name AND e.accepted IS NULL AND {which} ORDER BY e.due, e.number LIMIT :limit
+WHERE e.expectation = :name AND e.accepted IS NULL AND {which} AND (CAST(:fate AS INTEGER) IS NULL OR m.fate = :fate)
+ORDER BY e.due, e.number LIMIT :limit
 """
 
 _WHICH = {
@@ -325,9 +331,11 @@ FROM crossfoot_expected WHERE expectation = :name
 """
 
 
-def open_rows(connection: Connection, name: str, which: str, now: Micros, limit: int) -> list[OpenRow]:
-    """Messages that are `waiting`, `missing` or `late`, the first that were due first."""
-    parameters = {"name": name, "now": now, "limit": limit}
+def open_rows(
+    connection: Connection, name: str, which: str, now: Micros, limit: int, fate: Fate | None = None
+) -> list[OpenRow]:
+    """Messages that are `waiting`, `missing` or `late`, the first that were due first; those of one fate where it is named."""
+    parameters = {"name": name, "now": now, "limit": limit, "fate": None if fate is None else fate.value}
     sql = _OPEN.format(which=_WHICH[which])
     return [OpenRow(*row) for row in connection.execute(sql, parameters)]
 
@@ -336,18 +344,3 @@ def standing(connection: Connection, name: str, now: Micros) -> tuple[int, int, 
     """How many are waiting, missing, late, and accepted."""
     row = connection.execute(_STANDING, {"name": name, "now": now}).fetchone()
     return int(row[0] or 0), int(row[1] or 0), int(row[2] or 0), int(row[3] or 0)
-
-
-_ACCEPT = """
-UPDATE crossfoot_expected SET accepted = ? WHERE id = ? AND accepted IS NULL AND (answered IS NOT NULL OR due < ?)
-"""
-
-
-def accept(connection: Connection, id_: str, now: Micros, told: str) -> int:
-    """Note that somebody accepts that a message is missing or late. In the caller's transaction.
-
-    Returns:
-        Of how many expectations it was.
-    """
-    connection.alone(TURN)
-    return connection.execute(_ACCEPT, (told, id_, now)).rowcount

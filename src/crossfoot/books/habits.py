@@ -16,6 +16,12 @@ SEARCHED = 2_000
 ENOUGH = 50
 """Messages that tell the habit."""
 
+TELLING = 20
+"""Messages of a type below which nothing can be said of its habits."""
+
+NEARLY_ALL = 0.9
+"""Share that makes an outcome a type's habit."""
+
 _OUTCOMES = "SELECT DISTINCT name FROM crossfoot_outcomes WHERE message = ?"
 
 FLOW = 1_000
@@ -36,19 +42,26 @@ class Habit(msgspec.Struct, frozen=True, kw_only=True):
         of: how many of them were looked at.
         outcomes: how many ended with each outcome.
         caused: how many caused messages of each type.
+        types: all types of that queue that took effect lately.
     """
 
     of: int = 0
     outcomes: dict[str, int] = {}
     caused: dict[str, int] = {}
+    types: frozenset[str] = frozenset()
+
+    @property
+    def usual(self) -> list[str]:
+        """Outcomes with which nearly all of them ended."""
+        return [name for name, count in self.outcomes.items() if self.of >= TELLING and count >= NEARLY_ALL * self.of]
 
 
 def habit(connection: Connection, queue: str, type_: str) -> Habit:
     """Of the newest that took effect, at most `ENOUGH`."""
-    done = [
-        one for one in lately.done(connection, SEARCHED)
-        if (one.queue, one.type, one.kind) == (queue, type_, Kind.COMMITTED)
-    ][-ENOUGH:]  # fmt: skip
+    effects = [
+        one for one in lately.done(connection, SEARCHED) if (one.queue, one.kind) == (queue, Kind.COMMITTED)
+    ]  # fmt: skip
+    done = [one for one in effects if one.type == type_][-ENOUGH:]
     outcomes: Counter[str] = Counter()
     caused: Counter[str] = Counter()
     for one in done:
@@ -56,4 +69,6 @@ def habit(connection: Connection, queue: str, type_: str) -> Habit:
         flow = connection.execute(_FLOW, (one.key,)).fetchone()
         if flow is not None:
             caused.update(row[0] for row in connection.execute(_CAUSED, (flow[0], one.id)))
-    return Habit(of=len(done), outcomes=dict(outcomes.most_common()), caused=dict(caused.most_common()))
+    return Habit(
+        of=len(done), outcomes=dict(outcomes.most_common()), caused=dict(caused.most_common()), types=frozenset(one.type for one in effects)
+    )  # fmt: skip

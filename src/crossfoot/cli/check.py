@@ -181,7 +181,9 @@ def _show_finding(out: Output, number: int, finding: Finding, now: int) -> None:
     if finding.ids:
         shown_ids = ", ".join(finding.ids[:IDS_SHOWN])
         more = finding.count - min(finding.count, IDS_SHOWN)
-        out.labelled("messages", [f"{shown_ids}{f' and {more:,} more' if more > 0 else ''}"])
+        out.labelled(
+            "messages" if finding.of_messages else "ids", [f"{shown_ids}{f' and {more:,} more' if more > 0 else ''}"]
+        )
     out.labelled("evidence", list(_evidence(finding, now)))
     if not finding.accepted:
         out.commands([(step.do, step.command) for step in finding.next])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 
+from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
 from crossfoot.cli.loading import load_app
 from crossfoot.cli.options import Color, Database, Json
@@ -22,6 +25,12 @@ from crossfoot.outcomes.evaluating import Breach, Report
 from crossfoot.outcomes.invariant import Statement
 from crossfoot.outcomes.summary import Summary, summarize
 from crossfoot.recover.phrases import moment, plural, span
+
+NAMED = 5
+"""Ids of accepted messages that are said."""
+
+NARROW = 110
+"""Columns below which an expectation stands above its figures."""
 
 Target = Annotated[
     str | None,
@@ -39,7 +48,11 @@ Forget = Annotated[
 ]
 Accept = Annotated[
     list[str] | None,
-    typer.Option(metavar="ID", help="accept that this message is missing or late; may be repeated", show_default=False),
+    typer.Option(
+        metavar="ID",
+        help="accept that this message, or those of this subject, are missing or late; may be repeated; - reads ids from standard input",
+        show_default=False,
+    ),
 ]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="why it is accepted; the book keeps it", show_default=False)]
 By = Annotated[
@@ -48,10 +61,17 @@ By = Annotated[
 ]
 
 
+OfFate = Annotated[
+    str | None,
+    typer.Option(metavar="FATE", help="name only messages of this fate, as settled or dead", show_default=False),
+]
+
+
 def outcomes(
     target: Target = None,
     db: Database = None,
     limit: Limit = 100,
+    fate: OfFate = None,
     stored: Stored = False,
     forget: Forget = None,
     accept: Accept = None,
@@ -65,6 +85,7 @@ def outcomes(
         crossfoot outcomes
         crossfoot outcomes billing:app
         crossfoot outcomes --db billing.db --json
+        crossfoot outcomes --fate settled
         crossfoot outcomes --accept $ID --reason "sent by hand"
 
     A worker has the book keep what its program states, and evaluates it. This command reads what is new as well, and asks the
@@ -84,28 +105,49 @@ def outcomes(
             app.book.close()
     if forget is not None:
         _forget(db, forget)
+    named = _fate(fate)
+    if accept and not reason.strip():
+        raise UsageError("--accept wants a --reason: write why, for whoever asks the book later")
     with reading(db) as (connection, path):
-        if accept:
-            _accept(path, accept, reason.strip(), by or typist())
+        # Before anything is accepted: what is missing by now may not be known to be.
         if not stored and (behind := bring_up_to_date(path, connection, ask_all=True)):
             note(f"not everything could be posted and evaluated: {behind}")
-        found = summarize(connection, time.time_ns() // 1000, limit=limit)
+        if accept:
+            _accept(path, _names(accept), reason.strip(), by or typist())
+        found = summarize(connection, time.time_ns() // 1000, limit=limit, fate=named)
     if as_json:
         print_json(document(found))
     else:
-        show(Output(color), found, limit)
+        show(Output(color), found, limit, fate=fate)
     if not found.kept:
         raise typer.Exit(1)
 
 
-def _accept(path: str, ids: list[str], reason: str, by: str) -> None:
-    if not reason:
-        raise UsageError("--accept wants a --reason: write why, for whoever asks the book later")
+def _fate(name: str | None) -> Fate | None:
+    """The fate of that name."""
+    labels = {fate.label: fate for fate in Fate}
+    if name is not None and name not in labels:
+        near = get_close_matches(name, labels, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(labels)}"
+        raise UsageError(f"--fate {name}: there is no such fate: {hint}")
+    return labels[name] if name is not None else None
+
+
+def _names(given: list[str]) -> list[str]:
+    """What is to be accepted, with the lines of standard input where `-` stands for them."""
+    return [name for one in given for name in (sys.stdin.read().split("\n") if one == "-" else [one]) if name.strip()]
+
+
+def _accept(path: str, names: list[str], reason: str, by: str) -> None:
+    if not names:
+        raise UsageError("--accept -: standard input names no message: write an id a line")
     book = Book(path)
     try:
-        evaluating.accept(book.open(), ids, by=by, reason=reason)
+        ids = evaluating.accept(book.open(), names, by=by, reason=reason)
     finally:
         book.close()
+    shown = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+    note(f"accepted for {plural(len(ids), 'message')}, by {by}: {shown}")
 
 
 def _forget(db: str | None, name: str) -> None:
@@ -129,8 +171,8 @@ def document(found: Summary) -> dict[str, Any]:
     }
 
 
-def show(out: Output, found: Summary, limit: int) -> None:
-    """The page."""
+def show(out: Output, found: Summary, limit: int, *, fate: str | None = None) -> None:
+    """The page; `fate` is the only one whose messages are named."""
     if not found.expectations and not found.invariants:
         out.heading("NOTHING IS STATED", "the book keeps neither expectations nor invariants", style="yellow")
         out.gap()
@@ -138,25 +180,63 @@ def show(out: Output, found: Summary, limit: int) -> None:
             [("have it keep what a program states with app.expect and app.invariant", "crossfoot outcomes MODULE:NAME")]
         )
         return
-    told = f"{plural(len(found.expectations), 'expectation')} and {plural(len(found.invariants), 'invariant')}"
     if found.kept:
-        out.heading("KEPT", f"{told}: everything that was promised has come, or has time", style="green")
+        told = f"{plural(len(found.expectations), 'expectation')} and {plural(len(found.invariants), 'invariant')}"
+        excused = sum(one.excused for one in found.expectations)
+        well = "has come, has time, or is excused" if excused else "has come, or has time"
+        out.heading("KEPT", f"{told}: everything that was promised {well}", style="green")
     else:
-        out.heading("BREACHED", f"{len(found.breached):,} of {told}: {', '.join(found.breached)}", style="red")
+        out.heading("BREACHED", f"{_breached(found)}: {', '.join(found.breached)}", style="red")
     out.gap()
     _show_expectations(out, found)
     for one in found.expectations:
-        _show_breaches(out, "missing", one, one.missing_messages, one.missing, found.as_of, limit)
-        _show_breaches(out, "late", one, one.late_messages, one.late, found.as_of, limit)
+        _show_breaches(out, "missing", one, one.missing_messages, one.missing, found.as_of, limit, fate)
+        _show_breaches(out, "late", one, one.late_messages, one.late, found.as_of, limit, fate)
+        _show_accepted(out, one)
     for statement in found.invariants:
         _show_invariant(out, statement)
-    first = next((breach for one in found.expectations for breach in (*one.missing_messages, *one.late_messages)), None)
-    if first is not None:
+    named = [breach for one in found.expectations for breach in (*one.missing_messages, *one.late_messages)]
+    if named:
+        # One that took effect without it is told by no other command; a dead one is.
+        first = next((breach for breach in named if breach.fate == Fate.SETTLED.label), named[0])
+        which = "the first" if first is named[0] else "the first that is settled"
         out.gap()
-        out.commands([("see what happened to the first", f"crossfoot why {shlex.quote(first.id)}")])
+        out.commands([(f"see what happened to {which}", f"crossfoot why {shlex.quote(first.id)}")])
+
+
+def _breached(found: Summary) -> str:
+    """How many of each."""
+    names = set(found.breached)
+    parts = []
+    for what, all_of_them in (("expectation", found.expectations), ("invariant", found.invariants)):
+        if all_of_them:
+            broken = sum(one.name in names for one in all_of_them)
+            parts.append(f"{broken:,} of {plural(len(all_of_them), what)}")
+    return " and ".join(parts)
+
+
+def _show_accepted(out: Output, one: Report) -> None:
+    """Who accepted what, and why."""
+    if not one.acceptances:
+        return
+    out.gap()
+    out.line(f"accepted: {one.name}")
+    for each in one.acceptances:
+        which = f"{each.example} and {each.count - 1:,} more" if each.count > 1 else each.example
+        out.labelled("accepted", [f"{which}, by {each.by}, {moment(each.at)}: {each.reason}"])
 
 
 def _show_expectations(out: Output, found: Summary) -> None:
+    if 0 < out.width < NARROW:
+        for one in found.expectations:
+            out.line(one.text if one.is_unnamed else f"{one.name}: {one.text}", "bold")
+            figures = ("met", "waiting", "excused", "late", "missing")
+            told = ", ".join(f"{getattr(one, name):,} {name}" for name in figures if getattr(one, name))
+            out.line(
+                f"  {plural(one.opened, 'message')}: {told}" if told else "  no message yet",
+                "red" if one.breached else "",
+            )
+        return
     rows: list[list[Cell]] = [
         [
             f"{one.opened:,}", f"{one.met:,}", f"{one.waiting:,}", f"{one.excused:,}",
@@ -169,23 +249,27 @@ def _show_expectations(out: Output, found: Summary) -> None:
 
 
 def _show_breaches(
-    out: Output, what: str, one: Report, breaches: tuple[Breach, ...], count: int, now: int, limit: int
-) -> None:
+    out: Output, what: str, one: Report, breaches: tuple[Breach, ...], count: int, now: int, limit: int,
+    fate: str | None,
+) -> None:  # fmt: skip
     if not count:
         return
     out.gap()
+    narrow = 0 < out.width < NARROW
     rows: list[list[Cell]] = [
-        [breach.id, breach.subject or "", breach.fate, (_since(breach, now), "red")] for breach in breaches
+        [breach.id, breach.subject or "", breach.fate, (_since(breach, now, narrow=narrow), "red")]
+        for breach in breaches
     ]
     out.table(("message", "subject", "fate", what), rows, title=f"{what}: {one.name}")
     if count > len(breaches):
-        out.line(f"... and {count - len(breaches):,} more (--limit {limit})")
+        others = f", of other fates than {fate} or beyond --limit {limit}" if fate else f" (--limit {limit})"
+        out.line(f"... and {count - len(breaches):,} more{others}")
 
 
-def _since(breach: Breach, now: int) -> str:
+def _since(breach: Breach, now: int, *, narrow: bool) -> str:
     if breach.answered_at is not None:
         return f"came {span(breach.answered_at - breach.due)} late"
-    return f"due {span(now - breach.due)} ago, at {moment(breach.due)}"
+    return f"due {span(now - breach.due)} ago" + ("" if narrow else f", at {moment(breach.due)}")
 
 
 def _show_invariant(out: Output, one: Statement) -> None:

@@ -136,7 +136,7 @@ class Output:
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(width=11, no_wrap=True)
+        grid.add_column(width=max(11, len(label)), no_wrap=True)
         grid.add_column(overflow="fold")
         for number, line in enumerate(lines):
             grid.add_row(Text("" if number else label, "bold"), Text(clean(_text(line)), _style(line)))

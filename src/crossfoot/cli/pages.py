@@ -11,6 +11,7 @@ from crossfoot.books.fate import Fate
 from crossfoot.cli.output import Cell, Output
 from crossfoot.errors import EnvelopeInvalid
 from crossfoot.message import decode
+from crossfoot.recover.expecting import lacks
 from crossfoot.recover.lookup import Found, Listed
 from crossfoot.recover.phrases import clock_time, moment, plural, span
 from crossfoot.recover.timeline import Mark, Moment
@@ -37,10 +38,11 @@ def show_page(out: Output, page: Page, *, payload: Sequence[str] = ()) -> None:
     """Everything about one message; `payload` is what there is to say of what it carried."""
     row = page.message
     what = [row.type, row.subject or "", f"sequence {row.sequence}" if row.sequence is not None else ""]
+    without = lacks(page.expected)
     out.heading(
-        page.fate.upper(), page.reason,
+        ", ".join(filter(None, (page.fate, without))).upper(), page.reason,
         [" · ".join(part for part in (*what, f"queue {row.queue}") if part), f"{row.id} from {row.source}"],
-        style=fate_style(page.fate),
+        style="red" if without else fate_style(page.fate),
     )  # fmt: skip
     out.gap()
     out.labelled("story", list(page.story))
@@ -62,9 +64,11 @@ def show_listed(out: Output, found: Found, now: int) -> None:
     several = plural(found.count, "message")
     told = ", ".join(f"{count:,} {fate}" for fate, count in found.fates.items())
     newest = "" if found.folded == found.count else f" of the newest {found.folded:,}"
-    bad = next((line for line in found.listed if line.fate in _BAD), None)
+    if found.lacking:
+        told += f"; {found.lacking:,} without what was promised, or late"
+    bad = next((line for line in found.listed if line.fate in _BAD or line.lacks), None)
     out.heading(
-        found.name, f"{several} of this {found.kind}: {told}{newest}.", style="red" if bad else "green"
+        found.name, f"{several} of this {found.kind}: {told}{newest}.", style="red" if bad or found.lacking else "green"
     )  # fmt: skip
     out.gap()
     rows = [_listed(line, now, narrow=0 < out.width < NARROW) for line in found.listed]
@@ -96,7 +100,7 @@ def _listed(line: Listed, now: int, *, narrow: bool) -> list[Cell]:
     row = line.message
     what = " · ".join(part for part in (row.type, line.title) if part)
     return [
-        (line.fate, fate_style(line.fate)),
+        (", ".join(filter(None, (line.fate, lacks(line.lacks)))), "red" if line.lacks else fate_style(line.fate)),
         f"{span(now - line.last_at)} ago" if line.last_at is not None else "",
         "" if row.sequence is None else str(row.sequence),
         *([f"{row.id}\n{what}"] if narrow else [row.id, row.type, (line.title or "", "red")]),

@@ -44,7 +44,8 @@ def why(
     archive.
 
     Exits with 0 when nothing is wrong with what it found, 1 when somebody should do something (the message is dead,
-    expired, refused, vanished, stranded, stalled, in doubt) or when nothing of that name is there.
+    expired, refused, vanished, stranded, stalled, in doubt; or an outcome that the program promises after it is missing or came late, and
+    nobody has accepted that) or when nothing of that name is there.
     """
     now = time.time_ns() // 1000
     with reading(db) as (connection, path):
@@ -98,6 +99,7 @@ def as_document(found: Found) -> dict[str, Any]:
     )
     nothing["matches"] = jsonable(found.listed)
     nothing["fates"] = found.fates
+    nothing["lacking"] = found.lacking
     return document | nothing
 
 
@@ -106,4 +108,4 @@ def well(found: Found) -> bool:
     if found.page is not None:
         return not found.page.needs_somebody
     bad = {fate.label for fate in NEEDS_SOMEBODY} | {"unaccounted"}
-    return bool(found.count) and not bad & set(found.fates)
+    return bool(found.count) and not found.lacking and not bad & set(found.fates)

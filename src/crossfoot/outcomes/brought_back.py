@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from crossfoot.books import expected
 from crossfoot.books.expected import Outlook, Proven
+from crossfoot.books.promised import Standing
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
-from crossfoot.outcomes.expectation import Expectation, Standing, expectation_of
+from crossfoot.outcomes.expectation import Expectation, expectation_of
 
 
 def look(connection: Connection, proven: Sequence[Proven], now: Micros) -> Outlook:

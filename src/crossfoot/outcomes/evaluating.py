@@ -7,11 +7,14 @@ the step undone, and the next one does it; two at once take turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from crossfoot.books import expected
+from crossfoot.books import accepting, expected
+from crossfoot.books.archive.prune import seals
+from crossfoot.books.archive.seal import Seal
 from crossfoot.books.expected import Kept, OpenRow
 from crossfoot.books.fate import Fate
 from crossfoot.books.store import Book
@@ -20,6 +23,7 @@ from crossfoot.connection import Connection
 from crossfoot.errors import NotFound
 from crossfoot.outcomes.expectation import (
     Answer,
+    By,
     Expectation,
     Trigger,
     answer_all,
@@ -35,7 +39,7 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """A message of which something was expected that has not come, or came late.
 
     Attributes:
-        queue, source, subject: of the message, as long as the book has it.
+        queue, source, subject: of the message, as long as the book has it; the subject for longer, where it is what both have in common.
         fate: as of the last posting.
         answered_at: when the outcome came, for a late one.
     """
@@ -50,13 +54,24 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     fate: str
 
 
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person accepted at one time: of how many messages, and one of them."""
+
+    by: str
+    reason: str
+    at: Micros
+    count: int
+    example: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """How one expectation stands.
 
     Attributes:
         opened: messages that were looked at, each once.
         met, waiting, late, missing, excused: what became of them; they add up to `opened`.
-        missing_messages, late_messages: the first of these.
+        missing_messages, late_messages: the first of these, of one fate where only that was asked for.
+        accepted: how many of the excused a person accepted; `acceptances` says who, and why.
         is_unnamed: whether its name says no more than its text.
     """
 
@@ -72,6 +87,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     evaluated_at: Micros
     missing_messages: tuple[Breach, ...] = ()
     late_messages: tuple[Breach, ...] = ()
+    accepted: int = 0
+    acceptances: tuple[Acceptance, ...] = ()
 
     @property
     def breached(self) -> bool:
@@ -97,8 +114,14 @@ def forget(book: Book, name: str) -> None:
         raise NotFound(f"the book keeps no expectation {name!r}: crossfoot outcomes names those that it keeps")
 
 
-def accept(book: Book, ids: Iterable[str], *, by: str, reason: str) -> None:
+def accept(book: Book, names: Iterable[str], *, by: str, reason: str) -> list[str]:
     """Accept that messages are missing or late: they count as excused from now on, and the book keeps who decided that, and why.
+
+    Args:
+        names: of messages, by id, or all of a subject.
+
+    Returns:
+        The ids of the messages.
 
     Raises:
         NotFound: one of them is neither, and none is accepted.
@@ -106,14 +129,27 @@ def accept(book: Book, ids: Iterable[str], *, by: str, reason: str) -> None:
     now = book.clock.now()
     told = msgspec.json.encode({"by": by, "reason": reason, "at": now}).decode()
 
-    def accept_all(connection: Connection) -> None:
-        for id_ in ids:
-            if not expected.accept(connection, id_, now, told):
-                raise NotFound(
-                    f"nothing that is expected of {id_} is missing or late: crossfoot outcomes names those of which it is"
-                )
+    def accept_all(connection: Connection) -> list[str]:
+        kept = [expectation_of(one.definition) for one in expected.kept(connection)]
+        by_subject = [one.name for one in kept if one.by is By.subject]
+        accepted: dict[str, None] = {}
+        for name in names:
+            found = accepting.accept(connection, name, by_subject, now, told)
+            if not found:
+                raise NotFound(_not_accepted(connection, name))
+            accepted |= dict.fromkeys(found)
+        return list(accepted)
 
-    book.write(accept_all)
+    return book.write(accept_all)
+
+
+def _not_accepted(connection: Connection, name: str) -> str:
+    if accepting.known(connection, name):
+        return (
+            f"nothing that is expected of {name} is missing or late, or it is accepted already; nothing was accepted: "
+            f"crossfoot why {shlex.quote(name)} says how it stands"
+        )
+    return f"no message id and no subject in this book is {name!r}; nothing was accepted: crossfoot outcomes names what is missing or late"
 
 
 def evaluate(book: Book, *, group: int = GROUP, progress: Callable[[int], None] | None = None) -> int:
@@ -131,36 +167,50 @@ def evaluate(book: Book, *, group: int = GROUP, progress: Callable[[int], None] 
     return steps
 
 
-def reports(connection: Connection, now: Micros, *, limit: int = 100) -> list[Report]:
+def reports(connection: Connection, now: Micros, *, limit: int = 100, fate: Fate | None = None) -> list[Report]:
     """How all expectations stand, as of the last evaluation.
 
     Args:
         limit: messages that are named of each kind.
+        fate: only messages of this one are named; all are counted.
     """
-    found = []
+    found, archived = [], seals(connection)
     for one in expected.kept(connection):
+        stated = expectation_of(one.definition)
         waiting, missing, late, accepted = expected.standing(connection, one.name, now)
         named = {
-            which: tuple(_breach(row) for row in expected.open_rows(connection, one.name, which, now, limit))
+            which: tuple(
+                _breach(row, stated, archived)
+                for row in expected.open_rows(connection, one.name, which, now, limit, fate)
+            )
             for which, count in (("missing", missing), ("late", late))
             if count
         }
-        stated = expectation_of(one.definition)
+        decided = accepting.decisions(connection, one.name, limit) if accepted else []
         found.append(
             Report(
                 name=one.name, text=stated.text, is_unnamed=stated.is_unnamed, opened=one.opened, met=one.met,
                 excused=one.excused + accepted,
                 waiting=waiting, late=late, missing=missing, evaluated_at=one.evaluated_at,
                 missing_messages=named.get("missing", ()), late_messages=named.get("late", ()),
+                accepted=accepted, acceptances=tuple(
+                    Acceptance(by=who.by, reason=who.reason, at=who.at, count=count, example=example)
+                    for who, count, example in decided
+                ),
             )
         )  # fmt: skip
     return found
 
 
-def _breach(row: OpenRow) -> Breach:
-    fate = "no longer in the book" if row.fate is None else Fate(row.fate).label if row.fate else "not posted"
+def _breach(row: OpenRow, stated: Expectation, archived: Sequence[Seal]) -> Breach:
+    if row.fate is None:
+        among = [str(one.number) for one in archived if one.lowest <= row.message <= one.highest]
+        fate = f"archived, seal {' or '.join(among)}" if among else "no longer in the book"
+    else:
+        fate = Fate(row.fate).label if row.fate else "not posted"
+    subject = row.subject or (row.about if stated.by is By.subject else None)
     return Breach(
-        id=row.id, queue=row.queue, source=row.source, subject=row.subject, published_at=row.at, due=row.due,
+        id=row.id, queue=row.queue, source=row.source, subject=subject, published_at=row.at, due=row.due,
         answered_at=row.answered, fate=fate,
     )  # fmt: skip
 

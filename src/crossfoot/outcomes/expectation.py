@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from crossfoot.books.fate import Fate
+from crossfoot.books.promised import Standing
 from crossfoot.clock import SECOND, Micros
 from crossfoot.errors import UsageError
 from crossfoot.outcomes.durations import duration, written
@@ -27,15 +28,6 @@ class By(StrEnum):
     subject = "subject"
     correlation = "correlation"
     message = "message"
-
-
-class Standing(StrEnum):
-    """How one message stands to what is expected of it."""
-
-    met = "met"
-    waiting = "waiting"
-    late = "late"
-    missing = "missing"
 
 
 EXCUSES = (Fate.NOOP, Fate.DUPLICATE, Fate.SUPERSEDED, Fate.DISCARDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from crossfoot.books.fate import Fate
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
 from crossfoot.outcomes.evaluating import Report, reports
@@ -28,14 +29,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         return not self.breached
 
 
-def summarize(connection: Connection, now: Micros, *, limit: int = 100) -> Summary:
+def summarize(connection: Connection, now: Micros, *, limit: int = 100, fate: Fate | None = None) -> Summary:
     """As of the last evaluation and the last check, in one snapshot.
 
     Args:
         connection: on the book, in no transaction.
         limit: messages that are named of each kind.
+        fate: only messages of this one are named.
     """
     with connection.snapshot():
         return Summary(
-            as_of=now, expectations=tuple(reports(connection, now, limit=limit)), invariants=tuple(statements(connection))
+            as_of=now, expectations=tuple(reports(connection, now, limit=limit, fate=fate)), invariants=tuple(statements(connection))
         )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 import msgspec
 
@@ -11,6 +12,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.record import UNREADABLE
 from crossfoot.recover.discarding import OPEN_INTENTS
+from crossfoot.recover.expecting import Expected, makeup
 from crossfoot.recover.facts import Facts, details
 
 
@@ -28,8 +30,29 @@ AGAIN = (
 )
 
 
-def advise(facts: Facts, fate: Fate | None) -> list[Step]:
-    """What a person should do about a message of this fate."""
+def advise(facts: Facts, fate: Fate | None, expected: Sequence[Expected] = ()) -> list[Step]:
+    """What a person should do about a message of this fate, and about what is missing of what was promised after it."""
+    made_up_for = [Step(do, command) for do, command in makeup(expected, fate, facts.row.id)]
+    return [*_about(facts, fate), *_unusual(facts, fate, expected), *made_up_for]
+
+
+def _unusual(facts: Facts, fate: Fate | None, expected: Sequence[Expected]) -> list[Step]:
+    """What others of its kind end with, and this one did not, though nobody has promised it."""
+    if fate is not Fate.SETTLED or facts.habit is None or facts.outcomes:
+        return []
+    promised = {one.outcome for one in expected}
+    return [
+        Step(
+            f"see whether {name} is missing: {facts.habit.outcomes[name]} of the last {facts.habit.of} {facts.row.type} that took effect "
+            "ended with it, and this one recorded no outcome",
+            "crossfoot check",
+        )
+        for name in facts.habit.usual
+        if name not in promised
+    ]
+
+
+def _about(facts: Facts, fate: Fate | None) -> list[Step]:
     name, queue = shlex.quote(facts.row.id), shlex.quote(facts.row.queue)
     work = Step("start a worker of its service", "crossfoot worker MODULE:NAME")
     payload = Step(LOOK, f"crossfoot why {name} --payload")
@@ -77,8 +100,25 @@ def advise(facts: Facts, fate: Fate | None) -> list[Step]:
         return [Step("see where its predecessor is", f"crossfoot why {subject}")]
     if fate in (Fate.RETRYING, Fate.PROCESSING, Fate.QUEUED, Fate.INTENDED):
         subject = shlex.quote(facts.row.subject or "")
-        return [Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")]
+        watch = Step("watch it", f"crossfoot tail --subject {subject}" if facts.row.subject else "crossfoot tail")
+        return [*_misspelt(facts), watch]
     return []
+
+
+def _misspelt(facts: Facts) -> list[Step]:
+    """Whether its type looks like another one that is handled, while none of its own is."""
+    type_, habit = facts.row.type, facts.habit
+    if habit is None or habit.of or facts.last(Kind.RECEIVED, Kind.COMMITTED) is not None:
+        return []
+    near = get_close_matches(type_, habit.types, 1, cutoff=0.8)
+    if not near:
+        return []
+    return [
+        Step(
+            f"see that its type is spelt as was meant: of the newest messages that took effect none was {type_}, but {near[0]} was. If no "
+            "handler takes it, workers hand it back, and then it dies; publish what was meant"
+        )
+    ]
 
 
 def _again(facts: Facts) -> Step:

@@ -12,6 +12,7 @@ from crossfoot.books.archive.seal import Seal
 from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
 from crossfoot.books.habits import Habit, habit
+from crossfoot.books.promised import Promise
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
@@ -39,8 +40,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         owner: that message, when it is another one.
         parents: the message that caused it, once per queue; `children` those it caused.
         chain: of causes, through this message.
-        habit: what others of its type and queue came to, where it has not been handled to an end.
+        habit: what others of its type and queue came to, where it has not been handled to an end, or took effect without an outcome.
         promised: outcomes that the program promises after every message of its type.
+        promises: what is expected of this one, and what came of that.
         seal: under which it lies in the archive; `late` is the number of entries that came after that.
     """
 
@@ -59,6 +61,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     chain: Chain = Chain()
     habit: Habit | None = None
     promised: tuple[str, ...] = ()
+    promises: tuple[Promise, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -114,6 +117,7 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
     if operation is not None and owner is not None and _are_one(owner, row):
         operation, owner = msgspec.structs.replace(operation, message=row.key), None
     ended = any(entry.kind in PROOFS and entry.kind is not Kind.SUPERSEDED for entry in entries)
+    committed, outcomes = any(entry.kind is Kind.COMMITTED for entry in entries), tuple(records.outcomes_of(row))
     archived = {entry[0] for story in records.stories_of(row) for entry in story.entries}
 
     def relative(of: Row) -> Relative:
@@ -127,14 +131,15 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
         operation=operation,
         stated=_stated(records.body_of(row), row),
         owner=relative(owner) if owner is not None else None,
-        outcomes=tuple(records.outcomes_of(row)),
+        outcomes=outcomes,
         parents=tuple(map(relative, records.parents_of(row))),
         children=tuple(map(relative, records.children_of(row))),
         chain=follow(records, row, lambda of: stand(records, of, now, patience)),
         seal=records.seal_of(row),
         late=len(entries) - len(archived) if archived else 0,
-        habit=None if ended else habit(connection, row.queue, row.type),
+        habit=habit(connection, row.queue, row.type) if not ended or (committed and not outcomes) else None,
         promised=() if ended else tuple(_promised(connection, row.type)),
+        promises=records.promises_of([row])[row.key],
     )
 
 

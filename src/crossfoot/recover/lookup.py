@@ -12,6 +12,7 @@ from crossfoot.books.fate import PATIENCE, Fate, Patience, Summary, fate_of, fol
 from crossfoot.books.queries import KINDS_OF_NAME, Fact, Row
 from crossfoot.clock import Micros
 from crossfoot.connection import Connection
+from crossfoot.recover.expecting import Expected, expected_of, lacking
 from crossfoot.recover.facts import gather
 from crossfoot.recover.records import Records
 from crossfoot.recover.why import Page, explain
@@ -29,6 +30,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         last_at: when its last entry was written.
         title: what its last failure was, if it has failed and is not settled.
+        lacks: outcomes that the program promises after it, and that are missing or came late.
     """
 
     message: Row
@@ -36,6 +38,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     last_at: Micros | None
     title: str | None
+    lacks: tuple[Expected, ...] = ()
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +49,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         kind: as what it was found; empty when it was not.
         count: how many messages there are.
         page: of the message, when there is one only.
-        listed: the newest, when there are several; `fates` counts those of the newest `folded`.
+        listed: the newest, when there are several; `fates` counts those of the newest `folded`, and `lacking` is how many of these are
+            without an outcome that was promised, or got it late.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     listed: tuple[Listed, ...] = ()
     fates: dict[str, int] = {}
     folded: int = 0
+    lacking: int = 0
 
 
 def look_up(
@@ -92,15 +97,19 @@ def look_up(
 def _list(records: Records, rows: list[Row], found: Found, now: Micros, patience: Patience) -> Found:
     fates: Counter[str] = Counter()
     listed: list[Listed] = []
+    promises, without = records.promises_of(rows), 0
     for row in rows:
         entries = records.entries_of(row)
         summary = fold(entries)
         fate = fate_of(summary, now, patience)
         fates[fate.label if fate is not None else "unaccounted"] += 1
+        lacks = tuple(lacking(expected_of(promises[row.key], fate, now)))
+        without += bool(lacks)
         if len(listed) < LISTED:
-            listed.append(_line(records.connection, row, entries, summary, fate))
+            line = _line(records.connection, row, entries, summary, fate)
+            listed.append(msgspec.structs.replace(line, lacks=lacks))
     return msgspec.structs.replace(
-        found, listed=tuple(listed), fates=dict(fates.most_common()), folded=len(rows)
+        found, listed=tuple(listed), fates=dict(fates.most_common()), folded=len(rows), lacking=without
     )  # fmt: skip
 
 

@@ -6,12 +6,13 @@ another key. Its entries are then those of both, each once; the fate is that of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from crossfoot.books import queries
 from crossfoot.books.archive import past as archive
 from crossfoot.books.archive.past import Past
 from crossfoot.books.archive.seal import Seal, Story
+from crossfoot.books.promised import Asked, Promise, promised
 from crossfoot.books.queries import Fact, OperationRow, OutcomeRow, Row
 from crossfoot.connection import Connection
 
@@ -94,6 +95,15 @@ class Records:
         if body is not None or self._past is None:
             return body
         return next(filter(None, map(self._past.body_of, self.stories_of(row))), None)
+
+    def promises_of(self, rows: Sequence[Row]) -> dict[int, tuple[Promise, ...]]:
+        """What is expected of messages, by their keys; of one that came again after it was archived, that of its first time, too."""
+        keys = {row.key: list(dict.fromkeys([row.key, *(story.key for story in self.stories_of(row))])) for row in rows}
+        found = promised(self.connection, [Asked(key, row.type, row.at) for row in rows for key in keys[row.key]])
+        return {
+            of: tuple({one.stated.name: one for key in reversed(own) for one in found.get(key, ())}.values())
+            for of, own in keys.items()
+        }
 
     def parents_of(self, row: Row, limit: int = 5) -> list[Row]:
         """The message that caused this one, on whichever queues it travelled."""

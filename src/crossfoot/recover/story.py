@@ -5,12 +5,14 @@ Pure, from the facts and the time. The timeline shows every entry; this says wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.queries import Fact
 from crossfoot.clock import Micros
+from crossfoot.recover.expecting import Expected, sentences
 from crossfoot.recover.facts import Facts, details
 from crossfoot.recover.phrases import clock_time, listed, plural, span
 from crossfoot.recover.timeline import Delivery, deliveries, proof
@@ -19,15 +21,14 @@ TOLD = 3
 """Deliveries that are told one by one; of more, the first and the last, and how many there were between."""
 
 
-def story(facts: Facts, fate: Fate | None, now: Micros) -> tuple[str, ...]:
+def story(facts: Facts, fate: Fate | None, now: Micros, expected: Iterable[Expected] = ()) -> tuple[str, ...]:
     """The sentences, in order."""
     if not facts.entries:
         return ()
-    return tuple(
-        filter(
-            None, [*_sent(facts, now), *_delivered(facts, now), *_ended(facts, fate), *_followed(facts), *_kept(facts)]
-        )
-    )
+    parts = (
+        _sent(facts, now), _handled(facts, now), _stands(fate), _followed(facts), sentences(expected, fate, now), _kept(facts),
+    )  # fmt: skip
+    return tuple(filter(None, chain.from_iterable(parts)))
 
 
 def _sent(facts: Facts, now: Micros) -> Iterator[str]:
@@ -51,19 +52,37 @@ def _sent(facts: Facts, now: Micros) -> Iterator[str]:
         yield f"The queue has not said yes in {plural(tries, 'try', 'tries')}."
 
 
-def _delivered(facts: Facts, now: Micros) -> Iterator[str]:
-    """Each hand-over and how it ended."""
-    held = deliveries(facts, now)
+def _handled(facts: Facts, now: Micros) -> Iterator[str]:
+    """Each hand-over and how it ended, with the evidence, and what was decided between them; in the order in which it happened."""
+    numbers = dict.fromkeys(entry.delivery for entry in facts.entries if entry.delivery)
+    held = dict(zip(numbers, deliveries(facts, now), strict=True))
+    first = next(iter(held.values()), None)
+    proven = facts.last(Kind.COMMITTED)
+    run: list[Delivery] = []
+    for entry in facts.entries:
+        begun = held.pop(entry.delivery, None)
+        if begun is not None:
+            run.append(begun)
+        told = _decided(entry) if entry.kind is not Kind.COMMITTED or entry is proven else None
+        if told is not None:
+            yield from _delivered(facts, run, first)
+            yield told
+            run = []
+    yield from _delivered(facts, run, first)
+
+
+def _delivered(facts: Facts, run: list[Delivery], first: Delivery | None) -> Iterator[str]:
+    """Deliveries between which nothing else is told."""
     published = _first(facts).get(Kind.PUBLISHED)
-    shown = held if len(held) <= TOLD else [held[0], None, held[-1]]
+    shown = run if len(run) <= TOLD else [run[0], None, run[-1]]
     for delivery in shown:
         if delivery is None:
-            between = held[1:-1]
+            between = run[1:-1]
             ends = listed(list(dict.fromkeys(one.end for one in between)))
             yield f"{plural(len(between), 'delivery', 'deliveries')} followed, which ended so: {ends}."
             continue
         waited = ""
-        if delivery is held[0] and published is not None and delivery.received_at >= published.at:
+        if delivery is first and published is not None and delivery.received_at >= published.at:
             waited = f" after {span(delivery.received_at - published.at)} in the queue"
         yield f"{_who(delivery)} received it{waited}{_end(delivery)}."
 
@@ -88,22 +107,25 @@ def _end(delivery: Delivery) -> str:
     return ends.get(delivery.end, f"; that ended as {delivery.end}") + acked
 
 
-def _ended(facts: Facts, fate: Fate | None) -> Iterator[str]:
-    """The evidence, and the end that was no delivery's."""
-    by_kind = {entry.kind: entry for entry in facts.entries}
-    committed = by_kind.get(Kind.COMMITTED)
-    if committed is not None and (evidence := proof(details(committed))):
-        yield f"Proof: {evidence}."
-    for kind, text in (
-        (Kind.REPLAYED, "It was sent again from the dead"), (Kind.DISCARDED, "A person decided that it need not happen"),
-        (Kind.DEAD_LETTERED, "It was put into the dead letters"), (Kind.EXPIRED, "Its time was over"),
-        (Kind.VANISHED, "It was gone from the queue without proof"),
-    ):  # fmt: skip
-        entry = by_kind.get(kind)
-        if entry is not None:
-            told = details(entry)
-            why, who = told.get("reason"), told.get("by")
-            yield text + (f" by {who}" if who else "") + (f": {why}" if why else "") + "."
+DECIDED = {
+    Kind.REPLAYED: "It was sent again from the dead", Kind.DISCARDED: "A person decided that it need not happen",
+    Kind.DEAD_LETTERED: "It was put into the dead letters", Kind.EXPIRED: "Its time was over",
+    Kind.VANISHED: "It was gone from the queue without proof",
+}  # fmt: skip
+"""Ends, and new beginnings, that are no delivery's own."""
+
+
+def _decided(entry: Fact) -> str | None:
+    """The evidence, or the end that was no delivery's; `None` where the entry is neither, and empty where it tells nothing."""
+    told = details(entry)
+    if entry.kind is Kind.COMMITTED:
+        evidence = proof(told)
+        return f"Proof: {evidence}." if evidence else ""
+    text, why, who = DECIDED.get(entry.kind), told.get("reason"), told.get("by")
+    return text and text + (f" by {who}" if who else "") + (f": {why}" if why else "") + "."
+
+
+def _stands(fate: Fate | None) -> Iterator[str]:
     if fate is not None and not fate.closed:
         yield f"It is {fate.label} now."
 

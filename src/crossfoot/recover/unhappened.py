@@ -45,15 +45,25 @@ def _sentences(facts: Facts, habit: Habit, fate: Fate | None) -> Iterator[str]:
     if not habit.of:
         yield f"None of the newest messages that took effect was {kind}, so the book does not know what it comes to."
     else:
-        those = f"Of the last {habit.of:,} {kind} that took effect"
-        ends = [f"{how_many} ended with {name}" for how_many, name in _shares(habit.outcomes, habit.of)]
-        yield f"{those}, {listed(ends)}." if ends else f"{those}, none recorded an outcome."
-        if habit.caused:
+        yield f"{_ends(habit, kind)}."
+        if habit.caused and habit.of == 1:
+            yield f"It caused {listed(list(habit.caused))}."
+        elif habit.caused:
             yield f"Of these, {listed([f'{how_many} caused {name}' for how_many, name in _shares(habit.caused, habit.of)])}."
     if facts.promised:
         yield f"The program promises {listed(list(facts.promised))} after every {row.type}."
 
 
+def _ends(habit: Habit, kind: str) -> str:
+    """With which outcomes the last ones ended."""
+    if habit.of == 1:
+        ended = f"ended with {listed(list(habit.outcomes))}" if habit.outcomes else "recorded no outcome"
+        return f"The only {kind} among the newest messages that took effect {ended}"
+    those = f"Of the last {habit.of:,} {kind} that took effect"
+    ends = [f"{how_many} ended with {name}" for how_many, name in _shares(habit.outcomes, habit.of)]
+    return f"{those}, {listed(ends)}" if ends else f"{those}, none recorded an outcome"
+
+
 def _shares(counts: Mapping[str, int], of: int) -> Iterator[tuple[str, str]]:
     for name, count in counts.items():
-        yield ("all" if count == of > 1 else f"{count:,}"), name
+        yield ("all" if count == of else f"{count:,}"), name

@@ -16,6 +16,7 @@ from crossfoot.books.fate import Fate, Patience, fate_of
 from crossfoot.books.queries import CauseRow, OutcomeRow, Row
 from crossfoot.clock import Micros
 from crossfoot.recover.advice import Step, advise
+from crossfoot.recover.expecting import Expected, expected_of, headline, lacking
 from crossfoot.recover.facts import Facts, Relative, details
 from crossfoot.recover.happening import clocks
 from crossfoot.recover.story import story
@@ -101,6 +102,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         chain: everything that caused it, and that it caused, with the message itself at depth 0; the first cause first.
         archived: where it lies in the archive, if it does.
         clocks: where the times of entries contradict what is known of their order.
+        expected: what the program promises after such a message, and how this one stands to it.
         would_have: of a message that came to nothing, what would have happened, as far as the book knows.
     """
 
@@ -123,16 +125,18 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     archived: Archived | None = None
     would_have: tuple[str, ...] = ()
     clocks: tuple[str, ...] = ()
+    expected: tuple[Expected, ...] = ()
 
 
 def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
     """The page about a message, at the time `now`."""
     fate = fate_of(facts.summary, now, patience)
+    expected = expected_of(facts.promises, fate, now)
     return Page(
         message=facts.row,
         fate=_word(fate),
-        reason=reason(facts, fate, now),
-        needs_somebody=fate is None or fate in NEEDS_SOMEBODY,
+        reason=" ".join(filter(None, (reason(facts, fate, now), headline(expected, now)))),
+        needs_somebody=fate is None or fate in NEEDS_SOMEBODY or bool(lacking(expected)),
         as_of=now,
         entries=tuple(_entries(facts)),
         timeline=tuple(timeline(facts, fate, now)),
@@ -142,12 +146,13 @@ def explain(facts: Facts, now: Micros, patience: Patience) -> Page:
         causes=tuple(_causes(facts)),
         parents=tuple(map(_related, facts.parents)),
         children=tuple(map(_related, facts.children)),
-        next=tuple(advise(facts, fate)),
-        story=story(facts, fate, now),
+        next=tuple(advise(facts, fate, expected)),
+        story=story(facts, fate, now, expected),
         chain=tuple(_linked(facts)),
         archived=_archived(facts),
         would_have=unhappened(facts, fate),
         clocks=clocks(facts.entries, facts.workers),
+        expected=expected,
     )
 
 

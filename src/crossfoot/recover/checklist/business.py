@@ -7,17 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from crossfoot.books.entry import Kind
+from crossfoot.books.habits import NEARLY_ALL
+from crossfoot.books.habits import TELLING as ENOUGH
 from crossfoot.books.lately import Done
 from crossfoot.recover.advice import Step
 from crossfoot.recover.checklist.findings import Finding, some
 from crossfoot.recover.checklist.survey import Promise, Survey
 from crossfoot.recover.phrases import span
-
-ENOUGH = 20
-"""Settled messages of a type below which nothing can be said of its habits."""
-
-NEARLY_ALL = 0.9
-"""Share that makes an outcome a type's habit."""
 
 
 def ask(survey: Survey) -> Iterator[Finding]:
@@ -37,6 +33,7 @@ def _broken(promise: Promise) -> Finding:
         text=promise.text,
         count=promise.count,
         ids=some(promise.ids),
+        of_messages=promise.of_messages,
         figures=promise.figures,
         first_at=promise.first_at,
         next=(*(why if promise.of_messages else []), step),

@@ -68,6 +68,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         code: one of `CODES`: for scripts, and to accept it.
         text: the diagnosis in a sentence.
         count: how many messages it is about; `ids` are the first of them.
+        of_messages: whether `ids` are those of messages; an invariant's are what its statement names.
         figures: what was measured, by name.
         first_at: when it was first seen, `last_at` last.
         next: what to do.
@@ -78,6 +79,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     count: int = 0
     ids: tuple[str, ...] = ()
+    of_messages: bool = True
     queue: str | None = None
     figures: dict[str, str] = {}
     first_at: Micros | None = None
