@@ -184,7 +184,7 @@ def test_a_damaged_file_is_told_by_why_with_what_to_do(shelf: Shelf, capfd: pyte
     code, _, err = typed(capfd, shelf, "why", "settled-1")
 
     assert code == 2
-    assert "cannot be read" in err
+    assert "is damaged (" in err
     assert "`crossfoot archive verify` tells what else is" in err
 
 

@@ -223,7 +223,7 @@ def test_what_a_message_carried_is_not_touched(folder: Path, capfd: pytest.Captu
     data = {"command": "crossfoot verify", "at": 5, "text": "run crossfoot verify"}
     assert run(["publish", "shop:app", "order.placed", "--id", "odd", "--data", json.dumps(data)]) == 0
     capfd.readouterr()
-    assert run(["why", "odd", "--db", BOOK, "--payload", "--json"]) == 0
+    assert run(["why", "odd", "--db", BOOK, "--payload", "--json"]) == 1, "its invoice has not come in time"
     assert json.loads(capfd.readouterr().out)["payload"]["data"] == data
 
 

@@ -219,7 +219,7 @@ class TestTheGuide:
             (episode,) = document["episodes"]
             assert (episode["alert"], episode["step"], len(episode["ids"])) == (
                 "expectation breach",
-                "crossfoot outcomes",
+                "crossfoot outcomes --db billing.db",
                 1,
             )
         page = crossfoot(folder, "alerts", "list", "--db", "billing.db", code=1).stdout

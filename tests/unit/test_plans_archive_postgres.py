@@ -90,6 +90,8 @@ def asked_of(connection: Connection) -> dict[str, Any]:
         prune._FORGET: [f"bill:{MIDDLE}", MIDDLE],
         erase._ERASE: [f"case-{MIDDLE // 5}"],
         erase._OPEN: [f"case-{MIDDLE // 5}"],
+        erase._ENDED: [f"case-{MIDDLE // 5}"],
+        erase._IS_KNOWN: [f"case-{MIDDLE // 5}"],
         erase._DEAD: [f"case-{MIDDLE // 5}"],
         expected._UPTO: group,
         **dict.fromkeys((*expected.OPENING.values(), *expected.ANSWERING.values()), FOLLOWED | group),
