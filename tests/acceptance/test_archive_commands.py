@@ -185,7 +185,7 @@ def test_a_damaged_file_is_told_by_why_with_what_to_do(shelf: Shelf, capfd: pyte
 
     assert code == 2
     assert "is damaged (" in err
-    assert "`crossfoot archive verify` tells what else is" in err
+    assert "`crossfoot archive verify --db" in err
 
 
 CLOSE = """
