@@ -319,7 +319,7 @@ def test_the_queues_that_rabbitmq_needs_are_those_that_the_adapter_asks_for() ->
 
 def test_the_permissions_for_nats_are_those_of_the_requests_that_are_made() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/crossfoot/queues/nats").glob("*.py"))
-    requests = set(re.findall(r"(?:STREAM|CONSUMER)(?:\.MSG)?\.(?:INFO|GET|NEXT)", code))
+    requests = set(re.findall(r"(?:STREAM|CONSUMER)(?:\.MSG)?\.(?:INFO|GET|NEXT|DELETE)\b", code))
     _, _, below = NATS.read_text(encoding="utf-8").partition("A user's permissions: ")
     named = re.findall(r"`\$JS\.API\.((?:[A-Z]+\.?)+?)\.\*", below.partition("\n\n")[0])
 

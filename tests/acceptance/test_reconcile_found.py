@@ -19,7 +19,7 @@ from crossfoot.books.store import find_or_add
 from crossfoot.clock import SECOND, ManualClock
 from crossfoot.effects.outbox import BASE_ATTRIBUTE
 from crossfoot.errors import QueueUnavailable
-from crossfoot.message import Message, decode, encode
+from crossfoot.message import Message, encode
 from crossfoot.queues.embedded import EmbeddedQueue
 from crossfoot.queues.queue import Accepted, Capabilities, Depth, Held, Outgoing
 from crossfoot.worker import reconcile
@@ -245,23 +245,6 @@ class TestDeadLetters:
         scene.queue.bury(message)
         await scene.look()
         assert scene.fate(message) is Fate.DEAD
-
-    async def test_what_is_left_of_one_that_was_sent_again_is_forgotten_once_it_came_to_something(
-        self, scene: Scene
-    ) -> None:
-        message, other = await scene.published(2)
-        scene.queue.bury(message, other)
-        assert await scene.look() == {Kind.DEAD_LETTERED: 2}
-        scene.write(message, Kind.RECEIVED, attempt=1)  # a copy, which is only on its way
-        for _ in range(THOROUGH):
-            assert await scene.look() == {}
-        assert (await scene.queue.depth()).dead == 2
-
-        scene.write(message, Kind.COMMITTED, attempt=1)
-        for _ in range(THOROUGH):
-            assert await scene.look() == {}
-        assert [decode(held.body).id async for held in scene.queue.dead_letters()] == [other.id]
-        assert (scene.fate(message), scene.fate(other)) == (Fate.SETTLED, Fate.DEAD)
 
     @pytest.mark.parametrize("browsing", [True, False])
     async def test_what_a_late_worker_buried_behind_a_later_delivery_is_dead_and_not_vanished(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec import structs
 
 from crossfoot import Crossfoot
 from crossfoot.errors import QueueUnavailable
@@ -28,6 +29,8 @@ class Shy(EmbeddedQueue):
         self.shows: list[int] = []
         self.silent = 0
         self.looks = 0
+        self.alike = 0
+        """How many of those it shows bear one id."""
         self.keeps: list[int] = []
         """How many of those it is asked to forget somebody else holds, at the next requests."""
 
@@ -35,8 +38,8 @@ class Shy(EmbeddedQueue):
         self.looks += 1
         self._answer()
         held = [one async for one in super().dead_letters()]
-        for one in held[: self.shows.pop(0) if self.shows else len(held)]:
-            yield one
+        for place, one in enumerate(held[: self.shows.pop(0) if self.shows else len(held)]):
+            yield structs.replace(one, broker_id="7") if place < self.alike else one
 
     async def forget_dead(self, broker_ids: Sequence[str]) -> int:
         self.looks += 1
@@ -100,6 +103,13 @@ async def test_two_dead_letters_of_one_message_are_both_found(queue: Shy) -> Non
     (name,) = await died(queue, 1)
     await died(queue, 1)
     assert {key: len(ids) for key, ids in (await letters_of(queue, [name])).items()} == {name: 2}
+
+
+async def test_an_id_that_letters_of_two_messages_bear_is_not_told(queue: Shy) -> None:
+    names = await died(queue, 3)
+    queue.alike = 2
+    found = await letters_of(queue, names)
+    assert sorted(len(ids) for ids in found.values()) == [0, 0, 1], "who forgets by it forgets the other's, too"
 
 
 async def test_what_somebody_else_holds_is_forgotten_when_it_is_back(queue: Shy) -> None:

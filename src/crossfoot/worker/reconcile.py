@@ -32,7 +32,7 @@ from crossfoot.dialect import differs
 from crossfoot.effects.outbox import base_of
 from crossfoot.errors import EnvelopeInvalid, QueueUnavailable
 from crossfoot.message import decode
-from crossfoot.queues.queue import ForgetsDead, Held, KeepsExpired, Queue, TellsForgotten, TellsOldest
+from crossfoot.queues.queue import Held, KeepsExpired, Queue, TellsForgotten, TellsOldest
 
 IN_CUSTODY = (Fate.QUEUED, Fate.PROCESSING, Fate.RETRYING)
 """Open fates of messages that the queue should hold."""
@@ -107,8 +107,6 @@ class Reconciliation:
         self._looks = 0
         self._known_dead: set[Letter] = set()
         """Dead letters of which the book knows, by the look before."""
-        self._left_over: set[str] = set()
-        """Broker's ids of dead letters whose messages were sent again and are proven."""
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished.
@@ -160,9 +158,6 @@ class Reconciliation:
         fresh = [row for row, letter in zip(rows, letters, strict=True) if letter not in self._known_dead]
         found = await anyio.to_thread.run_sync(self._write_seen, fresh, Kind.DEAD_LETTERED, "found in the dead letters")
         self._known_dead = set(letters)
-        if self._left_over and isinstance(self._queue, ForgetsDead):
-            await self._queue.forget_dead(sorted(self._left_over))
-        self._left_over.clear()
         return found
 
     # ---- gone without a word -------------------------------------------------------------------------------------
@@ -291,11 +286,9 @@ class Reconciliation:
                 other = known.is_other(record) or known.asks_other(record)
                 if other and not was(connection, known, record):  # booked under the broker's id, see `intake`
                     known = find_or_add(connection, under_broker_id(record, body=row.body, broker_id=row.broker_id))
-                summary = fold(entries_of(connection, known.key))  # its row may lag
                 if kind is Kind.DEAD_LETTERED and _died_before(connection, known.key, attempts, gone=known.key in gone):
-                    if summary.marks & PROOF_MARKS:
-                        self._left_over.add(row.broker_id)
                     continue
+                summary = fold(entries_of(connection, known.key))  # its row may lag
                 if summary.marks & PROOF_MARKS or summary.latest % RANKS == kind:
                     continue
                 # The queue may have counted its deliveries anew; what is seen now comes after all that is known.

@@ -50,10 +50,15 @@ _log = logging.getLogger("crossfoot.queues.sqs")
 
 
 class DeadLetters:
-    """One dead-letter queue."""
+    """One dead-letter queue.
 
-    def __init__(self, client: Client, url: str, rules: Rules) -> None:
+    Args:
+        most: deliveries after which the service moves a message there by itself; `None` where that is not known.
+    """
+
+    def __init__(self, client: Client, url: str, rules: Rules, most: int | None = None) -> None:
         self.name = rules.queue
+        self._most = most
         self._client = client
         self._url = url
         self._rules = rules
@@ -127,7 +132,7 @@ class DeadLetters:
                     seen.add(one["MessageId"])
                     taken.append(one["ReceiptHandle"])
                 for one in fresh:
-                    yield held_of(one)
+                    yield held_of(one, self._most)
         finally:
             with CancelScope(shield=True):
                 await self._put_back(taken, hidden)
@@ -186,14 +191,16 @@ class DeadLetters:
             )
 
 
-def held_of(message: Mapping[str, Any]) -> Held:
+def held_of(message: Mapping[str, Any], most: int | None = None) -> Held:
+    """A dead letter as it is seen. One that the service moved bears the count of its deliveries, to which each look adds one: they were
+    `most`, and not more."""
     system = message.get("Attributes", {})
     native = message.get("MessageAttributes", {})
     told = {name: one["StringValue"] for name, one in native.items() if "StringValue" in one}
-    looks = int(system.get("ApproximateReceiveCount", 1)) - 1
+    received = int(system.get("ApproximateReceiveCount", 1)) - 1
     return Held(
         body=message["Body"].encode(),
-        attempt=attempts_told(told.get(ATTEMPT, ""), looks),
+        attempt=attempts_told(told.get(ATTEMPT, ""), received if most is None else min(received, most)),
         enqueued_at=sent_at(system),
         broker_id=told.get(ORIGIN) or message["MessageId"],
         attributes={name: value for name, value in told.items() if name not in (ATTEMPT, ORIGIN, REASON)},

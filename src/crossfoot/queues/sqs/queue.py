@@ -297,7 +297,8 @@ class SqsQueue:
             except (NoAnswer, Rejected, QueueUnavailable) as error:
                 raise QueueUnavailable(f"queue {self._name} cannot use its dead letters, {name}: {error}") from error
             limit = int(attributes.get("MaximumMessageSize", REQUEST_BYTES))
-            self._dead = DeadLetters(client, url, Rules(queue=name, fifo=name.endswith(".fifo"), max_bytes=limit))
+            rules = Rules(queue=name, fifo=name.endswith(".fifo"), max_bytes=limit)
+            self._dead = DeadLetters(client, url, rules, self.max_attempts)
         return self._dead
 
 

@@ -57,7 +57,7 @@ def _said(survey: Survey, attached: Attached) -> Iterator[tuple[str, list[Step]]
     if (unbooked := attached.dead - booked) > 0:
         yield (
             f"{plural(unbooked, 'dead letter')} of it {'is' if unbooked == 1 else 'are'} not in the book as dead: nobody watches them, or "
-            "they are left of messages that were sent again and came to something, which a worker takes away",
+            "they are left of messages that came to something since, and of no use any more",
             [
                 Step("start a worker: it books them within its `reconcile`", "crossfoot worker MODULE:NAME"),
                 Step("then see them", f"crossfoot dead list --queue {shlex.quote(attached.name)}"),

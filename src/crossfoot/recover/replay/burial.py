@@ -35,7 +35,8 @@ async def _nothing() -> None:
 async def letters_of(
     queue: ForgetsDead, names: Collection[str], *, meanwhile: Callable[[], Awaitable[None]] = _nothing
 ) -> dict[str, Sequence[str]]:
-    """The broker's ids of dead letters, by the `source|id` of their messages.
+    """The broker's ids of dead letters, by the `source|id` of their messages. Without those that several messages' letters bear: who
+    forgets one by such an id forgets another's, too.
 
     Args:
         names: the messages wanted, as `source|id`.
@@ -47,12 +48,13 @@ async def letters_of(
     give_up_at = anyio.current_time() + HIDDEN_SECONDS
 
     async def look() -> tuple[int, dict[str, list[str]]]:
-        seen, found = 0, defaultdict(list)
+        seen, found, bearers = 0, defaultdict(list), defaultdict[str, set[str]](set)
         async for held in queue.dead_letters():
             seen += 1
-            if (name := _name_of(held.body)) in names:
+            bearers[held.broker_id].add(name := _name_of(held.body))
+            if name in names:
                 found[name].append(held.broker_id)
-        return seen, found
+        return seen, {name: [one for one in ids if len(bearers[one]) == 1] for name, ids in found.items()}
 
     while True:
         seen, found = await _asked(look)
