@@ -19,7 +19,7 @@ import pytest
 from crossfoot.books import closing, cutting, failures, horizon, lately, lines, opening, promised, queries, sql, stock
 from crossfoot.books.custody import Depth
 from crossfoot.books.fate import Fate
-from crossfoot.books.habits import SEARCHED, habit
+from crossfoot.books.habits import _ANY, SEARCHED, habit
 from crossfoot.books.posting import GROUP, backlog, post, tallies
 from crossfoot.books.ranges import HIGHEST, LOWEST
 from crossfoot.books.stock import Part, take_stock
@@ -94,6 +94,7 @@ _PROMISED = {
 
 BY_HAND: Mapping[str, Any] = {
     sql.FIND_CONTENT: (MIDDLE,),
+    _ANY: (),
     sql.REPLACE_CONTENT: ("s", "o", "c", "c", 1, b"", MIDDLE),
     sql.FIND_MESSAGE: A_NAME,
     sql.FIND_MESSAGES: padded(*A_NAME, size=3 * sql.GROUP),

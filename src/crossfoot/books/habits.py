@@ -22,6 +22,8 @@ TELLING = 20
 NEARLY_ALL = 0.9
 """Share that makes an outcome a type's habit."""
 
+_ANY = "SELECT max(number) FROM crossfoot_outcomes"
+
 _OUTCOMES = "SELECT DISTINCT name FROM crossfoot_outcomes WHERE message = ?"
 
 FLOW = 1_000
@@ -54,6 +56,11 @@ class Habit(msgspec.Struct, frozen=True, kw_only=True):
     def usual(self) -> list[str]:
         """Outcomes with which nearly all of them ended."""
         return [name for name, count in self.outcomes.items() if self.of >= TELLING and count >= NEARLY_ALL * self.of]
+
+
+def has_outcomes(connection: Connection) -> bool:
+    """Whether any message of the book ended with an outcome. Asked first, for a habit takes twenty times as long."""
+    return connection.execute(_ANY).fetchone()[0] is not None
 
 
 def habit(connection: Connection, queue: str, type_: str) -> Habit:

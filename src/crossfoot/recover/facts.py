@@ -11,7 +11,7 @@ from crossfoot.books import expected, queries
 from crossfoot.books.archive.seal import Seal
 from crossfoot.books.entry import PROOFS, Kind
 from crossfoot.books.fate import Fate, Patience, Summary, fate_of, fold
-from crossfoot.books.habits import Habit, habit
+from crossfoot.books.habits import Habit, habit, has_outcomes
 from crossfoot.books.promised import Promise
 from crossfoot.books.queries import CauseRow, Fact, OperationRow, OutcomeRow, Row, WorkerRow
 from crossfoot.clock import Micros
@@ -137,7 +137,9 @@ def gather(records: Records, row: Row, now: Micros, patience: Patience) -> Facts
         chain=follow(records, row, lambda of: stand(records, of, now, patience)),
         seal=records.seal_of(row),
         late=len(entries) - len(archived) if archived else 0,
-        habit=habit(connection, row.queue, row.type) if not ended or (committed and not outcomes) else None,
+        habit=habit(connection, row.queue, row.type)
+        if not ended or (committed and not outcomes and has_outcomes(connection))
+        else None,
         promised=() if ended else tuple(_promised(connection, row.type)),
         promises=records.promises_of([row])[row.key],
     )
