@@ -101,6 +101,47 @@ async def test_two_copies_in_one_receive_take_effect_once_whatever_operations_th
     assert balance(service).balanced
 
 
+async def test_a_new_version_asks_for_what_the_former_one_completed_even_before_that_is_posted(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may do more than write rows before its transaction begins, and must not begin."""
+    for posting in ("upkeep", "worker"):
+        monkeypatch.setattr(f"crossfoot.worker.{posting}.post", lambda *_, **__: 0)
+    entered: list[str] = []
+
+    def enter(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        entered.append(message.id)
+        yield insert(message)
+
+    service.handle("case.released", enter, operation="bill:{subject}")
+    await by_hand(service, message(service))
+    await service.work()
+    monkeypatch.setattr(service.app, "registry", type(service.app.registry)())
+    service.handle("case.released", enter, operation="charge:{subject}")
+    await by_hand(service, message(service))
+    await service.work()
+
+    assert (entered, service.effects) == (["twin"], ["twin"])
+    attempts = service.rows(f"SELECT attempt FROM crossfoot_entries WHERE kind = {Kind.RECEIVED} ORDER BY id")
+    assert attempts == [1, 2], "and its number is the next one"
+    assert balance(service).balanced
+
+
+async def test_a_duplicate_is_one_of_the_same_operation_for_a_new_version_too(service: Service) -> None:
+    """It completed nothing itself, and would take effect under the other name."""
+    service.handle("case.released", bill, operation="bill:{subject}")
+    for id_ in ("first", "second"):
+        await by_hand(service, message(service, id=id_))
+    await service.work()
+    service.app.registry = type(service.app.registry)()
+    service.handle("case.released", bill, operation="charge:{subject}")
+    await by_hand(service, message(service, id="second"))
+    await service.work()
+
+    assert len(service.effects) == 1
+    assert balance(service).balanced
+
+
 async def test_the_same_message_published_again_is_a_copy(service: Service) -> None:
     service.handle("case.released", bill)
     for _ in range(3):

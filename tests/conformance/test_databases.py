@@ -5,8 +5,9 @@ Many forms, one suite: the drivers of SQLite and PostgreSQL, SQLAlchemy over the
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from psycopg.rows import dict_row
 from crossfoot.books.entry import Kind
 from crossfoot.effects.proof import Noop
 from crossfoot.effects.sequence import InOrder
+from crossfoot.effects.work import Work
 from crossfoot.errors import EnvelopeInvalid, LeaseLost, NoProof, TransactionMisuse
 from crossfoot.message import Message
 from crossfoot.queues.queue import Done
@@ -246,7 +248,31 @@ class TestOnce:
 
     async def test_of_two_at_once_the_second_waits_and_finds_the_operation_complete(self, scene: Scene) -> None:
         handler = scene.handler(bill, operation="bill:{subject}")
-        works = [scene.work(handler) for _ in range(4)]
+        await self._at_once(scene, [scene.work(handler) for _ in range(4)])
+
+    async def test_of_two_versions_at_once_one_handles_the_message_whatever_each_calls_its_operation(
+        self, scene: Scene
+    ) -> None:
+        message = a_message()
+        names = [f"version-{version}:{{subject}}" for version in range(4)]
+        works = [scene.work(scene.handler(bill, operation=name), message) for name in names]
+        await self._at_once(scene, works)
+
+        told = scene.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.SUPPRESSED.value)
+        (completed,) = scene.rows("SELECT key FROM crossfoot_operations")
+        assert {json.loads(details)["operation"] for details in told} == {completed}
+        assert scene.rows("SELECT operation FROM crossfoot_messages") == [completed]
+
+    async def test_what_another_version_completed_is_done_in_a_batch_too(self, scene: Scene) -> None:
+        first, other = a_message(), a_message(subject="case-2")
+        await scene.perform(scene.work(scene.handler(bill, operation="old:{subject}"), first))
+        renamed = scene.handler(bill, operation="new:{subject}")
+        works = [scene.work(renamed, message) for message in (first, other)]
+
+        assert await scene.perform_batch(works) == [Kind.SUPPRESSED, Kind.COMMITTED]
+        assert scene.effects == [first.id, other.id]
+
+    async def _at_once(self, scene: Scene, works: Sequence[Work]) -> None:
         sessions = [await scene.another_session() for _ in works]
         ends: list[Kind] = []
 

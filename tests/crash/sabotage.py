@@ -23,7 +23,12 @@ def no_operation_key(app: Crossfoot) -> None:
     registry: Any = app.registry
     for type_, handler in registry._exact.items():
         registry._exact[type_] = msgspec.structs.replace(handler, operation=lambda message: uuid.uuid4().hex)
-    _replace(Intake, "_recall", lambda *_: None)
+    _replace(Intake, "_ask_for", lambda *_: None)
+    app.book.open()
+    with app.book.writing() as connection:
+        connection.execute("DROP INDEX IF EXISTS crossfoot_operations_message")
+        connection.execute("CREATE INDEX crossfoot_operations_message ON crossfoot_operations (message)")
+    app.book.close()
 
 
 def ack_before_commit(app: Crossfoot) -> None:

@@ -54,6 +54,9 @@ class Shelf:
         self.posters = (self.book, self._colleague)
         """Two connections to the same book, as two worker processes would have."""
         self.keys: dict[int, int] = {}
+        with self.book.writing() as connection:  # messages had several operations in books of the eighth version
+            connection.execute("DROP INDEX crossfoot_operations_message")
+            connection.execute("CREATE INDEX crossfoot_operations_message ON crossfoot_operations (message)")
 
     def close(self) -> None:
         self.book.close()

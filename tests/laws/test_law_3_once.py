@@ -55,25 +55,34 @@ class Delivery(NamedTuple):
     message: int
     act: Act
 
+    @property
+    def name(self) -> str:
+        """Some messages are asked for another operation by another version of the program."""
+        return f"{self.message}" if self.message < OPERATIONS else f"{self.operation}.{self.message}"
+
 
 class Group(NamedTuple):
-    """Deliveries of one transaction; all of it is lost when its worker dies before the commit."""
+    """Deliveries of one transaction, to one version; all of it is lost when its worker dies before the commit."""
 
     deliveries: list[Delivery]
     dies: bool
 
 
-def _delivery(code: int) -> Delivery:
-    return Delivery(code % OPERATIONS, code // 4 % 8, Act(code // 32 % len(Act)))
+def _delivery(code: int, again: int, version: int) -> Delivery:
+    message = code // 4 % 8 + 8 * (again % 8)
+    operation = message + version if message < OPERATIONS else code
+    return Delivery(operation % OPERATIONS, message, Act(code // 32 % len(Act)))
 
 
 @st.composite
 def _groups(draw: st.DrawFn) -> list[Group]:
     sizes = draw(st.lists(st.sampled_from((1, 1, 2, 3, 5, 26, 55)), min_size=1, max_size=4))
-    return [
-        Group([_delivery(code) for code in draw(st.binary(min_size=size, max_size=size))], draw(st.integers(0, 4)) == 0)
-        for size in sizes
-    ]
+    groups = []
+    for size in sizes:
+        version, codes = draw(st.integers(0, 1)), draw(st.binary(min_size=2 * size, max_size=2 * size))
+        deliveries = [_delivery(code, again, version) for code, again in zip(codes[:size], codes[size:], strict=True)]
+        groups.append(Group(deliveries, draw(st.integers(0, 4)) == 0))
+    return groups
 
 
 GROUPS = _groups()
@@ -131,7 +140,7 @@ class Till:
 
     def _work(self, one: Delivery) -> Work:
         message = Message(
-            type="case.released", source="tests", id=f"{one.operation}.{one.message}", subject=f"op-{one.operation}",
+            type="case.released", source="tests", id=one.name, subject=f"op-{one.operation}",
             data=int(one.act), time=1,
         )  # fmt: skip
         body = encode(message)
@@ -183,29 +192,33 @@ def expect(groups: Sequence[Group]) -> Expected:
     effects: Counter[str] = Counter()
     closed: Counter[str] = Counter()
     told = 0
+    completed: set[str] = set()
     for group in groups:
-        if group.dies and (len(group.deliveries) > 1 or _gets_that_far(group.deliveries[0], closed)):
+        if group.dies and (len(group.deliveries) > 1 or _gets_that_far(group.deliveries[0], closed, completed)):
             continue
         for one in group.deliveries:
             name = f"op-{one.operation}"
-            if closed[name]:
+            if closed[name] or one.name in completed:
                 ends.append(Kind.SUPPRESSED)
             elif one.act in (Act.BILL, Act.BILL_AND_TELL):
                 ends.append(Kind.COMMITTED)
                 effects[name] += 1
                 closed[name] += 1
                 told += one.act is Act.BILL_AND_TELL
+                completed.add(one.name)
             elif one.act is Act.DECLINE:
                 ends.append(Kind.NOOP)
                 closed[name] += 1
+                completed.add(one.name)
             else:
                 ends.append(None)
     return Expected(ends, +effects, +closed, told)
 
 
-def _gets_that_far(one: Delivery, closed: Counter[str]) -> bool:
+def _gets_that_far(one: Delivery, closed: Counter[str], completed: set[str]) -> bool:
     """Whether a delivery by itself reaches its commit; what fails before it dies of that."""
-    return bool(closed[f"op-{one.operation}"]) or one.act in (Act.BILL, Act.BILL_AND_TELL, Act.DECLINE)
+    done = bool(closed[f"op-{one.operation}"]) or one.name in completed
+    return done or one.act in (Act.BILL, Act.BILL_AND_TELL, Act.DECLINE)
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,23 @@ def test_new_messages_are_given_keys_behind_the_former_ones(former: Callable[[],
         desk.close()
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_message_that_had_two_operations_keeps_them_and_no_other_gets_two(
+    postgres: Postgres, postgres_url: str, twice: bool
+) -> None:
+    database = postgres_url.rpartition("/")[2]
+    at_version(postgres_url, "0008")
+    add = "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES ('{}', {}, 23, 0) ON CONFLICT DO NOTHING"
+    for key, message in (("bill:1", 1), ("charge:1", 1 if twice else 2)):
+        postgres.run(add.format(key, message), database=database)
+    Book(postgres_url).open().close()
+
+    for key, message in (("bill:3", 3), ("charge:3", 3), ("bill:4", 4)):
+        postgres.run(add.format(key, message), database=database)
+    keys = postgres.run("SELECT key FROM crossfoot_operations ORDER BY number", database=database)
+    assert keys == [("bill:1",), ("charge:1",), ("bill:3",), ("bill:4",)]
+
+
 class TestCuttingIntoRanges:
     """From version 4 to 5: the tables there are become the first range, while others may be writing."""
 

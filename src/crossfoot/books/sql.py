@@ -162,25 +162,28 @@ ON CONFLICT (fingerprint) DO NOTHING
 """
 
 INSERT_OPERATION = """
-INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING
+INSERT INTO crossfoot_operations (key, message, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+"""Nothing, too, where its message has completed another operation, or is completing one: each completes one at most."""
 
 INSERT_OPERATIONS = f"""
 INSERT INTO crossfoot_operations (key, message, kind, at) VALUES {", ".join(["(?, ?, ?, ?)"] * GROUP)}
-ON CONFLICT (key) DO NOTHING RETURNING key, message
+ON CONFLICT DO NOTHING RETURNING key, message
 """
 
 CLAIM_OPERATIONS = """
 INSERT INTO crossfoot_operations (key, message, kind, at)
-SELECT * FROM unnest(?::text[], ?::bigint[], ?::integer[], ?::bigint[]) ON CONFLICT (key) DO NOTHING RETURNING key, message
+SELECT * FROM unnest(?::text[], ?::bigint[], ?::integer[], ?::bigint[]) ON CONFLICT DO NOTHING RETURNING key, message
 """
 """The same of any number of them, in columns: PostgreSQL's."""
 
 DROP_OPERATION = "DELETE FROM crossfoot_operations WHERE key = ? AND message = ?"
 
-FIND_OPERATION = "SELECT message, kind FROM crossfoot_operations WHERE key = ?"
-
-FIND_COMPLETED = "SELECT key FROM crossfoot_operations WHERE message = ? LIMIT 1"
+FIND_OPERATION = """
+SELECT message, kind, key FROM crossfoot_operations WHERE key = ?
+UNION ALL SELECT message, kind, key FROM crossfoot_operations WHERE message = ?
+"""
+"""Who completed that operation, and which one that message has completed."""
 
 NOTE_FACT = """
 INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -215,7 +218,13 @@ FIND_PROOF = (
     f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({', '.join(str(int(k)) for k in PROOFS)}) LIMIT 1"
 )
 
-FIND_OPERATIONS = f"SELECT key FROM crossfoot_operations WHERE key IN ({', '.join(['?'] * GROUP)})"
+_THESE = ", ".join(["?"] * GROUP)
+
+FIND_OPERATIONS = f"""
+SELECT key, message FROM crossfoot_operations WHERE key IN ({_THESE})
+UNION ALL SELECT key, message FROM crossfoot_operations WHERE message IN ({_THESE})
+"""
+"""Those of a group that are completed, and those that a group of messages has completed."""
 
 CLOSE_OPERATION = "UPDATE crossfoot_operations SET kind = ? WHERE key = ?"
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -323,12 +323,15 @@ def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[K
     return [found[place] for place in range(len(records))]
 
 
-def completed(connection: Connection, operations: Sequence[str]) -> set[str]:
-    """Those of the operations that are completed, looked up in groups."""
+def completed(connection: Connection, operations: Sequence[str], messages: Sequence[int] = ()) -> dict[str, int]:
+    """Those of the operations that are completed, and those that the messages have completed; each with the message that did it.
+    Looked up in groups."""
     return {
-        key
-        for group in _groups(operations)
-        for (key,) in connection.execute(sql.FIND_OPERATIONS, _filled(group, sql.GROUP))
+        key: message
+        for keys, owners in zip_longest(_groups(operations), _groups(messages), fillvalue=())
+        for key, message in connection.execute(
+            sql.FIND_OPERATIONS, [*_filled(keys, sql.GROUP), *_filled(owners, sql.GROUP)]
+        )
     }
 
 

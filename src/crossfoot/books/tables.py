@@ -105,7 +105,7 @@ operations = Table(
     Column("at", BigInteger, nullable=False),
     UniqueConstraint("key", name="crossfoot_operations_once"),
 )
-Index("crossfoot_operations_message", operations.c.message)
+Index("crossfoot_operations_message", operations.c.message, unique=True)
 
 outbox = Table(
     "crossfoot_outbox",

@@ -257,6 +257,10 @@ class _Verifier:
                     f"an operation, and no {kind.label} entry" if closed else f"a {kind.label} entry, and no operation"
                 )
                 self._report.add("operation", f"it has {have}", id_)
+        if len(operations) > 1:
+            self._report.add(
+                "operation", f"it has {len(operations)} operations, and may have taken effect for each", id_
+            )
         committed = any(operation[3] for operation in complete)
         sums = self._sums[bucket_of(at), queue, type_, summary.marks & _MEASURED, fate, committed]
         sums[0] += 1

@@ -6,7 +6,7 @@ every page that it touches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from crossfoot.books import sql
@@ -24,9 +24,10 @@ Row = tuple[Any, ...]
 
 def claim(works: Sequence[Work], *, by_columns: bool) -> Steps[None]:
     """Claim the operations of a batch, in whole groups where that is not done by columns. Each of the others, taken or left over,
-    is claimed in its turn."""
+    is claimed in its turn; so is a second delivery of a message, which completes no other operation if the first one does."""
     if not works:
         return
+    works = list(_at_once(works))
     size = len(works) if by_columns else sql.GROUP
     now = works[0].clock.now()
     for first in range(0, len(works) - size + 1, size):
@@ -40,9 +41,19 @@ def claim(works: Sequence[Work], *, by_columns: bool) -> Steps[None]:
             )
         inserted = {tuple(row) for row in (yield ask)}
         for work in group:
-            name = (work.operation, work.hold.key)
-            work.claimed = name in inserted
-            inserted.discard(name)  # a second delivery of the same message did not claim it
+            work.claimed = (work.operation, work.hold.key) in inserted
+
+
+def _at_once(works: Sequence[Work]) -> Iterator[Work]:
+    """Works that may claim before any of them is begun: each message's first, but for what one before it may still take."""
+    messages: set[int] = set()
+    open_: set[str] = set()
+    for work in works:
+        if work.hold.key in messages or work.operation in open_:
+            open_.add(work.operation)
+        else:
+            yield work
+        messages.add(work.hold.key)
 
 
 def disclaim(work: Work) -> Steps[None]:

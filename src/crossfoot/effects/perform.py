@@ -22,7 +22,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.boundaries import Boundary, reach
 from crossfoot.effects.batch import write
 from crossfoot.effects.bounds import deadline_of, told
-from crossfoot.effects.databases.session import AsyncSession, Database, One, Run, Session, Steps, adrive, drive
+from crossfoot.effects.databases.session import AsyncSession, Database, Run, Session, Steps, adrive, drive
 from crossfoot.effects.in_order import out_of_turn
 from crossfoot.effects.several import atransaction_of, transaction_of
 from crossfoot.effects.transaction import AsyncTransaction, Transaction
@@ -351,9 +351,9 @@ def _owner(work: Work) -> Steps[int | None]:
     """Which message completed the operation. Who tries to claim it waits for the transaction in doubt, if that is still open;
     what is claimed here is rolled back."""
     for _ in range(2):
-        row = yield One(sql.FIND_OPERATION, (work.operation,))
+        row = yield from work.owner()
         if row is not None:
-            return int(row[0])
+            return row[0]
         if (yield Run(sql.INSERT_OPERATION, (work.operation, work.hold.key, int(Kind.COMMITTED), work.clock.now()))):
             return None
     raise CommitInDoubt(f"{work.what}: operation {work.operation!r} is claimed, and cannot be seen")

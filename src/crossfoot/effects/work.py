@@ -21,7 +21,7 @@ from crossfoot.boundaries import Boundary, reach
 from crossfoot.clock import Clock, Micros
 from crossfoot.effects import in_order
 from crossfoot.effects.databases.changes import misuse_behind
-from crossfoot.effects.databases.session import Many, One, Run, Steps
+from crossfoot.effects.databases.session import All, Many, One, Run, Steps
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
 from crossfoot.effects.letters import EntryRow, details_of, send
@@ -168,6 +168,11 @@ class Work(msgspec.Struct, eq=False):
         """The request that claims its operation: it changes a row, or the operation is somebody else's."""
         return Run(sql.INSERT_OPERATION, (self.operation, self.hold.key, int(Kind.COMMITTED), self.clock.now()))
 
+    def owner(self) -> Steps[tuple[int, int, str] | None]:
+        """Which message keeps it from claiming its operation, how that one closed which: itself, if it has completed any."""
+        found: list[tuple[int, int, str]] = yield All(sql.FIND_OPERATION, (self.operation, self.hold.key))
+        return min(found, key=lambda row: row[0] != self.hold.key, default=None)
+
     def may_begin_early(self) -> bool:
         """Whether its transaction may begin as the one before it is committed: nothing is to be looked up before it."""
         return not self.eager and self.handler.in_order is None
@@ -241,8 +246,9 @@ class Work(msgspec.Struct, eq=False):
             return kind
         details = None
         if kind is Kind.SUPPRESSED:
-            owner = yield One(sql.FIND_OPERATION, (self.operation,))
+            owner = yield from self.owner()
             if owner is not None and owner[0] == self.hold.key:
+                self.operation = owner[2]  # it may have completed it before another version called it otherwise
                 if not (yield from self._is_proven()):
                     raise TransactionMisuse(
                         f"{self.what}: operation {self.operation!r} was committed without its entry, so its handler ended the "

@@ -38,7 +38,7 @@ class Held(msgspec.Struct, eq=False):
     lost: bool = False
     eager: bool = False
     completed: str = ""
-    """The operation that its message has completed already, if it has; whatever its handler would call it now."""
+    """The operation that its message asks for, whatever its handler would call it now: it has completed it, or stated it before."""
     message: Message | None = None
     handler: Handler | None = None
     problem: Exception | None = None

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from crossfoot.books import sql
-from crossfoot.books.entry import PROOF_MARKS, RANKS
+from crossfoot.books.entry import RANKS
 from crossfoot.books.identity import mend
 from crossfoot.books.record import UNREADABLE, Record, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection, is_postgres
 from crossfoot.effects.hold import Hold
-from crossfoot.effects.operation import of_itself
 from crossfoot.effects.outbox import base_of
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageExpired, UnknownType, WornOut
 from crossfoot.message import Message, decode
@@ -143,29 +142,34 @@ class Intake:
         self, helds: Sequence[Held], records: Sequence[Record], now: Micros, connection: Connection
     ) -> set[str]:
         """The operations among theirs that are completed. May be done again after a rollback."""
+        keys, known = [], []
+        for held, record, found in zip(helds, records, find_or_add_all(connection, records), strict=True):
+            assert held.hold is not None
+            other = found.is_other(record) or found.asks_other(record)
+            known.append(_another(connection, held, record, found) if other else found)
+            held.hold.key = known[-1].key
+            if held.work is not None and not other:
+                self._keep_named(held, known[-1].operation)
+            if not known[-1].is_new:
+                keys.append(known[-1].key)
+        done = completed(connection, [held.work.operation for held in helds if held.work is not None], keys)
+        by = {message: operation for operation, message in done.items()}
         rows = []
         asked: dict[int, str] = {}
-        for held, record, found in zip(helds, records, find_or_add_all(connection, records), strict=True):
+        for held, one in zip(helds, known, strict=True):
             hold = held.hold
             assert hold is not None
-            other = found.is_other(record) or found.asks_other(record)
-            known = _another(connection, held, record, found) if other else found
-            hold.key = key = known.key
+            key = one.key
             if not self._counts:  # what the queue told is one consumer's: the book has seen them all
                 base = base_of(held.delivery.attributes)
                 seen = connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0
                 hold.attempt = max(seen, base) + 1
                 held.attempt = held.delivery.attempt = hold.attempt - base
             # Sent anew, and counted anew by the broker: by its entries, of which the latest may not be posted yet.
-            elif hold.attempt > 1 or known.latest >= RANKS:
+            elif hold.attempt > 1 or one.latest >= RANKS or key in by:
                 hold.attempt = max(hold.attempt, (connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0) + 1)
-            if (hold.attempt > 1 or known.marks & PROOF_MARKS) and held.work is not None:
-                self._recall(connection, held, key)
-            if held.work is not None and known.operation is not None:
-                self._keep_stated(held, known.operation)
-            if held.work is not None and asked.setdefault(key, held.work.operation) != held.work.operation:
-                held.completed = asked[key]  # two copies in one receive ask for one operation
-                held.prepare()
+            if held.work is not None:
+                self._ask_for(held, by.get(key) or asked.setdefault(key, held.work.operation))
             rows.append((key, hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker))
             if held.attempt > 1:
                 base = hold.attempt - held.attempt
@@ -177,25 +181,22 @@ class Intake:
                     (since,) = connection.execute(sql.FIRST_RECEIVED, (key, base)).fetchone()
                     held.waited = (now - (since or now)) / 1_000_000
         write_rows(connection, rows, each=sql.INSERT_RECEIVED, group=sql.INSERT_RECEIVED_GROUP)
-        return completed(connection, [held.work.operation for held in helds if held.work is not None])
+        return set(done)
 
-    def _recall(self, connection: Connection, held: Held, key: int) -> None:
+    def _ask_for(self, held: Held, operation: str) -> None:
         """A message that has completed an operation asks for that one again, and for no other: a new version of the program
-        may call it otherwise, and its effect is there."""
-        found = connection.execute(sql.FIND_COMPLETED, (key,)).fetchone()
-        if found is not None:
-            held.completed = found[0]
-            held.prepare()
-
-    def _keep_stated(self, held: Held, operation: str) -> None:
-        """A copy that names no operation, nor its handler for it, asks for the one that the message stated the first time."""
+        may call it otherwise, and its effect is there. So do two copies in one receive."""
         assert held.work is not None
-        assert held.message is not None
-        if held.work.operation not in {operation, held.completed} and held.work.operation == of_itself(
-            held.message, self._name
-        ):
+        if held.work.operation != operation:
             held.completed = operation
             held.prepare()
+
+    def _keep_named(self, held: Held, operation: str | None) -> None:
+        """A copy that states no operation asks for the one that the message stated the first time, or was suppressed for,
+        whatever its handler calls it by now."""
+        assert held.message is not None
+        if operation is not None and held.message.operation is None:
+            self._ask_for(held, operation)
 
     def _prepare(self, held: Held) -> None:
         """Give the delivery its number, and name its operation; what fails here fails like the handler would."""

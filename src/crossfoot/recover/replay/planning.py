@@ -235,7 +235,7 @@ class Planner:
             if verdict.operation is not None:
                 operations[one.message] = verdict.operation
             found.append((one, verdict))
-        known = completed(connection, list(dict.fromkeys(operations.values()))) if operations else set()
+        known = completed(connection, list(dict.fromkeys(operations.values()))) if operations else {}
         done = Verdict(COMPLETED, BY_ANOTHER)
         told = [
             (one, done._replace(after=verdict.after) if operations.get(one.message) in known else verdict)
