@@ -191,6 +191,20 @@ class TestDeadLetters:
         assert scene.fate(second) is Fate.DEAD
         assert scene.queue.looks_at_dead == seen + 1, "their ids are not read at every look"
 
+    async def test_letters_of_messages_that_came_to_something_are_not_read_at_every_look(self, scene: Scene) -> None:
+        """Nobody takes them away, and their count is not that of the dead."""
+        left, first, second = await scene.published(3)
+        scene.write(left, Kind.COMMITTED)
+        scene.queue.bury(left, first)
+        assert await scene.look() == {Kind.DEAD_LETTERED: 1}
+        seen = scene.queue.looks_at_dead
+        assert await scene.look() == {}
+        assert scene.queue.looks_at_dead == seen
+
+        scene.queue.bury(second)
+        assert await scene.look() == {Kind.DEAD_LETTERED: 1}, "one more is seen at once"
+        assert [scene.fate(one) for one in (left, first, second)] == [Fate.SETTLED, Fate.DEAD, Fate.DEAD]
+
     async def test_those_that_the_book_knows_are_looked_up_once_and_from_time_to_time(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -67,10 +67,17 @@ async def test_the_late_answer_to_an_earlier_commit_vouches_for_its_own_moment_o
     assert "no answer" in await rig.vouch()
     rig.now = 8.0
 
-    assert await rig.vouch("") == "", "the answer of the one at 0 s"
+    assert "no answer" in await rig.vouch(""), "it is that of the one at 0 s, and shows nothing of 13 s"
+    assert await rig.vouch("", lease=2.0) == ""
+    assert len(rig.asked) == 3, "it does of 10 s"
 
-    await rig.vouch("", lease=5.0)
-    assert len(rig.asked) == 3, "at 8 s nobody knows whether the group has us until 13 s"
+
+async def test_who_is_vouched_for_by_less_than_its_lease_asks_again(rig: Rig) -> None:
+    await rig.vouch()
+    rig.now = 8.0
+
+    assert await rig.vouch("", "", lease=5.0) == ""
+    assert len(rig.asked) == 3
 
 
 async def test_the_second_answer_is_the_latest_ones(rig: Rig) -> None:

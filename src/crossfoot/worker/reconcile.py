@@ -107,6 +107,8 @@ class Reconciliation:
         self._looks = 0
         self._known_dead: set[Letter] = set()
         """Dead letters of which the book knows, by the look before."""
+        self._surplus = 0
+        """How many more letters there were then than messages that are dead: others of them have come to something since."""
 
     async def run(self) -> dict[Kind, int]:
         """Once. Returns how many messages were found expired, dead-lettered by the queue, or vanished.
@@ -148,7 +150,8 @@ class Reconciliation:
     async def _book_dead_letters(self) -> int:
         depth = await self._queue.depth()
         self._looks += 1
-        same = depth.dead == await anyio.to_thread.run_sync(self._count, Fate.DEAD)
+        booked = await anyio.to_thread.run_sync(self._count, Fate.DEAD)
+        same = depth.dead - booked == self._surplus
         if same and (not depth.dead or self._looks % THOROUGH):  # one gone and one come make the same count
             return 0
         if self._looks % THOROUGH == 0:
@@ -158,6 +161,7 @@ class Reconciliation:
         fresh = [row for row, letter in zip(rows, letters, strict=True) if letter not in self._known_dead]
         found = await anyio.to_thread.run_sync(self._write_seen, fresh, Kind.DEAD_LETTERED, "found in the dead letters")
         self._known_dead = set(letters)
+        self._surplus = len(rows) - booked - found
         return found
 
     # ---- gone without a word -------------------------------------------------------------------------------------

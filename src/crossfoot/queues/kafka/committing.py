@@ -84,13 +84,17 @@ class Committer:
         return answers
 
     async def vouch(self, lease: float) -> str:
-        """See that the group has us, for as long as the lease; why not, if not."""
-        if self._clock.monotonic() + lease <= self._sure_until:
-            return ""
-        failed = ""
+        """See that the group has us, for as long as the lease from now, which is no longer than a session; why not, if not."""
+        wanted = self._clock.monotonic() + min(lease, self._session)
+        until = anyio.current_time() + self._timeout
         with CancelScope(shield=True):
-            failed = await self._commit(self._shelf.tracks, anyway=True)
-        return failed
+            # Without partitions there is nothing to lease. The answer may be that to an earlier commit, which shows less.
+            while self._shelf.tracks and self._sure_until < wanted:
+                if failed := await self._commit(self._shelf.tracks, anyway=True):
+                    return failed
+                if self._sure_until < wanted and anyio.current_time() >= until:
+                    return f"no answer to a commit of this lease's own within {self._timeout:g} s"
+        return ""
 
     def aside(self, partition: int) -> None:
         """Commit without waiting for it: nobody's ack depends on that."""
