@@ -34,7 +34,7 @@ from crossfoot.outcomes.invariant import invariant
 from tests.unit.alert_rig import DAY, Hook, Watch, died, noted, published, vanish
 from tests.unit.book_rig import CAUSE, QUEUE, Desk, Lectern
 
-pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures", "tests.unit.alert_fixtures"]
 
 AT: Micros = 1_700_000_000 * SECOND
 

@@ -18,7 +18,7 @@ from crossfoot.recover.checklist.walk import walk
 from tests.unit.alert_rig import DAY, Watch, died
 from tests.unit.book_rig import CAUSE, QUEUE, Lectern
 
-pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures"]
 
 LOSS = "dead letter loss"
 

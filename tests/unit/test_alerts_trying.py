@@ -15,7 +15,7 @@ from crossfoot.outcomes.alerts.watching import look
 from tests.unit.alert_rig import DAY, Hook, noted, vanish
 from tests.unit.book_rig import Lectern
 
-pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures", "tests.unit.alert_fixtures"]
 
 HOURS = 3_600.0
 DOWN = [503] * 10_000

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from crossfoot.books.asking import MOST_KEPT, NotAnswered, gathered
-from crossfoot.books.store import Book
 from crossfoot.errors import NotFound, UsageError
 from crossfoot.outcomes.invariant import Invariant, Result, check, forget, invariant, register, statements
 from crossfoot.outcomes.summary import summarize
-from tests.servers.postgres import Databases, Postgres
 from tests.unit.book_rig import Lectern
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures"]
 
 TWICE = "SELECT case_id FROM invoices GROUP BY case_id HAVING count(*) > 1 ORDER BY 1;"
 ENDLESS = {
@@ -25,28 +23,12 @@ ENDLESS = {
 }
 
 
-@pytest.fixture(scope="module")
-def databases(postgres: Postgres) -> Databases:
-    return Databases(postgres, lambda url: Book(url).open().close())
-
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[pytest.mark.server, pytest.mark.xdist_group("postgres")])]
-)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lectern]:
+@pytest.fixture
+def desk(desk: Lectern) -> Iterator[Lectern]:
     """A book beside business tables."""
-    if request.param == "sqlite":
-        made = Lectern(tmp_path / "book.db")
-        made.execute("CREATE TABLE invoices (case_id TEXT, amount INTEGER)")
-        yield made
-        made.close()
-        return
-    with request.getfixturevalue("databases").one() as url:
-        made = Lectern(url)
-        made.execute("CREATE TABLE invoices (case_id TEXT, amount INTEGER)")
-        yield made
-        made.execute("DROP TABLE invoices")
-        made.close()
+    desk.execute("CREATE TABLE invoices (case_id TEXT, amount INTEGER)")
+    yield desk
+    desk.execute("DROP TABLE invoices")
 
 
 def asked(desk: Lectern, stated: Invariant) -> Result:

@@ -16,7 +16,7 @@ from crossfoot.recover.checklist.walk import Report, walk
 from tests.unit.alert_rig import Watch, published
 from tests.unit.book_rig import QUEUE, Desk, Lectern
 
-pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.alert_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures"]
 
 LATE = 3_600.0
 

@@ -5,7 +5,6 @@ The law: `why` never says that nothing is to do where `outcomes` names the messa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +15,6 @@ from crossfoot.books import expected, sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
 from crossfoot.books.promised import LOOKED, NOT_MET, Standing
-from crossfoot.books.store import Book
 from crossfoot.cli.why import as_document, well
 from crossfoot.dialect import translate
 from crossfoot.outcomes.evaluating import accept, evaluate, register, reports
@@ -25,10 +23,10 @@ from crossfoot.postgres.connection import connect
 from crossfoot.recover.lookup import Found, look_up
 from crossfoot.recover.why import Page
 from tests.servers.plans import generic_plan, read_as_a_whole, rows_read
-from tests.servers.postgres import Databases, Postgres
+from tests.servers.postgres import Databases
 from tests.unit.book_rig import CAUSE, Lectern, Step
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures"]
 
 RELEASED, ISSUED = "case.released", "invoice.issued"
 PUBLISHED: Step = (Kind.PUBLISHED, 0)
@@ -42,26 +40,6 @@ DEAD: tuple[Step, ...] = (
     (Kind.DEAD_LETTERED, 1),
 )
 LATER = 301
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: Postgres) -> Databases:
-    return Databases(postgres, lambda url: Book(url).open().close())
-
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[pytest.mark.server, pytest.mark.xdist_group("postgres")])]
-)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lectern]:
-    if request.param == "sqlite":
-        made = Lectern(tmp_path / "book.db")
-        yield made
-        made.close()
-        return
-    with request.getfixturevalue("databases").one() as url:
-        made = Lectern(url)
-        yield made
-        made.close()
 
 
 def promise(desk: Lectern, **more: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,40 +9,18 @@ import pytest
 from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.books.posting import post_all
-from crossfoot.books.store import Book
 from crossfoot.outcomes.evaluating import register
 from crossfoot.outcomes.expectation import expect
 from crossfoot.recover.lookup import look_up
-from tests.servers.postgres import Databases, Postgres
 from tests.unit.book_rig import CAUSE, QUEUE, Lectern, Step
 
-pytest_plugins = ["tests.servers.postgres_fixtures"]
+pytest_plugins = ["tests.servers.postgres_fixtures", "tests.unit.desk_fixtures"]
 
 PUBLISHED: Step = (Kind.PUBLISHED, 0)
 RECEIVED: Step = (Kind.RECEIVED, 1)
 FAILED: Step = (Kind.FAILED, 1, {"cause": CAUSE.fingerprint})
 DEAD: tuple[Step, ...] = (PUBLISHED, RECEIVED, FAILED, (Kind.DEAD_LETTERED, 1))
 SETTLED: tuple[Step, ...] = (PUBLISHED, RECEIVED, (Kind.COMMITTED, 1), (Kind.ACKED, 1))
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: Postgres) -> Databases:
-    return Databases(postgres, lambda url: Book(url).open().close())
-
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[pytest.mark.server, pytest.mark.xdist_group("postgres")])]
-)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lectern]:
-    if request.param == "sqlite":
-        made = Lectern(tmp_path / "book.db")
-        yield made
-        made.close()
-        return
-    with request.getfixturevalue("databases").one() as url:
-        made = Lectern(url)
-        yield made
-        made.close()
 
 
 def settle(desk: Lectern, id_: str, *outcomes: str, caused: str = "", **attributes: Any) -> None:
