@@ -52,7 +52,9 @@ WITH
       min(CASE WHEN kind IN ({_numbers(*ENDS)}) THEN id END) AS ended,
       min(CASE WHEN kind IN ({_numbers(*ENDS)}) THEN at END) AS ended_at,
       max(CASE WHEN kind IN ({_numbers(*PROOFS)}) THEN 1 ELSE 0 END) + max(CASE WHEN kind = {Kind.ACKED} THEN 1 ELSE 0 END) = 2
-        AS closed
+        AS closed,
+      max(CASE WHEN kind = {Kind.PARKED} THEN 1 ELSE 0 END) - max(CASE WHEN kind = {Kind.ACKED} THEN 1 ELSE 0 END) = 1
+        AS left_behind
     FROM crossfoot_entries WHERE delivery <> 0 GROUP BY message, delivery),
   several AS MATERIALIZED (
     SELECT message FROM crossfoot_entries WHERE kind IN ({_numbers(Kind.INTENDED, Kind.PUBLISH_IN_DOUBT)})
@@ -69,7 +71,8 @@ WITH
     FROM crossfoot_entries e JOIN crossfoot_messages m ON m.key = e.message
     WHERE e.kind IN ({_numbers(Kind.INTENDED, Kind.REFUSED, Kind.PUBLISHED)}) AND m.subject IS NOT NULL GROUP BY m.subject, m.sequence)
 """
-"""Of several copies of one message in the queue, each is delivered on its own account: they overtake nothing."""
+"""Of several copies of one message in the queue, each is delivered on its own account: they overtake nothing. What was parked by a
+worker that was killed before its ack is left behind, and comes again beside the copy that was sent on."""
 
 _MESSAGES = "SELECT DISTINCT m.id FROM crossfoot_messages m JOIN crossfoot_entries e ON e.message = m.key"
 _FAILED = "SELECT DISTINCT m.id FROM crossfoot_messages m JOIN failures f ON f.message = m.key"
@@ -107,7 +110,9 @@ QUERIES: dict[Fault, str] = {
         UNION SELECT m.id FROM deliveries a JOIN deliveries b ON b.message = a.message
         JOIN crossfoot_messages m ON m.key = a.message
         WHERE a.closed AND b.began > a.ended AND b.attempt > a.attempt
-          AND a.message NOT IN (SELECT message FROM several UNION SELECT message FROM overtaken)""",
+          AND a.message NOT IN (
+            SELECT message FROM several UNION SELECT message FROM overtaken
+            UNION SELECT message FROM deliveries WHERE left_behind)""",
     Fault.EXPIRED: f"""
         {_MESSAGES} WHERE e.kind = {Kind.EXPIRED}
           OR e.kind = {Kind.DEAD_LETTERED} AND json_extract(e.details, '$.reason') LIKE '%: expired'""",

@@ -24,6 +24,9 @@ AFTER_THE_LEASE = 0.3
 LOOK_AGAIN = 0.02
 """Seconds between two looks for a second delivery; the lease is cut short again every tenth time."""
 
+LATER = 6
+"""By how much less the second delivery's number is greater than the first one's: one may be on its way into hands that are full."""
+
 GIVE_UP_SECONDS = 25.0
 """How long a handler waits to be overtaken; then it goes on, and that fault has not happened."""
 
@@ -145,11 +148,11 @@ class Hooks:
         self._record.signal(f"{LATER_COPY}{message.id} {hold.delivery.attempt}")
         if not self._begins(message, hold, everyone=True):
             return
-        second = f"{LATER_COPY}{message.id} {hold.delivery.attempt + 1}"
+        seconds = [f"{LATER_COPY}{message.id} {hold.delivery.attempt + later}" for later in range(1, LATER)]
         looks = 0
         give_up_at = self._clock.now() + micros(GIVE_UP_SECONDS)
         while self._clock.now() < min(give_up_at, hold.lease_until - micros(1.0)):
-            if self._record.signalled(second):
+            if any(map(self._record.signalled, seconds)):
                 self._record.note(Fault.REDELIVERED, message.id)
                 return
             if looks % 10 == 0:  # again and again, because heartbeats hide it again
