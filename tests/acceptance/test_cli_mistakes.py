@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
 
+from crossfoot.__main__ import main
 from crossfoot.cli import run
 
 BILLING = """\
@@ -180,3 +182,16 @@ def test_a_setting_that_cannot_be(
 def test_a_filter_that_fits_nothing_there_is(terminal: Terminal, arguments: list[str], message: str) -> None:
     assert run(["publish", *BILLED]) == 0
     assert terminal.refused(*arguments).startswith(message)
+
+
+def test_who_interrupts_it_while_it_is_being_loaded_is_shown_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient(MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname == "crossfoot.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "crossfoot.cli")
+    monkeypatch.setattr(sys, "meta_path", [Impatient(), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
