@@ -94,8 +94,8 @@ class Progress:
             return
         self._told, self._shown = now, True
         share = min(1.0, done / total) if total else 1.0
-        left = (now - self._begun) * (1 - share) / share if share else 0.0
-        text = f"{self._what}: {done:,} of {total:,} {self._units}, about {left:.0f} s left"
+        left = f", about {(now - self._begun) * (1 - share) / share:.0f} s left" if share else ""
+        text = f"{self._what}: {done:,} of {total:,} {self._units}{left}"
         if self._terminal:
             bar = "#" * round(BAR * share) + "." * (BAR - round(BAR * share))
             sys.stderr.write(f"\r[{bar}] {text}\x1b[K")
