@@ -92,12 +92,19 @@ async def test_another_message_of_the_same_name_is_refused(
 async def test_two_copies_in_one_receive_take_effect_once_whatever_operations_they_state(
     service: Service, stated: str | None
 ) -> None:
-    service.handle("case.released", bill, operation="bill:{subject}")
-    await by_hand(service, message(service, operation="bill:one"))
+    asked: set[str] = set()
+
+    def ask(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+        asked.add(tx.operation)
+        yield insert(message)
+
+    service.handle("case.released", ask, operation="bill:{subject}")
     await by_hand(service, message(service, operation=stated))
+    await by_hand(service, message(service, operation="bill:one"))
     await service.work(concurrency=1)
 
     assert len(service.effects) == 1
+    assert len(asked) == 1, "what calls another system sends one key along"
     assert balance(service).balanced
 
 
@@ -105,8 +112,8 @@ async def test_a_new_version_asks_for_what_the_former_one_completed_even_before_
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may do more than write rows before its transaction begins, and must not begin."""
-    for posting in ("upkeep", "worker"):
-        monkeypatch.setattr(f"crossfoot.worker.{posting}.post", lambda *_, **__: 0)
+    for posting in ("upkeep.post", "worker.post", "reconcile.post_all"):
+        monkeypatch.setattr(f"crossfoot.worker.{posting}", lambda *_, **__: 0)
     entered: list[str] = []
 
     def enter(message: Message, tx: Any) -> Generator[Sql, Any, None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crossfoot.books import sql
 from crossfoot.books.entry import Kind
 from crossfoot.effects.proof import Noop
 from crossfoot.effects.sequence import InOrder
@@ -297,6 +298,17 @@ class TestBatchEqualsPlain:
             ends.append(kinds_of(await other.perform_batch(deliveries(other, seed))))
             assert ends[0] == ends[1]
             assert books(scene) == books(other)
+
+    async def test_what_is_left_to_its_turn_is_not_claimed_by_one_behind_it(self, scene: Scene) -> None:
+        """That one may fail, and the other would be its duplicate."""
+        early, other = a_message(subject="case-1", sequence=5), a_message(subject="case-2")
+        waits = scene.handler(bill, in_order=InOrder(contiguous=True), operation="early:{subject}")
+        named = scene.handler(bill, operation="bill:{source}")
+        works = [scene.work(waits, early), scene.work(named, early), scene.work(named, other)]
+        more = [scene.work(scene.handler(bill)) for _ in range(sql.GROUP)]
+
+        ends = await scene.perform_batch(works + more)
+        assert ends[:3] == [Kind.PARKED, Kind.COMMITTED, Kind.SUPPRESSED]
 
 
 def deliveries(scene: Scene, seed: int) -> list[Work]:

@@ -183,6 +183,33 @@ def test_a_message_that_had_two_operations_keeps_them_and_no_other_gets_two(
     assert keys == [("bill:1",), ("charge:1",), ("bill:3",), ("bill:4",)]
 
 
+def test_while_a_worker_completes_an_operation_the_look_for_messages_with_two_waits_and_others_go_on(
+    postgres: Postgres, postgres_url: str
+) -> None:
+    database = postgres_url.rpartition("/")[2]
+    at_version(postgres_url, "0008")
+    add = "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES ('{}', {}, 23, 0)"
+    postgres.run(add.format("bill:1", 1), database=database)
+    with postgres.admin(database) as writer:
+        writer.execute("BEGIN")
+        writer.execute(add.format("charge:1", 1).encode())
+        migration = threading.Thread(target=lambda: Book(postgres_url).open().close())
+        migration.start()
+        tried = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'crossfoot_operations'::regclass"
+        while not postgres.run(tried, database=database)[0][0]:
+            assert migration.is_alive()
+        postgres.run("SET lock_timeout = '10s'; " + add.format("bill:2", 2), database=database)
+        writer.execute("COMMIT")
+        migration.join(60)
+    assert not migration.is_alive()
+    book = Book(postgres_url).open()
+    with book.reading() as connection:
+        assert schema.version_of(connection) == schema.HEAD
+    book.close()
+    keys = postgres.run("SELECT key FROM crossfoot_operations ORDER BY key", database=database)
+    assert keys == [("bill:1",), ("bill:2",), ("charge:1",)]
+
+
 class TestCuttingIntoRanges:
     """From version 4 to 5: the tables there are become the first range, while others may be writing."""
 

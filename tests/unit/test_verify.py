@@ -128,6 +128,7 @@ def test_a_message_with_two_operations_is_named(desk: Desk) -> None:
         SELECT 'charge:1', key, {Kind.COMMITTED.value}, 0 FROM crossfoot_messages WHERE id = 'settled-1'"""
     )
 
+    post_all(desk.book)
     (found,) = verified(desk).differences
     assert (found.what, found.id) == ("operation", "settled-1")
     assert "it has 2 operations" in found.text

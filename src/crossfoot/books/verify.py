@@ -162,7 +162,7 @@ class _Verifier:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._report = _Report()
-        self._sums: dict[tuple[int, str, str, int, Fate | None, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._sums: dict[tuple[int, str, str, int, Fate | None, int], list[int]] = defaultdict(lambda: [0, 0, 0])
         self._posted = fact(connection, "posted entries")
         self._operated = fact(connection, "posted operations")
         self._removed = _Removed(connection.execute(_REMOVED))
@@ -261,7 +261,7 @@ class _Verifier:
             self._report.add(
                 "operation", f"it has {len(operations)} operations, and may have taken effect for each", id_
             )
-        committed = any(operation[3] for operation in complete)
+        committed = sum(bool(operation[3]) for operation in complete)
         sums = self._sums[bucket_of(at), queue, type_, summary.marks & _MEASURED, fate, committed]
         sums[0] += 1
         sums[1] += d0
@@ -328,7 +328,7 @@ class _Verifier:
         for (bucket, queue, type_, marks, fate, committed), sums in self._sums.items():
             measures = [entry_measure(kind) for kind in MEASURED_KINDS if marks & (1 << kind)]
             measures += [fate_measure(fate)] if fate is not None else []
-            measures += [OPERATION] if committed else []
+            measures += [OPERATION] * committed
             for measure in measures:
                 total = result[bucket, queue, type_, measure]
                 for lane in range(3):
