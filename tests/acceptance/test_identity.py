@@ -18,7 +18,7 @@ from crossfoot.books.stock import take_stock
 from crossfoot.effects.sequence import InOrder
 from crossfoot.message import Message, encode
 from crossfoot.queues.queue import Accepted, Capabilities, Outgoing, PublishAnswer, Queue, Refused
-from tests.acceptance.service_rig import FORMS, Service, a_service
+from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
 from tests.conformance.database_rig import Sql, bill, insert
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +132,61 @@ async def test_a_new_version_asks_for_what_the_former_one_completed_even_before_
     attempts = service.rows(f"SELECT attempt FROM crossfoot_entries WHERE kind = {Kind.RECEIVED} ORDER BY id")
     assert attempts == [1, 2], "and its number is the next one"
     assert balance(service).balanced
+
+
+def fail(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+    yield insert(message)
+    raise RuntimeError("a mistake of the former version")
+
+
+async def failed_in_a_former_version(service: Service, *ids: str, operation: str | None) -> None:
+    """Taken in once at least, and still open."""
+    service.handle("case.released", fail, operation=operation, name="bill")
+    for id_ in ids:
+        await by_hand(service, message(service, id=id_))
+    async with service.working(attempts=9, base=1.0):
+        sent = [message(service, id=id_) for id_ in ids]
+        await eventually(lambda: all(Kind.FAILED in service.kinds(one) for one in sent), "them to fail")
+    service.app.registry = type(service.app.registry)()
+
+
+@pytest.mark.parametrize("former", [None, "charge:{subject}"])
+async def test_what_failed_under_another_name_asks_for_the_one_that_the_new_version_gives_it(
+    service: Service, former: str | None
+) -> None:
+    """Else it would not be known for a duplicate."""
+    await failed_in_a_former_version(service, "first", operation=former)
+    service.handle("case.released", bill, operation="bill:{subject}")
+    await by_hand(service, message(service, id="second"))
+    await service.work()
+
+    assert len(service.effects) == 1
+    assert balance(service).balanced
+
+
+async def test_what_failed_under_a_name_too_wide_takes_effect_under_one_that_is_right(service: Service) -> None:
+    await failed_in_a_former_version(service, "first", "second", operation="bill:{subject}")
+    service.handle("case.released", bill, operation="bill:{subject}:{id}")
+    await service.work()
+
+    assert sorted(service.effects) == ["first", "second"]
+    assert balance(service).balanced
+
+
+async def test_a_copy_of_what_is_done_is_a_copy_also_for_a_version_that_cannot_name_its_operation(
+    service: Service,
+) -> None:
+    service.handle("case.released", bill)
+    await by_hand(service, message(service))
+    await service.work()
+    service.app.registry = type(service.app.registry)()
+    service.handle("case.released", bill, operation="bill:{data.tariff}")
+    await by_hand(service, message(service))
+    await service.work()
+
+    assert service.effects == ["twin"]
+    assert service.fate(message(service)) is Fate.SETTLED
+    assert Kind.FAILED not in service.kinds(message(service))
 
 
 async def test_a_duplicate_is_one_of_the_same_operation_for_a_new_version_too(service: Service) -> None:

@@ -134,6 +134,21 @@ class TestTheSameHandlers:
             with pytest.raises(EnvelopeInvalid, match="6,000 bytes, and a book in PostgreSQL takes 1,000"):
                 await service.app.publish(long)
 
+    @pytest.mark.parametrize("case", ["a\0b", random.Random(1).randbytes(3_000).hex()], ids=["NUL", "long"])
+    async def test_a_message_whose_template_makes_a_key_that_no_index_takes_dies_alone(
+        self, service_of: ServiceOf, case: str
+    ) -> None:
+        async with service_of() as service:
+            service.handle("case.released", bill, operation="bill:{data.case}")
+            (first,) = await service.publish("case.released", "case-1", data={"case": "one"})
+            (bad,) = await service.publish("case.released", "case-2", data={"case": case})
+            (last,) = await service.publish("case.released", "case-3", data={"case": "three"})
+            await service.work()
+
+            assert sorted(service.effects) == sorted([first.id, last.id])
+            assert (await posted(service))[Fate.DEAD] == {bad.id}
+            assert any("EnvelopeInvalid" in title for title in service.causes().values())
+
     async def test_a_handler_is_refused_a_name_that_no_index_takes(self, service_of: ServiceOf) -> None:
         """Else its delivery would be settled, what it sent be dead under another name, and its message open for ever."""
         async with service_of() as service:
@@ -150,8 +165,11 @@ class TestTheSameHandlers:
             assert any("EnvelopeInvalid" in title for title in service.causes().values())
 
     async def test_events_in_order_by_many_workers_end_in_order(self, service_of: ServiceOf) -> None:
+        def note_when(message: Message, tx: Any) -> Generator[Sql, Any, None]:
+            yield insert(message, note=f"{time.monotonic_ns():020}")  # pages of several sessions tell no order
+
         async with service_of() as service:
-            service.handle("case.moved", bill, in_order=InOrder(contiguous=True))
+            service.handle("case.moved", note_when, in_order=InOrder(contiguous=True))
             messages = [
                 service.app.message("case.moved", id=f"{subject}-{sequence}", subject=subject, sequence=sequence)
                 for sequence in (3, 1, 4, 2, 5)
@@ -165,8 +183,9 @@ class TestTheSameHandlers:
                 await eventually(lambda: len(service.effects) == 15, "all events to be applied")
                 for worker in workers:
                     worker.stop()
+            applied = service.rows("SELECT id FROM effects ORDER BY note")
             for subject in "abc":
-                assert [e for e in service.effects if e.startswith(subject)] == [f"{subject}-{n}" for n in range(1, 6)]
+                assert [e for e in applied if e.startswith(subject)] == [f"{subject}-{n}" for n in range(1, 6)]
 
 
 class TestProducing:

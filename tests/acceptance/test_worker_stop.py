@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
+from crossfoot.effects.batch import write
+from crossfoot.effects.work import Work
 from crossfoot.message import Message
 from tests.acceptance.service_rig import FORMS, Service, a_service, eventually
 
@@ -105,6 +107,38 @@ async def test_when_its_grace_is_over_a_running_asynchronous_handler_is_cancelle
             gate.open.set()
             await service.work()
             assert len(service.effects) == 4
+
+
+async def test_of_a_batch_that_is_handled_one_by_one_when_the_grace_is_over_what_was_committed_has_its_end(
+    tmp_path: Path, no_blocking_calls: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not said to be handed back."""
+
+    def spoil(works: Sequence[Work], **how: Any) -> Any:
+        if len(works) > 1:
+            raise RuntimeError("the transaction as a whole")
+        return write(works, **how)
+
+    monkeypatch.setattr("crossfoot.effects.together.write", spoil)
+    for form in (form for form in FORMS if form.is_async):
+        folder = tmp_path / form.name
+        folder.mkdir()
+        async with a_service(form, folder) as service:
+            gate, begun = Gate(), list[str]()
+
+            async def work(message: Message, tx: Any, gate: Gate = gate, begun: list[str] = begun) -> None:
+                begun.append(message.id)
+                await tx.execute(INSERT, {"id": message.id})
+                if begun.count(message.id) > 1 and message.subject == "case-1":  # alone, and after the first one
+                    await gate.wait_async()
+
+            service.app.handler("case.released")(work)
+            messages = await service.publish("case.released", *[f"case-{number}" for number in range(3)])
+            async with service.working(concurrency=1, batch=3, lease=600.0, grace=0.3):
+                await eventually(gate.reached.is_set, "the second handler to run alone")
+            assert service.effects == [messages[0].id]
+            kinds = [service.kinds(message)[2:] for message in messages]
+            assert kinds == [[Kind.COMMITTED, Kind.ACKED], [Kind.RELEASED], [Kind.RELEASED]]
 
 
 async def test_a_stop_does_not_wait_for_a_long_poll(service: Service) -> None:

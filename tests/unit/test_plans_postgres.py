@@ -119,6 +119,7 @@ BY_HAND: Mapping[str, Any] = {
     sql.FIND_OPERATIONS: (*padded(f"bill:{MIDDLE}"), *padded(MIDDLE)),
     sql.CLOSE_OPERATION: (23, f"bill:{MIDDLE}"),
     sql.LAST_DEATH: (MIDDLE,),
+    sql.FIND_SUPPRESSED: (MIDDLE,),
     sql.FIND_RESUMED: (MIDDLE, 1),
     sql.LAST_ATTEMPT: (MIDDLE,),
     sql.COUNT_ENDS: (MIDDLE, 0),

@@ -15,7 +15,7 @@ from crossfoot.books.digest import tally_of
 from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.books.posting import post, post_all
-from crossfoot.books.verify import MOST_SHOWN, Verification, verify
+from crossfoot.books.verify import MOST_SHOWN, TWICE, Verification, verify
 from tests.unit.book_rig import Desk, ids
 
 
@@ -130,7 +130,7 @@ def test_a_message_with_two_operations_is_named(desk: Desk) -> None:
 
     post_all(desk.book)
     (found,) = verified(desk).differences
-    assert (found.what, found.id) == ("operation", "settled-1")
+    assert (found.what, found.id) == (TWICE, "settled-1")
     assert "it has 2 operations" in found.text
 
 

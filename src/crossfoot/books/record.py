@@ -94,11 +94,29 @@ def see_that_names_fit(record: Record) -> None:
     if 4 * sum(map(len, names)) <= LONGEST:  # no sign is more than four bytes
         return
     for name in ("id", "source", "type", "subject", "operation", "correlation"):
-        size = len((getattr(record, name) or "").encode())
-        if size > LONGEST:
-            raise EnvelopeInvalid(
-                f"{name} is {size:,} bytes, and a book in PostgreSQL takes {LONGEST:,} at most: put what is long into the data"
-            )
+        _see_that_it_fits(name, getattr(record, name) or "")
+
+
+def see_that_an_operation_fits(operation: str) -> None:
+    """For PostgreSQL, as above: what a handler's template made of a message.
+
+    Raises:
+        EnvelopeInvalid: it is too long, or holds a NUL, which no text has there.
+    """
+    if "\0" in operation:
+        raise EnvelopeInvalid(
+            "its operation holds a NUL character, which no text in PostgreSQL can: name it by another field"
+        )
+    if 4 * len(operation) > LONGEST:
+        _see_that_it_fits("operation", operation)
+
+
+def _see_that_it_fits(name: str, value: str) -> None:
+    size = len(value.encode())
+    if size > LONGEST:
+        raise EnvelopeInvalid(
+            f"{name} is {size:,} bytes, and a book in PostgreSQL takes {LONGEST:,} at most: put what is long into the data"
+        )
 
 
 def unreadable(body: bytes, queue: str, broker_id: str, *, now: Micros, kept: bytes | None) -> Record:

@@ -191,6 +191,8 @@ INSERT INTO crossfoot_facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UP
 
 FIND_FACT = "SELECT value FROM crossfoot_facts WHERE name = ?"
 
+FIND_SUPPRESSED = f"SELECT id, details FROM crossfoot_entries WHERE message = ? AND kind = {Kind.SUPPRESSED.value}"
+
 LAST_DEATH = f"SELECT max(attempt) FROM crossfoot_entries WHERE message = ? AND kind = {Kind.DEAD_LETTERED.value}"
 
 FIND_RESUMED = (

@@ -6,7 +6,7 @@ import time
 
 import typer
 
-from crossfoot.books.verify import Verification
+from crossfoot.books.verify import TWICE, Verification
 from crossfoot.books.verify import verify as rebuild
 from crossfoot.cli.options import Color, Database, Json
 from crossfoot.cli.output import Cell, Output, When, print_json
@@ -67,4 +67,12 @@ def show(out: Output, result: Verification) -> None:
         if count > len(found):
             out.line(f"... and {count - len(found):,} more of this kind")
         out.gap()
-    out.labelled("next", ["somebody changed the book's tables: keep a copy of the file, and compare it with a backup"])
+    advice = []
+    if result.counts.keys() - {TWICE}:
+        advice.append("somebody changed the book's tables: keep a copy of the file, and compare it with a backup")
+    if TWICE in result.counts:
+        advice.append(
+            "two versions of the program named an operation differently, which crossfoot allowed before schema 9: look at what the "
+            "message took effect on, twice (`crossfoot why`)"
+        )
+    out.labelled("next", advice)

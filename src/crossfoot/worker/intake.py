@@ -6,18 +6,20 @@ killed leaves a delivery without an end in the book, and not nothing.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from functools import partial
 
 from crossfoot.books import sql
-from crossfoot.books.entry import RANKS
+from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.identity import mend
-from crossfoot.books.record import UNREADABLE, Record, under_broker_id, unreadable
+from crossfoot.books.record import UNREADABLE, Record, see_that_an_operation_fits, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection, is_postgres
 from crossfoot.effects.hold import Hold
+from crossfoot.effects.operation import of_itself
 from crossfoot.effects.outbox import base_of
 from crossfoot.errors import EnvelopeInvalid, IdentityTaken, MessageExpired, UnknownType, WornOut
 from crossfoot.message import Message, decode
@@ -149,7 +151,7 @@ class Intake:
             known.append(_another(connection, held, record, found) if other else found)
             held.hold.key = known[-1].key
             if held.work is not None and not other:
-                self._keep_named(held, known[-1].operation)
+                self._keep_stated(connection, held, known[-1])
             if not known[-1].is_new:
                 keys.append(known[-1].key)
         done = completed(connection, [held.work.operation for held in helds if held.work is not None], keys)
@@ -168,8 +170,10 @@ class Intake:
             # Sent anew, and counted anew by the broker: by its entries, of which the latest may not be posted yet.
             elif hold.attempt > 1 or one.latest >= RANKS or key in by:
                 hold.attempt = max(hold.attempt, (connection.execute(sql.LAST_ATTEMPT, (key,)).fetchone()[0] or 0) + 1)
-            if held.work is not None:
-                self._ask_for(held, by.get(key) or asked.setdefault(key, held.work.operation))
+            if key in by and held.handler is not None:
+                self._ask_for(held, by[key])
+            elif held.work is not None:
+                self._ask_for(held, asked.setdefault(key, held.work.operation))
             rows.append((key, hold.attempt, hold.delivery, now, held.delivery.lease_until, self._worker))
             if held.attempt > 1:
                 base = hold.attempt - held.attempt
@@ -185,18 +189,21 @@ class Intake:
 
     def _ask_for(self, held: Held, operation: str) -> None:
         """A message that has completed an operation asks for that one again, and for no other: a new version of the program
-        may call it otherwise, and its effect is there. So do two copies in one receive."""
-        assert held.work is not None
-        if held.work.operation != operation:
-            held.completed = operation
+        may call it otherwise, or take its payload no more, and its effect is there. So do two copies in one receive."""
+        if held.work is None or held.work.operation != operation:
+            held.completed, held.problem = operation, None
             held.prepare()
 
-    def _keep_named(self, held: Held, operation: str | None) -> None:
-        """A copy that states no operation asks for the one that the message stated the first time, or was suppressed for,
-        whatever its handler calls it by now."""
-        assert held.message is not None
-        if operation is not None and held.message.operation is None:
-            self._ask_for(held, operation)
+    def _keep_stated(self, connection: Connection, held: Held, known: Known) -> None:
+        """A copy that names no operation, nor its handler for it, asks for the one that the message stated the first time; and what
+        was suppressed asks for the one that it was suppressed for."""
+        assert held.work is not None and held.message is not None and held.hold is not None
+        if known.operation is not None and held.work.operation == of_itself(held.message, self._name):
+            self._ask_for(held, known.operation)
+        if held.hold.attempt > 1 or known.marks & 1 << Kind.SUPPRESSED:
+            suppressed = connection.execute(sql.FIND_SUPPRESSED, (known.key,)).fetchall()
+            if suppressed:
+                self._ask_for(held, json.loads(max(suppressed)[1])["operation"])
 
     def _prepare(self, held: Held) -> None:
         """Give the delivery its number, and name its operation; what fails here fails like the handler would."""
@@ -224,9 +231,11 @@ class Intake:
             return
         try:
             held.message = held.handler.typed(message)
-            held.prepare()
+            work = held.prepare()
+            if is_postgres(self._book.path) and work.operation != of_itself(message, self._name):
+                see_that_an_operation_fits(work.operation)
         except Exception as error:  # noqa: BLE001 - the user's types may raise anything: this delivery failed, not the worker
-            held.problem = error
+            held.problem, held.work = error, None
 
 
 def _worn_out(held: Held, deaths: int) -> WornOut:

@@ -171,23 +171,26 @@ class LoopLane(Lane):
         try:
             async for held in source:
                 chunk = self._more(held, source, self._batch)
+                results: list[Result] = []
                 self._load.working += 1
                 try:
-                    results = await self._work(session, chunk)
+                    await self._work(session, chunk, results)
                 finally:
                     self._load.working -= 1
-                with anyio.CancelScope(shield=True):
-                    await self._settle(results)
+                    with anyio.CancelScope(shield=True):  # what was committed before it was cancelled has its end, too
+                        await self._settle(results)
         finally:
             with anyio.CancelScope(shield=True):
                 await session.close()
 
-    async def _work(self, session: AsyncSession, chunk: Sequence[Held]) -> list[Result]:
+    async def _work(self, session: AsyncSession, chunk: Sequence[Held], results: list[Result]) -> None:
         if len(chunk) > 1 and not self._stopping() and not any(held.suspect for held in chunk):
-            results = await self._together(session, chunk)
-            if results is not None:
-                return results
-        return [(held, await self._one(session, held)) for held in chunk]
+            done = await self._together(session, chunk)
+            if done is not None:
+                results += done
+                return
+        for held in chunk:
+            results.append((held, await self._one(session, held)))
 
     async def _one(self, session: AsyncSession, held: Held) -> Kind | Exception | None:
         if self._stopping():

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -192,11 +193,10 @@ class Producer:
         broken = self._broken
 
         def tell(error: Any, message: Any) -> None:
-            if report.done():
-                return
-            if error is None:
-                report.set_result(Accepted(key, f"{message.topic()}/{message.partition()}/{message.offset()}"))
-            else:
-                report.set_result(publish_answer(key, error, sent_once=broken == self._broken))
+            with suppress(InvalidStateError):  # nobody waits for it any more
+                if error is None:
+                    report.set_result(Accepted(key, f"{message.topic()}/{message.partition()}/{message.offset()}"))
+                else:
+                    report.set_result(publish_answer(key, error, sent_once=broken == self._broken))
 
         return tell

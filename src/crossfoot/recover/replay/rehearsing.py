@@ -24,6 +24,7 @@ from crossfoot.books.store import Book
 from crossfoot.effects.databases.session import AsyncSession, Database, Session
 from crossfoot.effects.handler import Handler
 from crossfoot.effects.hold import Hold
+from crossfoot.effects.operation import of_itself
 from crossfoot.effects.rehearse import arehearse, rehearse
 from crossfoot.effects.work import Work
 from crossfoot.errors import NoProof, ReplayRefused
@@ -169,8 +170,8 @@ class Rehearsal:
             rest=held.rest if timed else None, fence=held.fence, payloads=self._book.payloads,
         )  # fmt: skip
         work = held.prepare()
-        if message.operation is None and member.operation not in (None, work.operation):
-            held.completed = str(member.operation)  # as it was stated the first time
+        if member.operation not in (None, work.operation) and work.operation == of_itself(message, self._queue):
+            held.completed = str(member.operation)  # its publisher had stated one
             held.prepare()
         return held
 
