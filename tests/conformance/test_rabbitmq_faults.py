@@ -214,6 +214,22 @@ async def test_a_frozen_server_leaves_requests_unanswered_and_a_lease_is_not_ext
         assert len(await queue.receive(2, lease=30.0, wait=3.0)) >= 1
 
 
+async def test_an_ack_that_nobody_heard_of_is_not_called_lost_when_it_is_asked_for_again(rabbit: RabbitServer) -> None:
+    name = await made(rabbit)
+    async with opened(name, rabbit, timeout=0.7) as queue:
+        await queue.publish([outgoing(), outgoing()])
+        one, other = await queue.receive(2, lease=30.0, wait=3.0)
+        try:
+            rabbit.freeze()
+            for _ in range(2):
+                (answer,) = await queue.ack([one.receipt])
+                assert isinstance(answer, NotDone)
+                assert not answer.lost, "it may have been taken"
+            assert is_void((await queue.ack([other.receipt]))[0]), "and this one was never said"
+        finally:
+            rabbit.thaw()
+
+
 async def test_a_queue_deleted_under_a_waiting_receive_is_told_of(rabbit: RabbitServer) -> None:
     name = await made(rabbit)
     said: list[str] = []

@@ -173,14 +173,14 @@ def test_a_message_that_had_two_operations_keeps_them_and_no_other_gets_two(
     database = postgres_url.rpartition("/")[2]
     at_version(postgres_url, "0008")
     add = "INSERT INTO crossfoot_operations (key, message, kind, at) VALUES ('{}', {}, 23, 0) ON CONFLICT DO NOTHING"
-    for key, message in (("bill:1", 1), ("charge:1", 1 if twice else 2)):
+    for key, message in (("bill:0", 5), ("bill:1", 1), ("charge:1", 1 if twice else 2)):
         postgres.run(add.format(key, message), database=database)
     Book(postgres_url).open().close()
 
-    for key, message in (("bill:3", 3), ("charge:3", 3), ("bill:4", 4)):
+    for key, message in (("charge:0", 5), ("bill:3", 3), ("charge:3", 3), ("bill:4", 4)):
         postgres.run(add.format(key, message), database=database)
     keys = postgres.run("SELECT key FROM crossfoot_operations ORDER BY number", database=database)
-    assert keys == [("bill:1",), ("charge:1",), ("bill:3",), ("bill:4",)]
+    assert keys == [("bill:0",), ("bill:1",), ("charge:1",), ("bill:3",), ("bill:4",)]
 
 
 def test_while_a_worker_completes_an_operation_the_look_for_messages_with_two_waits_and_others_go_on(

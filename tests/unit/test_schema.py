@@ -122,15 +122,15 @@ def test_a_message_that_had_two_operations_keeps_them_and_no_other_gets_two(path
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DROP INDEX crossfoot_operations_message")
         connection.execute("CREATE INDEX crossfoot_operations_message ON crossfoot_operations (message)")
-        connection.executemany(add, [("bill:1", 1), ("charge:1", 1 if twice else 2)])
+        connection.executemany(add, [("bill:0", 5), ("bill:1", 1), ("charge:1", 1 if twice else 2)])
     set_version(path, "0008")
     make(path)
 
     assert version_in(path) == [schema.HEAD]
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany(add, [("bill:3", 3), ("charge:3", 3), ("bill:4", 4)])
+        connection.executemany(add, [("charge:0", 5), ("bill:3", 3), ("charge:3", 3), ("bill:4", 4)])
         keys = [key for (key,) in connection.execute("SELECT key FROM crossfoot_operations ORDER BY number")]
-    assert keys == ["bill:1", "charge:1", "bill:3", "bill:4"]
+    assert keys == ["bill:0", "bill:1", "charge:1", "bill:3", "bill:4"]
 
 
 def test_everything_of_ours_can_be_told_by_its_name(path: Path) -> None:

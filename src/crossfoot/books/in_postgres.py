@@ -96,17 +96,23 @@ class _Migration:
         self._engine = create_engine(
             "postgresql+psycopg://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None
         )
-        with self._engine.connect():
+        with _as_the_driver_says(), self._engine.connect():
             pass  # on its first connection SQLAlchemy looks around, and rolls back; later that would end our transaction
 
     @contextmanager
     def shared(self) -> Iterator[SharedConnection]:
-        from sqlalchemy.exc import DBAPIError
+        with _as_the_driver_says(), self._engine.begin() as shared:
+            yield shared
 
-        try:
-            with self._engine.begin() as shared:
-                yield shared
-        except DBAPIError as error:
-            if isinstance(error.orig, psycopg.Error):  # which can be explained
-                raise error.orig from error
-            raise
+
+@contextmanager
+def _as_the_driver_says() -> Iterator[None]:
+    """The driver's error, which can be explained, and not SQLAlchemy's around it."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise error.orig from error
+        raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crossfoot.books.asking import Found
 from crossfoot.clock import Micros
-from crossfoot.connection import Connection, is_postgres, without_driver
+from crossfoot.connection import Connection, driver_of, is_postgres, without_driver
 from crossfoot.errors import missing_extra
 
 if TYPE_CHECKING:  # a book that is up to date must not pay for it
@@ -86,5 +86,6 @@ def place_of(address: str, *, synchronous: str = "FULL") -> Place:
     except ModuleNotFoundError as error:
         if error.name != "psycopg":
             raise
-        raise missing_extra("a book in PostgreSQL", "postgres") from error
+        driver = "asyncpg" if driver_of(address) == "asyncpg" else "postgres"
+        raise missing_extra("a book in PostgreSQL", driver) from error
     return PostgresDatabase(without_driver(address), synchronous)

@@ -76,7 +76,7 @@ def check(
     business happen, what would go wrong in a replay. Beside them, how the attached queues are set. Speed, repetition
     and order are judged by the newest entries and operations, so that a large book is checked as quickly as a small one.
 
-    Exits with 0 when nothing was found that is not accepted, and with 1 when something was.
+    Exits with 0 when nothing was found that is not accepted, and with 1 when something was, or a queue could not be reached.
     """
     accepted, part, recovers = _accepted(accept or []), Part(queue=queue, type=type_), seconds(recovery, "--recovery")
     app = load_app(service) if service is not None else None
@@ -89,16 +89,17 @@ def check(
         now = time.time_ns() // 1000
         told = service_of(path, known, app, ask=not no_queue, now=None if type_ else now)
         told = msgspec.structs.replace(told, promises=tuple(broken(connection, now, part)))
-        ask = None if no_queue else _forgiving(partial(contents_of, path=path))
+        unreached = dict.fromkeys(told.unreached)
+        ask = None if no_queue else _forgiving(partial(contents_of, path=path), unreached)
         found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
         found = _naming(found, service, app, known)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")
     if as_json:
-        print_json(document(found))
-    elif not (quiet and found.well):
-        show(Output(color, db=db), found, path)
-    raise typer.Exit(int(not found.well or bool(behind)))
+        print_json(document(found, list(unreached)))
+    elif not (quiet and found.well and not unreached):
+        show(Output(color, db=db), found, path, list(unreached))
+    raise typer.Exit(int(not found.well or bool(behind or unreached)))
 
 
 def _naming(found: Report, service: str | None, app: Crossfoot | None, known: list[str]) -> Report:
@@ -128,39 +129,48 @@ def _accepted(codes: list[str]) -> frozenset[str]:
     return frozenset(codes)
 
 
-def _forgiving(ask: Callable[[str], Contents | Depth | None]) -> Callable[[str], Contents | Depth | None]:
-    """A queue that is down is what a checklist is most wanted for: the book is looked at all the same."""
+def _forgiving(
+    ask: Callable[[str], Contents | Depth | None], unreached: dict[str, None]
+) -> Callable[[str], Contents | Depth | None]:
+    """A queue that is down is what a checklist is most wanted for: the book is looked at all the same, and its name is noted."""
 
     def asked(name: str) -> Contents | Depth | None:
         try:
             return ask(name)
         except QueueUnavailable as error:
             note(str(error).removesuffix("; --no-queue balances the book alone"))
+            unreached[name] = None
             return None
 
     return asked
 
 
-def document(found: Report) -> dict[str, Any]:
+def document(found: Report, unreached: list[str]) -> dict[str, Any]:
     """The answer as `schemas/check.json` describes it."""
     return {
-        "well": found.well,
+        "well": found.well and not unreached,
+        "unreached": unreached,
         **jsonable(found),
         "findings": [{"question": one.question, **jsonable(one)} for one in found.findings],
     }
 
 
-def show(out: Output, found: Report, path: str) -> None:
+def show(out: Output, found: Report, path: str, unreached: list[str]) -> None:
     """The findings, then the questions."""
     open_ = [one for one in found.findings if not one.accepted]
     codes = listed(list(dict.fromkeys(one.code for one in open_)))
     text = f"the most telling first: {codes}" if open_ else "eight questions were asked, and how the queues are set"
+    title, style = ("NOTHING FOUND", "green") if not unreached else ("NOT EVERYTHING COULD BE ASKED", "yellow")
+    notes = [f"nobody knows what {listed(unreached)} would have told: it could not be reached"] if unreached else []
+    if unreached and not open_:
+        text = "by the book alone nothing is wrong"
     known = len(found.findings) - len(open_)
     out.heading(
-        plural(len(open_), "FINDING", "FINDINGS") if open_ else "NOTHING FOUND",
-        f"{text[0].upper()}{text[1:]}.", [f"{shown(path)}, as of {moment(found.as_of)}{f'; {known} accepted' if known else ''}"],
-        style="red" if open_ else "green",
-    )  # fmt: skip
+        plural(len(open_), "FINDING", "FINDINGS") if open_ else title,
+        f"{text[0].upper()}{text[1:]}.",
+        [*notes, f"{shown(path)}, as of {moment(found.as_of)}{f'; {known} accepted' if known else ''}"],
+        style="red" if open_ else style,
+    )
     for number, finding in enumerate(found.findings, 1):
         out.gap()
         _show_finding(out, number, finding, found.as_of)

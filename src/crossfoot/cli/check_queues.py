@@ -35,7 +35,7 @@ def service_of(
     """
     stated = settings.load(database=path)
     found: dict[str, Attached] = {}
-    unasked: list[str] = []
+    unasked, unreached = list[str](), list[str]()
     names = dict.fromkeys([*queues, *(app.queues if app is not None else ())])
     for name in names:
         queue = app.queues.get(name) if app is not None else None
@@ -56,6 +56,7 @@ def service_of(
                     found[name] = msgspec.structs.replace(found[name], counted=anyio.run(_counted, queue, now) or ())
         except (QueueUnavailable, UsageError) as error:
             unasked.append(f"queue {name} ({error})")
+            unreached.append(name)
     return Service(
         queue=app.queue.name if app is not None else None,
         sends_to=tuple(name for name in app.queues if name != app.queue.name) if app is not None else (),
@@ -67,6 +68,7 @@ def service_of(
         ),
         attached=found,
         unasked=tuple(unasked),
+        unreached=tuple(unreached),
     )  # fmt: skip
 
 

@@ -89,7 +89,10 @@ def _about(facts: Facts, fate: Fate | None) -> list[Step]:
         latest = facts.last()
         return [find, take] if latest is not None and latest.kind in OPEN_INTENTS else [find]
     if fate is Fate.VANISHED:
-        mend = Step(f"find out who deletes messages from queue {facts.row.queue}: no worker of this book did")
+        queue = facts.row.queue
+        mend = Step(
+            f"find out who deletes messages from queue {queue}, or moved its group's offset (Kafka): no worker of this book did"
+        )
         return [mend if facts.last(Kind.VANISHED) else Step("find the code that acks without proof"), payload, again]
     if fate in (Fate.EXPIRED, Fate.REFUSED):
         return [payload, again]

@@ -11,7 +11,7 @@ the message at its head can be missing; what is behind the head waits, or is fou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import anyio.to_thread
@@ -53,6 +53,8 @@ _SENT_AGAIN = f"SELECT 1 FROM crossfoot_entries WHERE message = ? AND kind IN ({
 
 THOROUGH = 10
 """Every so many looks dead letters are compared by identity, although their count is what it should be."""
+
+FOUND_DEAD = "found in the dead letters"
 
 AT_ONCE = 100
 """Dead or expired messages that are looked up in one transaction: who wants to write to the same file waits for it."""
@@ -156,13 +158,27 @@ class Reconciliation:
             return 0
         if self._looks % THOROUGH == 0:
             self._known_dead.clear()
-        rows = [held async for held in self._queue.dead_letters()]
-        letters = [_letter(row) for row in rows]
-        fresh = [row for row, letter in zip(rows, letters, strict=True) if letter not in self._known_dead]
-        found = await anyio.to_thread.run_sync(self._write_seen, fresh, Kind.DEAD_LETTERED, "found in the dead letters")
-        self._known_dead = set(letters)
-        self._surplus = len(rows) - booked - found
+        letters: set[Letter] = set()
+        seen = found = 0
+        async for rows in self._dead_letters():
+            fresh = [row for row in rows if _letter(row) not in self._known_dead]
+            found += await anyio.to_thread.run_sync(self._write_seen, fresh, Kind.DEAD_LETTERED, FOUND_DEAD)
+            letters.update(map(_letter, rows))
+            seen += len(rows)
+        self._known_dead = letters
+        self._surplus = seen - booked - found
         return found
+
+    async def _dead_letters(self) -> AsyncIterator[list[Held]]:
+        """A few at a time: what they carry may be more than memory holds."""
+        rows: list[Held] = []
+        async for held in self._queue.dead_letters():
+            rows.append(held)
+            if len(rows) == AT_ONCE:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
 
     # ---- gone without a word -------------------------------------------------------------------------------------
 
@@ -179,12 +195,12 @@ class Reconciliation:
         gone = await self._not_seen(candidates) if browsing else await self._gone_from_empty(candidates)
         how = "browsed" if browsing else "empty at every look"
         if gone and (buried := (await self._queue.depth()).dead):
-            dead = [held async for held in self._queue.dead_letters()]
             missing = frozenset(message.key for message in gone)
-            await anyio.to_thread.run_sync(
-                self._write_seen, dead, Kind.DEAD_LETTERED, "found in the dead letters", missing
-            )
-            if len(dead) < buried:  # some hide, from somebody else's look for instance: the missing may be among them
+            seen = 0
+            async for rows in self._dead_letters():
+                await anyio.to_thread.run_sync(self._write_seen, rows, Kind.DEAD_LETTERED, FOUND_DEAD, missing)
+                seen += len(rows)
+            if seen < buried:  # some hide, from somebody else's look for instance: the missing may be among them
                 return {}
         aside = await self._book_expired() if gone else 0  # or it was set aside for its age meanwhile
         counts = await anyio.to_thread.run_sync(self._write_gone, gone, how)
@@ -304,8 +320,7 @@ class Reconciliation:
                 written += 1
             return written
 
-        groups = (rows[first : first + AT_ONCE] for first in range(0, len(rows), AT_ONCE))
-        return sum(self._book.write(partial(write, group)) for group in groups)
+        return self._book.write(partial(write, rows)) if rows else 0
 
     def _record(self, row: Held, now: Micros) -> Record:
         try:

@@ -225,15 +225,13 @@ class Settling:
         return answers
 
     async def _ask_again(self, what: Span, call: Callable[..., Any], helds: Sequence[Held]) -> list[ReceiptAnswer]:
-        """Ask, and ask once more about those without an answer: an ack may be repeated. Where the second answer is that the receipt is
-        void, the first ask may have used it: what became of it stays unknown."""
+        """Ask, and ask once more about those without an answer: an ack may be repeated."""
         answers = await self._ask(what, call, helds)
         unanswered = [index for index, one in enumerate(answers) if isinstance(one, NotDone) and not one.lost]
         if unanswered:
             again = await self._ask(what, call, [helds[index] for index in unanswered])
             for index, answer in zip(unanswered, again, strict=True):
-                if isinstance(answer, Done) or not answer.lost:
-                    answers[index] = answer
+                answers[index] = answer
         return answers
 
     def _most(self, pause: float) -> float:

@@ -23,7 +23,7 @@ from crossfoot.effects.attached import note_queues
 from crossfoot.effects.databases.session import Database
 from crossfoot.effects.outbox import Outbox
 from crossfoot.effects.perform import is_cancelled
-from crossfoot.errors import DatabaseUnavailable, HandlerQuit, QueueUnavailable, UsageError
+from crossfoot.errors import DatabaseUnavailable, HandlerBusy, HandlerQuit, QueueUnavailable, UnknownType, UsageError
 from crossfoot.queues.queue import Delivery, LocalQueue, LosesAtOnce, Order, Queue
 from crossfoot.worker.alone import Alone
 from crossfoot.worker.dispatch import Dispatch
@@ -304,9 +304,7 @@ class Worker:
         return forget
 
     def _count(self, results: Sequence[Result]) -> None:
-        ends = Counter(end if end is None or isinstance(end, Kind) else "failed" for _, end in results)
-        for end, count in ends.items():
-            self.ends[end.label if isinstance(end, Kind) else end or "handed back"] += count
+        self.ends.update(_label(end) for _, end in results)
 
     async def _wait_for_room(self) -> None:
         self._room = anyio.Event()
@@ -324,6 +322,13 @@ class Worker:
         for chore in self._chores:
             chore.turn(last=True)
         self._book.stop_worker(number)
+
+
+def _label(end: Kind | Exception | None) -> str:
+    """What one delivery's end is called in the worker's last line."""
+    if isinstance(end, Kind):
+        return end.label
+    return "handed back" if end is None or isinstance(end, (HandlerBusy, UnknownType)) else "failed"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

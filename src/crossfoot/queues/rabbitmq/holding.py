@@ -62,6 +62,8 @@ class Holding:
         self._link: Link | None = None
         self._holds: dict[str, Hold] = {}
         """By receipt, in the order of their numbers."""
+        self._unheard: set[str] = set()
+        """Receipts whose end was said, and whose connection was lost before anything was heard behind it. Until it is asked for again."""
         self._last = 0
         """The number of the link's latest delivery."""
         self._whole = True
@@ -158,6 +160,7 @@ class Holding:
         for hold in self._holds.values():
             _stop(hold)
         self._holds, self._link = {}, None
+        self._unheard.clear()
         with CancelScope(shield=True):
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -173,12 +176,18 @@ class Holding:
                 failed = await self._say(link, mine, send) if link is not None and mine else ""
             if link is not None and mine and not failed:
                 failed = await self._is_alive(link)
+        unheard = self._unheard.intersection(receipts)
+        self._unheard -= unheard
+        if failed:
+            self._unheard.update(receipt for receipt in mine if receipt not in self._holds)
         answers: list[ReceiptAnswer] = []
         for receipt in receipts:
-            if mine.pop(receipt, None) is None:
-                answers.append(_lost(receipt))
-            else:
+            if mine.pop(receipt, None) is not None:
                 answers.append(NotDone(receipt, failed, lost=False) if failed else Done(receipt))
+            elif receipt in unheard:
+                answers.append(NotDone(receipt, "the connection was lost before the broker answered", lost=False))
+            else:
+                answers.append(_lost(receipt))
         return answers
 
     async def _say(self, link: Link, mine: dict[str, Hold], send: Callable[[Link, int, bool], object]) -> str:

@@ -84,6 +84,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         veiled: whether the book keeps something else than what messages carried, so that it cannot be compared.
         promises: what is stated and not kept.
         handlers: `None` where the program was not named.
+        unreached: names of queues that should have been asked, and could not be.
     """
 
     queue: str | None = None
@@ -95,6 +96,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     promises: tuple[Promise, ...] = ()
     attached: Mapping[str, Attached] = {}
     unasked: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
 
 
 class Bounds(msgspec.Struct, frozen=True):

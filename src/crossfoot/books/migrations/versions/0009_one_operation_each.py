@@ -11,10 +11,8 @@ down_revision = "0008"
 
 NAME = "crossfoot_operations_message"
 
-# Where it happened before, those are kept, and whatever comes after them is held to it.
-TWICE = """
-SELECT max(number) FROM crossfoot_operations WHERE EXISTS (SELECT 1 FROM crossfoot_operations GROUP BY message HAVING count(*) > 1)
-"""
+# Where it happened before, those messages keep what they have, and all others are held to it.
+TWICE = "SELECT message FROM crossfoot_operations GROUP BY message HAVING count(*) > 1 ORDER BY message"
 
 
 LOCK = "LOCK TABLE crossfoot_operations IN ACCESS EXCLUSIVE MODE"
@@ -26,13 +24,13 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.dialect.name == "postgresql":
         _lock(connection)
-    last = connection.exec_driver_sql(TWICE).scalar()
-    if last is None:
+    twice = [f"{message:d}" for (message,) in connection.exec_driver_sql(TWICE)]
+    if not twice:
         connection.exec_driver_sql(f"DROP INDEX {NAME}")
         connection.exec_driver_sql(f"CREATE UNIQUE INDEX {NAME} ON crossfoot_operations (message)")
     else:
         connection.exec_driver_sql(
-            f"CREATE UNIQUE INDEX {NAME}_once ON crossfoot_operations (message) WHERE number > {last:d}"
+            f"CREATE UNIQUE INDEX {NAME}_once ON crossfoot_operations (message) WHERE message NOT IN ({', '.join(twice)})"
         )
 
 
