@@ -24,6 +24,7 @@ from tests.acceptance import incidents
 from tests.acceptance.incidents import INCIDENTS, NOT_IN_POSTGRESQL, Expected, Town
 from tests.acceptance.pages import DOCS
 from tests.acceptance.town import checked, first_is
+from tests.unit.book_rig import QUEUE, Desk
 
 pytest_plugins = ["tests.acceptance.town_fixtures", "tests.servers.postgres_fixtures"]
 
@@ -234,3 +235,27 @@ def test_a_page_of_findings_fits_the_terminal(
         lines = re.sub(r"\x1b\[[0-9;]*m", "", capfd.readouterr().out).splitlines()
         commands = {line for before, line in pairwise(["", *lines]) if "$ crossfoot" in line or before.endswith("\\")}
         assert [line for line in lines if len(line) > 80 and line not in commands] == []
+
+
+def test_what_could_not_be_asked_is_not_called_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    book = tmp_path / "book.db"
+    with closing(Desk(book)) as desk:
+        desk.settle("settled")
+    monkeypatch.setenv("CROSSFOOT_QUEUE", f"redis:{QUEUE}")
+    monkeypatch.setenv("CROSSFOOT_ENDPOINT", "redis://127.0.0.1:1/0")
+
+    assert run(["check", "--db", str(book)]) == 1
+    told = capfd.readouterr()
+    assert (
+        f"NOT EVERYTHING COULD BE ASKED: By the book alone nothing is wrong.\n  nobody knows what {QUEUE} would"
+        in told.out
+    )
+    assert "Error 111" in told.out
+    assert run(["check", "--db", str(book), "--quiet", "--json"]) == 1
+    document = json.loads(capfd.readouterr().out)
+    jsonschema.validate(document, json.loads((SCHEMAS / "check.json").read_text()))
+    assert (document["well"], document["unreached"]) == (False, [QUEUE])
+    assert run(["check", "--db", str(book), "--no-queue"]) == 0
+    assert "NOTHING FOUND" in capfd.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -36,6 +36,7 @@ from crossfoot.recover.phrases import clock_time, listed, moment, plural, span
 
 IDS_SHOWN = 5
 
+_Ask = Callable[[str], Contents | Depth | None]
 STYLES = {"well": "green", "found": "red", "not asked": "yellow"}
 
 
@@ -89,17 +90,21 @@ def check(
         now = time.time_ns() // 1000
         told = service_of(path, known, app, ask=not no_queue, now=None if type_ else now)
         told = msgspec.structs.replace(told, promises=tuple(broken(connection, now, part)))
-        unreached = dict.fromkeys(told.unreached)
-        ask = None if no_queue else _forgiving(partial(contents_of, path=path), unreached)
-        found = walk(survey(connection, now, part=part, service=told, depth_of=ask, recovery=recovers), accepted)
+        ask, unreached = _forgiving(partial(contents_of, path=path), told.unreached)
+        depth_of = None if no_queue else ask
+        found = walk(survey(connection, now, part=part, service=told, depth_of=depth_of, recovery=recovers), accepted)
         found = _naming(found, service, app, known)
     if behind:
         note(f"not everything could be posted, so newer messages may be missing: {behind}")
-    if as_json:
-        print_json(document(found, list(unreached)))
-    elif not (quiet and found.well and not unreached):
-        show(Output(color, db=db), found, path, list(unreached))
+    _tell(found, list(unreached), as_json, quiet, partial(show, Output(color, db=db), path=path))
     raise typer.Exit(int(not found.well or bool(behind or unreached)))
+
+
+def _tell(found: Report, unreached: list[str], as_json: bool, quiet: bool, show: Callable[..., None]) -> None:
+    if as_json:
+        print_json(document(found, unreached))
+    elif not (quiet and found.well and not unreached):
+        show(found, unreached=unreached)
 
 
 def _naming(found: Report, service: str | None, app: Crossfoot | None, known: list[str]) -> Report:
@@ -129,20 +134,19 @@ def _accepted(codes: list[str]) -> frozenset[str]:
     return frozenset(codes)
 
 
-def _forgiving(
-    ask: Callable[[str], Contents | Depth | None], unreached: dict[str, None]
-) -> Callable[[str], Contents | Depth | None]:
+def _forgiving(ask: _Ask, unreached: Iterable[str]) -> tuple[_Ask, dict[str, None]]:
     """A queue that is down is what a checklist is most wanted for: the book is looked at all the same, and its name is noted."""
+    noted = dict.fromkeys(unreached)
 
     def asked(name: str) -> Contents | Depth | None:
         try:
             return ask(name)
         except QueueUnavailable as error:
             note(str(error).removesuffix("; --no-queue balances the book alone"))
-            unreached[name] = None
+            noted[name] = None
             return None
 
-    return asked
+    return asked, noted
 
 
 def document(found: Report, unreached: list[str]) -> dict[str, Any]:
