@@ -18,7 +18,7 @@ from crossfoot.books.entry import Kind
 from crossfoot.books.fate import Fate
 from crossfoot.message import Message
 from crossfoot.queues.embedded import EmbeddedQueue
-from crossfoot.queues.queue import Delivery, ReceiptAnswer
+from crossfoot.queues.queue import Delivery, NotDone, ReceiptAnswer
 from tests.acceptance.service_rig import FORMS, Form, Service, a_service, eventually
 from tests.conformance.database_rig import Sql, bill, insert
 from tests.unit.embedded_rig import SteppingClock
@@ -248,7 +248,13 @@ class Remote(EmbeddedQueue):
         self._time = clock
         self.seconds = self.set_by = 0.0
         self.acks = 0
+        self.extends = True
         self.waits: list[float] = []
+
+    async def extend(self, receipts: Sequence[str], *, lease: float) -> list[ReceiptAnswer]:
+        if self.extends:
+            return await super().extend(receipts, lease=lease)
+        return [NotDone(receipt, "not now", lost=False) for receipt in receipts]
 
     async def receive(self, limit: int, *, lease: float, wait: float = 0.0) -> list[Delivery]:
         self.waits.append(wait)
@@ -319,6 +325,7 @@ class TestTheClockOfALease:
         self, tmp_path: Path, clock: SteppingClock, remote: Remote
     ) -> None:
         remote.seconds, remote.set_by = 10.0, -3_600.0
+        remote.extends = False  # a third of it is over when it begins, so that it may be extended at any moment
         assert await self.end(FORMS[0], tmp_path, clock, remote, takes=20.0) == [Kind.FAILED]
 
     async def test_and_is_not_shorter_for_that(self, tmp_path: Path, clock: SteppingClock, remote: Remote) -> None:

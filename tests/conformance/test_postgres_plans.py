@@ -177,7 +177,7 @@ def test_the_ranges_of_a_claim_cover_every_rank() -> None:
 def test_a_book_that_is_empty_plans_for_what_it_will_hold(postgres: Postgres) -> None:
     """The server keeps to the plan of a prepared statement, and of an empty table it would read all."""
     asked = {
-        sql.FIND_OPERATIONS: ("bill:1",) * sql.GROUP + (1,) * sql.GROUP,
+        sql.FIND_OPERATIONS: (["bill:1"], [1]),
         sql.FIND_MESSAGES: ("1", "billing", "billing") * sql.GROUP,
     }
     with database_on(postgres) as url:

@@ -116,7 +116,7 @@ BY_HAND: Mapping[str, Any] = {
     sql.CLAIM_OPERATIONS: ([f"bill:{MIDDLE}"], [MIDDLE], [23], [NOW]),
     sql.DROP_OPERATION: (f"bill:{MIDDLE}", MIDDLE),
     sql.FIND_OPERATION: (f"bill:{MIDDLE}", MIDDLE),
-    sql.FIND_OPERATIONS: (*padded(f"bill:{MIDDLE}"), *padded(MIDDLE)),
+    sql.FIND_OPERATIONS: ([f"bill:{MIDDLE}"], [MIDDLE]),
     sql.CLOSE_OPERATION: (23, f"bill:{MIDDLE}"),
     sql.LAST_DEATH: (MIDDLE,),
     sql.FIND_SUPPRESSED: (MIDDLE,),

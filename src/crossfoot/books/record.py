@@ -107,8 +107,12 @@ def see_that_an_operation_fits(operation: str) -> None:
         raise EnvelopeInvalid(
             "its operation holds a NUL character, which no text in PostgreSQL can: name it by another field"
         )
-    if 4 * len(operation) > LONGEST:
-        _see_that_it_fits("operation", operation)
+    _see_that_it_fits("operation", operation)
+
+
+def is_plain(operation: str) -> bool:
+    """Whether it certainly fits: no sign is more than four bytes."""
+    return 4 * len(operation) <= LONGEST and "\0" not in operation
 
 
 def _see_that_it_fits(name: str, value: str) -> None:

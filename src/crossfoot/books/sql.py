@@ -222,11 +222,17 @@ FIND_PROOF = (
 
 _THESE = ", ".join(["?"] * GROUP)
 
-FIND_OPERATIONS = f"""
+FIND_OPERATIONS = differs(
+    f"""
 SELECT key, message FROM crossfoot_operations WHERE key IN ({_THESE})
 UNION ALL SELECT key, message FROM crossfoot_operations WHERE message IN ({_THESE})
-"""
-"""Those of a group that are completed, and those that a group of messages has completed."""
+""",
+    postgres="""
+SELECT key, message FROM crossfoot_operations WHERE key = ANY(?::text[])
+UNION ALL SELECT key, message FROM crossfoot_operations WHERE message = ANY(?::bigint[])
+""",
+)
+"""Those of a group that are completed, and those that a group of messages has completed. In PostgreSQL of any number of them."""
 
 CLOSE_OPERATION = "UPDATE crossfoot_operations SET kind = ? WHERE key = ?"
 

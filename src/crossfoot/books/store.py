@@ -324,8 +324,9 @@ def find_or_add_all(connection: Connection, records: Sequence[Record]) -> list[K
 
 
 def completed(connection: Connection, operations: Sequence[str], messages: Sequence[int] = ()) -> dict[str, int]:
-    """Those of the operations that are completed, and those that the messages have completed; each with the message that did it.
-    Looked up in groups."""
+    """Those of the operations that are completed, and those that the messages have completed; each with the message that did it."""
+    if connection.dialect == "postgres":
+        return dict(connection.execute(sql.FIND_OPERATIONS, (list(operations), list(messages))).fetchall())
     return {
         key: message
         for keys, owners in zip_longest(_groups(operations), _groups(messages), fillvalue=())

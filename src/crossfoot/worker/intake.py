@@ -14,7 +14,7 @@ from functools import partial
 from crossfoot.books import sql
 from crossfoot.books.entry import RANKS, Kind
 from crossfoot.books.identity import mend
-from crossfoot.books.record import UNREADABLE, Record, see_that_an_operation_fits, under_broker_id, unreadable
+from crossfoot.books.record import UNREADABLE, Record, is_plain, see_that_an_operation_fits, under_broker_id, unreadable
 from crossfoot.books.store import Book, Known, completed, find_or_add, find_or_add_all, write_rows
 from crossfoot.clock import SECOND, Micros
 from crossfoot.connection import Connection, is_postgres
@@ -52,7 +52,8 @@ class Intake:
         self._name = queue.name
         self._counts = queue.capabilities.counts
         self._local = local
-        self._one_clock = local is not None and not is_postgres(book.path)
+        self._indexed = is_postgres(book.path)
+        self._one_clock = local is not None and not self._indexed
         self._registry = registry
         self._retry = retry
         self._clock = book.clock
@@ -232,7 +233,7 @@ class Intake:
         try:
             held.message = held.handler.typed(message)
             work = held.prepare()
-            if is_postgres(self._book.path) and work.operation != of_itself(message, self._name):
+            if self._indexed and not is_plain(work.operation) and work.operation != of_itself(message, self._name):
                 see_that_an_operation_fits(work.operation)
         except Exception as error:  # noqa: BLE001 - the user's types may raise anything: this delivery failed, not the worker
             held.problem, held.work = error, None
