@@ -310,6 +310,19 @@ class TestBatchEqualsPlain:
         ends = await scene.perform_batch(works + more)
         assert ends[:3] == [Kind.PARKED, Kind.COMMITTED, Kind.SUPPRESSED]
 
+    async def test_a_copy_is_suppressed_by_what_its_own_message_completed_rather_than_by_another_one(
+        self, scene: Scene
+    ) -> None:
+        first, other = a_message(subject="case-1"), a_message(subject="case-2")
+        former, renamed = (scene.handler(bill, operation=name) for name in ("old:{subject}", "new:{source}"))
+        await scene.perform(scene.work(former, first))
+        await scene.perform(scene.work(renamed, other))
+        copy = scene.work(renamed, first)
+
+        assert await scene.perform_batch([copy]) == [Kind.SUPPRESSED]
+        (details,) = scene.rows("SELECT details FROM crossfoot_entries WHERE kind = ?", Kind.SUPPRESSED.value)
+        assert details == f'{{"operation":"old:case-1","by":{copy.hold.key}}}'
+
 
 def deliveries(scene: Scene, seed: int) -> list[Work]:
     """Sixty deliveries, two whole groups and a rest, of which some ask for the same operation, some again, some in order."""
